@@ -1,0 +1,37 @@
+"""sharedgrad: the gradient of a shared weight is the sum over its uses."""
+
+from sharedgrad import data, kernels, models
+from sharedgrad.kernels import get_threads, set_threads
+from sharedgrad.layers import (
+    RNN,
+    Add,
+    AvgPool1d,
+    AvgPool2d,
+    BatchNorm2d,
+    Concat,
+    Context,
+    Conv1d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Layer,
+    Linear,
+    LocallyConnected1d,
+    LocallyConnected2d,
+    MaxPool1d,
+    MaxPool2d,
+    ReLU,
+    Reshape,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+from sharedgrad.losses import MSE, BinaryCrossEntropy, CrossEntropy
+from sharedgrad.network import Network
+from sharedgrad.optimizers import SGD, Adam, AdamW
+from sharedgrad.parameter import Gradients, Parameter
+from sharedgrad.tape import Tape, Trace
+from sharedgrad.uses import Direct, Lookup, Outer, Uses, Window, kernel_uses
+
+__version__ = "0.1.0"

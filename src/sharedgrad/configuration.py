@@ -1,0 +1,170 @@
+"""One schema for networks as plain data, which JSON and TOML files carry.
+
+    {"format": "sharedgrad network", "version": 1, "dtype": "float32", "seed": 0,
+     "inputs": {"input": [1, 28, 28]},
+     "nodes": [
+        {"name": "conv", "layer": "Conv2d", "in_channels": 1, "out_channels": 8, "kernel_size": 3},
+        {"name": "again", "reuses": "conv", "inputs": ["other"]},
+        …],
+     "outputs": ["again"],
+     "ties": {"decoder.weight": "encoder.weight"}}
+
+Only ``nodes`` is required. A node without a name is called by its number, one without ``inputs`` reads the node
+before; ``reuses`` calls another node's layer again; ``ties`` makes one Parameter out of two.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sharedgrad.errors import ConfigError
+from sharedgrad.layers import Layer
+
+if TYPE_CHECKING:
+    from sharedgrad.network import Network
+
+FORMAT, VERSION = "sharedgrad network", 1
+_KEYS = {"format", "version", "dtype", "seed", "inputs", "nodes", "outputs", "ties"}
+
+
+def to_config(network: Network) -> dict[str, Any]:
+    """The structure of a network, as plain data."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "dtype": str(network.dtype),
+        "seed": network.seed,
+        "inputs": {name: None if shape is None else list(shape) for name, shape in network.inputs.items()},
+        "nodes": _node_entries(network),
+        "outputs": list(network.outputs),
+        "ties": _ties(network),
+    }
+
+
+def _node_entries(network: Network) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = []
+    first: dict[Layer, str] = {}
+    previous = next(iter(network.inputs))
+    for node in network.nodes:
+        kind = type(node.layer).__name__
+        if node.layer in first:
+            entry: dict[str, Any] = {"name": node.name, "reuses": first[node.layer]}
+        else:
+            entry = {"name": node.name, "layer": kind, **json.loads(json.dumps(node.layer.config()))}
+        if node.inputs != (previous,):
+            entry["inputs"] = list(node.inputs)
+        entries.append(entry)
+        first.setdefault(node.layer, node.name)
+        previous = node.name
+    return entries
+
+
+def _ties(network: Network) -> dict[str, str]:
+    """Aliases of parameters between different layers; those of a reused layer follow from ``reuses``."""
+    layer = {node.name: node.layer for node in network.nodes}
+    return {
+        alias: name
+        for alias, name in network.aliases().items()
+        if layer[alias.rpartition(".")[0]] is not layer[name.rpartition(".")[0]]
+    }
+
+
+def arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``Network(…)`` that a configuration stands for.
+
+    Raises:
+        ConfigError: A key, a layer or an argument is unknown, missing or of the wrong kind.
+    """
+    if not isinstance(config, Mapping) or not isinstance(config.get("nodes"), list):
+        raise ConfigError("network configuration", 'expected an object with a list "nodes"')
+    if config.get("format", FORMAT) != FORMAT or config.get("version", VERSION) != VERSION:
+        got = f"{config.get('format')!r} version {config.get('version')!r}"
+        raise ConfigError("network configuration", f"expected {FORMAT!r} version {VERSION}, got {got}")
+    if unknown := set(config) - _KEYS:
+        raise ConfigError("network configuration", f"unknown key {sorted(unknown)[0]!r}{_close(unknown, _KEYS)}")
+    inputs = config.get("inputs", {"input": None})
+    if not isinstance(inputs, Mapping) or not inputs:
+        raise ConfigError("network configuration: inputs", f"expected name -> shape, got {inputs!r}")
+    layers = _layers(config["nodes"], next(iter(inputs)))
+    _tie(config.get("ties", {}), layers)
+    return {
+        "layers": layers,
+        "input_shape": inputs,
+        "outputs": config.get("outputs"),
+        "seed": config.get("seed", 0),
+        "dtype": config.get("dtype", "float32"),
+    }
+
+
+def _layers(entries: list[Any], previous: str) -> dict[str, tuple[Any, ...]]:
+    layers: dict[str, tuple[Any, ...]] = {}
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, Mapping) or not ("layer" in entry) ^ ("reuses" in entry):
+            raise ConfigError(f"node {number}", f'expected an object with "layer" or "reuses", got {entry!r}')
+        name = str(entry.get("name", number))
+        if name in layers:
+            raise ConfigError(f"node {name!r}", "there is another node of this name")
+        if "reuses" in entry:
+            if entry["reuses"] not in layers:
+                raise ConfigError(f"node {name!r}", f"reuses {entry['reuses']!r}, which is no earlier node")
+            layer = layers[entry["reuses"]][0]
+        else:
+            layer = _layer(name, entry)
+        layers[name] = (layer, *entry.get("inputs", [previous]))
+        previous = name
+    return layers
+
+
+def _layer(name: str, entry: Mapping[str, Any]) -> Layer:
+    kind = entry["layer"]
+    if kind not in Layer.registry:
+        known = Layer.registry.keys()
+        raise ConfigError(f"node {name!r}", f"there is no layer {kind!r}{_close({str(kind)}, known)}")
+    given = {k: v for k, v in entry.items() if k not in ("name", "layer", "inputs")}
+    try:
+        return Layer.registry[kind](**given)
+    except ConfigError as error:
+        raise ConfigError(f"node {name!r}", f"{error.where}: {error.problem}", error.fix) from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"node {name!r} ({kind})", str(error)) from None
+
+
+def _tie(ties: Any, layers: Mapping[str, tuple[Any, ...]]) -> None:
+    if not isinstance(ties, Mapping):
+        raise ConfigError("network configuration: ties", f"expected alias -> name, got {ties!r}")
+    for alias, name in ties.items():
+        (layer, attribute), (source, original) = (_place(n, layers) for n in (alias, name))
+        layer.tie(attribute, source.parameters()[original])
+
+
+def _place(name: str, layers: Mapping[str, tuple[Any, ...]]) -> tuple[Layer, str]:
+    node, _, attribute = str(name).rpartition(".")
+    if node not in layers or attribute not in layers[node][0].parameters():
+        raise ConfigError("network configuration: ties", f"there is no parameter {name!r}")
+    return layers[node][0], attribute
+
+
+def _close(wrong: set[str], known: Any) -> str:
+    guess = difflib.get_close_matches(sorted(wrong)[0], list(known), 1)
+    return f", did you mean {guess[0]!r}?" if guess else f"; known are {', '.join(sorted(known))}"
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The configuration in a .json or .toml file.
+
+    Raises:
+        ConfigError: The file cannot be read or is not JSON or TOML.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text("utf-8")
+        return tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise ConfigError(path, f"cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(path, f"is not valid {'TOML' if path.suffix == '.toml' else 'JSON'} ({error})") from None

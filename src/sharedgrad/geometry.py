@@ -1,0 +1,155 @@
+"""The only shape arithmetic: which inputs the window at an output position covers.
+
+Everything is written for any number of spatial axes d: 1-D, 2-D and 3-D differ in the length of a tuple.
+The formula is that of the field (e.g. Dumoulin & Visin 2016, "A guide to convolution arithmetic"):
+output position o and kernel offset k meet at input index  o·stride − padding_before + k·dilation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from sharedgrad.errors import ConfigError, ShapeError
+
+Ints = int | Sequence[int]
+Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a window slides: one entry per spatial axis; padding as (before, after)."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        rank: int,
+        kernel: Ints,
+        stride: Ints = 1,
+        padding: Padding = 0,
+        dilation: Ints = 1,
+        groups: int = 1,
+        where: str = "geometry",
+    ) -> Geometry:
+        """Read the forms that people write.
+
+        Args:
+            rank: Number of spatial axes.
+            kernel: Its size, one number for all axes or one per axis; stride and dilation likewise.
+            padding: One number, one per axis, a (before, after) pair per axis, ``"valid"`` (none) or ``"same"``
+                (output as large as the input; needs stride 1; an odd total puts the extra cell after).
+            dilation: Distance between kernel cells.
+            groups: Number of channel groups that do not see each other.
+            where: Who asks, for the error message.
+        """
+        sizes = per_axis(rank, kernel, f"{where}: kernel_size", least=1)
+        strides = per_axis(rank, stride, f"{where}: stride", least=1)
+        dilations = per_axis(rank, dilation, f"{where}: dilation", least=1)
+        if not _is_int(groups) or groups < 1:
+            raise ConfigError(f"{where}: groups", f"expected a whole number of at least 1, got {groups!r}")
+        extents = [d * (k - 1) for k, d in zip(sizes, dilations, strict=True)]
+        if padding == "same" and any(s != 1 for s in strides):
+            raise ConfigError(
+                f"{where}: padding", f"'same' needs stride 1, got stride {stride}", "give the padding as numbers"
+            )
+        pads = (
+            tuple((extent // 2, extent - extent // 2) for extent in extents)
+            if padding == "same"
+            else _pairs(rank, 0 if padding == "valid" else padding, f"{where}: padding")
+        )
+        return cls(sizes, strides, pads, dilations, groups)
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes."""
+        return len(self.kernel)
+
+    @property
+    def cells(self) -> int:
+        """Number of kernel offsets, e.g. 9 for 3×3."""
+        return prod(self.kernel)
+
+    def without_padding(self) -> Geometry:
+        """The same window sliding over an input that is padded already."""
+        return Geometry(self.kernel, self.stride, ((0, 0),) * self.rank, self.dilation, self.groups)
+
+    def padded(self, spatial: Sequence[int]) -> tuple[int, ...]:
+        """The input's spatial shape after padding."""
+        return tuple(n + before + after for n, (before, after) in zip(spatial, self.padding, strict=True))
+
+    def output(self, spatial: Sequence[int], where: str = "geometry") -> tuple[int, ...]:
+        """The number of positions along each axis: ⌊(padded − dilation·(kernel − 1) − 1) / stride⌋ + 1."""
+        padded = self.padded(spatial)
+        for size, k, d in zip(padded, self.kernel, self.dilation, strict=True):
+            if size < d * (k - 1) + 1:
+                raise ShapeError(
+                    where,
+                    f"a window of {text(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))} "
+                    f"does not fit into the padded input of {text(padded)}",
+                    "use a smaller kernel or dilation, more padding, or larger images",
+                )
+        return tuple(
+            (size - d * (k - 1) - 1) // s + 1
+            for size, k, d, s in zip(padded, self.kernel, self.dilation, self.stride, strict=True)
+        )
+
+    def source(self, position: Sequence[int], offset: Sequence[int]) -> tuple[int, ...]:
+        """The index in the unpadded input under kernel ``offset`` at output ``position`` (may lie outside)."""
+        return tuple(
+            o * s - before + k * d
+            for o, k, s, d, (before, _) in zip(
+                position, offset, self.stride, self.dilation, self.padding, strict=True
+            )
+        )
+
+    def reach(self, offset: Sequence[int], positions: Sequence[int]) -> tuple[slice, ...]:
+        """The slice of the *padded* input that kernel ``offset`` meets over all ``positions``."""
+        return tuple(
+            slice(k * d, k * d + (n - 1) * s + 1, s)
+            for k, d, s, n in zip(offset, self.dilation, self.stride, positions, strict=True)
+        )
+
+    def interior(self, spatial: Sequence[int]) -> tuple[slice, ...]:
+        """The slice of the padded input that is the unpadded input."""
+        return tuple(slice(before, before + n) for n, (before, _) in zip(spatial, self.padding, strict=True))
+
+
+def text(shape: object) -> str:
+    """A shape as people write it: 3×32×32."""
+    return "×".join(str(n) for n in shape)  # type: ignore[attr-defined]
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def per_axis(rank: int, value: object, where: str, least: int) -> tuple[int, ...]:
+    """One whole number for each axis, from one number or one per axis."""
+    values = (value,) * rank if _is_int(value) else tuple(value) if isinstance(value, Sequence) else ()
+    if len(values) != rank or not all(_is_int(v) and v >= least for v in values):
+        raise ConfigError(
+            where, f"expected a whole number of at least {least}, or {rank} of them, got {value!r}"
+        )
+    return values
+
+
+def _pairs(rank: int, padding: object, where: str) -> tuple[tuple[int, int], ...]:
+    values = (padding,) * rank if _is_int(padding) else padding
+    if isinstance(values, Sequence) and not isinstance(values, str) and len(values) == rank:
+        pairs = tuple((v, v) if _is_int(v) else tuple(v) if isinstance(v, Sequence) else () for v in values)
+        if all(len(pair) == 2 and all(_is_int(n) and n >= 0 for n in pair) for pair in pairs):
+            return pairs
+    raise ConfigError(
+        where,
+        f"expected a number, {rank} numbers, {rank} pairs (before, after), 'same' or 'valid', got {padding!r}",
+    )

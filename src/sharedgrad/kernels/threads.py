@@ -1,0 +1,83 @@
+"""How many threads the kernels use, and the promise that the number never changes a bit of any result.
+
+Work is cut by shape, never by the number of threads, and partial results come back in index order. BLAS itself
+runs on one thread while a network works, since it rounds differently on several; its setting is put back after.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import TypeVar
+
+from threadpoolctl import ThreadpoolController
+
+from sharedgrad.errors import ConfigError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_lock = threading.Lock()
+_inside = threading.local()
+_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def set_threads(count: int) -> None:
+    """Use this many threads from now on (default: the processors this process may run on)."""
+    global _threads
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ConfigError("threads", f"expected a whole number of at least 1, got {count!r}")
+    _threads = count
+
+
+def get_threads() -> int:
+    """The number of threads in use."""
+    return _threads
+
+
+@cache
+def _pool(count: int, process: int) -> ThreadPoolExecutor:
+    """One pool for each setting; the process number in the key gives a forked child a fresh one."""
+    return ThreadPoolExecutor(count, thread_name_prefix=f"sharedgrad-{process}", initializer=_enter)
+
+
+def _enter() -> None:
+    _inside.worker = True
+
+
+def parallel(function: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
+    """``[function(task) for task in tasks]``, in that order, on the threads; serial inside a worker."""
+    if _threads == 1 or len(tasks) < 2 or getattr(_inside, "worker", False):
+        return [function(task) for task in tasks]
+    return list(_pool(_threads, os.getpid()).map(function, tasks))
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
+
+
+_users = 0
+_limit = None
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS at one thread; the first to come in sets the limit, the last to go out puts it back."""
+    global _users, _limit
+    with _lock:
+        _users += 1
+        if _users == 1:
+            _limit = _blas().limit(limits=1)
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0 and _limit is not None:
+                _limit.restore_original_limits()
+                _limit = None

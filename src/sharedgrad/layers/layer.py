@@ -1,0 +1,115 @@
+"""The contract that every layer keeps."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from sharedgrad.errors import ShapeError
+from sharedgrad.geometry import text
+from sharedgrad.layers.context import Context
+from sharedgrad.parameter import Array, Buffer, Parameter
+from sharedgrad.uses import Uses
+
+Shape = tuple[int, ...]
+
+
+class Layer(ABC):
+    """One function of one or more arrays, with its backward beside its forward.
+
+    A layer keeps nothing from a call: what backward needs, forward returns as ``saved``; so a layer may be called
+    any number of times in one network. Subclasses store each constructor argument under its own name; that is
+    what :meth:`config` writes and the network's configuration reads back.
+    """
+
+    registry: ClassVar[dict[str, type[Layer]]] = {}
+    name: str = ""  # the node that the layer was first used in; a network sets it, messages say it
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not cls.__name__.startswith("_"):
+            Layer.registry[cls.__name__] = cls
+
+    @abstractmethod
+    def forward(self, *inputs: Array, context: Context) -> tuple[Array, Any]:
+        """Compute the output and what backward will need: ``(output, saved)``."""
+
+    @abstractmethod
+    def backward(
+        self, saved: Any, upstream: Array, needs: Sequence[bool]
+    ) -> tuple[tuple[Array | None, ...], list[Uses]]:
+        """Go back from the gradient at the output.
+
+        Args:
+            saved: What this call's forward returned.
+            upstream: Gradient of the loss with respect to the output, in the output's shape; never modified.
+            needs: For each input, whether anybody wants its gradient.
+
+        Returns:
+            The gradient for each input (None where it is not needed) and the uses of the parameters; a
+            parameter's gradient is the sum of its uses.
+        """
+
+    @abstractmethod
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """The output's shape without the sample axis, from the inputs' shapes; raises ShapeError if they do not fit."""
+
+    def uses_per_sample(self, *shapes: Shape) -> int:
+        """How often one sample uses each parameter of this layer."""
+        return 1
+
+    def without_sharing(self, *shapes: Shape) -> int | None:
+        """Number of weights if every use had its own (None where nothing is shared within a sample)."""
+        return None
+
+    def parameters(self) -> dict[str, Parameter]:
+        """The parameters under the names that they have in PyTorch's ``state_dict``."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Parameter)}
+
+    def tie(self, name: str, parameter: Parameter) -> None:
+        """Use another Parameter under this name (of :meth:`parameters`) from now on, and so share it."""
+        own = self.parameters()[name]
+        if own.shape != parameter.shape:
+            raise ShapeError(self.label, f"expected a {name} of shape {own.shape} to tie, got {parameter.shape}")
+        attribute = next(key for key, value in vars(self).items() if value is own)
+        setattr(self, attribute, parameter)
+
+    def buffers(self) -> dict[str, Buffer]:
+        """The arrays that are kept but not trained, likewise."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Buffer)}
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments that differ from its defaults."""
+        values = {a.name: getattr(self, a.name) for a in self._arguments()}
+        if not isinstance(values.get("bias", True), bool):  # the argument says whether there is one
+            values["bias"] = values["bias"] is not None
+        return {a.name: values[a.name] for a in self._arguments() if values[a.name] != a.default}
+
+    @classmethod
+    def _arguments(cls) -> list[inspect.Parameter]:
+        return [a for a in inspect.signature(cls).parameters.values() if a.kind != a.VAR_POSITIONAL]
+
+    @property
+    def label(self) -> str:
+        """How messages call this layer."""
+        kind = type(self).__name__
+        return f"layer {self.name!r} ({kind})" if self.name else kind
+
+    def expect(self, fits: bool, expected: str, shape: Shape, fix: str = "") -> None:
+        """Raise the ShapeError of this layer unless ``fits``."""
+        if not fits:
+            raise ShapeError(self.label, f"expected {expected}, got {text(shape) or 'a single number'}", fix)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
+
+
+class _Elementwise(Layer):
+    """A layer whose output has its only input's shape."""
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """The input's shape."""
+        (shape,) = shapes
+        return shape

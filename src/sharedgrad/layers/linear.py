@@ -1,0 +1,85 @@
+"""The dense layer: one weight matrix, used for every sample (and every token of a sequence).
+
+    y[…,o] = b[o] + Σ_i w[o,i] · x[…,i]
+
+    dw[o,i] = Σ_… dy[…,o] · x[…,i]      db[o] = Σ_… dy[…,o]      dx[…,i] = Σ_o dy[…,o] · w[o,i]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from sharedgrad import kernels
+from sharedgrad.errors import ConfigError
+from sharedgrad.layers import initializers
+from sharedgrad.layers.context import Context
+from sharedgrad.layers.layer import Layer, Shape
+from sharedgrad.parameter import Array, Parameter
+from sharedgrad.uses import Direct, Outer, Uses
+
+
+class Linear(Layer):
+    """y = x·wᵀ + b over the last axis: x (N, *T, I) -> y (N, *T, O), with any number of axes between.
+
+    Args:
+        in_features: I.
+        out_features: O.
+        bias: Whether a bias is added.
+        init: First weights: "he" or "glorot".
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, init: str = "he") -> None:
+        for name, features in (("in_features", in_features), ("out_features", out_features)):
+            if not isinstance(features, int) or features < 1:
+                raise ConfigError(f"Linear: {name}", f"expected a whole number of at least 1, got {features!r}")
+        self.in_features, self.out_features, self.init = in_features, out_features, init
+        draw = initializers.weights(init, in_features, out_features, "Linear")
+        self.weight = Parameter((out_features, in_features), draw, "weight")
+        self.bias = Parameter((out_features,), initializers.zeros, "bias") if bias else None
+
+    def forward(self, *inputs: Array, context: Context) -> tuple[Array, Any]:
+        """x (N, *T, I) -> y (N, *T, O)."""
+        (x,) = inputs
+        rows = x[..., None, :]
+        y = kernels.of(x).blocks(rows, self.weight.value[None])[..., 0, :]
+        if self.bias is not None:
+            y += self.bias.value
+        return y, rows
+
+    def backward(
+        self, saved: Any, upstream: Array, needs: Sequence[bool]
+    ) -> tuple[tuple[Array | None, ...], list[Uses]]:
+        """dy (N, *T, O) -> dx (N, *T, I), and one use of weight and bias for each sample and token."""
+        delta = upstream[..., None, :]
+        axes = {"sample": upstream.shape[:1]}
+        if upstream.ndim > 2:
+            axes["token"] = upstream.shape[1:-1]
+        dx = None
+        if needs[0]:
+            dx = kernels.of(upstream).blocks_input_gradient(delta, self.weight.value[None])[..., 0, :]
+        uses: list[Uses] = [Outer(self.weight, delta, saved, axes)]
+        if self.bias is not None:
+            uses.append(Direct(self.bias, upstream, axes))
+        return (dx,), uses
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """The input's shape with out_features last."""
+        (shape,) = shapes
+        fix = f"set in_features={shape[-1]}" if len(shape) == 1 else ""
+        if len(shape) > 1 and prod(shape) == self.in_features:
+            fix = "put a Flatten before it"
+        expected = f"{self.in_features} features (in_features={self.in_features})"
+        self.expect(bool(shape) and shape[-1] == self.in_features, expected, shape, fix)
+        return (*shape[:-1], self.out_features)
+
+    def uses_per_sample(self, *shapes: Shape) -> int:
+        """One use for each token; 1 where the input is a plain vector."""
+        return prod(shapes[0][:-1])
+
+    def without_sharing(self, *shapes: Shape) -> int | None:
+        """A matrix of its own for every token."""
+        tokens = self.uses_per_sample(*shapes)
+        bias = 0 if self.bias is None else self.out_features
+        return None if tokens == 1 else tokens * (self.in_features * self.out_features + bias)

@@ -1,0 +1,80 @@
+"""Layers with several inputs.
+
+    Add      y = x₁ + x₂ + …          dx_i = dy
+    Concat   y = [x₁ | x₂ | …]        dx_i = the part of dy that came from x_i
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from itertools import pairwise
+from operator import add
+from typing import Any
+
+import numpy as np
+
+from sharedgrad.errors import ConfigError, ShapeError
+from sharedgrad.geometry import text
+from sharedgrad.layers.context import Context
+from sharedgrad.layers.layer import Layer, Shape
+from sharedgrad.parameter import Array
+from sharedgrad.uses import Uses
+
+
+class Add(Layer):
+    """The sum of arrays of one shape (the end of a residual block)."""
+
+    def forward(self, *inputs: Array, context: Context) -> tuple[Array, Any]:
+        """y = x₁ + x₂ + …."""
+        return reduce(add, inputs), len(inputs)
+
+    def backward(
+        self, saved: Any, upstream: Array, needs: Sequence[bool]
+    ) -> tuple[tuple[Array | None, ...], list[Uses]]:
+        """Every input gets the whole upstream gradient."""
+        return (upstream,) * saved, []
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """The common shape."""
+        if len(shapes) < 2 or any(shape != shapes[0] for shape in shapes):
+            got = " and ".join(map(text, shapes))
+            raise ShapeError(self.label, f"expected two or more inputs of one shape, got {got}")
+        return shapes[0]
+
+
+class Concat(Layer):
+    """Arrays side by side along one axis.
+
+    Args:
+        axis: The axis, counted with the sample axis as 0; 1 are the channels.
+    """
+
+    def __init__(self, axis: int = 1) -> None:
+        if axis == 0:
+            raise ConfigError("Concat: axis", "expected an axis other than the sample axis 0")
+        self.axis = axis
+
+    def forward(self, *inputs: Array, context: Context) -> tuple[Array, Any]:
+        """y = [x₁ | x₂ | …]."""
+        ends = np.cumsum([0, *(x.shape[self.axis] for x in inputs)])
+        return np.concatenate(inputs, self.axis), ends
+
+    def backward(
+        self, saved: Any, upstream: Array, needs: Sequence[bool]
+    ) -> tuple[tuple[Array | None, ...], list[Uses]]:
+        """Each input gets back its own part."""
+        parts = np.moveaxis(upstream, self.axis, 0)
+        back = (np.moveaxis(parts[start:end], 0, self.axis) for start, end in pairwise(saved))
+        return tuple(np.ascontiguousarray(part) for part in back), []
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """The shapes' common part, with the lengths along the axis added."""
+        number = self.axis - 1 if self.axis > 0 else self.axis
+        others = {(len(s), *s[:number], *s[number:][1:]) for s in shapes if -len(s) <= number < len(s)}
+        if len(shapes) < 2 or len(others) != 1 or any(not -len(s) <= number < len(s) for s in shapes):
+            got = " and ".join(map(text, shapes))
+            raise ShapeError(self.label, f"expected inputs that differ along axis {self.axis} alone, got {got}")
+        joined = list(shapes[0])
+        joined[number] = sum(s[number] for s in shapes)
+        return tuple(joined)

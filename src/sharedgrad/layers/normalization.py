@@ -1,0 +1,105 @@
+"""Batch normalization (Ioffe & Szegedy 2015, arXiv:1502.03167), channel by channel.
+
+    x̂ = (x − mean) / √(variance + ε)        y = weight · x̂ + bias
+
+In training mode mean and (biased) variance are those of the batch, over samples and positions, so every sample
+touches every other one's gradient:
+
+    dx̂ = dy · weight
+    dx = (dx̂ − mean(dx̂) − x̂ · mean(dx̂ · x̂)) / √(variance + ε)
+    dweight = Σ_{n,s} dy · x̂        dbias = Σ_{n,s} dy
+
+In evaluation mode they are the running statistics, constants: dx = dx̂ / √(variance + ε).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from sharedgrad import kernels
+from sharedgrad.errors import ConfigError
+from sharedgrad.layers import initializers
+from sharedgrad.layers.context import Context
+from sharedgrad.layers.layer import Layer, Shape
+from sharedgrad.parameter import Array, Buffer, Parameter
+from sharedgrad.uses import Direct, Uses
+
+
+class BatchNorm2d(Layer):
+    """x (N, C, H, W) -> y of the same shape; weight and bias (C,).
+
+    Args:
+        num_features: C.
+        eps: ε.
+        momentum: Weight of the newest batch in the running statistics: r ← (1 − momentum) · r + momentum · batch,
+            where the batch's variance is the unbiased one, as in PyTorch.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        if not isinstance(num_features, int) or num_features < 1:
+            raise ConfigError("BatchNorm2d: num_features", f"expected at least 1, got {num_features!r}")
+        if not eps > 0 or not 0 <= momentum <= 1:
+            raise ConfigError("BatchNorm2d", f"expected eps > 0 and momentum from 0 to 1, got {eps} and {momentum}")
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.weight = Parameter((num_features,), initializers.ones, "weight")
+        self.bias = Parameter((num_features,), initializers.zeros, "bias")
+        self.running_mean = Buffer(np.zeros(num_features), "running_mean")
+        self.running_var = Buffer(np.ones(num_features), "running_var")
+        self.num_batches_tracked = Buffer(np.zeros((), np.int64), "num_batches_tracked")
+
+    def forward(self, *inputs: Array, context: Context) -> tuple[Array, Any]:
+        """Normalize with the batch's statistics (training) or the running ones (evaluation)."""
+        (x,) = inputs
+        k = kernels.of(x)
+        if context.training:
+            mean, variance = k.batch_statistics(x)
+            self._track(mean, variance, x.size // self.num_features, context)
+        else:
+            mean, variance = (b.value.astype(x.dtype) for b in (self.running_mean, self.running_var))
+        inverse_std = 1 / np.sqrt(variance + x.dtype.type(self.eps))
+        normal = k.normalize(x, mean, inverse_std)
+        y = k.scale_shift(normal, self.weight.value, self.bias.value)
+        return y, (normal, inverse_std, context.training)
+
+    def _track(self, mean: Array, variance: Array, count: int, context: Context) -> None:
+        self.expect(count > 1, "more than one value per channel in training mode", (count,), "use a larger batch")
+        new = {self.running_mean: mean, self.running_var: variance * (count / (count - 1))}
+        for buffer, batch in new.items():
+            context.update(buffer, (1 - self.momentum) * context.read(buffer) + self.momentum * batch)
+        context.update(self.num_batches_tracked, context.read(self.num_batches_tracked) + 1)
+
+    def backward(
+        self, saved: Any, upstream: Array, needs: Sequence[bool]
+    ) -> tuple[tuple[Array | None, ...], list[Uses]]:
+        """dy -> dx, and one use of weight and bias for each sample and position."""
+        normal, inverse_std, training = saved
+        k = kernels.of(upstream)
+        dx = None
+        if needs[0]:
+            zero = np.zeros_like(inverse_std)
+            if training:
+                dnormal = k.scale_shift(upstream, self.weight.value, zero)
+                dx = k.normalize_backward(dnormal, normal, inverse_std)
+            else:
+                dx = k.scale_shift(upstream, self.weight.value * inverse_std, zero)
+        axes = {"sample": upstream.shape[:1], "position": upstream.shape[2:]}
+        return (dx,), [
+            Direct(self.weight, np.moveaxis(upstream * normal, 1, -1), axes),
+            Direct(self.bias, np.moveaxis(upstream, 1, -1), axes),
+        ]
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """The input's shape."""
+        (shape,) = shapes
+        expected = f"maps of shape {self.num_features}×height×width (num_features={self.num_features})"
+        fix = f"set num_features={shape[0]}" if len(shape) == 3 else ""
+        self.expect(len(shape) == 3 and shape[0] == self.num_features, expected, shape, fix)
+        return shape
+
+    def uses_per_sample(self, *shapes: Shape) -> int:
+        """One use for each position."""
+        return prod(shapes[0][1:])

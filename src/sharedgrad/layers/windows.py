@@ -1,0 +1,94 @@
+"""What all layers with a sliding kernel share: channels, geometry and the padding mode."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import ClassVar
+
+from sharedgrad import kernels
+from sharedgrad.errors import ConfigError
+from sharedgrad.geometry import PADDING_MODES, Geometry, Ints, Padding
+from sharedgrad.layers.layer import Layer, Shape
+from sharedgrad.parameter import Array
+
+
+class _Windowed(Layer):
+    """A layer that slides a window of weights over maps (C, *S)."""
+
+    rank: ClassVar[int]
+
+    def _slide(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Ints,
+        stride: Ints,
+        padding: Padding,
+        dilation: Ints,
+        groups: int,
+        padding_mode: str,
+    ) -> None:
+        """Store the arguments and read the geometry from them."""
+        kind = type(self).__name__
+        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if not isinstance(channels, int) or channels < 1:
+                raise ConfigError(f"{kind}: {name}", f"expected a whole number of at least 1, got {channels!r}")
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+        self.groups, self.padding_mode = groups, padding_mode
+        self.geometry = Geometry.of(self.rank, kernel_size, stride, padding, dilation, groups, kind)
+        if in_channels % groups or out_channels % groups:
+            raise ConfigError(
+                f"{kind}: groups",
+                f"expected a common divisor of {in_channels} input and {out_channels} output channels, got {groups}",
+            )
+        if padding_mode not in PADDING_MODES:
+            raise ConfigError(
+                f"{kind}: padding_mode", f"expected one of {', '.join(PADDING_MODES)}, got {padding_mode!r}"
+            )
+
+    @property
+    def _fan_in(self) -> int:
+        return self.in_channels // self.groups * self.geometry.cells
+
+    @property
+    def _fan_out(self) -> int:
+        return self.out_channels // self.groups * self.geometry.cells
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """(out_channels, *positions)."""
+        (shape,) = shapes
+        axes = "×".join(("length",) if self.rank == 1 else ("height", "width", "depth")[: self.rank])
+        fits = len(shape) == self.rank + 1 and shape[0] == self.in_channels
+        fix = f"set in_channels={shape[0]}" if len(shape) == self.rank + 1 else ""
+        self.expect(fits, f"samples of shape {self.in_channels}×{axes} (in_channels={self.in_channels})", shape, fix)
+        self._check_padding(shape[1:])
+        return (self.out_channels, *self.geometry.output(shape[1:], self.label))
+
+    def _check_padding(self, spatial: Shape) -> None:
+        """Reflection needs more cells than it copies, a circle at least as many."""
+        spare = {"reflect": 1, "circular": 0}.get(self.padding_mode)
+        if spare is not None:
+            for n, pair in zip(spatial, self.geometry.padding, strict=True):
+                self.expect(
+                    max(pair) <= n - spare,
+                    f"maps of at least {max(pair) + spare} cells for {self.padding_mode} padding of {max(pair)}",
+                    spatial,
+                    "use less padding or padding_mode='zeros'",
+                )
+
+    def uses_per_sample(self, *shapes: Shape) -> int:
+        """One use for each output position."""
+        return prod(self.output_shape(*shapes)[1:])
+
+    def _padded(self, x: Array) -> tuple[Array, Geometry]:
+        """The input and geometry after any padding that is not zeros (zeros are read, not stored)."""
+        if self.padding_mode == "zeros":
+            return x, self.geometry
+        return kernels.of(x).pad(x, self.geometry, self.padding_mode), self.geometry.without_padding()
+
+    def _unpadded(self, dx: Array, spatial: Shape) -> Array:
+        """Gradients of the copies in the padding, added to the cells that they are copies of."""
+        if self.padding_mode == "zeros":
+            return dx
+        return kernels.of(dx).pad_backward(dx, self.geometry, self.padding_mode, spatial)

@@ -1,0 +1,147 @@
+"""Losses: ``value, upstream = loss(y, target)``, where upstream is the gradient that backward starts from.
+
+Each loss states its reduction. "mean" divides the sum, and so every contribution to every gradient, by a count;
+nothing else in this package ever divides.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sharedgrad.errors import ConfigError, DataError, ShapeError
+from sharedgrad.parameter import Array
+
+
+class MSE:
+    """Squared error.
+
+    "mean"      Σ (y − t)² / n        upstream 2 (y − t) / n, with n the number of elements
+    "sum"       Σ (y − t)²            upstream 2 (y − t)
+    "half_sum"  ½ Σ (y − t)²          upstream y − t, as textbooks write it
+    """
+
+    def __init__(self, reduction: str = "mean") -> None:
+        self.reduction = _one_of("MSE", reduction, ("mean", "sum", "half_sum"))
+
+    def __call__(self, y: ArrayLike, target: ArrayLike) -> tuple[float, Array]:
+        """Value, and gradient with respect to y in y's shape."""
+        out, goal = _pair("MSE", y, target)
+        difference = out - goal
+        scale = {"mean": 1 / out.size, "sum": 1.0, "half_sum": 0.5}[self.reduction]
+        value = scale * float(np.sum(np.square(difference, dtype=np.float64)))
+        return value, difference * out.dtype.type(2 * scale)
+
+
+class CrossEntropy:
+    """Cross-entropy of scores (before the softmax) against classes.
+
+        p = softmax(y)        loss = −Σ_c t_c · log p_c        upstream p − t
+
+    with t the one-hot class, or with label smoothing ε: 1 − ε + ε/C at the class and ε/C elsewhere
+    (Szegedy et al. 2016, arXiv:1512.00567). "mean" divides by the number of targets.
+
+    Args:
+        label_smoothing: ε, at least 0 and below 1.
+        reduction: "mean" or "sum".
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, reduction: str = "mean") -> None:
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError("CrossEntropy: label_smoothing", f"expected 0 to below 1, got {label_smoothing}")
+        self.label_smoothing = label_smoothing
+        self.reduction = _one_of("CrossEntropy", reduction, ("mean", "sum"))
+
+    def __call__(self, y: ArrayLike, target: ArrayLike) -> tuple[float, Array]:
+        """Value, and gradient with respect to y.
+
+        Args:
+            y: Scores (N, C), or (N, C, *positions) as for images of labels.
+            target: Class numbers (N,) or (N, *positions), integers from 0 to C − 1.
+        """
+        scores = _floats("CrossEntropy", y)
+        labels = _labels(scores, target)
+        shifted = scores - scores.max(axis=1, keepdims=True)
+        log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        count = labels.size if self.reduction == "mean" else 1
+        goal = np.full(scores.shape, self.label_smoothing / scores.shape[1], scores.dtype)
+        at_class = np.take_along_axis(goal, labels[:, None], 1) + scores.dtype.type(1 - self.label_smoothing)
+        np.put_along_axis(goal, labels[:, None], at_class, 1)
+        # 0 · −∞ is a class that is certainly wrong and not asked for: it costs nothing
+        value = -float(np.sum(np.where(goal > 0, goal * log_p, 0), dtype=np.float64)) / count
+        return value, (np.exp(log_p) - goal) / scores.dtype.type(count)
+
+
+class BinaryCrossEntropy:
+    """Cross-entropy of independent yes/no outputs against targets from 0 to 1.
+
+        p = sigmoid(y)        loss = −Σ t · log p + (1 − t) · log(1 − p)        upstream p − t
+
+    Args:
+        from_logits: Whether y are scores before the sigmoid (stable); otherwise y are the probabilities
+            themselves and the upstream gradient is (p − t) / (p (1 − p)).
+        reduction: "mean" (over all elements) or "sum".
+    """
+
+    def __init__(self, from_logits: bool = True, reduction: str = "mean") -> None:
+        self.from_logits = from_logits
+        self.reduction = _one_of("BinaryCrossEntropy", reduction, ("mean", "sum"))
+
+    def __call__(self, y: ArrayLike, target: ArrayLike) -> tuple[float, Array]:
+        """Value, and gradient with respect to y in y's shape."""
+        out, goal = _pair("BinaryCrossEntropy", y, target)
+        if goal.size and not (goal.min() >= 0 and goal.max() <= 1):
+            raise DataError("BinaryCrossEntropy", f"expected targets from 0 to 1, got {goal.min()} to {goal.max()}")
+        if self.from_logits:
+            # log(1 + e^y) − t·y, with the exponential of a negative number only
+            terms = np.maximum(out, 0) - goal * out + np.log1p(np.exp(-np.abs(out)))
+            upstream = 0.5 * (1 + np.tanh(0.5 * out)) - goal
+        else:
+            if out.size and not (out.min() >= 0 and out.max() <= 1):
+                raise DataError("BinaryCrossEntropy", f"expected y from 0 to 1, got {out.min()} to {out.max()}")
+            # a logarithm is cut at −100 and p (1 − p) at 10⁻¹², so that 0 and 1 stay finite
+            with np.errstate(divide="ignore"):
+                log_p, log_q = np.maximum(np.log(out), -100), np.maximum(np.log1p(-out), -100)
+            terms = -(goal * log_p + (1 - goal) * log_q)
+            upstream = (out - goal) / np.maximum(out * (1 - out), 1e-12)
+        count = out.size if self.reduction == "mean" else 1
+        return float(np.sum(terms, dtype=np.float64)) / count, (upstream / count).astype(out.dtype)
+
+
+def _one_of(where: str, reduction: str, known: tuple[str, ...]) -> str:
+    if reduction not in known:
+        raise ConfigError(f"{where}: reduction", f"expected one of {', '.join(known)}, got {reduction!r}")
+    return reduction
+
+
+def _floats(where: str, y: ArrayLike) -> np.ndarray[Any, np.dtype[Any]]:
+    array = np.asarray(y)
+    array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+    if array.size == 0:
+        raise ShapeError(where, f"expected at least one output, got shape {array.shape}")
+    return array
+
+
+def _pair(where: str, y: ArrayLike, target: ArrayLike) -> tuple[Array, Array]:
+    out = _floats(where, y)
+    goal = np.asarray(target, out.dtype)
+    if out.shape != goal.shape:
+        raise ShapeError(where, f"expected a target of the output's shape {out.shape}, got {goal.shape}")
+    return out, goal
+
+
+def _labels(scores: Array, target: ArrayLike) -> Array:
+    labels = np.asarray(target)
+    if scores.ndim < 2 or labels.shape != (scores.shape[0], *scores.shape[2:]):
+        raise ShapeError(
+            "CrossEntropy", f"expected scores (N, C) and classes (N,), got {scores.shape} and {labels.shape}"
+        )
+    if labels.dtype.kind not in "iu":
+        raise DataError("CrossEntropy", f"expected class numbers as integers, got {labels.dtype}")
+    if labels.size and not (labels.min() >= 0 and labels.max() < scores.shape[1]):
+        raise DataError(
+            "CrossEntropy", f"expected classes from 0 to {scores.shape[1] - 1}, got {labels.min()} to {labels.max()}"
+        )
+    return labels

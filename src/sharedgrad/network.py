@@ -1,0 +1,343 @@
+"""Networks: directed acyclic graphs of named layers, run forward onto a tape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sharedgrad import configuration
+from sharedgrad.errors import CheckpointError, ConfigError, ShapeError
+from sharedgrad.geometry import text
+from sharedgrad.kernels.threads import one_blas_thread
+from sharedgrad.layers.context import Context
+from sharedgrad.layers.layer import Layer, Shape
+from sharedgrad.parameter import Array, Buffer, Parameter
+from sharedgrad.tape import Node, Tape
+
+Layers = Sequence[Layer | tuple[str, Layer]] | Mapping[str, Layer | tuple[Any, ...]]
+InputShape = Sequence[int] | Mapping[str, Sequence[int] | None] | None
+
+
+class Network:
+    """A graph of layers.
+
+    Args:
+        layers: A list of layers, each reading the one before (named "0", "1", … as in ``nn.Sequential``, or by
+            pairs ``(name, layer)``); or for any graph a mapping ``name -> layer`` (reads the entry before) or
+            ``name -> (layer, *names that it reads)``. The same layer or Parameter may stand in several places:
+            then it is shared.
+        input_shape: Shape of one sample, without the sample axis; or name -> shape (or None, where unknown) for
+            several inputs. With it, shapes are checked at once and a single sample may be passed without a
+            sample axis. The one input is called "input".
+        outputs: The name or names of the output nodes; the last layer if None.
+        seed: Seeds the first weights and all randomness in forward passes.
+        dtype: "float32" or "float64": what everything inside is computed in.
+
+    Raises:
+        ConfigError: Names are missing, double or circular.
+        ShapeError: A layer does not fit to the one before; says which, what it expected and what came.
+    """
+
+    def __init__(
+        self,
+        layers: Layers,
+        input_shape: InputShape = None,
+        outputs: str | Sequence[str] | None = None,
+        seed: int = 0,
+        dtype: str | type | np.dtype[Any] = "float32",
+    ) -> None:
+        self.dtype = _float_type(dtype)
+        self.seed, self.step = seed, 0
+        self.inputs = _input_shapes(input_shape)
+        self.nodes = _sorted(_nodes(layers, next(iter(self.inputs))), self.inputs)
+        self.outputs = [outputs] if isinstance(outputs, str) else list(outputs or [list(_names(layers))[-1]])
+        for name in self.outputs:
+            if name not in {node.name for node in self.nodes}:
+                raise ConfigError("outputs", f"there is no node {name!r}", f"choose from {_list(self.nodes)}")
+        self._layers = list({id(node.layer): node.layer for node in self.nodes}.values())
+        self._named_parameters = self._name_parameters()
+        for buffer in self._named_buffers().values():
+            if buffer.value.dtype.kind == "f":
+                buffer.value = buffer.value.astype(self.dtype)
+        self._checked: set[tuple[Shape, ...]] = set()
+        if all(shape is not None for shape in self.inputs.values()):
+            self.shapes()
+
+    # ---- parameters
+
+    def _name_parameters(self) -> dict[str, Parameter]:
+        """All names, aliases of shared parameters included; each parameter takes its first one."""
+        named: dict[str, Parameter] = {}
+        for node in self.nodes:
+            node.layer.name = node.layer.name or node.name
+            for attribute, parameter in node.layer.parameters().items():
+                name = f"{node.name}.{attribute}"
+                if parameter not in named.values():
+                    parameter.name = parameter.name if "." in parameter.name else name
+                    parameter.cast(self.dtype)
+                    parameter.initialize(self.seed)
+                named[name] = parameter
+        return named
+
+    def _named_buffers(self) -> dict[str, Buffer]:
+        return {f"{n.name}.{attribute}": b for n in self.nodes for attribute, b in n.layer.buffers().items()}
+
+    def parameters(self) -> list[Parameter]:
+        """Each parameter once, however often it is shared."""
+        return list(dict.fromkeys(self._named_parameters.values()))
+
+    def parameter(self, name: str) -> Parameter:
+        """The parameter of that name, e.g. ``"0.weight"``."""
+        if name not in self._named_parameters:
+            raise ConfigError("parameter", f"there is no {name!r}", f"choose from {', '.join(self._named_parameters)}")
+        return self._named_parameters[name]
+
+    def aliases(self) -> dict[str, str]:
+        """Other names of shared parameters and buffers: alias -> first name."""
+        first: dict[object, str] = {}
+        both: dict[str, Parameter | Buffer] = {**self._named_parameters, **self._named_buffers()}
+        return {name: first[item] for name, item in both.items() if first.setdefault(item, name) != name}
+
+    def state_dict(self) -> dict[str, Array]:
+        """Every parameter and buffer under every name it has, as PyTorch's ``state_dict`` of the same network.
+
+        Into PyTorch: ``module.load_state_dict({k: torch.tensor(v) for k, v in net.state_dict().items()})``.
+        """
+        items: dict[str, Parameter | Buffer] = {**self._named_parameters, **self._named_buffers()}
+        return {name: np.array(item.value) for name, item in items.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over all values from name -> array; PyTorch tensors will do. All or nothing.
+
+        Raises:
+            CheckpointError: Names are missing or unknown, a shape differs, or two names of one shared parameter
+                carry different values.
+        """
+        items: dict[str, Parameter | Buffer] = {**self._named_parameters, **self._named_buffers()}
+        aliases = self.aliases()
+        missing = [n for n in items if n not in state and aliases.get(n, n) not in state]
+        if unknown := [n for n in state if n not in items]:
+            raise CheckpointError("state_dict", f"does not fit this network: no place for {', '.join(unknown[:5])}")
+        if missing:
+            raise CheckpointError("state_dict", f"does not fit this network: {', '.join(missing[:5])} missing")
+        arrays = {name: _array(name, value, items[name].value.shape) for name, value in state.items()}
+        for name, first in aliases.items():
+            if name in arrays and first in arrays and not np.array_equal(arrays[name], arrays[first], equal_nan=True):
+                raise CheckpointError("state_dict", f"{name} and {first} are one shared parameter but differ")
+        for name, array in arrays.items():
+            item = items[name]
+            if isinstance(item, Parameter):
+                item.value = array
+            else:
+                item.replace(array)
+
+    # ---- shapes
+
+    def shapes(self, *input_shapes: Shape) -> dict[str, Shape]:
+        """Every input's and node's shape without the sample axis, from the inputs' shapes (default: declared ones)."""
+        given = input_shapes or tuple(self.inputs.values())
+        if any(shape is None for shape in given):
+            raise ConfigError("network", "its input shape is not known", "pass input_shape=(channels, height, width)")
+        shapes: dict[str, Shape] = {
+            name: tuple(shape) for name, shape in zip(self.inputs, given, strict=True) if shape is not None
+        }
+        for node in self.nodes:
+            try:
+                shapes[node.name] = node.layer.output_shape(*(shapes[source] for source in node.inputs))
+            except ShapeError as error:
+                fix = error.fix or f"its input comes from {' and '.join(map(repr, node.inputs))}"
+                raise ShapeError(error.where, error.problem, fix) from None
+            except ValueError:
+                count = f"{len(node.inputs)} inputs ({', '.join(node.inputs)})"
+                raise ConfigError(node.layer.label, f"got {count}, which it does not take") from None
+        return shapes
+
+    # ---- forward
+
+    def forward(
+        self, *inputs: ArrayLike, training: bool = True, **named: ArrayLike
+    ) -> tuple[Any, Tape]:
+        """Run forward and keep what backward needs.
+
+        Args:
+            inputs: One array (N, *sample shape) for each input, in order; or by name.
+            training: Training mode (dropout drops, batch norm uses and tracks the batch) or evaluation mode.
+            named: Inputs by name.
+
+        Returns:
+            The output, or name -> output if there are several, and the tape.
+
+        Raises:
+            ShapeError: An input does not fit.
+        """
+        arrays, batched = self._doors(inputs, named)
+        values, records = self._run(arrays, training, record=True)
+        shapes = {name: value.shape for name, value in values.items()}
+        tape = Tape(records, shapes, self.outputs, list(self.inputs), self.dtype, batched)
+        return self._outgoing(values, batched), tape
+
+    def predict(self, *inputs: ArrayLike, batch_size: int = 256, **named: ArrayLike) -> Any:
+        """The output in evaluation mode, batch by batch, without a tape."""
+        arrays, batched = self._doors(inputs, named)
+        samples = len(next(iter(arrays.values())))
+        parts = []
+        for start in range(0, max(samples, 1), batch_size):
+            chunk = {name: array[start : start + batch_size] for name, array in arrays.items()}
+            values, _ = self._run(chunk, training=False, record=False)
+            parts.append({name: values[name] for name in self.outputs})
+        values = {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
+        return self._outgoing(values, batched)
+
+    def _run(
+        self, arrays: dict[str, Array], training: bool, record: bool
+    ) -> tuple[dict[str, Array], list[tuple[Node, Any]]]:
+        shapes = tuple(array.shape[1:] for array in arrays.values())
+        if shapes not in self._checked:
+            self.shapes(*shapes)
+            self._checked.add(shapes)
+        context = Context(training, self.seed, self.step)
+        values, records = dict(arrays), []
+        calls: dict[Layer, int] = {}
+        with one_blas_thread():
+            for node in self.nodes:
+                calls[node.layer] = calls.get(node.layer, -1) + 1
+                context.enter(node.name, calls[node.layer])
+                output, saved = node.layer.forward(*(values[source] for source in node.inputs), context=context)
+                values[node.name] = output
+                if record:
+                    records.append((node, saved))
+        if training:
+            context.commit()
+            self.step += 1
+        return values, records
+
+    def _doors(self, inputs: Sequence[ArrayLike], named: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], bool]:
+        """The inputs as arrays of the network's type, copied: what the caller does to his own later is his affair."""
+        given = dict(zip(self.inputs, inputs, strict=False)) | dict(named)
+        if set(given) != set(self.inputs) or len(inputs) + len(named) != len(self.inputs):
+            expected = ", ".join(self.inputs)
+            raise ConfigError("network inputs", f"expected {expected}, got {len(inputs)} arrays and {sorted(named)}")
+        arrays = {name: self._incoming(name, given[name]) for name in self.inputs}
+        single = all(shape is not None and arrays[name].shape == shape for name, shape in self.inputs.items())
+        if single:
+            arrays = {name: array[None] for name, array in arrays.items()}
+        if len({array.shape[:1] for array in arrays.values()}) != 1:
+            got = ", ".join(f"{name} {text(array.shape)}" for name, array in arrays.items())
+            raise ShapeError("network inputs", f"expected the same number of samples everywhere, got {got}")
+        return arrays, not single
+
+    def _incoming(self, name: str, value: ArrayLike) -> Array:
+        try:
+            array = np.array(value, self.dtype)
+        except (TypeError, ValueError) as error:
+            raise ShapeError(f"network input {name!r}", f"expected an array of numbers, got {error}") from None
+        if array.ndim == 0 or array.shape[0] == 0:
+            raise ShapeError(f"network input {name!r}", f"expected samples × shape, got shape {array.shape}")
+        return array
+
+    def _outgoing(self, values: Mapping[str, Array], batched: bool) -> Any:
+        """The outputs, copied, so that nobody writes into what a tape has saved."""
+        results = {name: np.array(values[name] if batched else values[name][0]) for name in self.outputs}
+        return results[self.outputs[0]] if len(self.outputs) == 1 else results
+
+    # ---- configuration
+
+    def to_config(self) -> dict[str, Any]:
+        """The network's structure as plain data for JSON; see ``configuration``."""
+        return configuration.to_config(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Network:
+        """The network that a configuration describes; its first weights follow the configuration's seed."""
+        return cls(**configuration.arguments(config))
+
+    def __getitem__(self, name: str | int) -> Layer:
+        """The layer at a node."""
+        for node in self.nodes:
+            if node.name == str(name):
+                return node.layer
+        raise KeyError(f"no node {name!r}; there are {_list(self.nodes)}")
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    def __repr__(self) -> str:
+        rows = "\n".join(f"  {node.name}: {node.layer!r} <- {', '.join(node.inputs)}" for node in self.nodes)
+        return f"Network({self.dtype}\n{rows}\n)"
+
+
+def _float_type(dtype: str | type | np.dtype[Any]) -> np.dtype[Any]:
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        kind = np.dtype(object)
+    if kind not in (np.float32, np.float64):
+        raise ConfigError("dtype", f"expected float32 or float64, got {dtype!r}")
+    return kind
+
+
+def _input_shapes(input_shape: InputShape) -> dict[str, Shape | None]:
+    given = input_shape if isinstance(input_shape, Mapping) else {"input": input_shape}
+    shapes = {name: None if shape is None else tuple(shape) for name, shape in given.items()}
+    for name, shape in shapes.items():
+        if shape is not None and not all(isinstance(n, int | np.integer) and n > 0 for n in shape):
+            raise ConfigError(f"input_shape of {name!r}", f"expected positive whole numbers, got {shape}")
+    if not shapes:
+        raise ConfigError("input_shape", "expected at least one input, got none")
+    return shapes
+
+
+def _names(layers: Layers) -> list[str]:
+    if isinstance(layers, Mapping):
+        return list(layers)
+    return [entry[0] if isinstance(entry, tuple) else str(i) for i, entry in enumerate(layers)]
+
+
+def _nodes(layers: Layers, first_input: str) -> list[Node]:
+    """The forms that people write, as nodes."""
+    if not layers:
+        raise ConfigError("network", "expected at least one layer, got none")
+    nodes, previous = [], first_input
+    entries = layers.values() if isinstance(layers, Mapping) else layers
+    for name, entry in zip(_names(layers), entries, strict=True):
+        parts = entry if isinstance(entry, tuple) else (entry,)
+        layer, *sources = parts if isinstance(layers, Mapping) else parts[-1:]
+        if not isinstance(layer, Layer):
+            raise ConfigError(f"node {name!r}", f"expected a layer, got {type(layer).__name__}")
+        nodes.append(Node(name, layer, tuple(sources) or (previous,)))
+        previous = name
+    return nodes
+
+
+def _sorted(nodes: list[Node], inputs: Mapping[str, Any]) -> list[Node]:
+    """The nodes in an order in which each comes after all that it reads."""
+    by_name = {node.name: node for node in nodes}
+    if len(by_name) != len(nodes) or set(by_name) & set(inputs):
+        raise ConfigError("network", f"expected every name once, got {', '.join([*inputs, *(n.name for n in nodes)])}")
+    for node in nodes:
+        for source in node.inputs:
+            if source not in by_name and source not in inputs:
+                raise ConfigError(f"node {node.name!r}", f"reads {source!r}, which is no node or input")
+    try:
+        order = list(TopologicalSorter({node.name: node.inputs for node in nodes}).static_order())
+    except CycleError as error:
+        raise ConfigError("network", f"expected no circles, got {' -> '.join(error.args[1])}") from None
+    place = {name: i for i, name in enumerate(order)}
+    given = [node.name for node in nodes]
+    ready = all(source in inputs or given.index(source) < i for i, n in enumerate(nodes) for source in n.inputs)
+    return nodes if ready else sorted(nodes, key=lambda node: place[node.name])
+
+
+def _list(nodes: list[Node]) -> str:
+    return ", ".join(node.name for node in nodes)
+
+
+def _array(name: str, value: Any, shape: Shape) -> Array:
+    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    if array.shape != shape:
+        raise CheckpointError("state_dict", f"{name}: expected shape {shape}, got {array.shape}")
+    return array

@@ -1,0 +1,192 @@
+"""Optimizers and learning-rate schedules, in order of growing complexity.
+
+``optimizer.step(gradients)`` replaces each parameter's value; a shared parameter has one gradient (the sum over
+its uses), one state and one update.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from math import cos, isfinite, pi
+
+import numpy as np
+
+from sharedgrad.errors import CheckpointError, ConfigError
+from sharedgrad.parameter import Array, Gradients, Parameter
+
+
+class Optimizer(ABC):
+    """Turns gradients into new values.
+
+    Args:
+        parameters: What to train; each shared parameter counts once.
+        lr: Learning rate; may be set anew between steps.
+    """
+
+    def __init__(self, parameters: Iterable[Parameter], lr: float) -> None:
+        self.parameters = list(dict.fromkeys(parameters))
+        self.lr = _number("lr", lr, 0)
+        self.state: dict[Parameter, dict[str, Array]] = {p: {} for p in self.parameters}
+
+    def step(self, gradients: Gradients) -> None:
+        """Update every parameter that has a gradient."""
+        for parameter in self.parameters:
+            if parameter in gradients:
+                change = self._change(parameter, gradients[parameter])
+                parameter.replace(parameter.value - change)
+
+    @abstractmethod
+    def _change(self, parameter: Parameter, gradient: Array) -> Array:
+        """What is to be subtracted from the value."""
+
+    def state_dict(self) -> dict[str, Array]:
+        """Everything that the next step depends on besides values and gradients, for a checkpoint."""
+        return {f"{p.name}/{key}": np.array(a) for p, arrays in self.state.items() for key, a in arrays.items()}
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            CheckpointError: It belongs to other parameters.
+        """
+        by_name = {p.name: p for p in self.parameters}
+        loaded: dict[Parameter, dict[str, Array]] = {p: {} for p in self.parameters}
+        for key, array in state.items():
+            name, _, kind = key.rpartition("/")
+            if name not in by_name or array.shape not in (by_name[name].shape, ()):
+                raise CheckpointError("optimizer state", f"{key} of shape {array.shape} does not fit this network")
+            loaded[by_name[name]][kind] = np.array(array)
+        self.state = loaded
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent.
+
+        g ← gradient + weight_decay · w
+        v ← momentum · v + g
+        w ← w − lr · v            (Nesterov: w − lr · (g + momentum · v))
+
+    Without momentum v is g. (Sutskever et al. 2013 for Nesterov's form.)
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        lr: float,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(parameters, lr)
+        self.momentum = _number("momentum", momentum, 0, 1)
+        self.weight_decay = _number("weight_decay", weight_decay, 0)
+        self.nesterov = nesterov
+        if nesterov and not momentum:
+            raise ConfigError("SGD: nesterov", "needs a momentum above 0, got 0", "set momentum=0.9")
+
+    def _change(self, parameter: Parameter, gradient: Array) -> Array:
+        g = gradient
+        if self.weight_decay:
+            g = g + g.dtype.type(self.weight_decay) * parameter.value
+        if self.momentum:
+            momentum = g.dtype.type(self.momentum)
+            state = self.state[parameter]
+            state["momentum"] = v = momentum * state["momentum"] + g if state else g.copy()
+            g = g + momentum * v if self.nesterov else v
+        return g.dtype.type(self.lr) * g
+
+
+class Adam(Optimizer):
+    """Adam (Kingma & Ba 2015, arXiv:1412.6980).
+
+        m ← β₁ m + (1 − β₁) g        v ← β₂ v + (1 − β₂) g²
+        w ← w − lr · m̂ / (√v̂ + ε)        m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+
+    ``weight_decay`` is added to the gradient (L2); :class:`AdamW` decouples it.
+    """
+
+    decoupled = False
+
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(parameters, lr)
+        self.betas = (_number("betas", betas[0], 0, 1), _number("betas", betas[1], 0, 1))
+        self.eps, self.weight_decay = eps, _number("weight_decay", weight_decay, 0)
+
+    def _change(self, parameter: Parameter, gradient: Array) -> Array:
+        kind, (beta1, beta2) = gradient.dtype.type, self.betas
+        g = gradient
+        if self.weight_decay and not self.decoupled:
+            g = g + kind(self.weight_decay) * parameter.value
+        state = self.state[parameter]
+        if not state:
+            state.update(mean=np.zeros_like(g), square=np.zeros_like(g), steps=np.zeros((), np.int64))
+        state["mean"] = m = kind(beta1) * state["mean"] + kind(1 - beta1) * g
+        state["square"] = v = kind(beta2) * state["square"] + kind(1 - beta2) * g * g
+        state["steps"] = state["steps"] + 1  # this parameter's own: others may have had gradients more often
+        t = int(state["steps"])
+        size = kind(self.lr / (1 - beta1**t))
+        change = size * m / (np.sqrt(v) / kind((1 - beta2**t) ** 0.5) + kind(self.eps))
+        if self.weight_decay and self.decoupled:
+            change = change + kind(self.lr * self.weight_decay) * parameter.value
+        return np.asarray(change)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: w ← w − lr · weight_decay · w besides (Loshchilov & Hutter 2019)."""
+
+    decoupled = True
+
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(parameters, lr, betas, eps, weight_decay)
+
+
+# ---- schedules: how far training has come (0 to 1) -> factor on the learning rate
+
+Schedule = Callable[[float], float]
+
+
+def constant(progress: float) -> float:
+    """1 throughout."""
+    return 1.0
+
+
+def step(progress: float) -> float:
+    """1, then 0.1 after half of training and 0.01 after three quarters."""
+    return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
+
+
+def cosine(progress: float) -> float:
+    """From 1 down to 0 along half a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
+    return 0.5 * (1 + cos(pi * min(progress, 1.0)))
+
+
+def one_cycle(progress: float) -> float:
+    """From 1/25 up to 1 over the first 30 %, then down to 0, along cosines (Smith 2018, arXiv:1708.07120)."""
+    if progress < 0.3:
+        return 1 / 25 + (1 - 1 / 25) * (1 - cosine(progress / 0.3))
+    return cosine((progress - 0.3) / 0.7)
+
+
+SCHEDULES: dict[str, Schedule] = {"constant": constant, "step": step, "cosine": cosine, "one-cycle": one_cycle}
+
+
+def _number(name: str, value: float, least: float, below: float = float("inf")) -> float:
+    if not (isinstance(value, int | float) and isfinite(value) and least <= value < below):
+        limit = "" if below == float("inf") else f" and below {below:g}"
+        raise ConfigError(name, f"expected a number of at least {least:g}{limit}, got {value!r}")
+    return value

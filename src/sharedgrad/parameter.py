@@ -1,0 +1,159 @@
+"""Parameter, whose identity is sharing, and Gradients, which are values that add."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sharedgrad.errors import ConfigError, ShapeError
+from sharedgrad.geometry import text
+from sharedgrad.randomness import generator
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Initializer = Callable[[np.random.Generator, tuple[int, ...]], Array]
+
+
+class Parameter:
+    """One trainable array. Two layers that hold the same Parameter object share it: that is all tying is.
+
+    The value is never changed in place: an update replaces it, so an array once handed out stays what it was,
+    and ``version`` counts the replacements (a tape checks it before it goes backward).
+
+    Args:
+        shape: Shape of the value.
+        initializer: ``(random generator, shape) -> array``; called when a network seeds its parameters, or with
+            seed 0 when the value is first read outside any network.
+        name: For messages and tables; a network names its parameters ``node.attribute``.
+        dtype: float32 or float64; a network makes all its parameters one type.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        initializer: Initializer,
+        name: str = "parameter",
+        dtype: np.dtype[Any] | type = np.float32,
+    ) -> None:
+        self.shape, self.name, self.dtype = shape, name, np.dtype(dtype)
+        self.version = 0
+        self._initializer = initializer
+        self._value: Array | None = None
+
+    @property
+    def value(self) -> Array:
+        """The array, read-only: assign a new one to change it (``p.value = p.value - 0.1 * g``)."""
+        if self._value is None:
+            self.initialize(0)
+        assert self._value is not None
+        return self._value
+
+    @value.setter
+    def value(self, new: ArrayLike) -> None:
+        self.replace(np.array(new, self.dtype, copy=True, order="C"))
+
+    def replace(self, new: Array) -> None:
+        """Take ``new`` over without a copy; the caller gives it away (optimizers do)."""
+        if new.shape != self.shape:
+            raise ShapeError(self.name, f"expected a value of shape {self.shape}, got {new.shape}")
+        self._value = np.ascontiguousarray(new, self.dtype)
+        self._value.flags.writeable = False
+        self.version += 1
+
+    def initialize(self, seed: int) -> None:
+        """Draw the first value; one that is already there stays."""
+        if self._value is None:
+            self.replace(self._initializer(generator(seed, "initialize", self.name), self.shape).astype(self.dtype))
+
+    def cast(self, dtype: np.dtype[Any]) -> None:
+        """Change the type that the value is kept in."""
+        if dtype != self.dtype:
+            self.dtype = dtype
+            if self._value is not None:
+                self.value = self._value
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.name}, {text(self.shape) or 'scalar'}, {self.dtype})"
+
+
+class Buffer:
+    """An array that belongs to a layer and is not trained, e.g. running statistics; replaced, never mutated."""
+
+    def __init__(self, value: ArrayLike, name: str = "buffer") -> None:
+        self.name = name
+        self.value: Array = np.array(value)
+
+    def replace(self, new: ArrayLike) -> None:
+        """Set a new value of the same shape and type."""
+        array = np.array(new, self.value.dtype)
+        if array.shape != self.value.shape:
+            raise ShapeError(self.name, f"expected a value of shape {self.value.shape}, got {array.shape}")
+        self.value = array
+
+
+class Gradients(Mapping[Parameter, Array]):
+    """Parameter -> gradient of the loss. A value: it adds, scales and never goes stale.
+
+    Look a gradient up by its Parameter or by the parameter's name.
+
+    Attributes:
+        inputs: gradient of the loss with respect to each network input, where it was asked for.
+    """
+
+    def __init__(self, arrays: Mapping[Parameter, Array], inputs: Mapping[str, Array] | None = None) -> None:
+        self._arrays = dict(arrays)
+        self.inputs: dict[str, Array] = dict(inputs or {})
+
+    def __getitem__(self, key: Parameter | str) -> Array:
+        if isinstance(key, str):
+            for parameter, array in self._arrays.items():
+                if parameter.name == key:
+                    return array
+            raise KeyError(f"no gradient named {key!r}; there are {', '.join(p.name for p in self._arrays)}")
+        return self._arrays[key]
+
+    def __iter__(self) -> Iterator[Parameter]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __add__(self, other: Gradients) -> Gradients:
+        """The gradient of the sum of two losses; a parameter in only one of them keeps its gradient."""
+        if not isinstance(other, Gradients):
+            return NotImplemented
+        return Gradients(_add(self._arrays, other._arrays), _add(self.inputs, other.inputs))
+
+    def __mul__(self, factor: float) -> Gradients:
+        return Gradients(
+            {p: a * a.dtype.type(factor) for p, a in self._arrays.items()},
+            {n: a * a.dtype.type(factor) for n, a in self.inputs.items()},
+        )
+
+    __rmul__ = __mul__
+
+    def norm(self) -> float:
+        """The Euclidean norm of all parameter gradients taken together (accumulated in float64)."""
+        return float(np.sqrt(sum(float(np.sum(np.square(a, dtype=np.float64))) for a in self._arrays.values())))
+
+    def clipped(self, max_norm: float) -> Gradients:
+        """Scaled down to ``max_norm`` if the norm is larger (Pascanu et al. 2013, arXiv:1211.5063)."""
+        if not max_norm > 0:
+            raise ConfigError("max_norm", f"expected a positive number, got {max_norm}")
+        norm = self.norm()
+        return self * (max_norm / norm) if norm > max_norm else self
+
+    def __repr__(self) -> str:
+        return "Gradients(" + ", ".join(f"{p.name}: {text(p.shape)}" for p in self._arrays) + ")"
+
+
+K = TypeVar("K")
+
+
+def _add(a: Mapping[K, Array], b: Mapping[K, Array]) -> dict[K, Array]:
+    total = dict(a)
+    for key, array in b.items():
+        total[key] = total[key] + array if key in total else array
+    return total

@@ -1,0 +1,171 @@
+"""Going backward: the record of one forward pass, walked in reverse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sharedgrad.errors import ConfigError, ShapeError, StaleTapeError
+from sharedgrad.kernels.threads import one_blas_thread
+from sharedgrad.layers.layer import Layer
+from sharedgrad.parameter import Array, Gradients, Parameter
+from sharedgrad.uses import Uses
+
+
+class Node(NamedTuple):
+    """One place in the graph: a layer, and the names of the nodes or network inputs that it reads."""
+
+    name: str
+    layer: Layer
+    inputs: tuple[str, ...]
+
+
+class Call(NamedTuple):
+    """What one node contributed on the way back: the gradient at its output and the uses of its parameters."""
+
+    node: str
+    upstream: Array
+    uses: list[Uses]
+
+
+@dataclass
+class Trace:
+    """A backward pass with the uses kept apart.
+
+    Attributes:
+        calls: One entry for each node that was walked through, last node first.
+        inputs: Gradient with respect to each network input.
+    """
+
+    calls: list[Call] = field(default_factory=list)
+    inputs: dict[str, Array] = field(default_factory=dict)
+
+    def __getitem__(self, parameter: Parameter) -> list[Uses]:
+        """All uses of one parameter, in every call that shares it."""
+        return [uses for call in self.calls for uses in call.uses if uses.parameter is parameter]
+
+    def upstream(self, node: str) -> Array:
+        """Gradient of the loss with respect to the node's output."""
+        for call in self.calls:
+            if call.node == node:
+                return call.upstream
+        raise KeyError(f"no gradient passed through a node {node!r}; there are {[c.node for c in self.calls]}")
+
+    def gradients(self) -> Gradients:
+        """The sums, as ``tape.backward`` gives them."""
+        return _summed((uses for call in self.calls for uses in call.uses), self.inputs)
+
+
+def _summed(uses: Iterator[Uses], inputs: dict[str, Array]) -> Gradients:
+    """The gradient of each parameter is the sum over all its uses: in one call, and over calls that share it."""
+    total: dict[Parameter, Array] = {}
+    for use in uses:
+        gradient = use.gradient()
+        total[use.parameter] = total[use.parameter] + gradient if use.parameter in total else gradient
+    return Gradients(total, inputs)
+
+
+class Tape:
+    """What one forward pass saved. Go backward as often as you like: nothing is consumed or accumulated.
+
+    Networks make tapes; see ``Network.forward``.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[tuple[Node, Any]],
+        shapes: Mapping[str, tuple[int, ...]],
+        outputs: Sequence[str],
+        inputs: Sequence[str],
+        dtype: np.dtype[Any],
+        batched: bool,
+    ) -> None:
+        self._records, self._shapes, self._outputs = list(records), dict(shapes), list(outputs)
+        self._inputs, self._dtype, self._batched = list(inputs), dtype, batched
+        self._versions = {p: p.version for node, _ in records for p in node.layer.parameters().values()}
+
+    def backward(self, upstream: ArrayLike | Mapping[str, ArrayLike], inputs: bool = False) -> Gradients:
+        """The gradient of every parameter that the upstream gradients reach.
+
+        Args:
+            upstream: Gradient of the loss with respect to the output, in its shape; or node name -> gradient, for
+                several outputs and for losses at inner nodes. What reaches a node on several paths adds.
+            inputs: Whether ``Gradients.inputs`` is wanted too: the gradient with respect to the network's inputs.
+
+        Raises:
+            StaleTapeError: A weight has changed since the forward pass.
+            ShapeError: An upstream gradient does not have its node's output shape.
+        """
+        found: dict[str, Array] = {}
+        with one_blas_thread():
+            return _summed((use for call in self._walk(upstream, inputs, found) for use in call.uses), found)
+
+    def trace(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> Trace:
+        """As :meth:`backward`, with the uses kept apart instead of summed."""
+        trace = Trace()
+        with one_blas_thread():
+            trace.calls = list(self._walk(upstream, True, trace.inputs))
+        return trace
+
+    def _walk(
+        self, upstream: ArrayLike | Mapping[str, ArrayLike], inputs: bool, found: dict[str, Array]
+    ) -> Iterator[Call]:
+        """Visit each node once, in reverse, when all that flows back to it has been added."""
+        self._refuse_if_stale()
+        pending = self._upstreams(upstream)
+        wanted = self._wanted(inputs)
+        for node, saved in reversed(self._records):
+            delta = pending.pop(node.name, None)
+            if delta is None or node.name not in wanted:
+                continue
+            needs = [source in wanted for source in node.inputs]
+            gradients, uses = node.layer.backward(saved, delta, needs)
+            yield Call(node.name, delta, uses)
+            for source, needed, gradient in zip(node.inputs, needs, gradients, strict=True):
+                if needed and gradient is not None:
+                    pending[source] = pending[source] + gradient if source in pending else gradient
+        found.update({name: self._single(pending[name]) for name in self._inputs if name in pending})
+
+    def _wanted(self, inputs: bool) -> set[str]:
+        """Names whose gradient leads to a parameter, or to an input that is asked for."""
+        wanted = set(self._inputs) if inputs else set()
+        for node, _ in self._records:
+            if node.layer.parameters() or any(source in wanted for source in node.inputs):
+                wanted.add(node.name)
+        return wanted
+
+    def _upstreams(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> dict[str, Array]:
+        if not isinstance(upstream, Mapping):
+            if len(self._outputs) != 1:
+                names = ", ".join(self._outputs)
+                raise ConfigError("tape.backward", f"the network has several outputs ({names})", "pass name -> gradient")
+            upstream = {self._outputs[0]: upstream}
+        arrays = {}
+        for name, value in upstream.items():
+            if name not in self._shapes:
+                raise ConfigError("tape.backward", f"there is no node {name!r}", f"choose from {', '.join(self._shapes)}")
+            array = np.array(value, self._dtype)
+            shape = self._shapes[name]
+            if not self._batched and array.shape == shape[1:]:
+                array = array[None]
+            if array.shape != shape:
+                raise ShapeError(
+                    f"upstream gradient at {name!r}", f"expected the output's shape {shape}, got {array.shape}"
+                )
+            arrays[name] = array
+        return arrays
+
+    def _single(self, array: Array) -> Array:
+        """Without the sample axis, where the forward pass was given a sample without one."""
+        return array if self._batched else array[0]
+
+    def _refuse_if_stale(self) -> None:
+        for parameter, version in self._versions.items():
+            if parameter.version != version:
+                raise StaleTapeError(
+                    parameter.name, "its value has changed since this tape's forward pass", "call forward again"
+                )
