@@ -7,10 +7,10 @@ output position o and kernel offset k meet at input index  o·stride − padding
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 from sharedgrad.errors import ConfigError, ShapeError
 
@@ -60,7 +60,9 @@ class Geometry:
         extents = [d * (k - 1) for k, d in zip(sizes, dilations, strict=True)]
         if padding == "same" and any(s != 1 for s in strides):
             raise ConfigError(
-                f"{where}: padding", f"'same' needs stride 1, got stride {stride}", "give the padding as numbers"
+                f"{where}: padding",
+                f"'same' needs stride 1, got stride {stride}",
+                "give the padding as numbers",
             )
         pads = (
             tuple((extent // 2, extent - extent // 2) for extent in extents)
@@ -107,43 +109,41 @@ class Geometry:
         """The index in the unpadded input under kernel ``offset`` at output ``position`` (may lie outside)."""
         return tuple(
             o * s - before + k * d
-            for o, k, s, d, (before, _) in zip(
-                position, offset, self.stride, self.dilation, self.padding, strict=True
-            )
+            for o, k, s, d, (before, _) in zip(position, offset, self.stride, self.dilation, self.padding, strict=True)
         )
 
-    def reach(self, offset: Sequence[int], positions: Sequence[int]) -> tuple[slice, ...]:
-        """The slice of the *padded* input that kernel ``offset`` meets over all ``positions``."""
-        return tuple(
+    def reach(self, offset: Sequence[int], positions: Sequence[int]) -> tuple[Any, ...]:
+        """Index (…, *slices) of the *padded* input's cells that kernel ``offset`` meets over all ``positions``."""
+        slices = (
             slice(k * d, k * d + (n - 1) * s + 1, s)
             for k, d, s, n in zip(offset, self.dilation, self.stride, positions, strict=True)
         )
+        return (..., *slices)
 
-    def interior(self, spatial: Sequence[int]) -> tuple[slice, ...]:
-        """The slice of the padded input that is the unpadded input."""
-        return tuple(slice(before, before + n) for n, (before, _) in zip(spatial, self.padding, strict=True))
+    def interior(self, spatial: Sequence[int]) -> tuple[Any, ...]:
+        """Index (…, *slices) of the unpadded input within the padded one."""
+        slices = (slice(before, before + n) for n, (before, _) in zip(spatial, self.padding, strict=True))
+        return (..., *slices)
 
 
-def text(shape: object) -> str:
+def text(shape: Iterable[int]) -> str:
     """A shape as people write it: 3×32×32."""
-    return "×".join(str(n) for n in shape)  # type: ignore[attr-defined]
+    return "×".join(str(n) for n in shape)
 
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def per_axis(rank: int, value: object, where: str, least: int) -> tuple[int, ...]:
+def per_axis(rank: int, value: Any, where: str, least: int) -> tuple[int, ...]:
     """One whole number for each axis, from one number or one per axis."""
     values = (value,) * rank if _is_int(value) else tuple(value) if isinstance(value, Sequence) else ()
     if len(values) != rank or not all(_is_int(v) and v >= least for v in values):
-        raise ConfigError(
-            where, f"expected a whole number of at least {least}, or {rank} of them, got {value!r}"
-        )
+        raise ConfigError(where, f"expected a whole number of at least {least}, or {rank} of them, got {value!r}")
     return values
 
 
-def _pairs(rank: int, padding: object, where: str) -> tuple[tuple[int, int], ...]:
+def _pairs(rank: int, padding: Any, where: str) -> tuple[tuple[int, int], ...]:
     values = (padding,) * rank if _is_int(padding) else padding
     if isinstance(values, Sequence) and not isinstance(values, str) and len(values) == rank:
         pairs = tuple((v, v) if _is_int(v) else tuple(v) if isinstance(v, Sequence) else () for v in values)

@@ -142,6 +142,7 @@ def _labels(scores: Array, target: ArrayLike) -> Array:
         raise DataError("CrossEntropy", f"expected class numbers as integers, got {labels.dtype}")
     if labels.size and not (labels.min() >= 0 and labels.max() < scores.shape[1]):
         raise DataError(
-            "CrossEntropy", f"expected classes from 0 to {scores.shape[1] - 1}, got {labels.min()} to {labels.max()}"
+            "CrossEntropy",
+            f"expected classes from 0 to {scores.shape[1] - 1}, got {labels.min()} to {labels.max()}",
         )
     return labels

@@ -25,7 +25,7 @@ Graph = dict[str, Layer | tuple[object, ...]]
 
 
 def lenet5(input_shape: Shape, classes: int, seed: int = 0) -> Network:
-    """LeNet-5 (LeCun et al. 1998) with sigmoids and max pooling; images of at least 12×12 (61,706 weights for MNIST)."""
+    """LeNet-5 (LeCun et al. 1998) with sigmoids and max pooling; for images of at least 12×12."""
     channels, height, width = _images("lenet5", input_shape, 12)
     features = 16 * ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2)
     return Network(
@@ -110,9 +110,7 @@ def resnet20(input_shape: Shape, classes: int, seed: int = 0) -> Network:
     return Network(layers, input_shape, seed=seed)
 
 
-def _residual_block(
-    name: str, before: str, channels: int, filters: int, stride: int
-) -> Graph:
+def _residual_block(name: str, before: str, channels: int, filters: int, stride: int) -> Graph:
     """relu(x + bn(conv(relu(bn(conv(x)))))), with a 1×1 convolution on x where the shapes differ."""
     shortcut = before
     layers: Graph = {

@@ -139,7 +139,7 @@ class Network:
 
     def shapes(self, *input_shapes: Shape) -> dict[str, Shape]:
         """Every input's and node's shape without the sample axis, from the inputs' shapes (default: declared ones)."""
-        given = input_shapes or tuple(self.inputs.values())
+        given: Sequence[Shape | None] = input_shapes or tuple(self.inputs.values())
         if any(shape is None for shape in given):
             raise ConfigError("network", "its input shape is not known", "pass input_shape=(channels, height, width)")
         shapes: dict[str, Shape] = {
@@ -158,9 +158,7 @@ class Network:
 
     # ---- forward
 
-    def forward(
-        self, *inputs: ArrayLike, training: bool = True, **named: ArrayLike
-    ) -> tuple[Any, Tape]:
+    def forward(self, *inputs: ArrayLike, training: bool = True, **named: ArrayLike) -> tuple[Any, Tape]:
         """Run forward and keep what backward needs.
 
         Args:

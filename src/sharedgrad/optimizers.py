@@ -182,7 +182,12 @@ def one_cycle(progress: float) -> float:
     return cosine((progress - 0.3) / 0.7)
 
 
-SCHEDULES: dict[str, Schedule] = {"constant": constant, "step": step, "cosine": cosine, "one-cycle": one_cycle}
+SCHEDULES: dict[str, Schedule] = {
+    "constant": constant,
+    "step": step,
+    "cosine": cosine,
+    "one-cycle": one_cycle,
+}
 
 
 def _number(name: str, value: float, least: float, below: float = float("inf")) -> float:

@@ -142,19 +142,24 @@ class Tape:
         if not isinstance(upstream, Mapping):
             if len(self._outputs) != 1:
                 names = ", ".join(self._outputs)
-                raise ConfigError("tape.backward", f"the network has several outputs ({names})", "pass name -> gradient")
+                raise ConfigError(
+                    "tape.backward", f"the network has several outputs ({names})", "pass name -> gradient"
+                )
             upstream = {self._outputs[0]: upstream}
         arrays = {}
         for name, value in upstream.items():
             if name not in self._shapes:
-                raise ConfigError("tape.backward", f"there is no node {name!r}", f"choose from {', '.join(self._shapes)}")
+                raise ConfigError(
+                    "tape.backward", f"there is no node {name!r}", f"choose from {', '.join(self._shapes)}"
+                )
             array = np.array(value, self._dtype)
             shape = self._shapes[name]
             if not self._batched and array.shape == shape[1:]:
                 array = array[None]
             if array.shape != shape:
                 raise ShapeError(
-                    f"upstream gradient at {name!r}", f"expected the output's shape {shape}, got {array.shape}"
+                    f"upstream gradient at {name!r}",
+                    f"expected the output's shape {shape}, got {array.shape}",
                 )
             arrays[name] = array
         return arrays
@@ -167,5 +172,7 @@ class Tape:
         for parameter, version in self._versions.items():
             if parameter.version != version:
                 raise StaleTapeError(
-                    parameter.name, "its value has changed since this tape's forward pass", "call forward again"
+                    parameter.name,
+                    "its value has changed since this tape's forward pass",
+                    "call forward again",
                 )

@@ -78,9 +78,12 @@ class Uses(ABC):
         for name in names:
             if name not in self.axes:
                 raise ConfigError(
-                    f"uses of {self.parameter.name}", f"there is no axis {name!r}", f"choose from {', '.join(self.axes)}"
+                    f"uses of {self.parameter.name}",
+                    f"there is no axis {name!r}",
+                    f"choose from {', '.join(self.axes)}",
                 )
-        numbers, start = [], 0
+        numbers: list[int] = []
+        start = 0
         for name, lengths in self.axes.items():
             if name in names:
                 numbers += range(start, start + len(lengths))
@@ -96,7 +99,8 @@ class Uses(ABC):
             if len(part) != len(lengths) or not all(0 <= i < n for i, n in zip(part, lengths, strict=True)):
                 expected = ", ".join(f"0 to {n - 1}" for n in lengths)
                 raise ConfigError(
-                    f"uses of {self.parameter.name}", f"expected {name}={expected}, got {name}={use.get(name)!r}"
+                    f"uses of {self.parameter.name}",
+                    f"expected {name}={expected}, got {name}={use.get(name)!r}",
                 )
             index += part
         if unknown := set(use) - set(self.axes):
@@ -131,16 +135,18 @@ class Uses(ABC):
         for name, lengths in self.axes.items():
             use[name] = index[start : start + len(lengths)]
             start += len(lengths)
-        where = ", ".join(
-            f"{name} {','.join(map(str, use[name]))}" for name, n in self.axes.items() if prod(n) > 1
-        )
+        where = ", ".join(f"{name} {','.join(map(str, use[name]))}" for name, n in self.axes.items() if prod(n) > 1)
         factors = " × ".join(_numbers(np.squeeze(f)) for f in self.factors(**use))
         return where, factors, _numbers(self.contribution(**use))
 
 
 def _numbers(array: Array) -> str:
     return np.array2string(
-        np.squeeze(array), precision=6, suppress_small=True, separator=", ", formatter={"float_kind": "{:.6g}".format}
+        np.squeeze(array),
+        precision=6,
+        suppress_small=True,
+        separator=", ",
+        formatter={"float_kind": "{:.6g}".format},
     ).replace("\n", "")
 
 
@@ -226,15 +232,9 @@ class Window(Uses):
         f, c, *offset = np.unravel_index(self._element(element), self.parameter.shape)
         filters, channels, *_ = self.parameter.shape
         channel = int(f) // (filters // self.geometry.groups) * channels + int(c)
-        one = Geometry(
-            (1,) * self.geometry.rank,
-            self.geometry.stride,
-            self.geometry.padding,
-            self.geometry.dilation,
-        )
-        padded = np.pad(self.big[:, channel], ((0, 0), *one.padding))
+        padded = np.pad(self.big[:, channel], ((0, 0), *self.geometry.padding))
         reach = self.geometry.reach([int(k) for k in offset], self.small.shape[2:])
-        return np.asarray(self.small[:, f] * padded[(slice(None), *reach)])
+        return np.asarray(self.small[:, f] * padded[reach])
 
     def _unfolded(self, small: Array, big: Array) -> Outer:
         patch = kernels.of(big).patches(big, self.geometry)
@@ -270,8 +270,8 @@ class Direct(Uses):
 
     def terms(self, *element: int) -> Array:
         """d_u at one element, for every use u."""
-        index = np.unravel_index(self._element(element), self.parameter.shape)
-        return np.array(self.delta[(..., *index)])
+        flat = self.delta.reshape(*self.shape, -1)
+        return np.array(flat[..., self._element(element)])
 
 
 class Lookup(Uses):
@@ -319,7 +319,12 @@ class Lookup(Uses):
 
 
 def kernel_uses(
-    x: ArrayLike, w: ArrayLike, upstream: ArrayLike, stride: Ints = 1, padding: Padding = 0, dilation: Ints = 1
+    x: ArrayLike,
+    w: ArrayLike,
+    upstream: ArrayLike,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
 ) -> Window:
     """The uses of one kernel on one single-channel input: the numbers as one would type them.
 

@@ -46,9 +46,7 @@ Paint = Callable[..., Path]
 def paint(tmp_path: Path) -> Paint:
     """``paint("train/cat/1.png", value=7, mode="RGB", size=(height, width))`` writes one plain image."""
 
-    def write(
-        name: str, value: object = 100, mode: str = "L", size: tuple[int, int] = (4, 6), **save: object
-    ) -> Path:
+    def write(name: str, value: object = 100, mode: str = "L", size: tuple[int, int] = (4, 6), **save: object) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new(mode, size[::-1], value).save(path, **save)

@@ -64,9 +64,7 @@ def test_option_text(text: str, expected: Augmentation | None) -> None:
     assert Augmentation.parse(text) == expected
 
 
-@pytest.mark.parametrize(
-    "text", ["", "flop", "flip,", "none,flip", "crop=", "crop=-1", "crop=²", "crop=1.5", "flip=2"]
-)
+@pytest.mark.parametrize("text", ["", "flop", "flip,", "none,flip", "crop=", "crop=-1", "crop=²", "crop=1.5", "flip=2"])
 def test_foreign_option_text_names_the_option(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^--augment: .* is not understood; give none, flip, crop"):
         Augmentation.parse(text)

@@ -83,9 +83,7 @@ def test_augmentation_differs_between_batches_epochs_and_seeds() -> None:
 
 
 def test_normalization_comes_after_augmentation() -> None:
-    black = next(
-        batches(X, Y, 5, augment=lambda x, _: np.zeros_like(x), normalize=Normalization((10.0,), (2.0,)))
-    )[0]
+    black = next(batches(X, Y, 5, augment=lambda x, _: np.zeros_like(x), normalize=Normalization((10.0,), (2.0,))))[0]
     assert black.dtype == np.float32
     np.testing.assert_array_equal(black, np.full_like(black, -5))
 

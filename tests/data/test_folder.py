@@ -128,12 +128,7 @@ def test_truncated_image_is_named(paint: Paint, tmp_path: Path) -> None:
 def test_cifar_images(tmp_path: Path) -> None:
     import tarfile
 
-    wanted = {
-        f"{part}/{name}/000{i}.jpg"
-        for part in ("train", "test")
-        for name in ("cat", "ship")
-        for i in range(5)
-    }
+    wanted = {f"{part}/{name}/000{i}.jpg" for part in ("train", "test") for name in ("cat", "ship") for i in range(5)}
     with tarfile.open(CIFAR) as archive:
         for member in archive:
             if member.name in wanted:

@@ -62,9 +62,7 @@ class TestEmnist:
         (tmp_path / "emnist-letters-mapping.txt").write_text("1 65 97\n2 66 98\n3 67\n\n")
         assert load(tmp_path).classes == ("A/a", "B/b", "C")
 
-    @pytest.mark.parametrize(
-        "text", ["1 65\n2 66\n", "1 65\n2 x\n3 67\n", "1 65\n2 66\n3 99999999999\n", "é"]
-    )
+    @pytest.mark.parametrize("text", ["1 65\n2 66\n", "1 65\n2 x\n3 67\n", "1 65\n2 66\n3 99999999999\n", "é"])
     def test_bad_mapping(self, text: str, tmp_path: Path) -> None:
         write_idx(tmp_path, "emnist-letters-train", IMAGES, LABELS + 1)
         (tmp_path / "emnist-letters-mapping.txt").write_text(text)
@@ -74,14 +72,10 @@ class TestEmnist:
     def test_several_sets_in_one_folder_need_a_name(self, tmp_path: Path) -> None:
         write_idx(tmp_path, "emnist-letters-train", IMAGES, LABELS)
         write_idx(tmp_path, "emnist-digits-train", 255 - IMAGES, LABELS)
-        with pytest.raises(
-            DataError, match=r"\(emnist-digits, emnist-letters\); name one: .*/emnist-letters$"
-        ):
+        with pytest.raises(DataError, match=r"\(emnist-digits, emnist-letters\); name one: .*/emnist-letters$"):
             load(tmp_path)
         np.testing.assert_array_equal(load(tmp_path / "emnist-letters").x[:, 0], IMAGES.transpose(0, 2, 1))
-        np.testing.assert_array_equal(
-            load(str(tmp_path / "emnist-digits")).x[:, 0, 0, 1], 255 - IMAGES[:, 1, 0]
-        )
+        np.testing.assert_array_equal(load(str(tmp_path / "emnist-digits")).x[:, 0, 0, 1], 255 - IMAGES[:, 1, 0])
 
 
 def image_file(folder: Path) -> Path:
@@ -114,9 +108,7 @@ class TestDamagedFiles:
 
     def test_one_label_too_few(self, pack: type, mnist: Path) -> None:
         (mnist / "train-labels-idx1-ubyte.gz").write_bytes(pack(idx_bytes(LABELS[:5])))
-        with pytest.raises(
-            DataError, match=r"holds 5 labels, but train-images-idx3-ubyte\.gz holds 6 images"
-        ):
+        with pytest.raises(DataError, match=r"holds 5 labels, but train-images-idx3-ubyte\.gz holds 6 images"):
             load(mnist)
 
 
@@ -160,9 +152,7 @@ class TestDamagedGzip:
             load(mnist)
         assert sum(unpacked) <= 16 + 120 + 1
 
-    def test_memory_is_checked_before_it_is_reserved(
-        self, mnist: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_memory_is_checked_before_it_is_reserved(self, mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(memory, "available", lambda: 119)
         monkeypatch.setattr(np, "empty", lambda *_: pytest.fail("reserved"))
         with pytest.raises(DataError, match="needs 120 bytes of memory, but 119 bytes are available"):

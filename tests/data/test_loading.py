@@ -13,9 +13,7 @@ from .conftest import Paint
 
 @pytest.mark.parametrize("name", ["nothing", "nothing.npz", "no/where", "x" * 5000, "nul\0byte"])
 def test_nothing_there_says_what_is_understood(name: str) -> None:
-    with pytest.raises(
-        DataError, match="there is no such file or folder; give digits, a folder with IDX files"
-    ):
+    with pytest.raises(DataError, match="there is no such file or folder; give digits, a folder with IDX files"):
         load(name)
 
 
@@ -61,9 +59,7 @@ def test_idx_files_beside_a_folder_without_images(mnist: Path) -> None:
     assert len(load(mnist).x) == 6
 
 
-def test_a_folder_named_digits_is_a_path(
-    paint: Paint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_named_digits_is_a_path(paint: Paint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paint("digits/a/1.png")
     paint("digits/b/1.png")
     monkeypatch.chdir(tmp_path)

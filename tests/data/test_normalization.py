@@ -5,15 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sharedgrad.data import Normalization
+from sharedgrad.data import Normalization, memory
 from sharedgrad.errors import ConfigError, DataError, ShapeError
 
 RNG = np.random.default_rng(5)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
-def test_measures_mean_and_deviation_per_channel_over_all_chunks(dtype: type) -> None:
-    x = (RNG.random((2500, 3, 4, 5)) * [[[50]], [[120]], [[250]]]).astype(dtype)
+def test_measures_mean_and_deviation_per_channel_over_all_chunks(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_CHUNK", 1000)
+    x = (RNG.random((50, 3, 4, 5)) * [[[50]], [[120]], [[250]]]).astype(dtype)
     norm = Normalization.of(x)
     np.testing.assert_allclose(norm.mean, x.mean(axis=(0, 2, 3), dtype=np.float64), rtol=1e-12)
     np.testing.assert_allclose(norm.std, x.std(axis=(0, 2, 3), dtype=np.float64), rtol=1e-12)
@@ -74,9 +75,7 @@ def test_range_of_image_files_follows_from_the_training_range(x: np.ndarray, sca
 def test_image_files_are_brought_to_the_training_range() -> None:
     pixels = RNG.integers(0, 256, (3, 2, 2), dtype=np.uint8)
     as_floats = Normalization((0.5, 0.4, 0.3), (0.1, 0.2, 0.3), scale=1 / 255)
-    expected = (pixels / 255 - np.array([0.5, 0.4, 0.3])[:, None, None]) / np.array([0.1, 0.2, 0.3])[
-        :, None, None
-    ]
+    expected = (pixels / 255 - np.array([0.5, 0.4, 0.3])[:, None, None]) / np.array([0.1, 0.2, 0.3])[:, None, None]
     np.testing.assert_allclose(as_floats.from_file(pixels, np.float64), expected, rtol=1e-12)
     assert as_floats.from_file(pixels).dtype == np.float32
     as_bytes = Normalization((100.0, 90.0, 80.0), (50.0, 60.0, 70.0))

@@ -57,9 +57,7 @@ def test_images_labels_and_test_part(save: Any, tmp_path: Path) -> None:
         ((6, 2, 5, 7), (2, 5, 7)),
     ],
 )
-def test_place_of_the_channels(
-    shape: tuple[int, ...], expected: tuple[int, int, int], tmp_path: Path
-) -> None:
+def test_place_of_the_channels(shape: tuple[int, ...], expected: tuple[int, int, int], tmp_path: Path) -> None:
     x = RNG.random(shape)
     data = load(write(tmp_path, x=x))
     assert data.input_shape == expected
@@ -167,14 +165,12 @@ class TestDamagedArchives:
     @pytest.mark.parametrize("content", [b"", b"hello", bytes(500)])
     def test_no_archive(self, content: bytes, tmp_path: Path) -> None:
         (tmp_path / "data.npz").write_bytes(content)
-        with pytest.raises(
-            DataError, match=r"data.npz: is not a readable .npz archive \(File is not a zip file\)"
-        ):
+        with pytest.raises(DataError, match=r"data.npz: is not a readable .npz archive \(File is not a zip file\)"):
             load(tmp_path / "data.npz")
 
     def test_missing_arrays_lists_what_is_there(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "data.npz", x_train=X, y_train=Y)
-        with pytest.raises(DataError, match="expected arrays x and y, found x_train, y_train"):
+        with pytest.raises(DataError, match=r"expected arrays x and y, found \['x_train', 'y_train'\]"):
             load(tmp_path / "data.npz")
 
     def test_cut_off(self, tmp_path: Path) -> None:
@@ -216,9 +212,7 @@ class TestDamagedArchives:
         ],
     )
     def test_header_that_lies(self, shape: tuple[int, ...], message: str, tmp_path: Path) -> None:
-        path = archive(
-            tmp_path, x=npy(shape, data=X.tobytes()), y=npy((6,), data=Y.astype(np.uint8).tobytes())
-        )
+        path = archive(tmp_path, x=npy(shape, data=X.tobytes()), y=npy((6,), data=Y.astype(np.uint8).tobytes()))
         with pytest.raises(DataError, match=message):
             load(path)
 
@@ -226,9 +220,7 @@ class TestDamagedArchives:
         with pytest.raises(DataError, match=r"is not a readable \.npz archive"):
             load(archive(tmp_path, x=b"hello", y=b"\x93NUMPY" + bytes(100)))
 
-    def test_bomb_is_refused_before_it_is_unpacked(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_bomb_is_refused_before_it_is_unpacked(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = archive(tmp_path, x=npy((64, 1024, 1024), data=bytes(2**26)), y=npy((64,), data=bytes(64)))
         assert path.stat().st_size < 2**17
         monkeypatch.setattr(memory, "available", lambda: 2**25)

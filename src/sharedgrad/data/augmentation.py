@@ -32,7 +32,7 @@ class Augmentation:
             raise ConfigError("crop", f"expected a number of pixels from 0 up, got {self.crop}")
 
     def __call__(self, images: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-        """Changed copies of images (N, C, H, W).
+        """The images (N, C, H, W), changed; the array that was given stays as it is.
 
         Raises:
             ConfigError: ``crop`` could shift an image out of sight.

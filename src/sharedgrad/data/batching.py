@@ -74,9 +74,7 @@ def _check_arrays(images: Any, labels: Any) -> None:
             got = "a single number" if isinstance(array, np.ndarray) else type(array).__name__
             raise DataError(name, f"expected a NumPy array of samples, got {got}", "convert with np.asarray")
     if len(images) != len(labels):
-        raise DataError(
-            "batches", f"{len(images)} images, but {len(labels)} labels", "give one label per image"
-        )
+        raise DataError("batches", f"{len(images)} images, but {len(labels)} labels", "give one label per image")
     if not len(images):
         raise DataError("batches", "there are no images", "give at least one")
 

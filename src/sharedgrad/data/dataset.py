@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
 from ..randomness import generator
+from .memory import chunks
 
 _PIXEL_TYPES = (np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.float64))
-# Images per step of a check, so that no check makes a second array of the whole data's size.
-_CHUNK = 1024
 
 
 class Part(NamedTuple):
@@ -59,16 +58,18 @@ class Dataset:
             )
         if (self.x_test is None) != (self.y_test is None):
             raise DataError(self.name, "test images and test labels must come together", "give both or none")
-        if self.x_test is None or self.y_test is None:
-            return
-        _check_part(self.name, "test", self.x_test, self.y_test, len(self.classes))
-        if self.x_test.shape[1:] != self.x.shape[1:]:
+        if self.x_test is not None and self.y_test is not None:
+            _check_part(self.name, "test", self.x_test, self.y_test, len(self.classes))
+            self._check_test_fits(self.x_test, self.y_test)
+
+    def _check_test_fits(self, x_test: NDArray[Any], y_test: NDArray[np.int64]) -> None:
+        if x_test.shape[1:] != self.x.shape[1:]:
             raise DataError(
                 self.name,
-                f"test images have shape {self.x_test.shape[1:]}, training images {self.x.shape[1:]}",
+                f"test images have shape {x_test.shape[1:]}, training images {self.x.shape[1:]}",
                 "bring both to one shape",
             )
-        unknown = np.setdiff1d(self.y_test, present)
+        unknown = np.setdiff1d(y_test, self.y)
         if unknown.size:
             raise DataError(
                 self.name,
@@ -101,7 +102,7 @@ class Dataset:
         for label in range(len(self.classes)):
             members = rng.permutation(np.flatnonzero(self.y == label))
             count = min(round(val_fraction * len(members)), len(members) - 1)
-            held_out[members[: max(count, 0)]] = True
+            held_out[members[:count]] = True
         if not held_out.any():
             raise DataError(
                 self.name,
@@ -137,9 +138,7 @@ def _check_part(name: str, part: str, x: NDArray[Any], y: NDArray[np.int64], cla
             "convert them",
         )
     if len(x) != len(y):
-        raise DataError(
-            name, f"{len(x)} {part} images, but {len(y)} {part} labels", "give one label per image"
-        )
+        raise DataError(name, f"{len(x)} {part} images, but {len(y)} {part} labels", "give one label per image")
     if not len(x):
         raise DataError(name, f"the {part} part is empty", "add images to it")
     if y.min() < 0 or y.max() >= classes:
@@ -154,11 +153,10 @@ def _check_part(name: str, part: str, x: NDArray[Any], y: NDArray[np.int64], cla
 
 
 def _check_finite(name: str, part: str, x: NDArray[Any]) -> None:
-    for start in range(0, len(x), _CHUNK):
-        finite = np.isfinite(x[start : start + _CHUNK]).all(axis=(1, 2, 3))
-        if not finite.all():
-            raise DataError(
-                name,
-                f"{part} image {start + int(np.argmin(finite))} has NaN or infinite pixels",
-                "remove or mend such images",
-            )
+    finite = np.concatenate([np.isfinite(chunk).all(axis=(1, 2, 3)) for chunk in chunks(x)])
+    if not finite.all():
+        raise DataError(
+            name,
+            f"{part} image {np.argmin(finite)} has NaN or infinite pixels",
+            "remove or mend such images",
+        )

@@ -18,9 +18,7 @@ _TEST_NAMES = ("test", "val", "valid", "validation")
 
 def holds_class_folders(folder: Path) -> bool:
     """Whether a folder, or one folder inside it, has subfolders with images."""
-    return any(
-        _images(outer) or any(_images(inner) for inner in listing(outer)[0]) for outer in listing(folder)[0]
-    )
+    return any(_images(outer) or any(_images(inner) for inner in listing(outer)[0]) for outer in listing(folder)[0])
 
 
 def load_folder(folder: Path, size: tuple[int, int] | None, progress: Progress | None = None) -> Dataset:
@@ -71,9 +69,7 @@ def _parts(folder: Path) -> tuple[Path, Path | None]:
 def _class_files(part: Path) -> dict[str, list[Path]]:
     folders, _ = listing(part)
     if not folders:
-        raise DataError(
-            part, "holds no class folders", "put the images of each class into a folder of its own"
-        )
+        raise DataError(part, "holds no class folders", "put the images of each class into a folder of its own")
     files = {folder.name: _images(folder) for folder in folders}
     empty = next((folder for folder in folders if not files[folder.name]), None)
     if empty:

@@ -23,9 +23,7 @@ from . import labels, memory
 from .dataset import Dataset
 from .listing import listing
 
-_NAME = re.compile(
-    r"(?:(?P<split>.+)-)?(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx[13]-ubyte(?:\.gz)?"
-)
+_NAME = re.compile(r"(?:(?P<split>.+)-)?(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx[13]-ubyte(?:\.gz)?")
 _CHUNK = 2**20
 _DAMAGED = "the file is damaged or not what its name says; fetch it again"
 
@@ -88,9 +86,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     try:
         with _open(path) as stream:
             shape = _read_header(path, stream, dimensions)
-            array = memory.reserve(
-                shape, np.uint8, path, "the header is damaged, or the data need a larger machine"
-            )
+            array = memory.reserve(shape, np.uint8, path, "the header is damaged, or the data need a larger machine")
             held = _fill(array, stream)
             if held < array.size or stream.read(1):
                 promise = f"{' × '.join(map(str, shape))} = {array.size} bytes"
@@ -111,13 +107,9 @@ def _open(path: Path) -> BufferedIOBase:
 def _read_header(path: Path, stream: BufferedIOBase, dimensions: int) -> tuple[int, ...]:
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0":
-        raise DataError(
-            path, "is not an IDX file: it does not begin with two zero bytes, type and rank", _DAMAGED
-        )
+        raise DataError(path, "is not an IDX file: it does not begin with two zero bytes, type and rank", _DAMAGED)
     if magic[2] != 8:
-        raise DataError(
-            path, f"holds values of type 0x{magic[2]:02X}, expected unsigned bytes (0x08)", _DAMAGED
-        )
+        raise DataError(path, f"holds values of type 0x{magic[2]:02X}, expected unsigned bytes (0x08)", _DAMAGED)
     if magic[3] != dimensions:
         kinds = {1: "labels (1 dimension)", 3: "images (3 dimensions)"}
         found = kinds.get(magic[3], f"{magic[3]} dimensions")
@@ -147,9 +139,7 @@ def _read_part(folder: Path, files: Files, part: str) -> tuple[NDArray[np.uint8]
     for kind in ("images", "labels"):
         if (part, kind) not in files:
             found = ", ".join(path.name for path in files.values())
-            raise DataError(
-                folder, f"the {part} {kind} are missing; found {found}", "put the other files beside them"
-            )
+            raise DataError(folder, f"the {part} {kind} are missing; found {found}", "put the other files beside them")
     x, y = read_idx(files[part, "images"], 3), read_idx(files[part, "labels"], 1)
     if len(x) != len(y):
         raise DataError(

@@ -12,9 +12,7 @@ from ..errors import DataError
 Indices = NDArray[np.int64]
 
 
-def encode(
-    where: object, train: NDArray[Any], test: NDArray[Any] | None
-) -> tuple[list[Any], Indices, Indices | None]:
+def encode(where: object, train: NDArray[Any], test: NDArray[Any] | None) -> tuple[list[Any], Indices, Indices | None]:
     """The sorted distinct training labels, and both parts' labels as indices into them.
 
     Raises:

@@ -19,9 +19,7 @@ from .npz import load_npz
 _UNDERSTOOD = "give digits, a folder with IDX files, a folder of images in class folders, or an .npz file"
 
 
-def load(
-    source: str | Path, size: tuple[int, int] | int | None = None, progress: Progress | None = None
-) -> Dataset:
+def load(source: str | Path, size: tuple[int, int] | int | None = None, progress: Progress | None = None) -> Dataset:
     """Read a data set.
 
     Args:
@@ -36,7 +34,7 @@ def load(
         DataError: Nothing there, not understood, or not usable.
         ConfigError: ``size`` is senseless, or the source is no folder of images.
     """
-    extent = _extent(size)
+    extent = _height_width(size)
     path = Path(source)
     read: Callable[[], Dataset]
     if source == "digits":
@@ -57,7 +55,7 @@ def load(
     return read()
 
 
-def _extent(size: tuple[int, int] | int | None) -> tuple[int, int] | None:
+def _height_width(size: tuple[int, int] | int | None) -> tuple[int, int] | None:
     if size is None:
         return None
     height, width = (size, size) if isinstance(size, int) else size
@@ -70,9 +68,7 @@ def _is_image_folder(folder: Path) -> bool:
     """True for class folders, False for IDX files; DataError for both and for neither."""
     idx, images = bool(find_splits(folder)), holds_class_folders(folder)
     if idx and images:
-        raise DataError(
-            folder, "holds both IDX files and folders of images", "put them into two folders and name one"
-        )
+        raise DataError(folder, "holds both IDX files and folders of images", "put them into two folders and name one")
     if idx or images:
         return images
     folders, files = listing(folder)

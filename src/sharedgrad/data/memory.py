@@ -1,4 +1,4 @@
-"""Refuse what does not fit into memory before allocating it."""
+"""Keep to the memory that there is: refuse what does not fit, and go through the rest in chunks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ..errors import DataError
+
+_CHUNK = 2**22
 
 
 def available() -> int:
@@ -44,6 +47,12 @@ def reserve(shape: tuple[int, ...], dtype: DTypeLike, where: object, fix: str) -
         return np.empty(shape, dtype)
     except (MemoryError, ValueError) as error:
         raise DataError(where, f"needs {_amount(size)} of memory, more than can be taken", fix) from error
+
+
+def chunks(x: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Views of consecutive samples of x, of at most about four million values each and one sample at least."""
+    step = max(1, _CHUNK // max(1, math.prod(x.shape[1:])))
+    return (x[start : start + step] for start in range(0, len(x), step))
 
 
 def _amount(size: int) -> str:

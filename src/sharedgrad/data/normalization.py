@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ..errors import ConfigError, DataError, ShapeError
-
-# Images per step, so that the float64 copy stays small.
-_CHUNK = 1024
+from .memory import chunks
 
 
 @dataclass(frozen=True)
@@ -58,15 +56,14 @@ class Normalization:
         count = x.size // x.shape[1]
         lowest, highest = x.min(axis=(0, 2, 3)), x.max(axis=(0, 2, 3))
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = sum(part.sum(axis=(0, 2, 3)) for part in _chunks(x)) / count
-            variance = sum(((part - _column(mean)) ** 2).sum(axis=(0, 2, 3)) for part in _chunks(x)) / count
+            mean = sum(part.sum(axis=(0, 2, 3)) for part in _float64_chunks(x)) / count
+            squares = ((part - _column(mean)) ** 2 for part in _float64_chunks(x))
+            variance = sum(part.sum(axis=(0, 2, 3)) for part in squares) / count
         if not np.isfinite(variance).all():
             raise DataError("normalization", "the pixels are too large to normalize", "scale them down")
         # The variance of a constant channel may come out as a rounding error instead of 0.
         std = np.where((lowest == highest) | (variance == 0), 1.0, np.sqrt(variance))
-        return cls(
-            tuple(mean.tolist()), tuple(std.tolist()), _file_scale(x.dtype, lowest.min(), highest.max())
-        )
+        return cls(tuple(mean.tolist()), tuple(std.tolist()), _file_scale(x.dtype, lowest.min(), highest.max()))
 
     def __call__(self, x: NDArray[Any], dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """Normalize images (N, C, H, W) or one image (C, H, W) of the training range, as a new array."""
@@ -117,8 +114,8 @@ class Normalization:
         return cls(mean, std, scale)
 
 
-def _chunks(x: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
-    return (x[start : start + _CHUNK].astype(np.float64) for start in range(0, len(x), _CHUNK))
+def _float64_chunks(x: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
+    return (chunk.astype(np.float64) for chunk in chunks(x))
 
 
 def _column(values: Any) -> NDArray[np.float64]:

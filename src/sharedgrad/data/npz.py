@@ -33,9 +33,7 @@ def load_npz(path: Path) -> Dataset:
         arrays = _read(path)
     except DataError:
         raise
-    except (
-        Exception
-    ) as error:  # a damaged or hostile archive makes zipfile, zlib and NumPy raise almost anything
+    except Exception as error:  # from a hostile archive zipfile, zlib and NumPy raise almost anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(path, f"is not a readable .npz archive ({reason})", _HOW_TO) from error
     x = _images(f"{path}: x", arrays["x"])
@@ -52,12 +50,10 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
     with zipfile.ZipFile(path) as archive:
         found = [name.removesuffix(".npy") for name in archive.namelist()]
         if not {"x", "y"} <= set(found):
-            raise DataError(path, f"expected arrays x and y, found {', '.join(found[:8]) or 'none'}", _HOW_TO)
+            raise DataError(path, f"expected arrays x and y, found {found[:8]}", _HOW_TO)
         if ("x_test" in found) != ("y_test" in found):
             raise DataError(path, "x_test and y_test must come together", "write both or none")
-        return {
-            name: _member(path, archive, name) for name in ("x", "y", "x_test", "y_test") if name in found
-        }
+        return {name: _member(path, archive, name) for name in ("x", "y", "x_test", "y_test") if name in found}
 
 
 def _member(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
@@ -118,9 +114,7 @@ def _pixels(where: str, x: NDArray[Any]) -> NDArray[Any]:
         return x.astype(np.uint8, copy=False)
     if x.dtype.kind == "f" and x.dtype.itemsize <= 8:
         return x.astype(np.float64 if x.dtype.itemsize == 8 else np.float32, copy=False)
-    raise DataError(
-        where, f"pixels are {x.dtype}, expected integers or floats", "save them as uint8 or float32"
-    )
+    raise DataError(where, f"pixels are {x.dtype}, expected integers or floats", "save them as uint8 or float32")
 
 
 def _labels(where: str, y: NDArray[Any]) -> NDArray[Any]:

@@ -44,7 +44,7 @@ def conv(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
     for n in range(len(x)):
         for position, offset, source in _uses(g, spatial, positions):
             for f, c, channel in _channels(g, len(w), w.shape[1]):
-                y[(n, f, *position)] += w[(f, c, *offset)] * x[(n, channel, *source)]
+                y[n, f, *position] += w[f, c, *offset] * x[n, channel, *source]
     if b is not None:
         for f in range(len(w)):
             y[:, f] += b[f]
@@ -57,7 +57,7 @@ def conv_input_gradient(dy: Array, w: Array, g: Geometry, spatial: Index) -> Arr
     for n in range(len(dy)):
         for position, offset, source in _uses(g, spatial, dy.shape[2:]):
             for f, c, channel in _channels(g, len(w), w.shape[1]):
-                dx[(n, channel, *source)] += w[(f, c, *offset)] * dy[(n, f, *position)]
+                dx[n, channel, *source] += w[f, c, *offset] * dy[n, f, *position]
     return dx
 
 
@@ -68,7 +68,7 @@ def conv_kernel_gradients(dy: Array, x: Array, g: Geometry) -> Array:
     for n in range(len(dy)):
         for position, offset, source in _uses(g, x.shape[2:], dy.shape[2:]):
             for f, c, channel in _channels(g, filters, group_channels):
-                dw[(n, f, c, *offset)] += dy[(n, f, *position)] * x[(n, channel, *source)]
+                dw[n, f, c, *offset] += dy[n, f, *position] * x[n, channel, *source]
     return dw
 
 
@@ -89,7 +89,7 @@ def patches(x: Array, g: Geometry) -> Array:
     p = np.zeros((len(x), *positions, x.shape[1], *g.kernel), x.dtype)
     for n, channel in product(range(len(x)), range(x.shape[1])):
         for position, offset, source in _uses(g, x.shape[2:], positions):
-            p[(n, *position, channel, *offset)] = x[(n, channel, *source)]
+            p[n, *position, channel, *offset] = x[n, channel, *source]
     return p.reshape(len(x), *positions, g.groups, group_channels * g.cells)
 
 
@@ -101,7 +101,7 @@ def patches_backward(dp: Array, g: Geometry, spatial: Index) -> Array:
     dx = np.zeros((len(dp), channels, *spatial), dp.dtype)
     for n, channel in product(range(len(dp)), range(channels)):
         for position, offset, source in _uses(g, spatial, positions):
-            dx[(n, channel, *source)] += dp[(n, *position, channel, *offset)]
+            dx[n, channel, *source] += dp[n, *position, channel, *offset]
     return dx
 
 
@@ -119,25 +119,30 @@ def _padding_source(i: int, n: int, mode: str) -> int:
 
 def _padding_sources(g: Geometry, spatial: Index, mode: str) -> Iterator[tuple[Index, Index]]:
     for target in np.ndindex(*g.padded(spatial)):
-        yield target, tuple(
-            _padding_source(i - before, n, mode)
-            for i, n, (before, _) in zip(target, spatial, g.padding, strict=True)
+        yield (
+            target,
+            tuple(
+                _padding_source(i - before, n, mode)
+                for i, n, (before, _) in zip(target, spatial, g.padding, strict=True)
+            ),
         )
 
 
 def pad(x: Array, g: Geometry, mode: str) -> Array:
     """x (N, C, *S) grown by the geometry's padding; mode: reflect, replicate or circular."""
     y = np.zeros((*x.shape[:2], *g.padded(x.shape[2:])), x.dtype)
-    for target, source in _padding_sources(g, x.shape[2:], mode):
-        y[(..., *target)] = x[(..., *source)]
+    for n, c in np.ndindex(*x.shape[:2]):
+        for target, source in _padding_sources(g, x.shape[2:], mode):
+            y[n, c, *target] = x[n, c, *source]
     return y
 
 
 def pad_backward(dy: Array, g: Geometry, mode: str, spatial: Index) -> Array:
     """A cell that was copied into the padding gets the gradients of all its copies, added."""
     dx = np.zeros((*dy.shape[:2], *spatial), dy.dtype)
-    for target, source in _padding_sources(g, spatial, mode):
-        dx[(..., *source)] += dy[(..., *target)]
+    for n, c in np.ndindex(*dy.shape[:2]):
+        for target, source in _padding_sources(g, spatial, mode):
+            dx[n, c, *source] += dy[n, c, *target]
     return dx
 
 
@@ -149,7 +154,7 @@ def blocks(p: Array, w: Array) -> Array:
     y = np.zeros((*p.shape[:-1], w.shape[1]), p.dtype)
     for u in np.ndindex(*p.shape[:-2]):
         for b, o, i in np.ndindex(*w.shape):
-            y[(*u, b, o)] += w[b, o, i] * p[(*u, b, i)]
+            y[*u, b, o] += w[b, o, i] * p[*u, b, i]
     return y
 
 
@@ -158,7 +163,7 @@ def blocks_input_gradient(delta: Array, w: Array) -> Array:
     dp = np.zeros((*delta.shape[:-1], w.shape[2]), delta.dtype)
     for u in np.ndindex(*delta.shape[:-2]):
         for b, o, i in np.ndindex(*w.shape):
-            dp[(*u, b, i)] += w[b, o, i] * delta[(*u, b, o)]
+            dp[*u, b, i] += w[b, o, i] * delta[*u, b, o]
     return dp
 
 
@@ -167,7 +172,7 @@ def outer_sum(delta: Array, p: Array, keep: int = 0) -> Array:
     total = np.zeros((*delta.shape[:keep], *delta.shape[-2:], p.shape[-1]), delta.dtype)
     for u in np.ndindex(*delta.shape[:-2]):
         for b, o, i in np.ndindex(*total.shape[keep:]):
-            total[(*u[:keep], b, o, i)] += delta[(*u, b, o)] * p[(*u, b, i)]
+            total[*u[:keep], b, o, i] += delta[*u, b, o] * p[*u, b, i]
     return total
 
 
@@ -180,7 +185,7 @@ def max_pool(x: Array, g: Geometry) -> Array:
     y = np.full((*x.shape[:2], *positions), -np.inf, x.dtype)
     for n, c in np.ndindex(*x.shape[:2]):
         for position, _, source in _uses(g, x.shape[2:], positions):
-            y[(n, c, *position)] = max(y[(n, c, *position)], x[(n, c, *source)])
+            y[n, c, *position] = max(y[n, c, *position], x[n, c, *source])
     return y
 
 
@@ -190,12 +195,12 @@ def max_pool_backward(dy: Array, x: Array, y: Array, g: Geometry, ties: str) -> 
     for n, c in np.ndindex(*x.shape[:2]):
         winners: dict[Index, list[Index]] = {}
         for position, _, source in _uses(g, x.shape[2:], y.shape[2:]):
-            if x[(n, c, *source)] == y[(n, c, *position)]:
+            if x[n, c, *source] == y[n, c, *position]:
                 winners.setdefault(position, []).append(source)
         for position, sources in winners.items():
             chosen = {"first": sources[:1], "last": sources[-1:], "share": sources}[ties]
             for source in chosen:
-                dx[(n, c, *source)] += dy[(n, c, *position)] / len(chosen)
+                dx[n, c, *source] += dy[n, c, *position] / len(chosen)
     return dx
 
 
@@ -215,8 +220,9 @@ def avg_pool(x: Array, g: Geometry, count_padding: bool) -> Array:
     positions = g.output(x.shape[2:])
     counts = _divisors(g, x.shape[2:], count_padding)
     y = np.zeros((*x.shape[:2], *positions), x.dtype)
-    for position, _, source in _uses(g, x.shape[2:], positions):
-        y[(..., *position)] += x[(..., *source)] / counts[position]
+    for n, c in np.ndindex(*x.shape[:2]):
+        for position, _, source in _uses(g, x.shape[2:], positions):
+            y[n, c, *position] += x[n, c, *source] / counts[position]
     return y
 
 
@@ -224,8 +230,9 @@ def avg_pool_backward(dy: Array, g: Geometry, spatial: Index, count_padding: boo
     """Every cell of a window gets the same part of its upstream gradient; windows that overlap add."""
     counts = _divisors(g, spatial, count_padding)
     dx = np.zeros((*dy.shape[:2], *spatial), dy.dtype)
-    for position, _, source in _uses(g, spatial, dy.shape[2:]):
-        dx[(..., *source)] += dy[(..., *position)] / counts[position]
+    for n, c in np.ndindex(*dy.shape[:2]):
+        for position, _, source in _uses(g, spatial, dy.shape[2:]):
+            dx[n, c, *source] += dy[n, c, *position] / counts[position]
     return dx
 
 

@@ -29,7 +29,7 @@ def _zero_padded(x: Array, g: Geometry, fill: float = 0.0) -> Array:
     if not any(map(any, g.padding)):
         return x
     padded = np.full((*x.shape[:2], *g.padded(x.shape[2:])), fill, x.dtype)
-    padded[(..., *g.interior(x.shape[2:]))] = x
+    padded[g.interior(x.shape[2:])] = x
     return padded
 
 
@@ -61,8 +61,8 @@ def _add_columns(columns: Array, g: Geometry, dx: Array, positions: Index) -> No
     padded = np.zeros((*dx.shape[:2], *g.padded(spatial)), dx.dtype)
     cells = columns.reshape(*dx.shape[:2], *g.kernel, *positions)
     for offset in np.ndindex(*g.kernel):
-        padded[(..., *g.reach(offset, positions))] += cells[(slice(None), slice(None), *offset)]
-    dx[...] = padded[(..., *g.interior(spatial))]
+        padded[g.reach(offset, positions)] += cells[(slice(None), slice(None), *offset)]
+    dx[...] = padded[g.interior(spatial)]
 
 
 def _column_bytes(g: Geometry, channels: int, positions: Index, x: Array) -> int:
@@ -160,7 +160,7 @@ def pad(x: Array, g: Geometry, mode: str) -> Array:
 def pad_backward(dy: Array, g: Geometry, mode: str, spatial: Index) -> Array:
     """A cell that was copied into the padding gets the gradients of all its copies, added."""
     inside = g.interior(spatial)
-    dx = np.ascontiguousarray(dy[(..., *inside)]).reshape(*dy.shape[:2], -1)
+    dx = dy[inside].copy().reshape(*dy.shape[:2], -1)
     sources = _sources(g, spatial, mode)
     border = np.ones(sources.shape, bool)
     border[inside] = False
@@ -199,7 +199,7 @@ def outer_sum(delta: Array, p: Array, keep: int = 0) -> Array:
 def max_pool(x: Array, g: Geometry) -> Array:
     """The largest input under each window; the padding never wins."""
     padded, positions = _zero_padded(x, g, -np.inf), g.output(x.shape[2:])
-    first, *others = (padded[(..., *g.reach(offset, positions))] for offset in np.ndindex(*g.kernel))
+    first, *others = (padded[g.reach(offset, positions)] for offset in np.ndindex(*g.kernel))
     y = first.copy()
     for cell in others:
         np.maximum(y, cell, out=y)
@@ -210,7 +210,7 @@ def max_pool_backward(dy: Array, x: Array, y: Array, g: Geometry, ties: str) -> 
     """The winner gets the upstream gradient; ties: "first" or "last" in row-major order, or "share" equally."""
     padded, positions = _zero_padded(x, g, -np.inf), y.shape[2:]
     dx = np.zeros(padded.shape, dy.dtype)
-    reaches = [(..., *g.reach(offset, positions)) for offset in np.ndindex(*g.kernel)]
+    reaches = [g.reach(offset, positions) for offset in np.ndindex(*g.kernel)]
     if ties == "share":
         counts = sum((padded[reach] == y).astype(dy.dtype) for reach in reaches)
         part = dy / counts
@@ -222,7 +222,7 @@ def max_pool_backward(dy: Array, x: Array, y: Array, g: Geometry, ties: str) -> 
             won = free & (padded[reach] == y)
             dx[reach] += dy * won
             free ^= won
-    return np.ascontiguousarray(dx[(..., *g.interior(x.shape[2:]))])
+    return np.ascontiguousarray(dx[g.interior(x.shape[2:])])
 
 
 def _divisors(g: Geometry, spatial: Index, count_padding: bool, dtype: np.dtype[np.floating]) -> Array:
@@ -236,7 +236,7 @@ def _divisors(g: Geometry, spatial: Index, count_padding: bool, dtype: np.dtype[
 def _columns_sum(padded: Array, g: Geometry, positions: Index) -> Array:
     y = np.zeros((*padded.shape[:2], *positions), padded.dtype)
     for offset in np.ndindex(*g.kernel):
-        y += padded[(..., *g.reach(offset, positions))]
+        y += padded[g.reach(offset, positions)]
     return y
 
 
@@ -252,8 +252,8 @@ def avg_pool_backward(dy: Array, g: Geometry, spatial: Index, count_padding: boo
     part = dy / _divisors(g, spatial, count_padding, dy.dtype)
     dx = np.zeros((*dy.shape[:2], *g.padded(spatial)), dy.dtype)
     for offset in np.ndindex(*g.kernel):
-        dx[(..., *g.reach(offset, dy.shape[2:]))] += part
-    return np.ascontiguousarray(dx[(..., *g.interior(spatial))])
+        dx[g.reach(offset, dy.shape[2:])] += part
+    return np.ascontiguousarray(dx[g.interior(spatial)])
 
 
 # ---- elementwise

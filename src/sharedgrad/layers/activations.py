@@ -1,9 +1,9 @@
 """Activations. Each backward is written with the output y, which forward has anyway.
 
-    sigmoid   y = 1 / (1 + e^−x)        dx = dy · y · (1 − y)
-    tanh      y = tanh x                dx = dy · (1 − y²)
-    ReLU      y = max(x, 0)             dx = dy where y > 0, else 0   (at 0: 0, a convention)
-    softmax   y = e^x / Σ e^x           dx = y · (dy − Σ dy · y)
+sigmoid   y = 1 / (1 + e^−x)        dx = dy · y · (1 − y)
+tanh      y = tanh x                dx = dy · (1 − y²)
+ReLU      y = max(x, 0)             dx = dy where y > 0, else 0   (at 0: 0, a convention)
+softmax   y = e^x / Σ e^x           dx = y · (dy − Σ dy · y)
 """
 
 from __future__ import annotations

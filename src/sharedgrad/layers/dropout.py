@@ -1,6 +1,6 @@
 """Dropout (Srivastava et al. 2014): in training each element is zeroed with probability p, the rest grow.
 
-    y = m · x        dx = m · dy        with m = 0 with probability p, else 1 / (1 − p)
+y = m · x        dx = m · dy        with m = 0 with probability p, else 1 / (1 − p)
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The dense layer: one weight matrix, used for every sample (and every token of a sequence).
 
-    y[…,o] = b[o] + Σ_i w[o,i] · x[…,i]
+y[…,o] = b[o] + Σ_i w[o,i] · x[…,i]
 
-    dw[o,i] = Σ_… dy[…,o] · x[…,i]      db[o] = Σ_… dy[…,o]      dx[…,i] = Σ_o dy[…,o] · w[o,i]
+dw[o,i] = Σ_… dy[…,o] · x[…,i]      db[o] = Σ_… dy[…,o]      dx[…,i] = Σ_o dy[…,o] · w[o,i]
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Layers with several inputs.
 
-    Add      y = x₁ + x₂ + …          dx_i = dy
-    Concat   y = [x₁ | x₂ | …]        dx_i = the part of dy that came from x_i
+Add      y = x₁ + x₂ + …          dx_i = dy
+Concat   y = [x₁ | x₂ | …]        dx_i = the part of dy that came from x_i
 """
 
 from __future__ import annotations

@@ -76,7 +76,11 @@ class _MaxPool(_Pool):
 
 class _AvgPool(_Pool):
     def __init__(
-        self, kernel_size: Ints, stride: Ints | None = None, padding: Padding = 0, count_include_pad: bool = True
+        self,
+        kernel_size: Ints,
+        stride: Ints | None = None,
+        padding: Padding = 0,
+        count_include_pad: bool = True,
     ) -> None:
         self._slide(kernel_size, stride, padding)
         self.count_include_pad = count_include_pad
@@ -136,7 +140,7 @@ class AvgPool2d(_AvgPool):
 class GlobalAvgPool(Layer):
     """The mean of each map: x (N, C, *S) -> y (N, C).
 
-        y[n,c] = Σ_s x[n,c,s] / |S|        dx[n,c,s] = dy[n,c] / |S|
+    y[n,c] = Σ_s x[n,c,s] / |S|        dx[n,c,s] = dy[n,c] / |S|
     """
 
     def forward(self, *inputs: Array, context: Context) -> tuple[Array, Any]:

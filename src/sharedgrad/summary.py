@@ -1,0 +1,152 @@
+"""What a network consists of, how often each weight is used, and what it would need without sharing."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import prod
+
+from sharedgrad.geometry import text
+from sharedgrad.layers.layer import Layer, Shape
+from sharedgrad.network import Network
+from sharedgrad.parameter import Parameter
+from sharedgrad.tape import Node
+
+_HEADER = ("node", "output", "parameters", "uses each", "without sharing", "as dense", "layer")
+_LEGEND = """\
+uses each: how often one sample uses each parameter of the layer; its gradient is the sum over all of them.
+without sharing: weights if every use had its own (locally connected). as dense: the same map as a dense layer."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One node of a network.
+
+    Attributes:
+        name: The node's name.
+        layer: The layer as one would write it, first weights left out.
+        output: Shape of the output for one sample.
+        parameters: Number of weights that no earlier row has counted.
+        shared_with: Earlier nodes that this one shares weights with.
+        uses: How often one sample uses each parameter here; 0 where there are none.
+        without_sharing: Number of weights if every use had its own (the locally connected twin); None where
+            nothing is shared within a sample.
+        as_dense: Number of weights of a dense layer (with bias if the layer has one) between the same
+            arrays; None likewise.
+    """
+
+    name: str
+    layer: str
+    output: Shape
+    parameters: int
+    shared_with: tuple[str, ...]
+    uses: int
+    without_sharing: int | None
+    as_dense: int | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The rows of a network, and the totals; ``str`` is a table.
+
+    Attributes:
+        rows: One for each node, in the order of the forward pass.
+        parameters: Number of weights in the network, each counted once.
+        without_sharing: Number of weights if nothing were shared, neither within layers nor between them.
+        as_dense: Number of weights with a dense layer in place of each layer that shares.
+    """
+
+    rows: tuple[Row, ...]
+    parameters: int
+    without_sharing: int
+    as_dense: int
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __str__(self) -> str:
+        total = ("total", "", f"{self.parameters:,}", "", f"{self.without_sharing:,}", f"{self.as_dense:,}", "")
+        lines = [_HEADER, *map(_cells, self.rows), total]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        table = "\n".join(_aligned(line, widths) for line in lines)
+        return f"{table}\n\n{_LEGEND}"
+
+
+def summarize(network: Network, *input_shapes: Shape) -> Summary:
+    """Count parameters, uses, and what the twins without sharing would need.
+
+    Args:
+        network: Any network.
+        input_shapes: Shape of one sample for each input; by default those that the network declares.
+
+    Raises:
+        ConfigError: The network declares no input shape and none is given.
+        ShapeError: A given shape does not fit.
+
+    >>> from sharedgrad import Conv2d, Network
+    >>> [conv] = summarize(Network([Conv2d(1, 1, 2, bias=False)]), (1, 3, 3))
+    >>> conv.parameters, conv.without_sharing, conv.as_dense
+    (4, 16, 36)
+    """
+    shapes = network.shapes(*input_shapes)
+    counted: dict[Parameter, str] = {}
+    rows, without_sharing, as_dense = [], 0, 0
+    for node in network:
+        row = _row(node, shapes, counted)
+        rows.append(row)
+        own = _size(node.layer.parameters().values())
+        without_sharing += own if row.without_sharing is None else row.without_sharing
+        as_dense += own if row.as_dense is None else row.as_dense
+    return Summary(tuple(rows), _size(counted), without_sharing, as_dense)
+
+
+def _row(node: Node, shapes: dict[str, Shape], counted: dict[Parameter, str]) -> Row:
+    """The row of one node; what it counts anew is entered in ``counted`` (parameter -> node)."""
+    layer, before, after = node.layer, [shapes[name] for name in node.inputs], shapes[node.name]
+    parameters = list(layer.parameters().values())
+    shared_with = tuple(dict.fromkeys(counted[p] for p in parameters if p in counted))
+    new = [p for p in parameters if p not in counted]
+    counted.update(dict.fromkeys(new, node.name))
+    unshared, outputs = layer.without_sharing(*before), prod(after)
+    dense = sum(map(prod, before)) * outputs + (outputs if getattr(layer, "bias", None) else 0)
+    return Row(
+        node.name,
+        _written(layer),
+        after,
+        _size(new),
+        shared_with,
+        layer.uses_per_sample(*before) if parameters else 0,
+        unshared,
+        None if unshared is None else dense,
+    )
+
+
+def _size(parameters: Iterable[Parameter]) -> int:
+    return sum(prod(p.shape) for p in parameters)
+
+
+def _written(layer: Layer) -> str:
+    """The layer as a person would write it: ``Conv2d(1, 6, 5, padding=2)``."""
+    required = {a.name for a in inspect.signature(type(layer)).parameters.values() if a.default is a.empty}
+    given = {name: value for name, value in layer.config().items() if name != "init"}
+    arguments = [f"{value!r}" if name in required else f"{name}={value!r}" for name, value in given.items()]
+    return f"{type(layer).__name__}({', '.join(arguments)})"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    parts = [f"{row.parameters:,}"] if row.parameters else []
+    if row.shared_with:
+        parts.append(f"shared with {', '.join(row.shared_with)}")
+    unshared, dense = ("" if n is None else f"{n:,}" for n in (row.without_sharing, row.as_dense))
+    uses = f"{row.uses:,}" if row.uses else ""
+    return (row.name, text(row.output) or "1", " + ".join(parts), uses, unshared, dense, row.layer)
+
+
+def _aligned(cells: tuple[str, ...], widths: list[int]) -> str:
+    """Names and shapes to the left, numbers to the right, the layer last, as it is the longest."""
+    padded = [
+        cell.rjust(width) if 2 <= column < 6 else cell.ljust(width)
+        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return "  ".join(padded).rstrip()

@@ -1,0 +1,45 @@
+"""Which implementation serves an array."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import sharedgrad as sg
+from sharedgrad import kernels
+from sharedgrad.errors import ConfigError
+from sharedgrad.kernels import reference, vectorized
+
+X = np.zeros(3)
+
+
+def test_the_fast_kernels_serve_unless_the_reference_is_asked_for() -> None:
+    assert kernels.of(X) is vectorized
+    with kernels.use("reference"):
+        assert kernels.of(X) is reference
+        with kernels.use("vectorized"):
+            assert kernels.of(X) is vectorized
+        assert kernels.of(X) is reference
+    assert kernels.of(X) is vectorized
+
+
+def test_the_choice_ends_with_its_block_even_after_an_error() -> None:
+    with pytest.raises(RuntimeError), kernels.use("reference"):
+        raise RuntimeError
+    assert kernels.of(X) is vectorized
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'reference' or 'vectorized', got 'fast'"), kernels.use("fast"):  # type: ignore[arg-type]
+        pass
+
+
+def test_layers_compute_with_the_chosen_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = sg.Network([sg.Conv1d(1, 1, 2)], (1, 3))
+    asked = []
+    monkeypatch.setattr(reference, "conv", lambda *a: asked.append(a) or vectorized.conv(*a))
+    net.forward(np.ones((1, 1, 3)))
+    assert not asked
+    with kernels.use("reference"):
+        net.forward(np.ones((1, 1, 3)))
+    assert len(asked) == 1

@@ -1,0 +1,124 @@
+"""Threads: as many as asked for, results in order, never another bit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import sharedgrad as sg
+from sharedgrad.errors import ConfigError
+from sharedgrad.kernels import vectorized
+from sharedgrad.kernels.threads import _blas, get_threads, one_blas_thread, parallel, set_threads
+from tests.helpers import same_bits
+
+
+@pytest.fixture(autouse=True)
+def _threads_put_back() -> Iterator[None]:
+    before = get_threads()
+    yield
+    set_threads(before)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, "2", True, None])
+def test_a_senseless_number_is_refused(count: object) -> None:
+    before = get_threads()
+    with pytest.raises(ConfigError, match="threads: expected a whole number of at least 1"):
+        set_threads(count)  # type: ignore[arg-type]
+    assert get_threads() == before
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_results_come_back_in_the_order_of_the_tasks(count: int) -> None:
+    set_threads(count)
+
+    def slow_first(task: int) -> int:
+        time.sleep(0.01 if task == 0 else 0)
+        return task * task
+
+    assert parallel(slow_first, range(7)) == [0, 1, 4, 9, 16, 25, 36]
+
+
+def test_as_many_threads_work_at_once_as_were_set() -> None:
+    set_threads(3)
+    meeting = threading.Barrier(3, timeout=10)
+    assert sorted(parallel(lambda _: meeting.wait(), range(3))) == [0, 1, 2]
+
+
+def test_work_inside_work_is_serial() -> None:
+    """A pool that waited for itself would never end."""
+    set_threads(2)
+    inner = parallel(lambda i: parallel(lambda j: (i, j, threading.get_ident()), range(3)), range(4))
+    assert [[(i, j) for i, j, _ in row] for row in inner] == [[(i, j) for j in range(3)] for i in range(4)]
+    assert all(len({thread for _, _, thread in row}) == 1 for row in inner)
+
+
+def test_an_error_in_a_thread_comes_out() -> None:
+    set_threads(2)
+    with pytest.raises(ZeroDivisionError):
+        parallel(lambda task: 1 // task, [1, 0, 2])
+
+
+def test_a_forked_process_gets_threads_of_its_own() -> None:
+    script = """
+import os, sys
+from sharedgrad.kernels.threads import parallel, set_threads
+set_threads(2)
+parallel(abs, [1, 2, 3])
+child = os.fork()
+if child == 0:
+    os._exit(0 if parallel(abs, [-1, -2, -3]) == [1, 2, 3] else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=60)
+
+
+def test_blas_runs_on_one_thread_and_gets_its_own_setting_back() -> None:
+    def setting() -> list[int]:
+        return [library["num_threads"] for library in _blas().info()]
+
+    before = setting()
+    with one_blas_thread():
+        assert set(setting()) <= {1}
+        with one_blas_thread():
+            pass
+        assert set(setting()) <= {1}
+    assert setting() == before
+
+
+def _pass() -> list[np.ndarray]:
+    """Everything that one training pass computes, on a net with every kernel that is cut into chunks."""
+    net = sg.Network(
+        {
+            "conv": sg.Conv2d(3, 8, 3, padding=1, padding_mode="reflect"),
+            "norm": sg.BatchNorm2d(8),
+            "relu": sg.ReLU(),
+            "pool": sg.MaxPool2d(3, 2, 1),
+            "local": sg.LocallyConnected2d(8, 4, 5, 3, groups=2),
+            "mean": sg.AvgPool2d(2, 1),
+            "drop": sg.Dropout(0.3),
+            "flat": sg.Flatten(),
+            "dense": sg.Linear(16, 5),
+        },
+        (3, 9, 9),
+    )
+    rng = np.random.default_rng(0)
+    y, tape = net.forward(rng.normal(size=(11, 3, 9, 9)))
+    gradients = tape.backward(rng.normal(size=y.shape), inputs=True)
+    return [y, gradients.inputs["input"], *gradients.values()]
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 20_000, 1 << 20])
+def test_any_number_of_threads_gives_the_same_bits(chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectorized, "CHUNK_BYTES", chunk_bytes)
+    set_threads(1)
+    expected = _pass()
+    for count in (2, 3, 2):
+        set_threads(count)
+        for actual, one in zip(_pass(), expected, strict=True):
+            same_bits(actual, one)
