@@ -65,13 +65,14 @@ def _node_entries(network: Network) -> list[dict[str, Any]]:
 
 
 def _ties(network: Network) -> dict[str, str]:
-    """Aliases of parameters between different layers; those of a reused layer follow from ``reuses``."""
+    """Aliases of shared parameters, without those that follow from ``reuses``: the same name in the same layer."""
     layer = {node.name: node.layer for node in network.nodes}
-    return {
-        alias: name
-        for alias, name in network.aliases().items()
-        if layer[alias.rpartition(".")[0]] is not layer[name.rpartition(".")[0]]
-    }
+
+    def place(name: str) -> tuple[Layer, str]:
+        node, _, attribute = name.rpartition(".")
+        return layer[node], attribute
+
+    return {alias: name for alias, name in network.aliases().items() if place(alias) != place(name)}
 
 
 def arguments(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,12 +91,15 @@ def arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     inputs = config.get("inputs", {"input": None})
     if not isinstance(inputs, Mapping) or not inputs:
         raise ConfigError("network configuration: inputs", f"expected name -> shape, got {inputs!r}")
+    outputs = config.get("outputs")
+    if not (outputs is None or isinstance(outputs, str) or _are_names(outputs)):
+        raise ConfigError("network configuration: outputs", f"expected names of nodes, got {outputs!r}")
     layers = _layers(config["nodes"], next(iter(inputs)))
     _tie(config.get("ties", {}), layers)
     return {
         "layers": layers,
         "input_shape": inputs,
-        "outputs": config.get("outputs"),
+        "outputs": outputs,
         "seed": config.get("seed", 0),
         "dtype": config.get("dtype", "float32"),
     }
@@ -110,28 +114,35 @@ def _layers(entries: list[Any], previous: str) -> dict[str, tuple[Any, ...]]:
         if name in layers:
             raise ConfigError(f"node {name!r}", "there is another node of this name")
         if "reuses" in entry:
-            if entry["reuses"] not in layers:
+            if str(entry["reuses"]) not in layers:
                 raise ConfigError(f"node {name!r}", f"reuses {entry['reuses']!r}, which is no earlier node")
-            layer = layers[entry["reuses"]][0]
+            layer = layers[str(entry["reuses"])][0]
         else:
             layer = _layer(name, entry)
-        layers[name] = (layer, *entry.get("inputs", [previous]))
+        sources = entry.get("inputs", [previous])
+        if not _are_names(sources):
+            raise ConfigError(f"node {name!r}: inputs", f"expected a list of names, got {sources!r}")
+        layers[name] = (layer, *sources)
         previous = name
     return layers
 
 
 def _layer(name: str, entry: Mapping[str, Any]) -> Layer:
-    kind = entry["layer"]
+    kind = str(entry["layer"])
     if kind not in Layer.registry:
         known = Layer.registry.keys()
-        raise ConfigError(f"node {name!r}", f"there is no layer {kind!r}{_close({str(kind)}, known)}")
+        raise ConfigError(f"node {name!r}", f"there is no layer {kind!r}{_close({kind}, known)}")
     given = {k: v for k, v in entry.items() if k not in ("name", "layer", "inputs")}
     try:
         return Layer.registry[kind](**given)
     except ConfigError as error:
         raise ConfigError(f"node {name!r}", f"{error.where}: {error.problem}", error.fix) from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, MemoryError) as error:
         raise ConfigError(f"node {name!r} ({kind})", str(error)) from None
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _tie(ties: Any, layers: Mapping[str, tuple[Any, ...]]) -> None:

@@ -22,7 +22,8 @@ class SharedgradError(Exception):
     def __init__(self, where: object, problem: str, fix: str = "") -> None:
         self.where, self.problem, self.fix = str(where), problem, fix
         text = f"{where}: {problem}" if str(where) else problem
-        super().__init__(f"{text}; {fix}" if fix else text)
+        text = f"{text}; {fix}" if fix else text
+        super().__init__(" ".join(text.splitlines()))  # a file name may hold a line break, a message may not
 
     def __reduce__(self) -> tuple[type[SharedgradError], tuple[str, str, str]]:
         return type(self), (self.where, self.problem, self.fix)

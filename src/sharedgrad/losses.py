@@ -70,7 +70,8 @@ class CrossEntropy:
         at_class = np.take_along_axis(goal, labels[:, None], 1) + scores.dtype.type(1 - self.label_smoothing)
         np.put_along_axis(goal, labels[:, None], at_class, 1)
         # 0 · −∞ is a class that is certainly wrong and not asked for: it costs nothing
-        value = -float(np.sum(np.where(goal > 0, goal * log_p, 0), dtype=np.float64)) / count
+        terms = np.multiply(goal, log_p, out=np.zeros_like(goal), where=goal > 0)
+        value = -float(np.sum(terms, dtype=np.float64)) / count
         return value, (np.exp(log_p) - goal) / scores.dtype.type(count)
 
 

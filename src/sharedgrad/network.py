@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -51,7 +51,9 @@ class Network:
         dtype: str | type | np.dtype[Any] = "float32",
     ) -> None:
         self.dtype = _float_type(dtype)
-        self.seed, self.step = seed, 0
+        if not isinstance(seed, int | np.integer) or seed < 0:
+            raise ConfigError("seed", f"expected a whole number of at least 0, got {seed!r}")
+        self.seed, self.step = int(seed), 0
         self.inputs = _input_shapes(input_shape)
         self.nodes = _sorted(_nodes(layers, next(iter(self.inputs))), self.inputs)
         self.outputs = [outputs] if isinstance(outputs, str) else list(outputs or [list(_names(layers))[-1]])
@@ -59,7 +61,7 @@ class Network:
             if name not in {node.name for node in self.nodes}:
                 raise ConfigError("outputs", f"there is no node {name!r}", f"choose from {_list(self.nodes)}")
         self._layers = list({id(node.layer): node.layer for node in self.nodes}.values())
-        self._named_parameters = self._name_parameters()
+        self._adopt_parameters()
         for buffer in self._named_buffers().values():
             if buffer.value.dtype.kind == "f":
                 buffer.value = buffer.value.astype(self.dtype)
@@ -69,37 +71,37 @@ class Network:
 
     # ---- parameters
 
-    def _name_parameters(self) -> dict[str, Parameter]:
-        """All names, aliases of shared parameters included; each parameter takes its first one."""
-        named: dict[str, Parameter] = {}
+    def _adopt_parameters(self) -> None:
+        """Name, cast and initialize every parameter; a shared one takes its first name."""
         for node in self.nodes:
             node.layer.name = node.layer.name or node.name
-            for attribute, parameter in node.layer.parameters().items():
-                name = f"{node.name}.{attribute}"
-                if parameter not in named.values():
-                    parameter.name = parameter.name if "." in parameter.name else name
-                    parameter.cast(self.dtype)
-                    parameter.initialize(self.seed)
-                named[name] = parameter
-        return named
+        for name, parameter in self._named_parameters().items():
+            parameter.name = parameter.name if "." in parameter.name else name
+            parameter.cast(self.dtype)
+            parameter.initialize(self.seed)
+
+    def _named_parameters(self) -> dict[str, Parameter]:
+        """All names, aliases included; read from the layers each time, because they may be tied at any time."""
+        return {f"{n.name}.{attribute}": p for n in self.nodes for attribute, p in n.layer.parameters().items()}
 
     def _named_buffers(self) -> dict[str, Buffer]:
         return {f"{n.name}.{attribute}": b for n in self.nodes for attribute, b in n.layer.buffers().items()}
 
     def parameters(self) -> list[Parameter]:
         """Each parameter once, however often it is shared."""
-        return list(dict.fromkeys(self._named_parameters.values()))
+        return list(dict.fromkeys(self._named_parameters().values()))
 
     def parameter(self, name: str) -> Parameter:
         """The parameter of that name, e.g. ``"0.weight"``."""
-        if name not in self._named_parameters:
-            raise ConfigError("parameter", f"there is no {name!r}", f"choose from {', '.join(self._named_parameters)}")
-        return self._named_parameters[name]
+        named = self._named_parameters()
+        if name not in named:
+            raise ConfigError("parameter", f"there is no {name!r}", f"choose from {', '.join(named)}")
+        return named[name]
 
     def aliases(self) -> dict[str, str]:
         """Other names of shared parameters and buffers: alias -> first name."""
         first: dict[object, str] = {}
-        both: dict[str, Parameter | Buffer] = {**self._named_parameters, **self._named_buffers()}
+        both: dict[str, Parameter | Buffer] = {**self._named_parameters(), **self._named_buffers()}
         return {name: first[item] for name, item in both.items() if first.setdefault(item, name) != name}
 
     def state_dict(self) -> dict[str, Array]:
@@ -107,29 +109,30 @@ class Network:
 
         Into PyTorch: ``module.load_state_dict({k: torch.tensor(v) for k, v in net.state_dict().items()})``.
         """
-        items: dict[str, Parameter | Buffer] = {**self._named_parameters, **self._named_buffers()}
+        items: dict[str, Parameter | Buffer] = {**self._named_parameters(), **self._named_buffers()}
         return {name: np.array(item.value) for name, item in items.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over all values from name -> array; PyTorch tensors will do. All or nothing.
 
+        Of the names of a shared parameter one is enough.
+
         Raises:
             CheckpointError: Names are missing or unknown, a shape differs, or two names of one shared parameter
                 carry different values.
         """
-        items: dict[str, Parameter | Buffer] = {**self._named_parameters, **self._named_buffers()}
-        aliases = self.aliases()
-        missing = [n for n in items if n not in state and aliases.get(n, n) not in state]
+        items: dict[str, Parameter | Buffer] = {**self._named_parameters(), **self._named_buffers()}
         if unknown := [n for n in state if n not in items]:
             raise CheckpointError("state_dict", f"does not fit this network: no place for {', '.join(unknown[:5])}")
-        if missing:
+        given: dict[Parameter | Buffer, tuple[str, Array]] = {}
+        for name, value in state.items():
+            array = _array(name, value, items[name].value)
+            other, first = given.setdefault(items[name], (name, array))
+            if not np.array_equal(array, first, equal_nan=True):
+                raise CheckpointError("state_dict", f"{name} and {other} are one shared parameter but differ")
+        if missing := [name for name, item in items.items() if item not in given]:
             raise CheckpointError("state_dict", f"does not fit this network: {', '.join(missing[:5])} missing")
-        arrays = {name: _array(name, value, items[name].value.shape) for name, value in state.items()}
-        for name, first in aliases.items():
-            if name in arrays and first in arrays and not np.array_equal(arrays[name], arrays[first], equal_nan=True):
-                raise CheckpointError("state_dict", f"{name} and {first} are one shared parameter but differ")
-        for name, array in arrays.items():
-            item = items[name]
+        for item, (_, array) in given.items():
             if isinstance(item, Parameter):
                 item.value = array
             else:
@@ -180,6 +183,8 @@ class Network:
 
     def predict(self, *inputs: ArrayLike, batch_size: int = 256, **named: ArrayLike) -> Any:
         """The output in evaluation mode, batch by batch, without a tape."""
+        if batch_size < 1:
+            raise ConfigError("predict: batch_size", f"expected at least 1, got {batch_size}")
         arrays, batched = self._doors(inputs, named)
         samples = len(next(iter(arrays.values())))
         parts = []
@@ -280,10 +285,12 @@ def _float_type(dtype: str | type | np.dtype[Any]) -> np.dtype[Any]:
 
 def _input_shapes(input_shape: InputShape) -> dict[str, Shape | None]:
     given = input_shape if isinstance(input_shape, Mapping) else {"input": input_shape}
-    shapes = {name: None if shape is None else tuple(shape) for name, shape in given.items()}
-    for name, shape in shapes.items():
-        if shape is not None and not all(isinstance(n, int | np.integer) and n > 0 for n in shape):
-            raise ConfigError(f"input_shape of {name!r}", f"expected positive whole numbers, got {shape}")
+    shapes: dict[str, Shape | None] = {}
+    for name, shape in given.items():
+        sizes = () if shape is None else shape if isinstance(shape, Iterable) else (shape,)
+        if not all(isinstance(n, int | np.integer) and n > 0 for n in sizes):
+            raise ConfigError(f"input_shape of {name!r}", f"expected positive whole numbers, got {shape!r}")
+        shapes[name] = None if shape is None else tuple(int(n) for n in sizes)
     if not shapes:
         raise ConfigError("input_shape", "expected at least one input, got none")
     return shapes
@@ -334,8 +341,11 @@ def _list(nodes: list[Node]) -> str:
     return ", ".join(node.name for node in nodes)
 
 
-def _array(name: str, value: Any, shape: Shape) -> Array:
-    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-    if array.shape != shape:
-        raise CheckpointError("state_dict", f"{name}: expected shape {shape}, got {array.shape}")
+def _array(name: str, value: Any, like: Array) -> Array:
+    try:
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value, like.dtype)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError("state_dict", f"{name}: expected an array of numbers, got {error}") from None
+    if array.shape != like.shape:
+        raise CheckpointError("state_dict", f"{name}: expected shape {like.shape}, got {array.shape}")
     return array

@@ -58,14 +58,23 @@ class Parameter:
         """Take ``new`` over without a copy; the caller gives it away (optimizers do)."""
         if new.shape != self.shape:
             raise ShapeError(self.name, f"expected a value of shape {self.shape}, got {new.shape}")
-        self._value = np.ascontiguousarray(new, self.dtype)
+        self._value = np.asarray(new, self.dtype, order="C")
         self._value.flags.writeable = False
         self.version += 1
 
     def initialize(self, seed: int) -> None:
-        """Draw the first value; one that is already there stays."""
+        """Draw the first value; one that is already there stays.
+
+        Raises:
+            ConfigError: There is no memory for it.
+        """
         if self._value is None:
-            self.replace(self._initializer(generator(seed, "initialize", self.name), self.shape).astype(self.dtype))
+            random = generator(seed, "initialize", self.name)
+            try:
+                first = self._initializer(random, self.shape).astype(self.dtype)
+            except (MemoryError, ValueError) as error:
+                raise ConfigError(self.name, f"{error}", "use a smaller layer") from None
+            self.replace(first)
 
     def cast(self, dtype: np.dtype[Any]) -> None:
         """Change the type that the value is kept in."""

@@ -152,7 +152,12 @@ class Tape:
                 raise ConfigError(
                     "tape.backward", f"there is no node {name!r}", f"choose from {', '.join(self._shapes)}"
                 )
-            array = np.array(value, self._dtype)
+            try:
+                array = np.array(value, self._dtype)
+            except (TypeError, ValueError) as error:
+                raise ShapeError(
+                    f"upstream gradient at {name!r}", f"expected an array of numbers, got {error}"
+                ) from None
             shape = self._shapes[name]
             if not self._batched and array.shape == shape[1:]:
                 array = array[None]

@@ -9,7 +9,7 @@ G = Σ_u δ_u ⊗ p_u = ΔᵀP, so that any partial sum is a matrix product and 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -95,8 +95,9 @@ class Uses(ABC):
         index: Index = ()
         for name, lengths in self.axes.items():
             given = use.get(name, ())
-            part = (given,) if isinstance(given, int) else tuple(given)
-            if len(part) != len(lengths) or not all(0 <= i < n for i, n in zip(part, lengths, strict=True)):
+            part = tuple(given) if isinstance(given, Iterable) else (given,)
+            fits = all(_is_whole(i) and 0 <= i < n for i, n in zip(part, lengths, strict=False))
+            if len(part) != len(lengths) or not fits:
                 expected = ", ".join(f"0 to {n - 1}" for n in lengths)
                 raise ConfigError(
                     f"uses of {self.parameter.name}",
@@ -110,7 +111,8 @@ class Uses(ABC):
     def _element(self, element: Index) -> int:
         """The flat number of one element of the parameter, checked."""
         shape = self.parameter.shape
-        if len(element) != len(shape) or not all(-n <= i < n for i, n in zip(element, shape, strict=True)):
+        fits = all(_is_whole(i) and -n <= i < n for i, n in zip(element, shape, strict=False))
+        if len(element) != len(shape) or not fits:
             raise ConfigError(f"uses of {self.parameter.name}", f"no element {element} in shape {shape}")
         return int(np.ravel_multi_index(tuple(i % n for i, n in zip(element, shape, strict=True)), shape))
 
@@ -138,6 +140,10 @@ class Uses(ABC):
         where = ", ".join(f"{name} {','.join(map(str, use[name]))}" for name, n in self.axes.items() if prod(n) > 1)
         factors = " × ".join(_numbers(np.squeeze(f)) for f in self.factors(**use))
         return where, factors, _numbers(self.contribution(**use))
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | np.integer)
 
 
 def _numbers(array: Array) -> str:
@@ -344,7 +350,10 @@ def kernel_uses(
     position 1  0.2 × [2, 3]  = [0.4, 0.6]
     gradient of w             = [0.3, 0.4]
     """
-    inputs, kernel, delta = (np.array(a, np.float64) for a in (x, w, upstream))
+    try:
+        inputs, kernel, delta = (np.array(a, np.float64) for a in (x, w, upstream))
+    except (TypeError, ValueError) as error:
+        raise ShapeError("kernel_uses", f"expected arrays of numbers, got {error}") from None
     if not inputs.ndim == kernel.ndim == delta.ndim or kernel.ndim == 0:
         axes = f"x {inputs.ndim}, w {kernel.ndim}, upstream {delta.ndim}"
         raise ShapeError("kernel_uses", f"expected the same number of axes everywhere, got {axes}")

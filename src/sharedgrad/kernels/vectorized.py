@@ -149,7 +149,7 @@ def patches_backward(dp: Array, g: Geometry, spatial: Index) -> Array:
 def _sources(g: Geometry, spatial: Index, mode: str) -> Array:
     """For every cell of the padded map, the flat index of the cell that it copies."""
     numpy_mode = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
-    return np.pad(np.arange(prod(spatial)).reshape(spatial), g.padding, mode=numpy_mode)  # type: ignore[call-overload, no-any-return]
+    return np.pad(np.arange(prod(spatial)).reshape(spatial), g.padding, mode=numpy_mode)  # type: ignore[call-overload]
 
 
 def pad(x: Array, g: Geometry, mode: str) -> Array:

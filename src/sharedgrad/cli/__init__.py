@@ -1,0 +1,64 @@
+"""The command line: ``sharedgrad train``, ``predict`` and ``summary``, one file each."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from sharedgrad.errors import SharedgradError, require
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit.
+
+    Whatever a person gets wrong is one line on stderr and exit code 2; Ctrl-C is one line and 130.
+
+    Args:
+        arguments: What follows the program's name; by default what it was started with.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _run(given)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # whoever read our output has gone; the interpreter's own last flush must not complain either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except KeyboardInterrupt as interrupt:
+        code = _fail(given, str(interrupt) or "interrupted", 130)
+    except SharedgradError as error:
+        code = _fail(given, str(error), 2)
+    except OSError as error:
+        code = _fail(given, f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
+    except MemoryError:
+        code = _fail(given, "not enough memory; take a smaller --batch-size, --size or --model", 2)
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    click = require("click", "the command line")
+    from sharedgrad.cli.group import group
+
+    try:
+        with group.make_context("sharedgrad", arguments) as context:
+            group.invoke(context)
+    except click.exceptions.Exit as end:
+        return int(end.exit_code)
+    except click.ClickException as error:
+        help_ = "" if error.ctx is None else f"; see {error.ctx.command_path} --help"
+        return _fail(arguments, error.format_message().rstrip(".") + help_, 2)
+    return 0
+
+
+def _fail(arguments: list[str], message: str, code: int) -> int:
+    """Print the one line; the command is the first word that is no option."""
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    known = command if command in ("train", "predict", "summary") else ""
+    print(f"{f'sharedgrad {known}'.strip()}: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,32 @@
+"""The program ``sharedgrad``: what it says about itself, and its commands."""
+
+from __future__ import annotations
+
+import click
+
+from sharedgrad import __version__
+from sharedgrad.cli.predict import predict
+from sharedgrad.cli.summary import summary
+from sharedgrad.cli.train import train
+
+
+@click.group(invoke_without_command=True)
+@click.version_option(__version__, prog_name="sharedgrad", message="%(prog)s %(version)s")
+@click.pass_context
+def group(context: click.Context) -> None:
+    """The gradient of a shared weight is the sum over its uses.
+
+    Train convolutional networks by an engine that computes every gradient explicitly, use them, and see where
+    one weight's update came from.
+
+    \b
+      sharedgrad train digits
+      sharedgrad predict runs/digits-cnn seven.png
+      sharedgrad summary runs/digits-cnn
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for command in (train, predict, summary):
+    group.add_command(command)

@@ -1,0 +1,67 @@
+"""``sharedgrad predict``: what a trained model sees in image files."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import numpy as np
+
+from sharedgrad.data import read_image
+from sharedgrad.errors import DataError
+from sharedgrad.training.run import Run, load_run
+
+_SHOWN = 5
+
+Ranking = list[tuple[str, float]]
+
+
+@click.command(short_help="Class and probabilities of images.")
+@click.argument("run")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.pass_context
+def predict(context: click.Context, run: str, images: tuple[str, ...]) -> None:
+    """Print the class of each IMAGE and the probabilities of the five likeliest classes.
+
+    RUN is the folder of a trained model. Images are resized, and made grey or RGB, as the model needs. Where
+    the output is no terminal, each line holds path, class, probability, class, probability … between tabs.
+
+    \b
+      sharedgrad predict runs/digits-cnn seven.png
+    """
+    model = load_run(run)
+    paths = [click.format_filename(image) for image in images]
+    widths = max(map(len, paths)), max(map(len, model.classes))
+    failed = False
+    for image, path in zip(images, paths, strict=True):
+        try:
+            ranking = _ranking(model, image)
+        except DataError as error:
+            failed = True
+            click.echo(f"{context.command_path}: {' '.join(str(error).split())}", err=True)
+        else:
+            click.echo(_columns(path, ranking, *widths) if sys.stdout.isatty() else _fields(path, ranking))
+    if failed:
+        context.exit(2)
+
+
+def _ranking(model: Run, image: str) -> Ranking:
+    """Classes and probabilities, likeliest first."""
+    channels, *size = model.input_shape
+    pixels = read_image(image, channels, (size[0], size[1]))
+    scores = model.network.predict(model.normalization.from_file(pixels)[None])[0].astype(np.float64)
+    p = np.exp(scores - scores.max())
+    p /= p.sum()
+    best = np.argsort(-p, kind="stable")[:_SHOWN]
+    return [(model.classes[i], float(p[i])) for i in best]
+
+
+def _columns(path: str, ranking: Ranking, path_width: int, class_width: int) -> str:
+    """For people: what stands for the same thing stands in one column."""
+    cells = [f"{name:<{class_width}} {100 * p:6.2f} %" for name, p in ranking]
+    return "   ".join([f"{path:<{path_width}}", *cells])
+
+
+def _fields(path: str, ranking: Ranking) -> str:
+    """For programs: plain fields between tabs."""
+    return "\t".join([path, *(field for name, p in ranking for field in (name, f"{p:.6f}"))])

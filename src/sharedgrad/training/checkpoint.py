@@ -1,0 +1,145 @@
+"""Checkpoints: a run that is killed at any moment goes on and ends with the same bits."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sharedgrad.errors import CheckpointError
+from sharedgrad.parameter import Array
+from sharedgrad.storage import ensure_writable, load_arrays, save_arrays, unshared
+from sharedgrad.training.callbacks import Callback
+from sharedgrad.training.history import Epoch
+from sharedgrad.training.interrupts import held
+from sharedgrad.training.metrics import Metrics
+from sharedgrad.training.state import State
+
+CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.csv"
+SECONDS = 30.0  # between two checkpoints within an epoch
+_FORMAT = "sharedgrad checkpoint"
+_NETWORK, _OPTIMIZER = "network/", "optimizer/"
+
+
+class Checkpoint(Callback):
+    """Writes ``checkpoint.safetensors`` and ``metrics.csv`` into a run folder, and takes a run up again.
+
+    It holds weights, buffers and optimizer state, and the three numbers that key all randomness: the network's
+    step (dropout), epoch and batch (order and augmentation). So nothing is left that could differ.
+
+    Args:
+        folder: The run folder.
+        settings: What the run depends on (``Plan.settings``).
+    """
+
+    def __init__(self, folder: str | Path, settings: Mapping[str, Any]) -> None:
+        self.folder = Path(folder)
+        self.path = self.folder / CHECKPOINT
+        self.settings = dict(settings)
+        self._saved_at = time.monotonic()
+
+    def begin(self, state: State, resume: bool, say: Callable[[str], None]) -> None:
+        """Start afresh, or bring ``state`` to where the run stopped.
+
+        Raises:
+            OutputError: The folder cannot be made or written.
+            CheckpointError: It holds a run and ``resume`` is false; or the checkpoint in it is damaged, foreign
+                or of other settings.
+        """
+        ensure_writable(self.folder)
+        if not self.path.exists():
+            if resume:
+                say(f"nothing to resume in {self.folder}: starting afresh")
+            return
+        if not resume:
+            fix = "--resume (resume=True) goes on with it, another --out (out=…) keeps both"
+            raise CheckpointError(self.folder, "holds a run already", fix)
+        self._restore(state)
+        state.history.write(self.folder / METRICS)
+        if state.finished:
+            say(f"the run in {self.folder} is finished: all {state.epochs} epochs are done")
+        else:
+            done = f"{state.epoch} of {state.epochs} epochs and {state.batch} batches"
+            say(f"resuming the run in {self.folder} after {done}")
+
+    def on_batch(self, state: State) -> None:
+        """Save when the last checkpoint is old."""
+        if time.monotonic() - self._saved_at >= SECONDS:
+            self.save(state)
+
+    def on_epoch(self, state: State) -> None:
+        """Save, and write the metrics."""
+        self.save(state)
+        state.history.write(self.folder / METRICS)
+
+    def on_interrupt(self, state: State) -> None:
+        """Save where the run was stopped."""
+        self.save(state)
+
+    def save(self, state: State) -> None:
+        """Write the checkpoint, whole or not at all.
+
+        Raises:
+            DivergedError: A weight is not finite; the last good checkpoint stays.
+            OutputError: It cannot be written; the last good checkpoint stays.
+        """
+        state.ensure_finite()
+        progress = {
+            "step": state.network.step,
+            "epoch": state.epoch,
+            "batch": state.batch,
+            "metrics": asdict(state.metrics),
+            "seconds": state.seconds,
+            "history": [asdict(row) for row in state.history.rows],
+        }
+        metadata = {
+            "format": _FORMAT,
+            "settings": json.dumps(self.settings),
+            "progress": json.dumps(progress),
+        }
+        arrays = _joined({_NETWORK: unshared(state.network), _OPTIMIZER: state.optimizer.state_dict()})
+        with held():
+            save_arrays(self.path, arrays, metadata)
+        self._saved_at = time.monotonic()
+
+    def _restore(self, state: State) -> None:
+        arrays, metadata = load_arrays(self.path)
+        if metadata.get("format") != _FORMAT:
+            raise CheckpointError(self.path, "is not a checkpoint of a training run")
+        try:
+            self._compare(json.loads(metadata["settings"]))
+            progress = json.loads(metadata["progress"])
+            state.network.load_state_dict(_part(_NETWORK, arrays))
+            state.optimizer.load_state_dict(_part(_OPTIMIZER, arrays))
+            state.network.step = int(progress["step"])
+            state.epoch, state.batch = int(progress["epoch"]), int(progress["batch"])
+            state.metrics = Metrics(**progress["metrics"])
+            state.seconds = float(progress["seconds"])
+            state.history.rows = [Epoch(**row) for row in progress["history"]]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise CheckpointError(self.path, f"is not a checkpoint of a training run ({reason})") from None
+
+    def _compare(self, saved: Mapping[str, Any]) -> None:
+        """Refuse other settings: the result would be neither the one run's nor the other's."""
+        differences = [_difference(name, saved[name], now) for name, now in self.settings.items() if saved[name] != now]
+        if differences:
+            problem = f"was written with other settings: {', '.join(differences)}"
+            raise CheckpointError(self.path, problem, "resume with the same, or start another run (--out)")
+
+
+def _difference(name: str, then: object, now: object) -> str:
+    if name in ("model", "training data", "validation data"):
+        return f"other {name}"
+    return f"{name} {then} (now {now})"
+
+
+def _joined(parts: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
+    return {prefix + name: array for prefix, arrays in parts.items() for name, array in arrays.items()}
+
+
+def _part(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,62 @@
+"""What a network makes of data that it is not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sharedgrad.data import batches
+from sharedgrad.losses import CrossEntropy
+from sharedgrad.network import Network
+from sharedgrad.parameter import Array
+from sharedgrad.training.metrics import Metrics, are_classes
+
+Loss = Callable[[Any, Any], tuple[float, Any]]
+
+
+class Evaluation(NamedTuple):
+    """The result of :func:`evaluate`.
+
+    Attributes:
+        loss: Mean loss.
+        accuracy: Share of the labels that were predicted; None where the targets are no classes.
+        predictions: The class of the largest score for each sample; the outputs themselves where the targets are
+            no classes.
+    """
+
+    loss: float
+    accuracy: float | None
+    predictions: Array
+
+
+def evaluate(
+    network: Network,
+    images: Array,
+    labels: Array,
+    loss: Loss | None = None,
+    normalize: Callable[[Array], Array] | None = None,
+    batch_size: int = 256,
+) -> Evaluation:
+    """Loss, accuracy and predictions in evaluation mode; changes nothing.
+
+    Args:
+        network: A network with one input and one output.
+        images: Samples along the first axis.
+        labels: One class or target for each.
+        loss: ``loss(y, target) -> (value, upstream)``; CrossEntropy() if None.
+        normalize: Applied to the images of a batch.
+        batch_size: Samples at a time; bounds the memory.
+
+    Raises:
+        DataError: There is not one label per image, or none at all.
+        ShapeError: The images do not fit the network.
+    """
+    loss = loss or CrossEntropy()
+    metrics, predictions = Metrics(), []
+    for x, target in batches(images, labels, batch_size, shuffle=False, normalize=normalize):
+        y = network.predict(x, batch_size=len(x))
+        metrics.add(loss(y, target)[0], y, target)
+        predictions.append(np.argmax(y, axis=1) if are_classes(y, target) else y)
+    return Evaluation(metrics.loss, metrics.accuracy, np.concatenate(predictions))

@@ -1,0 +1,123 @@
+"""The record of a training run: one row for each epoch, its file metrics.csv, and the very last step."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from sharedgrad.errors import CheckpointError
+from sharedgrad.optimizers import Optimizer
+from sharedgrad.parameter import Array, Gradients, Parameter
+from sharedgrad.storage import write_text
+from sharedgrad.tape import Trace
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to.
+
+    Attributes:
+        epoch: Its number, from 1.
+        train_loss: Mean loss of its samples, each before its batch's update.
+        train_accuracy: Share of labels predicted, likewise; None where the targets are no classes.
+        val_loss: Mean loss on the validation data after the epoch; None without any.
+        val_accuracy: Share of their labels predicted.
+        learning_rate: That of the last step.
+        images_per_second: Samples trained on per second; evaluation and checkpoints do not count.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float | None
+    val_loss: float | None
+    val_accuracy: float | None
+    learning_rate: float
+    images_per_second: float
+
+
+COLUMNS = tuple(column.name for column in fields(Epoch))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of training, kept so that it can be explained.
+
+    Attributes:
+        trace: The backward pass with the uses apart.
+        gradients: What ``tape.backward`` gave.
+        applied: What the optimizer was given: the gradients, scaled down if they were clipped.
+        before: Value of every parameter before the update.
+        after: Value of every parameter after it.
+        optimizer: What made the update.
+        learning_rate: The rate of this step.
+    """
+
+    trace: Trace
+    gradients: Gradients
+    applied: Gradients
+    before: dict[Parameter, Array]
+    after: dict[Parameter, Array]
+    optimizer: Optimizer
+    learning_rate: float
+
+
+@dataclass
+class History:
+    """The epochs of a run, in order.
+
+    Attributes:
+        rows: One entry per epoch.
+        last_step: The very last step of the run, unless an earlier process made it; see ``training.report``.
+    """
+
+    rows: list[Epoch] = field(default_factory=list)
+    last_step: Step | None = field(default=None, repr=False, compare=False)
+
+    def write(self, path: str | Path) -> None:
+        """Write metrics.csv; a number that does not exist is an empty cell.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in self.rows)
+        write_text(path, text.getvalue())
+
+    @classmethod
+    def read(cls, path: str | Path) -> History:
+        """Read metrics.csv.
+
+        Raises:
+            CheckpointError: There is none, or it has other columns or cells that are no numbers.
+        """
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                reader = csv.reader(file)
+                if tuple(next(reader, ())) != COLUMNS:
+                    raise ValueError(f"expected the columns {', '.join(COLUMNS)}")
+                return cls([_row(cells) for cells in reader])
+        except OSError as error:
+            raise CheckpointError(path, f"cannot be read ({error.strerror})") from None
+        except (ValueError, TypeError, csv.Error) as error:
+            raise CheckpointError(path, f"is not the metrics of a run ({error})") from None
+
+
+def _row(cells: list[str]) -> Epoch:
+    epoch, train_loss, train_accuracy, val_loss, val_accuracy, learning_rate, speed = cells
+    return Epoch(
+        int(epoch),
+        float(train_loss),
+        _number(train_accuracy),
+        _number(val_loss),
+        _number(val_accuracy),
+        float(learning_rate),
+        float(speed),
+    )
+
+
+def _number(cell: str) -> float | None:
+    return float(cell) if cell else None

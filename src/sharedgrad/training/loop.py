@@ -1,0 +1,185 @@
+"""The training loop: forward, loss, backward, clip, step."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from math import isfinite
+from pathlib import Path
+from time import perf_counter
+
+from sharedgrad.errors import ConfigError
+from sharedgrad.losses import CrossEntropy
+from sharedgrad.network import Network
+from sharedgrad.optimizers import Adam, Optimizer, Schedule
+from sharedgrad.parameter import Array, Gradients
+from sharedgrad.tape import Trace
+from sharedgrad.training.callbacks import Callback
+from sharedgrad.training.checkpoint import Checkpoint
+from sharedgrad.training.evaluate import Loss, evaluate
+from sharedgrad.training.history import Epoch, History, Step
+from sharedgrad.training.interrupts import held
+from sharedgrad.training.metrics import Metrics
+from sharedgrad.training.plan import Augment, Normalize, Pair, Plan
+from sharedgrad.training.state import State
+
+
+def fit(
+    network: Network,
+    train: Pair,
+    validation: Pair | None = None,
+    *,
+    epochs: int = 10,
+    batch_size: int = 64,
+    loss: Loss | None = None,
+    optimizer: Optimizer | None = None,
+    schedule: str | Schedule = "constant",
+    augment: Augment | None = None,
+    normalize: Normalize | None = None,
+    max_norm: float | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    resume: bool = False,
+    callbacks: Iterable[Callback] = (),
+) -> History:
+    """Train a network with one input and one output.
+
+    The same arguments give the same bits, for any number of threads, and however often the run was killed and
+    resumed.
+
+    Args:
+        network: Trained in place.
+        train: Images (N, …) and their classes or targets (N, …).
+        validation: Likewise; evaluated after every epoch.
+        epochs: How often every sample is seen.
+        batch_size: Samples per step; 1 is online gradient descent.
+        loss: ``loss(y, target) -> (value, upstream)``; CrossEntropy() if None.
+        optimizer: Adam(network.parameters()) if None.
+        schedule: A name in ``optimizers.SCHEDULES``, or a function from progress (0 to 1) to a factor on the
+            optimizer's learning rate; applied at every step.
+        augment: ``augment(images, random generator)``, e.g. a ``data.Augmentation``.
+        normalize: ``normalize(images)``, e.g. a ``data.Normalization``.
+        max_norm: Gradients of a larger norm are scaled down to it.
+        seed: Of order and augmentation; the network has its own for weights and dropout.
+        out: A folder for checkpoint.safetensors and metrics.csv.
+        resume: Go on with the run in ``out``, if there is one.
+        callbacks: See ``Callback``.
+
+    Returns:
+        One row per epoch, and the last step for ``training.report``.
+
+    Raises:
+        ConfigError, DataError, ShapeError: An argument makes no sense or does not fit.
+        CheckpointError: ``out`` holds a run and ``resume`` is false, or one that does not fit.
+        OutputError: ``out`` cannot be written.
+        DivergedError: The loss or a weight has become NaN or infinite; the last good checkpoint stays.
+        KeyboardInterrupt: Ctrl-C; a checkpoint of this moment is in ``out``.
+    """
+    optimizer = optimizer or Adam(network.parameters())
+    plan = Plan(
+        network,
+        train,
+        validation,
+        epochs,
+        batch_size,
+        loss or CrossEntropy(),
+        optimizer,
+        schedule,
+        augment,
+        normalize,
+        max_norm,
+        seed,
+    )
+    state = State(network, optimizer, epochs, plan.batches_per_epoch)
+    listeners = list(callbacks)
+    if out is not None:
+        checkpoint = Checkpoint(out, plan.settings())
+        checkpoint.begin(state, resume, lambda text: _call("on_message", listeners, text))
+        listeners = [checkpoint, *listeners]
+    elif resume:
+        raise ConfigError("resume", "needs the folder of the run", "give out=…")
+    if not state.finished:
+        with warnings.catch_warnings():  # numbers that overflow end in a DivergedError
+            warnings.filterwarnings("ignore", ".* encountered in ", RuntimeWarning)
+            _train(plan, state, listeners)
+    return state.history
+
+
+def _call(hook: str, listeners: Iterable[Callback], argument: State | str) -> None:
+    for callback in listeners:
+        getattr(callback, hook)(argument)
+
+
+def _train(plan: Plan, state: State, listeners: list[Callback]) -> None:
+    """All epochs that are still to come; the optimizer gets its own learning rate back afterwards."""
+    lr = plan.optimizer.lr
+    _call("on_start", listeners, state)
+    try:
+        while not state.finished:
+            _train_epoch(plan, state, lr, listeners)
+    except KeyboardInterrupt:
+        _call("on_interrupt", listeners, state)
+        raise
+    finally:
+        plan.optimizer.lr = lr
+        _call("on_end", listeners, state)
+
+
+def _train_epoch(plan: Plan, state: State, lr: float, listeners: list[Callback]) -> None:
+    """The batches of this epoch that are still to come, then its row in the history."""
+    clock = perf_counter()
+    for x, target in plan.batches(state.epoch, state.batch):
+        with held():
+            state.learning_rate = plan.optimizer.lr = lr * plan.factor(state.step)
+            _step(plan, state, x, target)
+            state.batch += 1
+            state.seconds += perf_counter() - clock
+        _call("on_batch", listeners, state)
+        clock = perf_counter()
+    row = _row(plan, state, lr * plan.factor(state.step - 1))
+    with held():
+        state.history.rows.append(row)
+        state.epoch, state.batch = state.epoch + 1, 0
+        state.metrics, state.seconds = Metrics(), 0.0
+    _call("on_epoch", listeners, state)
+
+
+def _step(plan: Plan, state: State, x: Array, target: Array) -> None:
+    y, tape = plan.network.forward(x)
+    value, upstream = plan.loss(y, target)
+    if not isfinite(value):
+        raise state.diverged(f"the loss has become {value}")
+    gradients = tape.backward(upstream)
+    applied = gradients if plan.max_norm is None else gradients.clipped(plan.max_norm)
+    if state.step + 1 < state.epochs * state.batches:
+        plan.optimizer.step(applied)
+    else:  # the last step of all is kept, to be explained
+        state.history.last_step = _recorded(plan, tape.trace(upstream), gradients, applied)
+    state.metrics.add(value, y, target)
+
+
+def _recorded(plan: Plan, trace: Trace, gradients: Gradients, applied: Gradients) -> Step:
+    """Make the update, and keep the values before and after it."""
+    before = {p: p.value for p in plan.network.parameters()}
+    plan.optimizer.step(applied)
+    after = {p: p.value for p in before}
+    return Step(trace, gradients, applied, before, after, plan.optimizer, plan.optimizer.lr)
+
+
+def _row(plan: Plan, state: State, learning_rate: float) -> Epoch:
+    """What the epoch came to, validation included."""
+    state.ensure_finite()
+    validation = None
+    if plan.validation is not None:
+        validation = evaluate(plan.network, *plan.validation, plan.loss, plan.normalize)
+        if not isfinite(validation.loss):
+            raise state.diverged(f"the validation loss has become {validation.loss}")
+    return Epoch(
+        epoch=state.epoch + 1,
+        train_loss=state.loss,
+        train_accuracy=state.accuracy,
+        val_loss=validation.loss if validation else None,
+        val_accuracy=validation.accuracy if validation else None,
+        learning_rate=learning_rate,
+        images_per_second=state.images_per_second,
+    )

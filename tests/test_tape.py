@@ -1,0 +1,241 @@
+"""Going backward: where paths merge, several losses, several outputs, stale tapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import sharedgrad as sg
+from sharedgrad.errors import ConfigError, ShapeError, StaleTapeError
+
+RNG = np.random.default_rng(11851)
+X = RNG.normal(size=(3, 4))
+
+
+def module(net: sg.Network, node: str) -> torch.nn.Linear:
+    """The PyTorch twin of a dense layer."""
+    layer = net[node]
+    assert isinstance(layer, sg.Linear)
+    twin = torch.nn.Linear(layer.in_features, layer.out_features, dtype=torch.float64)
+    twin.load_state_dict({name: torch.tensor(p.value) for name, p in layer.parameters().items()})
+    return twin
+
+
+def deep() -> sg.Network:
+    return sg.Network(
+        {"hidden": sg.Linear(4, 5), "tanh": sg.Tanh(), "out": sg.Linear(5, 2)}, (4,), dtype="float64", seed=3
+    )
+
+
+def same(a: sg.Gradients, b: sg.Gradients, rtol: float = 0) -> None:
+    assert list(a) == list(b)
+    assert a.inputs.keys() == b.inputs.keys()
+    for p in a:
+        np.testing.assert_allclose(a[p], b[p], rtol=rtol, atol=0)
+    for name in a.inputs:
+        np.testing.assert_allclose(a.inputs[name], b.inputs[name], rtol=rtol, atol=0)
+
+
+def test_losses_at_the_output_and_at_inner_nodes_add() -> None:
+    net = deep()
+    _, tape = net.forward(X)
+    ups: dict[str, Any] = {
+        "out": RNG.normal(size=(3, 2)),
+        "hidden": RNG.normal(size=(3, 5)),
+        "tanh": RNG.normal(size=(3, 5)),
+    }
+    together = tape.backward(ups, inputs=True)
+    separate = [tape.backward({name: up}, inputs=True) for name, up in ups.items()]
+    same(together, separate[0] + separate[1] + separate[2], rtol=1e-12)
+    assert [p.name for p in separate[1]] == ["hidden.weight", "hidden.bias"]
+
+    hidden, out = module(net, "hidden"), module(net, "out")
+    x = torch.tensor(X, requires_grad=True)
+    h = hidden(x)
+    t = torch.tanh(h)
+    nodes = {"out": out(t), "hidden": h, "tanh": t}
+    sum((nodes[name] * torch.tensor(up)).sum() for name, up in ups.items()).backward()
+    np.testing.assert_allclose(together["hidden.weight"], hidden.weight.grad, rtol=1e-9)
+    np.testing.assert_allclose(together["out.weight"], out.weight.grad, rtol=1e-9)
+    np.testing.assert_allclose(together.inputs["input"], x.grad, rtol=1e-9)
+
+
+def test_the_paths_of_a_diamond_add() -> None:
+    net = sg.Network(
+        {
+            "stem": sg.Linear(4, 3),
+            "left": (sg.Tanh(), "stem"),
+            "right": (sg.Linear(3, 3), "stem"),
+            "sum": (sg.Add(), "left", "right", "stem", "stem"),
+            "joined": (sg.Concat(), "sum", "right"),
+            "out": sg.Linear(6, 2),
+        },
+        (4,),
+        dtype="float64",
+    )
+    upstream = RNG.normal(size=(3, 2))
+    gradients = net.forward(X)[1].backward(upstream, inputs=True)
+    stem, right, out = (module(net, name) for name in ("stem", "right", "out"))
+    x = torch.tensor(X, requires_grad=True)
+    s = stem(x)
+    r = right(s)
+    out(torch.cat([torch.tanh(s) + r + s + s, r], 1)).backward(torch.tensor(upstream))
+    for name, twin in (("stem", stem), ("right", right), ("out", out)):
+        np.testing.assert_allclose(gradients[f"{name}.weight"], twin.weight.grad, rtol=1e-9)
+        np.testing.assert_allclose(gradients[f"{name}.bias"], twin.bias.grad, rtol=1e-9)
+    np.testing.assert_allclose(gradients.inputs["input"], x.grad, rtol=1e-9)
+
+
+def test_several_outputs_need_names_and_each_may_stay_away() -> None:
+    net = sg.Network(
+        {"stem": sg.Linear(4, 3), "a": (sg.Linear(3, 2), "stem"), "b": (sg.Linear(3, 1), "stem")},
+        (4,),
+        outputs=["a", "b"],
+        dtype="float64",
+    )
+    _, tape = net.forward(X)
+    ups = {"a": RNG.normal(size=(3, 2)), "b": RNG.normal(size=(3, 1))}
+    with pytest.raises(
+        ConfigError, match=r"tape.backward: the network has several outputs \(a, b\); pass name -> grad"
+    ):
+        tape.backward(ups["a"])
+    only = tape.backward({"a": ups["a"]})
+    assert [p.name for p in only] == ["a.weight", "a.bias", "stem.weight", "stem.bias"]
+    both = tape.backward(ups)
+    other = tape.backward({"b": ups["b"]})
+    np.testing.assert_allclose(both["stem.weight"], only["stem.weight"] + other["stem.weight"], rtol=1e-12)
+
+
+def test_going_backward_twice_gives_the_same_and_consumes_nothing() -> None:
+    net = deep()
+    _, tape = net.forward(X)
+    one, two = RNG.normal(size=(3, 2)), RNG.normal(size=(3, 2))
+    first = tape.backward(one, inputs=True)
+    tape.backward(two)
+    same(tape.backward(one, inputs=True), first)
+    same(tape.trace(one).gradients(), first)
+
+
+def test_gradients_are_linear_in_the_upstream() -> None:
+    _, tape = deep().forward(X)
+    one, two = RNG.normal(size=(3, 2)), RNG.normal(size=(3, 2))
+    same(
+        tape.backward(2 * one - two, inputs=True),
+        2 * tape.backward(one, inputs=True) + -1 * tape.backward(two, inputs=True),
+        1e-9,
+    )
+
+
+def test_two_tapes_of_one_network_do_not_mix() -> None:
+    net, other = deep(), RNG.normal(size=(3, 4))
+    upstream = RNG.normal(size=(3, 2))
+    _, first = net.forward(X)
+    _, second = net.forward(other)
+    same(first.backward(upstream), net.forward(X)[1].backward(upstream))
+    same(second.backward(upstream), net.forward(other)[1].backward(upstream))
+
+
+def test_input_gradients_come_only_when_asked_for() -> None:
+    _, tape = deep().forward(X)
+    upstream = RNG.normal(size=(3, 2))
+    assert tape.backward(upstream).inputs == {}
+    assert tape.backward(upstream, inputs=True).inputs["input"].shape == X.shape
+
+
+def test_a_network_without_parameters_has_input_gradients_alone() -> None:
+    _, tape = sg.Network([sg.Tanh()], (4,), dtype="float64").forward(X)
+    gradients = tape.backward(np.ones_like(X), inputs=True)
+    assert len(gradients) == 0
+    np.testing.assert_allclose(gradients.inputs["input"], 1 - np.tanh(X) ** 2, rtol=1e-12)
+
+
+def test_an_upstream_at_an_input_is_added_to_its_gradient() -> None:
+    _, tape = sg.Network([sg.Tanh()], (4,), dtype="float64").forward(X)
+    gradients = tape.backward({"0": np.ones_like(X), "input": np.full_like(X, 5.0)}, inputs=True)
+    np.testing.assert_allclose(gradients.inputs["input"], 6 - np.tanh(X) ** 2, rtol=1e-12)
+
+
+def test_a_tape_goes_stale_when_a_weight_changes() -> None:
+    net = deep()
+    _, tape = net.forward(X)
+    upstream = RNG.normal(size=(3, 2))
+    gradients = tape.backward(upstream)
+    sg.SGD(net.parameters(), lr=0.0).step(gradients)
+    message = "hidden.weight: its value has changed since this tape's forward pass; call forward again"
+    for back in (tape.backward, tape.trace):
+        with pytest.raises(StaleTapeError) as caught:
+            back(upstream)
+        assert str(caught.value) == message
+    net.forward(X)[1].backward(upstream)
+    net.load_state_dict(net.state_dict())
+    net.parameter("out.bias").value = [1.0, 2.0]
+    with pytest.raises(StaleTapeError):
+        tape.backward(upstream)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "error", "message"),
+    [
+        (np.ones((2, 2)), ShapeError, "upstream gradient at 'out': expected the output's shape (3, 2), got (2, 2)"),
+        (1.0, ShapeError, "upstream gradient at 'out': expected the output's shape (3, 2), got ()"),
+        ([["a", "b"]], ShapeError, "upstream gradient at 'out': expected an array of numbers, got "),
+        ({"hidden": np.ones((3, 2))}, ShapeError, "upstream gradient at 'hidden': expected the output's shape (3, 5)"),
+        (
+            {"in": np.ones((3, 2))},
+            ConfigError,
+            "tape.backward: there is no node 'in'; choose from input, hidden, tanh, out",
+        ),
+    ],
+)
+def test_upstreams_that_do_not_fit(upstream: Any, error: type[Exception], message: str) -> None:
+    _, tape = deep().forward(X)
+    with pytest.raises(error) as caught:
+        tape.backward(upstream)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_batch_keeps_its_sample_axis_in_the_upstream() -> None:
+    _, tape = deep().forward(X[:1])
+    with pytest.raises(ShapeError, match=r"expected the output's shape \(1, 2\), got \(2,\)"):
+        tape.backward(np.ones(2))
+
+
+def test_a_trace_keeps_uses_and_upstreams_of_every_node() -> None:
+    net = deep()
+    _, tape = net.forward(X)
+    upstream = RNG.normal(size=(3, 2))
+    trace = tape.trace(upstream)
+    assert [call.node for call in trace.calls] == ["out", "tanh", "hidden"]
+    np.testing.assert_array_equal(trace.upstream("out"), upstream)
+    inner = tape.backward({"hidden": trace.upstream("hidden")})
+    np.testing.assert_array_equal(inner["hidden.weight"], trace.gradients()["hidden.weight"])
+    (uses,) = trace[net.parameter("hidden.weight")]
+    assert uses.count == 3
+    np.testing.assert_allclose(uses.sum(by="sample").sum(0), trace.gradients()["hidden.weight"], rtol=1e-12)
+    np.testing.assert_array_equal(trace.inputs["input"], tape.backward(upstream, inputs=True).inputs["input"])
+    with pytest.raises(KeyError, match="no gradient passed through a node 'input'"):
+        trace.upstream("input")
+
+
+def test_a_node_that_leads_to_no_output_gets_no_gradient() -> None:
+    net = sg.Network({"a": sg.Linear(4, 2), "aside": (sg.Linear(2, 2), "a"), "b": (sg.Tanh(), "a")}, dtype="float64")
+    _, tape = net.forward(X)
+    assert [p.name for p in tape.backward(np.ones((3, 2)))] == ["a.weight", "a.bias"]
+
+
+def test_evaluation_mode_differentiates_what_it_computed() -> None:
+    net = sg.Network({"norm": sg.BatchNorm2d(2), "drop": sg.Dropout(0.5)}, (2, 2, 2), dtype="float64")
+    twin = torch.nn.BatchNorm2d(2, dtype=torch.float64)
+    x = RNG.normal(3, 2, size=(4, 2, 2, 2))
+    net.forward(x)
+    twin(torch.tensor(x))
+    twin.eval()
+    tensor = torch.tensor(x, requires_grad=True)
+    upstream = RNG.normal(size=x.shape)
+    twin(tensor).backward(torch.tensor(upstream))
+    y, tape = net.forward(x, training=False)
+    np.testing.assert_allclose(y, twin(tensor).detach(), rtol=1e-9)
+    np.testing.assert_allclose(tape.backward(upstream, inputs=True).inputs["input"], tensor.grad, rtol=1e-9)

@@ -1,0 +1,391 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sharedgrad import BatchNorm2d, Conv2d, CrossEntropy, Flatten, Linear, Network
+from sharedgrad.errors import CheckpointError, ConfigError, DivergedError, OutputError
+from sharedgrad.storage import load_arrays, save, save_arrays
+from sharedgrad.training import Callback, State, checkpoint
+from sharedgrad.training.checkpoint import CHECKPOINT, METRICS
+from sharedgrad.training.history import History
+
+from . import job
+
+SRC = Path(checkpoint.__file__).parents[2]
+
+
+class Messages(Callback):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def on_message(self, text: str) -> None:
+        self.texts.append(text)
+
+
+@cache
+def uninterrupted() -> tuple[dict[str, np.ndarray], int, History]:
+    net = job.network()
+    history = job.fit(net)
+    return net.state_dict(), net.step, history
+
+
+def signalled(folder: Path, number: int, function: str, call: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, job.__file__, str(folder), str(int(number)), function, str(call)]
+    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def without_speed(history: History) -> list[Any]:
+    return [replace(row, images_per_second=0.0) for row in history.rows]
+
+
+def finishes_with_the_same_bits(folder: Path) -> None:
+    weights, step, history = uninterrupted()
+    net = job.network(seed=0)
+    resumed = job.fit(net, out=folder, resume=True)
+    for name, array in net.state_dict().items():
+        assert array.tobytes() == weights[name].tobytes(), name
+    assert net.step == step
+    assert without_speed(resumed) == without_speed(history)
+    assert without_speed(History.read(folder / METRICS)) == without_speed(history)
+    assert not list(folder.glob(".*"))
+
+
+# two checkpoints per epoch more than batches: each write calls fsync and replace, and so does metrics.csv
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [
+        ("fsync", 2),  # half written: the first checkpoint, where none was before
+        ("fsync", 4),
+        ("replace", 9),
+        ("change", 4 * (2 * job.BATCHES + 2) + 2),  # between two parameters of one update
+        ("forward", 2),
+        ("forward", 3 * job.BATCHES),
+        ("evaluate", 2),
+        ("csv", 1),
+        ("csv", job.EPOCHS),
+    ],
+)
+def test_killed_at_any_moment(tmp_path: Path, function: str, call: int) -> None:
+    assert signalled(tmp_path, signal.SIGKILL, function, call).returncode == -signal.SIGKILL
+    finishes_with_the_same_bits(tmp_path)
+
+
+def test_killed_again_and_again(tmp_path: Path) -> None:
+    for function, call in (("change", 7), ("fsync", 6), ("evaluate", 1), ("forward", 4)):
+        assert signalled(tmp_path, signal.SIGKILL, function, call).returncode == -signal.SIGKILL
+    finishes_with_the_same_bits(tmp_path)
+
+
+@pytest.mark.parametrize(("function", "call"), [("change", 10), ("replace", 3), ("evaluate", 2), ("csv", 2)])
+def test_interrupted_by_ctrl_c(tmp_path: Path, function: str, call: int) -> None:
+    process = signalled(tmp_path, signal.SIGINT, function, call)
+    assert process.stderr.rstrip().endswith("KeyboardInterrupt")
+    finishes_with_the_same_bits(tmp_path)
+
+
+def test_ctrl_c_saves_where_the_run_was_stopped(tmp_path: Path) -> None:
+    class Interrupt(Callback):
+        interrupted = ended = 0
+
+        def on_batch(self, state: State) -> None:
+            if state.step == 8:
+                raise KeyboardInterrupt
+
+        def on_interrupt(self, state: State) -> None:
+            self.interrupted += 1
+
+        def on_end(self, state: State) -> None:
+            self.ended += 1
+            assert not state.finished
+
+    callback = Interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        job.fit(job.network(), out=tmp_path, callbacks=[callback])
+    assert (callback.interrupted, callback.ended) == (1, 1)
+    messages = Messages()
+    job.fit(job.network(), out=tmp_path, resume=True, callbacks=[messages])
+    assert messages.texts == [f"resuming the run in {tmp_path} after 1 of 3 epochs and 3 batches"]
+    finishes_with_the_same_bits(tmp_path)
+
+
+def test_optimizer_state_is_the_same_too(tmp_path: Path) -> None:
+    class Stop(Callback):
+        def on_epoch(self, state: State) -> None:
+            raise KeyboardInterrupt
+
+    net = job.network()
+    expected = job.sgd(net)
+    job.fit(net, optimizer=expected)
+    with pytest.raises(KeyboardInterrupt):
+        job.fit(job.network(), out=tmp_path, callbacks=[Stop()])
+    again = job.network()
+    optimizer = job.sgd(again)
+    job.fit(again, optimizer=optimizer, out=tmp_path, resume=True)
+    state = optimizer.state_dict()
+    assert state.keys() == expected.state_dict().keys()
+    assert all(state[name].tobytes() == array.tobytes() for name, array in expected.state_dict().items())
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    messages = Messages()
+    job.fit(job.network(), out=tmp_path / "new" / "run", resume=True, callbacks=[messages])
+    assert messages.texts == [f"nothing to resume in {tmp_path / 'new' / 'run'}: starting afresh"]
+    finishes_with_the_same_bits(tmp_path / "new" / "run")
+
+
+def test_a_finished_run_says_so_and_gives_its_result(tmp_path: Path) -> None:
+    first = job.fit(job.network(), out=tmp_path)
+    messages, net = Messages(), job.network()
+    assert job.fit(net, out=tmp_path, resume=True, callbacks=[messages]) == first
+    assert messages.texts == [f"the run in {tmp_path} is finished: all 3 epochs are done"]
+    assert all(a.tobytes() == uninterrupted()[0][n].tobytes() for n, a in net.state_dict().items())
+
+
+def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    job.fit(job.network(), out=tmp_path, epochs=1)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with pytest.raises(CheckpointError, match=r"holds a run already; --resume .* goes on with it"):
+        job.fit(job.network(), out=tmp_path)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_resume_needs_a_folder() -> None:
+    with pytest.raises(ConfigError, match="give out="):
+        job.fit(job.network(), resume=True)
+
+
+def other_network() -> Network:
+    return Network([Conv2d(2, 4, 3, padding=1), BatchNorm2d(4), Flatten(), Linear(144, 3)], (2, 6, 6))
+
+
+@pytest.mark.parametrize(
+    ("net", "change", "named"),
+    [
+        (job.network, {"epochs": 4}, "epochs 3 (now 4)"),
+        (job.network, {"batch_size": 4, "seed": 8}, "batch size 8 (now 4), seed 7 (now 8)"),
+        (job.network, {"schedule": "cosine"}, "schedule one-cycle (now cosine)"),
+        (job.network, {"schedule": lambda progress: 1.0}, "schedule one-cycle (now "),
+        (job.network, {"augment": None}, "augmentation Augmentation(flip=True, crop=2) (now None)"),
+        (job.network, {"normalize": None}, "normalization Normalization("),
+        (job.network, {"max_norm": 2.0}, "max_norm 1.0 (now 2.0)"),
+        (job.network, {"loss": CrossEntropy(label_smoothing=0.1)}, "label_smoothing=0.1"),
+        (other_network, {}, "other model"),
+        (lambda: job.network(seed=1), {}, "other model"),
+    ],
+)
+def test_other_settings_are_refused(
+    tmp_path: Path, net: Callable[[], Network], change: dict[str, Any], named: str
+) -> None:
+    job.fit(job.network(), out=tmp_path)
+    with pytest.raises(CheckpointError) as error:
+        job.fit(net(), out=tmp_path, resume=True, **change)
+    assert "was written with other settings: " in str(error.value)
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_another_learning_rate_or_optimizer_is_refused(tmp_path: Path) -> None:
+    job.fit(job.network(), out=tmp_path)
+    net = job.network()
+    optimizer = job.sgd(net)
+    optimizer.lr = 0.06
+    with pytest.raises(CheckpointError, match=r"lr=0\.05.*now .*lr=0\.06"):
+        job.fit(net, out=tmp_path, resume=True, optimizer=optimizer)
+
+
+def test_other_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job.fit(job.network(), out=tmp_path)
+    images = job.TRAIN[0].copy()
+    images[-1, -1, -1, -1] ^= 1
+    monkeypatch.setattr(job, "TRAIN", (images, job.TRAIN[1]))
+    with pytest.raises(CheckpointError, match="other training data"):
+        job.fit(job.network(), normalize=None, out=tmp_path, resume=True)
+
+
+def test_checkpoints_within_an_epoch_come_every_so_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 100_000, 20))  # every look at it is 20 s later
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: next(clock))
+    saved: list[int] = []
+    monkeypatch.setattr(
+        checkpoint.Checkpoint,
+        "save",
+        lambda self, state: (saved.append(state.step), setattr(self, "_saved_at", next(clock))),
+    )
+    job.fit(job.network(), epochs=1, out=tmp_path)
+    assert saved == [2, 4, 5]  # at 40 s, at 40 s more, at the end
+
+
+# ---- damage
+
+
+def damaged(data: bytes) -> dict[str, bytes]:
+    header = int.from_bytes(data[:8], "little")
+    flipped = bytearray(data)
+    flipped[-3] ^= 4
+    renamed = data.replace(b"network/0.weight", b"network/9.weight")
+    return {
+        "empty": b"",
+        "cut in the length": data[:5],
+        "cut in the header": data[: header // 2],
+        "cut in the arrays": data[:-1],
+        "longer": data + b"\0",
+        "zeros": bytes(len(data)),
+        "absurd length": (2**63 + 5).to_bytes(8, "little") + data[8:],
+        "long length": (2**33).to_bytes(8, "little") + data[8:],
+        "a flipped bit": bytes(flipped),
+        "a renamed array": renamed,
+        "text": b"epoch,train_loss\n" * 100,
+        "pickle": b"\x80\x04cos\nsystem\n(S'false'\ntR." * 20,
+        "deep header": (100_008).to_bytes(8, "little") + b"[" * 100_000 + b"]" * 8,
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("finished")
+    job.fit(job.network(), out=folder)
+    return (folder / CHECKPOINT).read_bytes()
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(CheckpointError) as error:
+        job.fit(job.network(), out=folder, resume=True)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(str(folder / CHECKPOINT))
+    return str(error.value)
+
+
+@pytest.mark.parametrize("kind", damaged(bytes(100)))
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, finished: bytes, kind: str) -> None:
+    (tmp_path / CHECKPOINT).write_bytes(damaged(finished)[kind])
+    assert "is damaged" in refused(tmp_path)
+
+
+def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"x": np.zeros(3)}, tmp_path / CHECKPOINT)
+    assert "was not written by sharedgrad" in refused(tmp_path)
+    save(job.network(), tmp_path / CHECKPOINT)
+    assert "is not a checkpoint of a training run" in refused(tmp_path)
+    (tmp_path / CHECKPOINT).unlink()
+    (tmp_path / CHECKPOINT).mkdir()
+    assert "is not a file" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda arrays, metadata: metadata.pop("settings"),
+        lambda arrays, metadata: metadata.update(settings="[]"),
+        lambda arrays, metadata: metadata.update(settings="{}"),
+        lambda arrays, metadata: metadata.update(progress="{"),
+        lambda arrays, metadata: metadata.update(progress="null"),
+        lambda arrays, metadata: metadata.update(
+            progress=json.dumps(json.loads(metadata["progress"]) | {"metrics": {"hits": 3}})
+        ),
+        lambda arrays, metadata: metadata.update(
+            progress=json.dumps(json.loads(metadata["progress"]) | {"history": [{"epoch": 1}]})
+        ),
+        lambda arrays, metadata: arrays.pop("network/0.weight"),
+        lambda arrays, metadata: arrays.update({"network/0.bias": np.zeros(9, np.float32)}),
+        lambda arrays, metadata: arrays.update({"optimizer/0.bias/momentum": np.zeros(9, np.float32)}),
+    ],
+)
+def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
+    tmp_path: Path, finished: bytes, forge: Callable[[dict[str, Any], dict[str, str]], object]
+) -> None:
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(finished)
+    arrays, metadata = load_arrays(path)
+    forge(arrays, metadata)
+    save_arrays(path, arrays, metadata)
+    with pytest.raises(CheckpointError) as error:
+        job.fit(job.network(), out=tmp_path, resume=True)
+    assert "\n" not in str(error.value)
+
+
+# ---- a disk that takes nothing, and numbers that run away
+
+
+def test_an_unwritable_folder_is_told_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(Network, "forward", lambda *_: pytest.fail("training has begun"))
+    with pytest.raises(OutputError, match=r"cannot be written \(Not a directory\)"):
+        job.fit(job.network(), out=tmp_path / "file" / "run")
+    with pytest.raises(OutputError, match="cannot be written"):
+        job.fit(job.network(), out=tmp_path / "file")
+
+
+def test_a_disk_that_fills_up_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync, calls = os.fsync, [0]
+
+    def full(number: int) -> None:
+        calls[0] += 1
+        if calls[0] == 4:  # the probe, the first epoch's checkpoint and metrics, the second's checkpoint
+            raise OSError(28, "No space left on device")
+        fsync(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OutputError, match=r"checkpoint\.safetensors: cannot be written \(No space left"):
+            job.fit(job.network(), out=tmp_path)
+    _, metadata = load_arrays(tmp_path / CHECKPOINT)
+    assert json.loads(metadata["progress"])["epoch"] == 1
+    finishes_with_the_same_bits(tmp_path)
+
+
+def test_leftovers_of_killed_writers_are_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / ".checkpoint.safetensors.123.tmp").write_bytes(b"half")
+    finishes_with_the_same_bits(tmp_path)
+
+
+def test_a_loss_that_becomes_nan_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:
+    calls = [0]
+
+    def loss(y: Any, target: Any) -> tuple[float, Any]:
+        calls[0] += 1
+        value, upstream = CrossEntropy()(y, target)
+        return (float("nan") if calls[0] == 9 else value), upstream
+
+    with pytest.raises(DivergedError) as error:  # epoch 1: 5 batches and 1 of validation; then 2, and the third
+        job.fit(job.network(), out=tmp_path, loss=loss)
+    assert str(error.value).startswith("epoch 2, batch 3 of 5: the loss has become nan at learning rate ")
+    assert "smaller learning rate" in error.value.fix
+    assert "max_norm" in error.value.fix
+    arrays, metadata = load_arrays(tmp_path / CHECKPOINT)
+    assert json.loads(metadata["progress"])["epoch"] == 1
+    assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    def schedule(progress: float) -> float:
+        return 1.0 if progress < 0.6 else 1e45
+
+    with pytest.raises(DivergedError, match="epoch 2, batch 5 of 5: 0.weight has become"):
+        job.fit(job.network(), out=tmp_path, schedule=schedule, loss=lambda y, t: (1.0, np.ones_like(y) * 1e3))
+    arrays, _ = load_arrays(tmp_path / CHECKPOINT)
+    assert all(np.isfinite(array).all() for array in arrays.values())
+
+    class Spoil(Callback):
+        def on_batch(self, state: State) -> None:
+            parameter = state.network.parameters()[0]
+            parameter.value = np.full(parameter.shape, np.inf)
+            raise KeyboardInterrupt
+
+    with pytest.raises(DivergedError, match=r"0\.weight has become NaN or infinite"):
+        job.fit(job.network(), out=tmp_path / "other", callbacks=[Spoil()])
+    assert not (tmp_path / "other" / CHECKPOINT).exists()

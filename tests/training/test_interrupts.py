@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from sharedgrad.training.interrupts import held
+
+
+@pytest.fixture(autouse=True)
+def python_handler() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_waits_until_the_block_has_ended() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), held():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append(True)
+    assert done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_blocks_within_blocks() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), held():
+        with held():
+            os.kill(os.getpid(), signal.SIGINT)
+        done.append(True)
+    assert done
+
+
+def test_nothing_happens_without_ctrl_c() -> None:
+    with held():
+        pass
+    with pytest.raises(LookupError), held():
+        raise LookupError
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_callers_own_handler_is_left_alone() -> None:
+    received = []
+    signal.signal(signal.SIGINT, lambda *_: received.append(True))
+    with held():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert received
+
+
+def test_other_threads_can_use_it() -> None:
+    failures: list[Exception] = []
+
+    def work() -> None:
+        try:
+            with held():
+                pass
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not failures
