@@ -178,12 +178,12 @@ out_features = 3
 
 
 def test_toml_and_json_files_say_the_same(tmp_path: Path) -> None:
-    toml, jason = tmp_path / "net.toml", tmp_path / "net.json"
-    toml.write_text(TOML)
-    net = sg.Network.from_config(configuration.read(toml))
+    toml_file, json_file = tmp_path / "net.toml", tmp_path / "net.json"
+    toml_file.write_text(TOML)
+    net = sg.Network.from_config(configuration.read(toml_file))
     assert net.shapes() == {"image": (1, 6, 6), "conv": (2, 5, 6), "1": (60,), "out": (3,)}
-    jason.write_text(json.dumps(net.to_config()))
-    assert configuration.read(str(jason)) == net.to_config()
+    json_file.write_text(json.dumps(net.to_config()))
+    assert configuration.read(str(json_file)) == net.to_config()
     again(net)
 
 

@@ -17,6 +17,11 @@ Loss = Callable[[Any, Any], tuple[float, Any]]
 RNG = np.random.default_rng(28593)
 
 
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(28593)
+
+
 def agrees(loss: Loss, y: Any, target: Any, oracle: Callable[[torch.Tensor], torch.Tensor], rtol: float = 1e-9) -> None:
     """Value and upstream are PyTorch's, in the type that came in; nothing that came in is changed."""
     y, target = np.array(y), np.array(target)
@@ -50,8 +55,8 @@ TYPES = [(np.float64, 1e-9), (np.float32, 1e-5)]
 @pytest.mark.parametrize(("dtype", "rtol"), TYPES)
 @pytest.mark.parametrize("shape", [(5,), (3, 4), (2, 3, 4, 2)])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "half_sum"])
-def test_mse(reduction: str, shape: tuple[int, ...], dtype: Any, rtol: float) -> None:
-    y, target = RNG.normal(size=(2, *shape)).astype(dtype)
+def test_mse(reduction: str, shape: tuple[int, ...], dtype: Any, rtol: float, rng: np.random.Generator) -> None:
+    y, target = rng.normal(size=(2, *shape)).astype(dtype)
     kind = "mean" if reduction == "mean" else "sum"
     factor = 0.5 if reduction == "half_sum" else 1.0
     goal = torch.tensor(target)
@@ -68,9 +73,11 @@ def test_half_the_sum_of_squares_has_the_difference_itself_as_upstream() -> None
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("positions", [(), (3,), (4, 2)])
-def test_cross_entropy(positions: tuple[int, ...], reduction: str, smoothing: float, dtype: Any, rtol: float) -> None:
-    y = (3 * RNG.normal(size=(6, 5, *positions))).astype(dtype)
-    target = RNG.integers(0, 5, (6, *positions))
+def test_cross_entropy(
+    positions: tuple[int, ...], reduction: str, smoothing: float, dtype: Any, rtol: float, rng: np.random.Generator
+) -> None:
+    y = (3 * rng.normal(size=(6, 5, *positions))).astype(dtype)
+    target = rng.integers(0, 5, (6, *positions))
     goal = torch.tensor(target)
     agrees(
         sg.CrossEntropy(smoothing, reduction),
@@ -82,8 +89,8 @@ def test_cross_entropy(positions: tuple[int, ...], reduction: str, smoothing: fl
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64])
-def test_classes_may_be_integers_of_any_size(kind: Any) -> None:
-    y, target = RNG.normal(size=(4, 3)), np.array([0, 2, 1, 2])
+def test_classes_may_be_integers_of_any_size(kind: Any, rng: np.random.Generator) -> None:
+    y, target = rng.normal(size=(4, 3)), np.array([0, 2, 1, 2])
     value, upstream = sg.CrossEntropy()(y, target.astype(kind))
     assert value == sg.CrossEntropy()(y, target.tolist())[0]
     np.testing.assert_allclose(upstream.sum(axis=1), 0, atol=1e-15)
@@ -111,9 +118,9 @@ def test_a_class_ruled_out_costs_nothing_where_it_is_not_asked_for() -> None:
 
 @pytest.mark.parametrize(("dtype", "rtol"), TYPES)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_binary_cross_entropy_of_scores(reduction: str, dtype: Any, rtol: float) -> None:
+def test_binary_cross_entropy_of_scores(reduction: str, dtype: Any, rtol: float, rng: np.random.Generator) -> None:
     y = np.array([[-800, -30, -2, -0.1], [0, 0.3, 25, 900]], dtype)
-    target = RNG.random((2, 4)).astype(dtype)
+    target = rng.random((2, 4)).astype(dtype)
     target[0, 0], target[1, 3], target[0, 1] = 0, 1, 1
     goal = torch.tensor(target)
     agrees(
@@ -138,8 +145,8 @@ def test_binary_cross_entropy_of_probabilities(reduction: str, dtype: Any, rtol:
     agrees(loss, ends, right, lambda t: functional.binary_cross_entropy(t, goal, reduction=reduction), 1e-6)
 
 
-def test_both_forms_of_binary_cross_entropy_meet_behind_a_sigmoid() -> None:
-    z, target = RNG.normal(size=(3, 4)), RNG.random((3, 4))
+def test_both_forms_of_binary_cross_entropy_meet_behind_a_sigmoid(rng: np.random.Generator) -> None:
+    z, target = rng.normal(size=(3, 4)), rng.random((3, 4))
     p, tape = sg.Network([sg.Sigmoid()], dtype="float64").forward(z)
     value, upstream = sg.BinaryCrossEntropy(from_logits=False)(p, target)
     direct, expected = sg.BinaryCrossEntropy()(z, target)
@@ -147,8 +154,8 @@ def test_both_forms_of_binary_cross_entropy_meet_behind_a_sigmoid() -> None:
     np.testing.assert_allclose(tape.backward(upstream, inputs=True).inputs["input"], expected, rtol=1e-10)
 
 
-def test_cross_entropy_is_the_logarithm_behind_a_softmax() -> None:
-    z, target = RNG.normal(size=(3, 4)), np.array([1, 3, 0])
+def test_cross_entropy_is_the_logarithm_behind_a_softmax(rng: np.random.Generator) -> None:
+    z, target = rng.normal(size=(3, 4)), np.array([1, 3, 0])
     p, tape = sg.Network([sg.Softmax()], dtype="float64").forward(z)
     upstream = np.zeros_like(p)
     upstream[range(3), target] = -1 / p[range(3), target] / 3
@@ -173,10 +180,10 @@ def test_the_upstream_is_the_derivative_of_the_value(loss: Loss, y: Any, target:
     differences(loss, y, target)
 
 
-def test_mean_divides_by_the_number_of_targets_and_sum_by_nothing() -> None:
-    y, target = RNG.normal(size=(4, 3, 2)), RNG.integers(0, 3, (4, 2))
+def test_mean_divides_by_the_number_of_targets_and_sum_by_nothing(rng: np.random.Generator) -> None:
+    y, target = rng.normal(size=(4, 3, 2)), rng.integers(0, 3, (4, 2))
     np.testing.assert_allclose(sg.CrossEntropy(reduction="sum")(y, target)[1] / 8, sg.CrossEntropy()(y, target)[1])
-    goal = RNG.random((4, 3, 2))
+    goal = rng.random((4, 3, 2))
     for loss in (sg.MSE, lambda reduction: sg.BinaryCrossEntropy(reduction=reduction)):
         np.testing.assert_allclose(loss("sum")(y, goal)[1] / 24, loss("mean")(y, goal)[1])
 

@@ -11,7 +11,10 @@ import torch
 import sharedgrad as sg
 from sharedgrad.errors import CheckpointError, ConfigError, ShapeError
 
-RNG = np.random.default_rng(414301)
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(414301)
 
 
 def small(**arguments: Any) -> sg.Network:
@@ -41,21 +44,21 @@ def test_pairs_and_a_mapping_say_the_same() -> None:
         assert [(node.name, node.inputs) for node in net] == [("conv", ("input",)), ("tanh", ("conv",))]
 
 
-def test_entries_out_of_order_are_sorted_and_the_last_entry_stays_the_output() -> None:
+def test_entries_out_of_order_are_sorted_and_the_last_entry_stays_the_output(rng: np.random.Generator) -> None:
     net = sg.Network(
         {"c": (sg.Add(), "a", "b"), "b": (sg.Tanh(), "a"), "a": (sg.Linear(2, 2), "input"), "d": (sg.ReLU(), "c")},
         (2,),
     )
     assert [node.name for node in net] == ["a", "b", "c", "d"]
     assert net.outputs == ["d"]
-    x = RNG.normal(size=(3, 2)).astype(np.float32)
+    x = rng.normal(size=(3, 2)).astype(np.float32)
     a = net["a"].forward(x, context=sg.Context())[0]
     np.testing.assert_allclose(net.predict(x), np.maximum(a + np.tanh(a), 0), rtol=1e-6)
 
 
-def test_an_output_may_be_any_node_and_there_may_be_several() -> None:
+def test_an_output_may_be_any_node_and_there_may_be_several(rng: np.random.Generator) -> None:
     layers = {"a": sg.Linear(2, 3), "b": sg.Tanh(), "c": sg.Linear(3, 1)}
-    x = RNG.normal(size=(4, 2))
+    x = rng.normal(size=(4, 2))
     one = sg.Network(layers, (2,), outputs="b")
     assert one.predict(x).shape == (4, 3)
     many = sg.Network(layers, (2,), outputs=["c", "a"])
@@ -174,9 +177,9 @@ def test_shapes_are_told_without_computing() -> None:
 # ---- doors
 
 
-def test_a_single_sample_may_come_without_the_sample_axis() -> None:
+def test_a_single_sample_may_come_without_the_sample_axis(rng: np.random.Generator) -> None:
     net = small(dtype="float64")
-    x, upstream = RNG.normal(size=(1, 6, 6)), RNG.normal(size=3)
+    x, upstream = rng.normal(size=(1, 6, 6)), rng.normal(size=3)
     y, tape = net.forward(x)
     batch, batch_tape = net.forward(x[None])
     assert y.shape == (3,)
@@ -191,9 +194,11 @@ def test_a_single_sample_may_come_without_the_sample_axis() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("given", [np.float16, np.float32, np.float64, np.int8, list])
-def test_everything_inside_has_the_networks_type_whatever_comes(dtype: str, given: Any) -> None:
+def test_everything_inside_has_the_networks_type_whatever_comes(
+    dtype: str, given: Any, rng: np.random.Generator
+) -> None:
     net = small(dtype=dtype)
-    x = RNG.integers(-3, 4, size=(2, 1, 6, 6))
+    x = rng.integers(-3, 4, size=(2, 1, 6, 6))
     y, tape = net.forward(x.tolist() if given is list else x.astype(given))
     upstream = np.ones(y.shape, np.float64)
     gradients = tape.backward(upstream.tolist() if given is list else upstream.astype(given), inputs=True)
@@ -201,9 +206,9 @@ def test_everything_inside_has_the_networks_type_whatever_comes(dtype: str, give
     assert {array.dtype for array in arrays} == {np.dtype(dtype)}
 
 
-def test_what_the_caller_does_to_his_arrays_afterwards_changes_nothing() -> None:
+def test_what_the_caller_does_to_his_arrays_afterwards_changes_nothing(rng: np.random.Generator) -> None:
     net = small(dtype="float64")
-    x, upstream = RNG.normal(size=(2, 1, 6, 6)), RNG.normal(size=(2, 3))
+    x, upstream = rng.normal(size=(2, 1, 6, 6)), rng.normal(size=(2, 3))
     expected = net.forward(x.copy())[1].backward(upstream.copy(), inputs=True)
     y, tape = net.forward(x)
     x[:] = 7
@@ -217,9 +222,9 @@ def test_what_the_caller_does_to_his_arrays_afterwards_changes_nothing() -> None
     np.testing.assert_array_equal(gradients.inputs["input"], expected.inputs["input"])
 
 
-def test_an_output_that_is_an_input_of_the_next_layer_is_safe_to_change() -> None:
+def test_an_output_that_is_an_input_of_the_next_layer_is_safe_to_change(rng: np.random.Generator) -> None:
     net = sg.Network({"a": sg.Tanh(), "b": sg.Linear(2, 1)}, (2,), outputs=["a", "b"], dtype="float64")
-    x = RNG.normal(size=(3, 2))
+    x = rng.normal(size=(3, 2))
     y, tape = net.forward(x)
     y["a"][:] = 100
     np.testing.assert_allclose(tape.backward({"b": np.ones((3, 1))})["b.weight"][0], np.tanh(x).sum(0), rtol=1e-12)
@@ -229,9 +234,9 @@ def two_inputs() -> sg.Network:
     return sg.Network({"l": (sg.Linear(2, 3), "x"), "sum": (sg.Add(), "l", "z")}, {"x": (2,), "z": (3,)})
 
 
-def test_inputs_come_in_order_or_by_name() -> None:
+def test_inputs_come_in_order_or_by_name(rng: np.random.Generator) -> None:
     net = two_inputs()
-    x, z = RNG.normal(size=(4, 2)), RNG.normal(size=(4, 3))
+    x, z = rng.normal(size=(4, 2)), rng.normal(size=(4, 3))
     y = net.predict(x, z)
     for again in (net.predict(z=z, x=x), net.predict(x, z=z), net.forward(z=z, x=x)[0]):
         np.testing.assert_array_equal(again, y)
@@ -257,9 +262,9 @@ def test_inputs_that_are_no_samples(x: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_predict_goes_batch_by_batch_in_evaluation_mode() -> None:
+def test_predict_goes_batch_by_batch_in_evaluation_mode(rng: np.random.Generator) -> None:
     net = sg.Network({"conv": sg.Conv2d(1, 2, 3), "norm": sg.BatchNorm2d(2), "drop": sg.Dropout(0.5)}, (1, 5, 5))
-    x = RNG.normal(size=(7, 1, 5, 5))
+    x = rng.normal(size=(7, 1, 5, 5))
     net.forward(x)
     before = net.state_dict()
     whole = net.predict(x)
@@ -272,9 +277,9 @@ def test_predict_goes_batch_by_batch_in_evaluation_mode() -> None:
             net.predict(x, batch_size=size)
 
 
-def test_predict_returns_every_output() -> None:
+def test_predict_returns_every_output(rng: np.random.Generator) -> None:
     net = sg.Network({"a": sg.Linear(2, 3), "b": sg.Tanh()}, (2,), outputs=["a", "b"])
-    y = net.predict(RNG.normal(size=(5, 2)), batch_size=2)
+    y = net.predict(rng.normal(size=(5, 2)), batch_size=2)
     assert y["a"].shape == (5, 3)
     np.testing.assert_array_equal(np.tanh(y["a"]), y["b"])
 
@@ -287,7 +292,7 @@ def dropping(seed: int = 0) -> sg.Network:
     return sg.Network({"a": drop, "b": (drop, "input"), "c": (sg.Dropout(0.5), "input")}, (40,), ["a", "b", "c"], seed)
 
 
-def test_randomness_follows_seed_step_node_and_call() -> None:
+def test_randomness_follows_seed_step_and_node() -> None:
     x = np.ones((2, 40))
     first, _ = (net := dropping()).forward(x)
     second, _ = net.forward(x)
@@ -332,11 +337,11 @@ def test_a_forward_pass_that_fails_changes_nothing() -> None:
     assert all(np.array_equal(before[name], value) for name, value in net.state_dict().items())
 
 
-def test_a_batch_norm_called_twice_tracks_both_calls() -> None:
+def test_a_batch_norm_called_twice_tracks_both_calls(rng: np.random.Generator) -> None:
     norm, other = sg.BatchNorm2d(2), torch.nn.BatchNorm2d(2, dtype=torch.float64)
     net = sg.Network({"a": norm, "b": sg.Tanh(), "c": norm}, (2, 3, 3), dtype="float64")
     for _ in range(3):
-        x = RNG.normal(2, 3, size=(4, 2, 3, 3))
+        x = rng.normal(2, 3, size=(4, 2, 3, 3))
         y, _ = net.forward(x)
         expected = other(torch.tanh(other(torch.tensor(x))))
         np.testing.assert_allclose(y, expected.detach(), rtol=1e-9)

@@ -11,8 +11,6 @@ import torch
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.parameter import Buffer, Gradients, Parameter
 
-RNG = np.random.default_rng(94819)
-
 
 def parameter(*shape: int, name: str = "p", dtype: Any = np.float64) -> Parameter:
     return Parameter(shape, lambda rng, size: rng.normal(size=size), name, dtype)
@@ -85,10 +83,11 @@ def test_a_buffer_is_replaced_and_keeps_shape_and_type() -> None:
 
 
 def pair() -> tuple[Parameter, Parameter, Gradients, Gradients]:
+    rng = np.random.default_rng(94819)
     p, q = parameter(2, 3, name="a.p"), parameter(4, name="a.q")
-    one = Gradients({p: RNG.normal(size=(2, 3))}, {"x": RNG.normal(size=(2, 2))})
+    one = Gradients({p: rng.normal(size=(2, 3))}, {"x": rng.normal(size=(2, 2))})
     two = Gradients(
-        {p: RNG.normal(size=(2, 3)), q: RNG.normal(size=4)}, {"x": RNG.normal(size=(2, 2)), "z": RNG.normal(size=3)}
+        {p: rng.normal(size=(2, 3)), q: rng.normal(size=4)}, {"x": rng.normal(size=(2, 2)), "z": rng.normal(size=3)}
     )
     return p, q, one, two
 

@@ -164,37 +164,33 @@ def test_two_names_of_one_weight_must_not_carry_different_values() -> None:
     assert all(np.array_equal(net.state_dict()[name], value) for name, value in before.items())
 
 
-def two_filters(second: Any) -> sg.Network:
-    """Two filters whose outputs enter the loss alike."""
-    first = RNG.normal(size=(1, 3, 3))
+def trained_filters(difference: float) -> tuple[Any, Any]:
+    """Two filters whose outputs enter the loss alike: what they start as, and what they have become."""
+    rng = np.random.default_rng(11851)
     net = sg.Network(
         {"conv": sg.Conv2d(1, 2, 3), "tanh": sg.Tanh(), "pool": sg.GlobalAvgPool(), "out": sg.Linear(2, 1)},
         dtype="float64",
     )
-    kernels = np.stack([first, first if second is None else second])
-    net.load_state_dict(
-        {"conv.weight": kernels, "conv.bias": np.zeros(2), "out.weight": [[0.5, 0.5]], "out.bias": [0.0]}
-    )
-    return net
-
-
-def train_filters(net: sg.Network) -> Any:
-    rng = np.random.default_rng(11851)
+    first = rng.normal(size=(1, 3, 3))
+    start = np.stack([first, first + difference * rng.normal(size=(1, 3, 3))])
+    net.load_state_dict({"conv.weight": start, "conv.bias": np.zeros(2), "out.weight": [[0.5, 0.5]], "out.bias": [0.0]})
     optimizer = sg.SGD(net.parameters(), lr=0.1, momentum=0.9)
     for _ in range(20):
         y, tape = net.forward(rng.normal(size=(4, 1, 6, 6)))
         optimizer.step(tape.backward(sg.MSE()(y, rng.normal(size=(4, 1)))[1]))
-    return net.parameter("conv.weight").value
+    return start, net.parameter("conv.weight").value
 
 
 def test_two_filters_started_equal_stay_equal() -> None:
-    kernels = train_filters(two_filters(None))
+    start, kernels = trained_filters(0.0)
     np.testing.assert_array_equal(kernels[0], kernels[1])
+    assert np.abs(kernels - start).min() > 1e-3
 
 
-def test_two_filters_started_differently_part_although_each_stays_shared_over_all_positions() -> None:
-    kernels = train_filters(two_filters(RNG.normal(size=(1, 3, 3))))
-    assert np.abs(kernels[0] - kernels[1]).min() > 1e-3
+def test_two_filters_started_differently_part_although_each_is_one_array_at_all_positions() -> None:
+    start, kernels = trained_filters(0.1)
+    changes = kernels - start
+    assert np.abs(changes[0] - changes[1]).max() > 0.01
     assert kernels.shape == (2, 1, 3, 3)  # one kernel for each filter, whatever the number of positions
 
 

@@ -15,6 +15,11 @@ RNG = np.random.default_rng(11851)
 X = RNG.normal(size=(3, 4))
 
 
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(11851)
+
+
 def module(net: sg.Network, node: str) -> torch.nn.Linear:
     """The PyTorch twin of a dense layer."""
     layer = net[node]
@@ -39,13 +44,13 @@ def same(a: sg.Gradients, b: sg.Gradients, rtol: float = 0) -> None:
         np.testing.assert_allclose(a.inputs[name], b.inputs[name], rtol=rtol, atol=0)
 
 
-def test_losses_at_the_output_and_at_inner_nodes_add() -> None:
+def test_losses_at_the_output_and_at_inner_nodes_add(rng: np.random.Generator) -> None:
     net = deep()
     _, tape = net.forward(X)
     ups: dict[str, Any] = {
-        "out": RNG.normal(size=(3, 2)),
-        "hidden": RNG.normal(size=(3, 5)),
-        "tanh": RNG.normal(size=(3, 5)),
+        "out": rng.normal(size=(3, 2)),
+        "hidden": rng.normal(size=(3, 5)),
+        "tanh": rng.normal(size=(3, 5)),
     }
     together = tape.backward(ups, inputs=True)
     separate = [tape.backward({name: up}, inputs=True) for name, up in ups.items()]
@@ -63,7 +68,7 @@ def test_losses_at_the_output_and_at_inner_nodes_add() -> None:
     np.testing.assert_allclose(together.inputs["input"], x.grad, rtol=1e-9)
 
 
-def test_the_paths_of_a_diamond_add() -> None:
+def test_the_paths_of_a_diamond_add(rng: np.random.Generator) -> None:
     net = sg.Network(
         {
             "stem": sg.Linear(4, 3),
@@ -76,7 +81,7 @@ def test_the_paths_of_a_diamond_add() -> None:
         (4,),
         dtype="float64",
     )
-    upstream = RNG.normal(size=(3, 2))
+    upstream = rng.normal(size=(3, 2))
     gradients = net.forward(X)[1].backward(upstream, inputs=True)
     stem, right, out = (module(net, name) for name in ("stem", "right", "out"))
     x = torch.tensor(X, requires_grad=True)
@@ -89,7 +94,7 @@ def test_the_paths_of_a_diamond_add() -> None:
     np.testing.assert_allclose(gradients.inputs["input"], x.grad, rtol=1e-9)
 
 
-def test_several_outputs_need_names_and_each_may_stay_away() -> None:
+def test_several_outputs_need_names_and_each_may_stay_away(rng: np.random.Generator) -> None:
     net = sg.Network(
         {"stem": sg.Linear(4, 3), "a": (sg.Linear(3, 2), "stem"), "b": (sg.Linear(3, 1), "stem")},
         (4,),
@@ -97,7 +102,7 @@ def test_several_outputs_need_names_and_each_may_stay_away() -> None:
         dtype="float64",
     )
     _, tape = net.forward(X)
-    ups = {"a": RNG.normal(size=(3, 2)), "b": RNG.normal(size=(3, 1))}
+    ups = {"a": rng.normal(size=(3, 2)), "b": rng.normal(size=(3, 1))}
     with pytest.raises(
         ConfigError, match=r"tape.backward: the network has several outputs \(a, b\); pass name -> grad"
     ):
@@ -109,19 +114,19 @@ def test_several_outputs_need_names_and_each_may_stay_away() -> None:
     np.testing.assert_allclose(both["stem.weight"], only["stem.weight"] + other["stem.weight"], rtol=1e-12)
 
 
-def test_going_backward_twice_gives_the_same_and_consumes_nothing() -> None:
+def test_going_backward_twice_gives_the_same_and_consumes_nothing(rng: np.random.Generator) -> None:
     net = deep()
     _, tape = net.forward(X)
-    one, two = RNG.normal(size=(3, 2)), RNG.normal(size=(3, 2))
+    one, two = rng.normal(size=(3, 2)), rng.normal(size=(3, 2))
     first = tape.backward(one, inputs=True)
     tape.backward(two)
     same(tape.backward(one, inputs=True), first)
     same(tape.trace(one).gradients(), first)
 
 
-def test_gradients_are_linear_in_the_upstream() -> None:
+def test_gradients_are_linear_in_the_upstream(rng: np.random.Generator) -> None:
     _, tape = deep().forward(X)
-    one, two = RNG.normal(size=(3, 2)), RNG.normal(size=(3, 2))
+    one, two = rng.normal(size=(3, 2)), rng.normal(size=(3, 2))
     same(
         tape.backward(2 * one - two, inputs=True),
         2 * tape.backward(one, inputs=True) + -1 * tape.backward(two, inputs=True),
@@ -129,18 +134,18 @@ def test_gradients_are_linear_in_the_upstream() -> None:
     )
 
 
-def test_two_tapes_of_one_network_do_not_mix() -> None:
-    net, other = deep(), RNG.normal(size=(3, 4))
-    upstream = RNG.normal(size=(3, 2))
+def test_two_tapes_of_one_network_do_not_mix(rng: np.random.Generator) -> None:
+    net, other = deep(), rng.normal(size=(3, 4))
+    upstream = rng.normal(size=(3, 2))
     _, first = net.forward(X)
     _, second = net.forward(other)
     same(first.backward(upstream), net.forward(X)[1].backward(upstream))
     same(second.backward(upstream), net.forward(other)[1].backward(upstream))
 
 
-def test_input_gradients_come_only_when_asked_for() -> None:
+def test_input_gradients_come_only_when_asked_for(rng: np.random.Generator) -> None:
     _, tape = deep().forward(X)
-    upstream = RNG.normal(size=(3, 2))
+    upstream = rng.normal(size=(3, 2))
     assert tape.backward(upstream).inputs == {}
     assert tape.backward(upstream, inputs=True).inputs["input"].shape == X.shape
 
@@ -158,10 +163,10 @@ def test_an_upstream_at_an_input_is_added_to_its_gradient() -> None:
     np.testing.assert_allclose(gradients.inputs["input"], 6 - np.tanh(X) ** 2, rtol=1e-12)
 
 
-def test_a_tape_goes_stale_when_a_weight_changes() -> None:
+def test_a_tape_goes_stale_when_a_weight_changes(rng: np.random.Generator) -> None:
     net = deep()
     _, tape = net.forward(X)
-    upstream = RNG.normal(size=(3, 2))
+    upstream = rng.normal(size=(3, 2))
     gradients = tape.backward(upstream)
     sg.SGD(net.parameters(), lr=0.0).step(gradients)
     message = "hidden.weight: its value has changed since this tape's forward pass; call forward again"
@@ -203,10 +208,10 @@ def test_a_batch_keeps_its_sample_axis_in_the_upstream() -> None:
         tape.backward(np.ones(2))
 
 
-def test_a_trace_keeps_uses_and_upstreams_of_every_node() -> None:
+def test_a_trace_keeps_uses_and_upstreams_of_every_node(rng: np.random.Generator) -> None:
     net = deep()
     _, tape = net.forward(X)
-    upstream = RNG.normal(size=(3, 2))
+    upstream = rng.normal(size=(3, 2))
     trace = tape.trace(upstream)
     assert [call.node for call in trace.calls] == ["out", "tanh", "hidden"]
     np.testing.assert_array_equal(trace.upstream("out"), upstream)
@@ -226,15 +231,15 @@ def test_a_node_that_leads_to_no_output_gets_no_gradient() -> None:
     assert [p.name for p in tape.backward(np.ones((3, 2)))] == ["a.weight", "a.bias"]
 
 
-def test_evaluation_mode_differentiates_what_it_computed() -> None:
+def test_evaluation_mode_differentiates_what_it_computed(rng: np.random.Generator) -> None:
     net = sg.Network({"norm": sg.BatchNorm2d(2), "drop": sg.Dropout(0.5)}, (2, 2, 2), dtype="float64")
     twin = torch.nn.BatchNorm2d(2, dtype=torch.float64)
-    x = RNG.normal(3, 2, size=(4, 2, 2, 2))
+    x = rng.normal(3, 2, size=(4, 2, 2, 2))
     net.forward(x)
     twin(torch.tensor(x))
     twin.eval()
     tensor = torch.tensor(x, requires_grad=True)
-    upstream = RNG.normal(size=x.shape)
+    upstream = rng.normal(size=x.shape)
     twin(tensor).backward(torch.tensor(upstream))
     y, tape = net.forward(x, training=False)
     np.testing.assert_allclose(y, twin(tensor).detach(), rtol=1e-9)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
+from numbers import Integral
 from typing import Any, Literal
 
 from sharedgrad.errors import ConfigError, ShapeError
@@ -55,8 +56,7 @@ class Geometry:
         sizes = per_axis(rank, kernel, f"{where}: kernel_size", least=1)
         strides = per_axis(rank, stride, f"{where}: stride", least=1)
         dilations = per_axis(rank, dilation, f"{where}: dilation", least=1)
-        if not _is_int(groups) or groups < 1:
-            raise ConfigError(f"{where}: groups", f"expected a whole number of at least 1, got {groups!r}")
+        groups = whole(groups, f"{where}: groups")
         extents = [d * (k - 1) for k, d in zip(sizes, dilations, strict=True)]
         if padding == "same" and any(s != 1 for s in strides):
             raise ConfigError(
@@ -131,23 +131,31 @@ def text(shape: Iterable[int]) -> str:
     return "×".join(str(n) for n in shape)
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def whole(value: Any, where: str, least: int | None = 1) -> int:
+    """The whole number that an argument must be; NumPy's will do, True will not."""
+    if not _is_whole(value) or (least is not None and value < least):
+        limit = "" if least is None else f" of at least {least}"
+        raise ConfigError(where, f"expected a whole number{limit}, got {value!r}")
+    return int(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def per_axis(rank: int, value: Any, where: str, least: int) -> tuple[int, ...]:
     """One whole number for each axis, from one number or one per axis."""
-    values = (value,) * rank if _is_int(value) else tuple(value) if isinstance(value, Sequence) else ()
-    if len(values) != rank or not all(_is_int(v) and v >= least for v in values):
+    values = (value,) * rank if _is_whole(value) else tuple(value) if isinstance(value, Sequence) else ()
+    if len(values) != rank or not all(_is_whole(v) and v >= least for v in values):
         raise ConfigError(where, f"expected a whole number of at least {least}, or {rank} of them, got {value!r}")
-    return values
+    return tuple(int(v) for v in values)
 
 
 def _pairs(rank: int, padding: Any, where: str) -> tuple[tuple[int, int], ...]:
-    values = (padding,) * rank if _is_int(padding) else padding
+    values = (padding,) * rank if _is_whole(padding) else padding
     if isinstance(values, Sequence) and not isinstance(values, str) and len(values) == rank:
-        pairs = tuple((v, v) if _is_int(v) else tuple(v) if isinstance(v, Sequence) else () for v in values)
-        if all(len(pair) == 2 and all(_is_int(n) and n >= 0 for n in pair) for pair in pairs):
+        pairs = tuple((v, v) if _is_whole(v) else tuple(v) if isinstance(v, Sequence) else () for v in values)
+        if all(len(pair) == 2 and all(_is_whole(n) and n >= 0 for n in pair) for pair in pairs):
             return pairs
     raise ConfigError(
         where,

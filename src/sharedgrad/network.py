@@ -204,11 +204,9 @@ class Network:
             self._checked.add(shapes)
         context = Context(training, self.seed, self.step)
         values, records = dict(arrays), []
-        calls: dict[Layer, int] = {}
         with one_blas_thread():
             for node in self.nodes:
-                calls[node.layer] = calls.get(node.layer, -1) + 1
-                context.enter(node.name, calls[node.layer])
+                context.enter(node.name)
                 output, saved = node.layer.forward(*(values[source] for source in node.inputs), context=context)
                 values[node.name] = output
                 if record:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from math import cos, isfinite, pi
+from math import cos, inf, nan, pi
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -190,8 +192,9 @@ SCHEDULES: dict[str, Schedule] = {
 }
 
 
-def _number(name: str, value: float, least: float, below: float = float("inf")) -> float:
-    if not (isinstance(value, int | float) and isfinite(value) and least <= value < below):
-        limit = "" if below == float("inf") else f" and below {below:g}"
+def _number(name: str, value: Any, least: float, below: float = inf) -> float:
+    number = float(value) if isinstance(value, Real) else nan
+    if not least <= number < below:
+        limit = "" if below == inf else f" and below {below:g}"
         raise ConfigError(name, f"expected a number of at least {least:g}{limit}, got {value!r}")
-    return value
+    return number

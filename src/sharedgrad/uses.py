@@ -96,7 +96,7 @@ class Uses(ABC):
         for name, lengths in self.axes.items():
             given = use.get(name, ())
             part = tuple(given) if isinstance(given, Iterable) else (given,)
-            fits = all(_is_whole(i) and 0 <= i < n for i, n in zip(part, lengths, strict=False))
+            fits = all(isinstance(i, int | np.integer) and 0 <= i < n for i, n in zip(part, lengths, strict=False))
             if len(part) != len(lengths) or not fits:
                 expected = ", ".join(f"0 to {n - 1}" for n in lengths)
                 raise ConfigError(
@@ -111,7 +111,7 @@ class Uses(ABC):
     def _element(self, element: Index) -> int:
         """The flat number of one element of the parameter, checked."""
         shape = self.parameter.shape
-        fits = all(_is_whole(i) and -n <= i < n for i, n in zip(element, shape, strict=False))
+        fits = all(isinstance(i, int | np.integer) and -n <= i < n for i, n in zip(element, shape, strict=False))
         if len(element) != len(shape) or not fits:
             raise ConfigError(f"uses of {self.parameter.name}", f"no element {element} in shape {shape}")
         return int(np.ravel_multi_index(tuple(i % n for i, n in zip(element, shape, strict=True)), shape))
@@ -140,10 +140,6 @@ class Uses(ABC):
         where = ", ".join(f"{name} {','.join(map(str, use[name]))}" for name, n in self.axes.items() if prod(n) > 1)
         factors = " × ".join(_numbers(np.squeeze(f)) for f in self.factors(**use))
         return where, factors, _numbers(self.contribution(**use))
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int | np.integer)
 
 
 def _numbers(array: Array) -> str:

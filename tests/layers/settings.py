@@ -304,7 +304,7 @@ def _elementwise(layer: Callable[[], sg.Layer], twin: Callable[[], nn.Module]) -
     return draw
 
 
-CALLS = (("one", 0), ("two", 1))  # the nodes, and the calls of its one layer, in every test's network
+CALLS = ("one", "two")  # the nodes that call the one layer, in every test's network
 
 
 def _dropout(rng: Rng) -> Setting:
@@ -314,7 +314,7 @@ def _dropout(rng: Rng) -> Setting:
     def masked(x: Tensor) -> Tensor:
         """The mask of a call is what the call makes of ones."""
         ones = np.ones(tuple(x.shape), x.detach().numpy().dtype)
-        context = sg.Context(training).enter(*next(calls))
+        context = sg.Context(training).enter(next(calls))
         return x * torch.tensor(layer.forward(ones, context=context)[0])
 
     training = bool(rng.integers(4))

@@ -31,17 +31,28 @@ LC1, LC2 = sg.LocallyConnected1d, sg.LocallyConnected2d
         (lambda: sg.Linear(0, 1), "Linear: in_features: expected a whole number of at least 1, got 0"),
         (lambda: sg.Linear(1, "2"), "Linear: out_features: .* got '2'"),
         (lambda: sg.RNN(2, 0), "RNN: hidden_size: expected a whole number of at least 1, got 0"),
-        (lambda: sg.BatchNorm2d(0), "BatchNorm2d: num_features: expected at least 1, got 0"),
+        (lambda: sg.BatchNorm2d(0), "BatchNorm2d: num_features: expected a whole number of at least 1, got 0"),
         (lambda: sg.BatchNorm2d(1, eps=0), "BatchNorm2d: expected eps > 0 and momentum from 0 to 1, got 0 and"),
         (lambda: sg.BatchNorm2d(1, momentum=1.5), "BatchNorm2d: .* got 1e-05 and 1.5"),
         (lambda: sg.MaxPool1d(0), "MaxPool1d: kernel_size: .* got 0"),
         (lambda: sg.AvgPool2d(2, stride=0), "AvgPool2d: stride: .* got 0"),
         (lambda: sg.Concat(0), "Concat: axis: expected an axis other than the sample axis 0"),
+        (lambda: sg.Concat(1.0), r"Concat: axis: expected a whole number, got 1\.0"),
+        (lambda: sg.Softmax("1"), "Softmax: axis: expected a whole number, got '1'"),
+        (lambda: sg.Reshape((2, 0)), "Reshape: shape: expected a whole number of at least 1, got 0"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(make: Callable[[], sg.Layer], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_numpys_whole_numbers_will_do() -> None:
+    two = np.int64(2)
+    layer = sg.Conv2d(two, two, two, two, two, two, two)
+    assert layer.geometry == sg.Conv2d(2, 2, 2, 2, 2, 2, 2).geometry
+    assert layer.weight.shape == (2, 1, 2, 2)
+    assert sg.Linear(two, two).output_shape((two,)) == (2,)
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,12 @@ def test_nothing_is_dropped_with_probability_0_or_in_evaluation() -> None:
     same_bits(mask(sg.Context(training=False), 0.8), ONES)
 
 
-def test_seed_step_node_and_call_each_give_another_mask() -> None:
-    def of(seed: int = 0, step: int = 0, node: str = "a", call: int = 0) -> bytes:
-        return mask(sg.Context(seed=seed, step=step).enter(node, call)).tobytes()
+def test_seed_step_and_node_each_give_another_mask() -> None:
+    def of(seed: int = 0, step: int = 0, node: str = "a") -> bytes:
+        return mask(sg.Context(seed=seed, step=step).enter(node)).tobytes()
 
     assert of() == of()
-    assert len({of(), of(seed=1), of(step=1), of(node="b"), of(call=1)}) == 5
+    assert len({of(), of(seed=1), of(step=1), of(node="b")}) == 4
 
 
 def test_both_types_drop_the_same_elements() -> None:

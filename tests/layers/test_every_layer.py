@@ -35,7 +35,7 @@ class Result(NamedTuple):
 
 def layer_pass(case: Setting, inputs: list[Array], upstream: Array) -> Result:
     """Forward and backward of a layer on its own."""
-    context = sg.Context(case.training).enter(*CALLS[0])
+    context = sg.Context(case.training).enter(CALLS[0])
     y, saved = case.layer.forward(*inputs, context=context)
     dx, uses = case.layer.backward(saved, upstream, [True] * len(inputs))
     context.commit()
@@ -94,7 +94,7 @@ def test_agrees_with_central_differences(name: str, seed: int) -> None:
         for key, parameter in case.layer.parameters().items():
             parameter.value = values[key]
         changed = [values[i] for i in range(len(inputs))]
-        y, _ = case.layer.forward(*changed, context=sg.Context(case.training).enter(*CALLS[0]))
+        y, _ = case.layer.forward(*changed, context=sg.Context(case.training).enter(CALLS[0]))
         return float(np.sum(y * upstream))
 
     at = {**dict(enumerate(inputs)), **{key: p.value for key, p in case.layer.parameters().items()}}
@@ -140,7 +140,7 @@ def test_agrees_with_the_reference_and_is_the_sum_of_its_contributions(name: str
 
 
 class Twice(nn.Module):
-    """A dense layer in front, and the module twice: side by side on different inputs, or one after the other."""
+    """A dense layer in front, and the module twice: one after the other, or on different inputs, which then meet."""
 
     def __init__(self, case: Setting, chain: bool) -> None:
         super().__init__()
@@ -152,7 +152,8 @@ class Twice(nn.Module):
         a, b = ([f(x) for f, x in zip(self.front, part, strict=False)] for part in (inputs[:half], inputs[half:]))
         if self.chain:
             return self.module(self.module(*a))
-        return torch.tanh(self.module(*a)) + self.module(*b)
+        one, two = self.module(*a), self.module(*b)
+        return torch.tanh(one) + two + one
 
 
 def twice(case: Setting, chain: bool) -> tuple[sg.Network, dict[str, str]]:
@@ -169,7 +170,7 @@ def twice(case: Setting, chain: bool) -> tuple[sg.Network, dict[str, str]]:
         graph["two"] = case.layer
     else:
         graph["two"] = (case.layer, *(f"beside{i}" for i in range(count)))
-        graph |= {"bent": (sg.Tanh(), "one"), "sum": (sg.Add(), "bent", "two")}
+        graph |= {"bent": (sg.Tanh(), "one"), "sum": (sg.Add(), "bent", "two", "one")}
     letters = "a" if chain else "ab"
     shapes = {f"{letter}{i}": case.shapes[i][1:] for letter in letters for i in range(count)}
     net = sg.Network(graph, shapes, dtype="float64")
@@ -245,8 +246,7 @@ def test_backward_again_gives_the_same_bits_and_skips_what_nobody_needs(name: st
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_sample_does_not_depend_on_the_others(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut into chunks of one sample, every sample comes out as in one go (batch norm's statistics aside)."""
+def test_chunks_of_one_sample_give_what_one_chunk_gives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(4):
         case = setting(name, seed)
         inputs, upstream = drawn(case, seed)

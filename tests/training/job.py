@@ -56,6 +56,7 @@ FUNCTIONS = {
     "change": (SGD, "_change"),
     "forward": (Network, "forward"),
     "evaluate": (loop, "evaluate"),
+    "close": (loop, "Metrics"),  # where an epoch becomes a row of the history
     "csv": (History, "write"),
 }
 

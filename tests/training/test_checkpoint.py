@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from sharedgrad import BatchNorm2d, Conv2d, CrossEntropy, Flatten, Linear, Network
+from sharedgrad.data import Normalization
 from sharedgrad.errors import CheckpointError, ConfigError, DivergedError, OutputError
 from sharedgrad.storage import load_arrays, save, save_arrays
-from sharedgrad.training import Callback, State, checkpoint
+from sharedgrad.training import Callback, State, checkpoint, loop
 from sharedgrad.training.checkpoint import CHECKPOINT, METRICS
 from sharedgrad.training.history import History
 
@@ -89,7 +90,9 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
     finishes_with_the_same_bits(tmp_path)
 
 
-@pytest.mark.parametrize(("function", "call"), [("change", 10), ("replace", 3), ("evaluate", 2), ("csv", 2)])
+@pytest.mark.parametrize(
+    ("function", "call"), [("change", 10), ("replace", 3), ("evaluate", 2), ("close", 2), ("csv", 2)]
+)
 def test_interrupted_by_ctrl_c(tmp_path: Path, function: str, call: int) -> None:
     process = signalled(tmp_path, signal.SIGINT, function, call)
     assert process.stderr.rstrip().endswith("KeyboardInterrupt")
@@ -206,26 +209,58 @@ def test_another_learning_rate_or_optimizer_is_refused(tmp_path: Path) -> None:
         job.fit(net, out=tmp_path, resume=True, optimizer=optimizer)
 
 
-def test_other_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("part", "named"), [("TRAIN", "other training data"), ("VALIDATION", "other validation data")])
+def test_other_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, named: str) -> None:
     job.fit(job.network(), out=tmp_path)
-    images = job.TRAIN[0].copy()
+    images, labels = getattr(job, part)
+    images = images.copy()
     images[-1, -1, -1, -1] ^= 1
-    monkeypatch.setattr(job, "TRAIN", (images, job.TRAIN[1]))
-    with pytest.raises(CheckpointError, match="other training data"):
-        job.fit(job.network(), normalize=None, out=tmp_path, resume=True)
+    normalize = Normalization.of(job.TRAIN[0])
+    monkeypatch.setattr(job, part, (images, labels))
+    with pytest.raises(CheckpointError, match=f"settings: {named};"):
+        job.fit(job.network(), normalize=normalize, out=tmp_path, resume=True)
+
+
+def test_the_checkpoint_is_there_before_a_callback_can_fail(tmp_path: Path) -> None:
+    class Broken(Callback):
+        def on_epoch(self, state: State) -> None:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        job.fit(job.network(), out=tmp_path, callbacks=[Broken()])
+    assert len(History.read(tmp_path / METRICS).rows) == 1
+    finishes_with_the_same_bits(tmp_path)
 
 
 def test_checkpoints_within_an_epoch_come_every_so_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(0, 100_000, 20))  # every look at it is 20 s later
-    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: next(clock))
-    saved: list[int] = []
-    monkeypatch.setattr(
-        checkpoint.Checkpoint,
-        "save",
-        lambda self, state: (saved.append(state.step), setattr(self, "_saved_at", next(clock))),
-    )
-    job.fit(job.network(), epochs=1, out=tmp_path)
-    assert saved == [2, 4, 5]  # at 40 s, at 40 s more, at the end
+    now, saved = [0.0], []
+
+    class Clock(Callback):
+        def on_batch(self, state: State) -> None:
+            now[0] += 12
+
+    def record(_: Path, arrays: Any, metadata: dict[str, str]) -> None:
+        progress = json.loads(metadata["progress"])
+        saved.append((progress["epoch"], progress["batch"]))
+
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(checkpoint, "save_arrays", record)
+    job.fit(job.network(), out=tmp_path, callbacks=[Clock()])
+    assert saved == [(0, 4), (1, 0), (1, 4), (2, 0), (2, 4), (3, 0)]
+
+
+def test_the_speed_of_an_epoch_counts_all_its_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stop(Callback):
+        def on_batch(self, state: State) -> None:
+            if state.step == 8:
+                raise KeyboardInterrupt
+
+    ticks = iter(range(10_000))
+    monkeypatch.setattr(loop, "perf_counter", lambda: float(next(ticks)))  # every batch takes a second
+    with pytest.raises(KeyboardInterrupt):
+        job.fit(job.network(), out=tmp_path, callbacks=[Stop()])
+    rows = job.fit(job.network(), out=tmp_path, resume=True).rows
+    assert [row.images_per_second for row in rows] == [37 / 5] * 3
 
 
 # ---- damage
@@ -353,17 +388,21 @@ def test_leftovers_of_killed_writers_are_cleared_away(tmp_path: Path) -> None:
     finishes_with_the_same_bits(tmp_path)
 
 
-def test_a_loss_that_becomes_nan_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("call", "where"),  # of an epoch's 6 calls the last is the validation's
+    [(9, "epoch 2, batch 3 of 5: the loss"), (12, "epoch 2, batch 5 of 5: the validation loss")],
+)
+def test_a_loss_that_becomes_nan_stops_with_the_last_good_checkpoint(tmp_path: Path, call: int, where: str) -> None:
     calls = [0]
 
     def loss(y: Any, target: Any) -> tuple[float, Any]:
         calls[0] += 1
         value, upstream = CrossEntropy()(y, target)
-        return (float("nan") if calls[0] == 9 else value), upstream
+        return (float("nan") if calls[0] == call else value), upstream
 
-    with pytest.raises(DivergedError) as error:  # epoch 1: 5 batches and 1 of validation; then 2, and the third
+    with pytest.raises(DivergedError) as error:
         job.fit(job.network(), out=tmp_path, loss=loss)
-    assert str(error.value).startswith("epoch 2, batch 3 of 5: the loss has become nan at learning rate ")
+    assert str(error.value).startswith(f"{where} has become nan at learning rate ")
     assert "smaller learning rate" in error.value.fix
     assert "max_norm" in error.value.fix
     arrays, metadata = load_arrays(tmp_path / CHECKPOINT)
@@ -375,7 +414,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     def schedule(progress: float) -> float:
         return 1.0 if progress < 0.6 else 1e45
 
-    with pytest.raises(DivergedError, match="epoch 2, batch 5 of 5: 0.weight has become"):
+    with pytest.raises(DivergedError, match=r"epoch 2, batch 5 of 5: 0\.weight has become"):
         job.fit(job.network(), out=tmp_path, schedule=schedule, loss=lambda y, t: (1.0, np.ones_like(y) * 1e3))
     arrays, _ = load_arrays(tmp_path / CHECKPOINT)
     assert all(np.isfinite(array).all() for array in arrays.values())
@@ -386,6 +425,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
             parameter.value = np.full(parameter.shape, np.inf)
             raise KeyboardInterrupt
 
-    with pytest.raises(DivergedError, match=r"0\.weight has become NaN or infinite"):
+    with pytest.raises((DivergedError, KeyboardInterrupt)) as error:
         job.fit(job.network(), out=tmp_path / "other", callbacks=[Spoil()])
+    assert "0.weight has become NaN or infinite" in str(error.value)
     assert not (tmp_path / "other" / CHECKPOINT).exists()

@@ -17,22 +17,36 @@ def python_handler() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+def ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_ctrl_c_waits_until_the_block_has_ended() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), held():
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-        done.append(True)
+
+    def work() -> None:
+        with held():
+            ctrl_c()
+            ctrl_c()
+            done.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert done
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_blocks_within_blocks() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), held():
+
+    def work() -> None:
         with held():
-            os.kill(os.getpid(), signal.SIGINT)
-        done.append(True)
+            with held():
+                ctrl_c()
+            done.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert done
 
 
@@ -48,7 +62,7 @@ def test_the_callers_own_handler_is_left_alone() -> None:
     received = []
     signal.signal(signal.SIGINT, lambda *_: received.append(True))
     with held():
-        os.kill(os.getpid(), signal.SIGINT)
+        ctrl_c()
         assert received
 
 

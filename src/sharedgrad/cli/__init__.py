@@ -20,9 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: What follows the program's name; by default what it was started with.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     try:
         code = _run(given)
         sys.stdout.flush()
@@ -51,9 +49,21 @@ def _run(arguments: list[str]) -> int:
     except click.exceptions.Exit as end:
         return int(end.exit_code)
     except click.ClickException as error:
-        help_ = "" if error.ctx is None else f"; see {error.ctx.command_path} --help"
-        return _fail(arguments, error.format_message().rstrip(".") + help_, 2)
+        message = error.format_message().rstrip(".")
+        if error.ctx is not None and not message.endswith("?"):  # "Did you mean …?" is help enough
+            message += f"; see {error.ctx.command_path} --help"
+        return _fail(arguments, message, 2)
     return 0
+
+
+def _prepare_streams() -> None:
+    """No output is a reason to stop: neither a closed stream nor a name that a terminal cannot show."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (it stays open as long as the program)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _fail(arguments: list[str], message: str, code: int) -> int:

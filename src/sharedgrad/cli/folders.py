@@ -7,15 +7,14 @@ from pathlib import Path
 
 
 def run_folder(data: str, model: str, resume: bool) -> Path:
-    """The folder runs/DATA-MODEL, or with -2, -3 … the first that is free; the last that is taken to resume."""
+    """The first of runs/DATA-MODEL, runs/DATA-MODEL-2, … with nothing in it; to resume, the one before."""
     base = Path("runs") / f"{_name(data)}-{_name(model.rpartition(':')[0] or model)}"
-    last = base
+    last = folder = base
     for number in count(2):
-        candidate = base if number == 2 else base.with_name(f"{base.name}-{number - 1}")
-        if not candidate.exists():
-            return last if resume else candidate
-        last = candidate
-    raise AssertionError("count never ends")
+        if not (folder.is_file() or any(folder.glob("*"))):
+            break
+        last, folder = folder, base.with_name(f"{base.name}-{number}")
+    return last if resume else folder
 
 
 def _name(source: str) -> str:

@@ -10,7 +10,14 @@ from sharedgrad.cli.summary import summary
 from sharedgrad.cli.train import train
 
 
-@click.group(invoke_without_command=True)
+class _InOrder(click.Group):
+    """Lists its commands in the order in which a person needs them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, invoke_without_command=True)
 @click.version_option(__version__, prog_name="sharedgrad", message="%(prog)s %(version)s")
 @click.pass_context
 def group(context: click.Context) -> None:

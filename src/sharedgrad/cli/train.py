@@ -137,7 +137,8 @@ def _about(dataset: Dataset, parts: Parts, network: Network, settings: Mapping[s
     """The data and the settings, in a line each."""
     weights = sum(prod(p.shape) for p in network.parameters())
     rate = f"{settings['optimizer']}, lr {settings['lr']:g} {settings['schedule']}"
-    words = [f"{settings['epochs']} epochs", f"batches of {settings['batch_size']}", rate]
+    epochs = f"{settings['epochs']} epoch{'' if settings['epochs'] == 1 else 's'}"
+    words = [epochs, f"batches of {settings['batch_size']}", rate]
     if settings["augment"] != "none":
         words.append(f"augment {settings['augment']}")
     if settings["max_norm"]:

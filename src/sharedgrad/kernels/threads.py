@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-from sharedgrad.errors import ConfigError
+from sharedgrad.geometry import whole
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -29,9 +29,7 @@ _threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
 def set_threads(count: int) -> None:
     """Use this many threads from now on (default: the processors this process may run on)."""
     global _threads
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise ConfigError("threads", f"expected a whole number of at least 1, got {count!r}")
-    _threads = count
+    _threads = whole(count, "threads")
 
 
 def get_threads() -> int:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sharedgrad import kernels
+from sharedgrad.geometry import whole
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Shape, _Elementwise
 from sharedgrad.parameter import Array
@@ -73,7 +74,7 @@ class Softmax(_Elementwise):
     """
 
     def __init__(self, axis: int = -1) -> None:
-        self.axis = axis
+        self.axis = whole(axis, "Softmax: axis", least=None)
 
     def forward(self, *inputs: Array, context: Context) -> tuple[Array, Any]:
         """y = e^x / Σ e^x."""

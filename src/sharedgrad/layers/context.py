@@ -14,22 +14,22 @@ class Context:
     Args:
         training: Training mode (dropout drops, batch norm uses the batch) or evaluation mode.
         seed: Seed of the network.
-        step: Number of the training step; with node and call it keys the randomness.
+        step: Number of the training step; with the node it keys the randomness.
     """
 
     def __init__(self, training: bool = True, seed: int = 0, step: int = 0) -> None:
         self.training, self.seed, self.step = training, seed, step
-        self._node, self._call = "", 0
+        self._node = ""
         self._pending: dict[Buffer, Array] = {}
 
-    def enter(self, node: str, call: int) -> Context:
-        """Say which node computes next, and for the how manieth time its layer is called."""
-        self._node, self._call = node, call
+    def enter(self, node: str) -> Context:
+        """Say which node computes next; returns the context itself."""
+        self._node = node
         return self
 
     def random(self) -> np.random.Generator:
-        """A generator of its own for this seed, step, node and call."""
-        return generator(self.seed, "forward", self.step, self._node, self._call)
+        """A generator of its own for this seed, step and node; a layer called twice stands at two nodes."""
+        return generator(self.seed, "forward", self.step, self._node)
 
     def read(self, buffer: Buffer) -> Array:
         """The buffer's value, with what earlier calls in this pass have changed."""

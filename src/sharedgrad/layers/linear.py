@@ -12,7 +12,7 @@ from math import prod
 from typing import Any
 
 from sharedgrad import kernels
-from sharedgrad.errors import ConfigError
+from sharedgrad.geometry import whole
 from sharedgrad.layers import initializers
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
@@ -31,10 +31,9 @@ class Linear(Layer):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, init: str = "he") -> None:
-        for name, features in (("in_features", in_features), ("out_features", out_features)):
-            if not isinstance(features, int) or features < 1:
-                raise ConfigError(f"Linear: {name}", f"expected a whole number of at least 1, got {features!r}")
-        self.in_features, self.out_features, self.init = in_features, out_features, init
+        self.in_features = in_features = whole(in_features, "Linear: in_features")
+        self.out_features = out_features = whole(out_features, "Linear: out_features")
+        self.init = init
         draw = initializers.weights(init, in_features, out_features, "Linear")
         self.weight = Parameter((out_features, in_features), draw, "weight")
         self.bias = Parameter((out_features,), initializers.zeros, "bias") if bias else None

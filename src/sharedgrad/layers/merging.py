@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sharedgrad.errors import ConfigError, ShapeError
-from sharedgrad.geometry import text
+from sharedgrad.geometry import text, whole
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.parameter import Array
@@ -51,9 +51,9 @@ class Concat(Layer):
     """
 
     def __init__(self, axis: int = 1) -> None:
+        self.axis = whole(axis, "Concat: axis", least=None)
         if axis == 0:
             raise ConfigError("Concat: axis", "expected an axis other than the sample axis 0")
-        self.axis = axis
 
     def forward(self, *inputs: Array, context: Context) -> tuple[Array, Any]:
         """y = [x₁ | x₂ | …]."""

@@ -22,6 +22,7 @@ import numpy as np
 
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError
+from sharedgrad.geometry import whole
 from sharedgrad.layers import initializers
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
@@ -40,8 +41,7 @@ class BatchNorm2d(Layer):
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        if not isinstance(num_features, int) or num_features < 1:
-            raise ConfigError("BatchNorm2d: num_features", f"expected at least 1, got {num_features!r}")
+        num_features = whole(num_features, "BatchNorm2d: num_features")
         if not eps > 0 or not 0 <= momentum <= 1:
             raise ConfigError("BatchNorm2d", f"expected eps > 0 and momentum from 0 to 1, got {eps} and {momentum}")
         self.num_features, self.eps, self.momentum = num_features, eps, momentum

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sharedgrad import kernels
-from sharedgrad.errors import ConfigError
+from sharedgrad.geometry import whole
 from sharedgrad.layers import initializers
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
@@ -41,10 +41,9 @@ class RNN(Layer):
     """
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, last: bool = False) -> None:
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if not isinstance(size, int) or size < 1:
-                raise ConfigError(f"RNN: {name}", f"expected a whole number of at least 1, got {size!r}")
-        self.input_size, self.hidden_size, self.bias, self.last = input_size, hidden_size, bias, last
+        self.input_size = input_size = whole(input_size, "RNN: input_size")
+        self.hidden_size = hidden_size = whole(hidden_size, "RNN: hidden_size")
+        self.bias, self.last = bias, last
         draw = initializers.weights("glorot", input_size, hidden_size, "RNN")
         recur = initializers.weights("glorot", hidden_size, hidden_size, "RNN")
         self.weight_ih = Parameter((hidden_size, input_size), draw, "weight_ih_l0")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from sharedgrad.geometry import text
+from sharedgrad.geometry import text, whole
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.parameter import Array
@@ -40,7 +40,7 @@ class Reshape(Layer):
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
-        self.shape = tuple(shape)
+        self.shape = tuple(whole(n, "Reshape: shape") for n in shape)
 
     def forward(self, *inputs: Array, context: Context) -> tuple[Array, Any]:
         """x (N, *S) -> (N, *shape)."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError
-from sharedgrad.geometry import PADDING_MODES, Geometry, Ints, Padding
+from sharedgrad.geometry import PADDING_MODES, Geometry, Ints, Padding, whole
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.parameter import Array
 
@@ -30,10 +30,9 @@ class _Windowed(Layer):
     ) -> None:
         """Store the arguments and read the geometry from them."""
         kind = type(self).__name__
-        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if not isinstance(channels, int) or channels < 1:
-                raise ConfigError(f"{kind}: {name}", f"expected a whole number of at least 1, got {channels!r}")
-        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self.in_channels = in_channels = whole(in_channels, f"{kind}: in_channels")
+        self.out_channels = out_channels = whole(out_channels, f"{kind}: out_channels")
+        self.kernel_size = kernel_size
         self.stride, self.padding, self.dilation = stride, padding, dilation
         self.groups, self.padding_mode = groups, padding_mode
         self.geometry = Geometry.of(self.rank, kernel_size, stride, padding, dilation, groups, kind)

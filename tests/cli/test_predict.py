@@ -1,0 +1,78 @@
+"""``sharedgrad predict``: the same answers as the network gives in Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sharedgrad.training import load_run
+
+from .conftest import Cli, blobs
+
+
+@pytest.fixture
+def run(cli: Cli, data: Path) -> str:
+    """A trained model, and three images."""
+    cli("train", data, "--epochs", 10, "--batch-size", 8, "--out", "run")
+    for image, label in zip(*blobs(3, 9), strict=True):
+        Image.fromarray(image).save(f"{label}.png")
+    return "run"
+
+
+def test_class_and_probabilities(cli: Cli, run: str) -> None:
+    result = cli("predict", run, "0.png", "1.png", "2.png")
+    assert result.code == 0
+    model = load_run(run)
+    images, _ = blobs(3, 9)
+    scores = model.network.predict(model.normalization(images[:, None])).astype(float)
+    for number, line in enumerate(result.out.splitlines()):
+        path, *fields = line.split("\t")
+        assert path == f"{number}.png"
+        assert fields[0] == str(number)
+        p = np.exp(scores[number]) / np.exp(scores[number]).sum()
+        assert [int(name) for name in fields[::2]] == list(np.argsort(-p))
+        np.testing.assert_allclose([float(q) for q in fields[1::2]], np.sort(p)[::-1], atol=1e-6)
+
+
+def test_an_image_is_brought_to_size_and_grey(cli: Cli, run: str) -> None:
+    Image.open("2.png").convert("RGB").resize((60, 60), Image.Resampling.NEAREST).save("large.png")
+    assert cli("predict", run, "large.png").out.split("\t")[:2] == ["large.png", "2"]
+
+
+def test_five_classes_at_most(cli: Cli) -> None:
+    cli("train", "digits", "--epochs", 1, "--out", "run")
+    Image.new("L", (8, 8)).save("black.png")
+    fields = cli("predict", "run", "black.png").out.rstrip("\n").split("\t")
+    assert len(fields) == 11
+    probabilities = [float(p) for p in fields[2::2]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) < 1
+
+
+def test_columns_on_a_terminal(cli: Cli, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sharedgrad.cli.predict.sys.stdout.isatty", lambda: True)
+    Image.open("1.png").save("much_longer.png")
+    lines = cli("predict", run, "0.png", "much_longer.png").out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["0.png", "0"], ["much_longer.png", "1"]]
+    assert len({line.index(" %") for line in lines}) == 1
+
+
+def test_a_bad_image_does_not_keep_the_others_back(cli: Cli, run: str) -> None:
+    Path("bad.png").write_text("no image")
+    result = cli("predict", run, "0.png", "bad.png", "absent.png", "1.png")
+    assert result.code == 2
+    assert [line.split("\t")[0] for line in result.out.splitlines()] == ["0.png", "1.png"]
+    bad, absent = result.err.splitlines()
+    assert bad.startswith("sharedgrad predict: bad.png: is not an image")
+    assert absent == "sharedgrad predict: absent.png: no such image file"
+
+
+def test_floats_of_another_range_cannot_be_compared_with_files(cli: Cli, tiny: str) -> None:
+    x, y = blobs(30, 0)
+    np.savez("floats.npz", x=x - 100.0, y=y)
+    cli("train", "floats.npz", "--model", tiny, "--epochs", 1, "--out", "run")
+    Image.fromarray(x[0]).save("x.png")
+    assert "trained on floats outside [0, 1]" in cli("predict", "run", "x.png").error

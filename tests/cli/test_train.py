@@ -1,0 +1,264 @@
+"""``sharedgrad train`` on small data: what it prints and what it leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sharedgrad as sg
+from sharedgrad.cli.recipe import default_epochs
+from sharedgrad.storage import load
+
+from .conftest import Cli, blobs
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PROGRAM = [sys.executable, "-m", "sharedgrad"]
+
+
+def weights(folder: Path | str) -> dict[str, bytes]:
+    return {name: value.tobytes() for name, value in load(Path(folder) / "model.safetensors").state_dict().items()}
+
+
+def test_everything_is_in_the_run_folder(cli: Cli, data: Path) -> None:
+    result = cli("train", data, "--epochs", 4)
+    assert result.code == 0
+    assert result.err == ""
+    run = Path("runs/rows-cnn")
+    names = {
+        *("model.safetensors", "model.json", "run.json", "metrics.csv", "checkpoint.safetensors"),
+        *("curves.png", "confusion.png", "kernels.png"),
+    }
+    assert {path.name for path in run.iterdir()} == names
+    assert all(name in result.out for name in names)
+    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    described = json.loads((run / "run.json").read_text())
+    assert described["classes"] == ["0", "1", "2"]
+    assert described["settings"]["epochs"] == 4
+    assert described["settings"]["lr"] == 0.003
+    assert described["results"]["measured_on"] == "12 held-out images"
+    assert described["results"]["accuracy"] == float(rows[-1]["val_accuracy"])
+    assert f"accuracy on 12 held-out images, never trained on: {100 * described['results']['accuracy']:.2f} %" in (
+        result.out
+    )
+
+
+def test_the_output_without_a_terminal_is_plain(cli: Cli, data: Path) -> None:
+    lines = cli("train", data, "--epochs", 2, "--max-norm", 1, "--augment", "crop=1").out.splitlines()
+    assert lines[0] == f"{data}: 48 training and 12 held-out images of 1×6×6, 3 classes"
+    assert lines[1] == (
+        "cnn (27,523 weights): 2 epochs, batches of 32, adam, lr 0.003 one-cycle, augment crop=1, max norm 1, seed 0"
+    )
+    assert lines[3].split() == ["epoch", "loss", "accuracy", "held-out", "loss", "accuracy", "images/s"]
+    assert [line.split()[0] for line in lines[4:6]] == ["1/2", "2/2"]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_the_idea_is_shown_on_the_model(cli: Cli, data: Path) -> None:
+    out = cli("train", data, "--epochs", 1).out
+    assert "conv1.weight[" in out
+    assert "used 576 times: 16 samples × 6×6 positions" in out
+    assert "the sum of all 576 is the gradient" in out
+    assert "tape.backward: the same" in out
+
+
+def test_a_test_part_is_watched_and_measured_on(cli: Cli, tested: Path) -> None:
+    out = cli("train", tested, "--epochs", 1).out
+    assert "60 training and 30 test images" in out
+    assert "test loss" in out
+    assert "accuracy on 30 test images" in out
+
+
+def test_a_fraction_is_held_out_and_the_test_part_kept_for_the_end(cli: Cli, tested: Path) -> None:
+    out = cli("train", tested, "--epochs", 1, "--val-fraction", 0.5).out
+    assert "30 training and 30 test images" in out
+    assert "held-out loss" in out
+    assert "accuracy on 30 test images" in out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--optimizer", "sgd", "--schedule", "cosine"),
+        ("--optimizer", "adamw", "--schedule", "step", "--lr", "0.001"),
+        ("--schedule", "constant", "--augment", "flip,crop=1"),
+        ("--batch-size", "1"),
+    ],
+)
+def test_settings(cli: Cli, data: Path, tiny: str, options: tuple[str, ...]) -> None:
+    assert cli("train", data, "--model", tiny, "--epochs", 2, *options).code == 0
+
+
+def test_it_learns(cli: Cli, data: Path) -> None:
+    cli("train", data, "--epochs", 15, "--batch-size", 8, "--out", "run")
+    assert json.loads(Path("run/run.json").read_text())["results"]["accuracy"] == 1.0
+
+
+def test_the_same_seed_gives_the_same_bits_on_any_number_of_threads(cli: Cli, data: Path, tiny: str) -> None:
+    for name, options in {"a": ("--threads", 1), "b": ("--threads", 2), "c": ("--seed", 1)}.items():
+        assert cli("train", data, "--epochs", 2, *options, "--out", name).code == 0
+    assert weights("a") == weights("b") != weights("c")
+
+
+def test_each_run_gets_a_folder_of_its_own(cli: Cli, data: Path, tiny: str) -> None:
+    for _ in range(3):
+        cli("train", data, "--model", tiny, "--epochs", 1)
+    assert sorted(os.listdir("runs")) == ["rows-tiny", "rows-tiny-2", "rows-tiny-3"]
+
+
+def test_an_empty_folder_is_free(cli: Cli, data: Path, tiny: str) -> None:
+    Path("runs/rows-tiny").mkdir(parents=True)
+    cli("train", data, "--model", tiny, "--epochs", 1)
+    assert os.listdir("runs") == ["rows-tiny"]
+
+
+def test_images_in_class_folders(cli: Cli, tiny: str) -> None:
+    x, y = blobs(30, 2)
+    for number, (image, label) in enumerate(zip(x, y, strict=True)):
+        folder = Path("photos", "abc"[label])
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).resize((12 + label, 12)).save(folder / f"{number}.png")
+    assert "--size" in cli("train", "photos", "--model", tiny).error
+    result = cli("train", "photos", "--model", tiny, "--size", "6x7", "--epochs", 1)
+    assert result.code == 0
+    assert "1×6×7, 3 classes" in result.out
+
+
+@pytest.mark.parametrize("model", ["tiny_cnn.py:tiny_cnn", "mlp.toml"])
+def test_the_examples(cli: Cli, model: str) -> None:
+    result = cli("train", "digits", "--model", EXAMPLES / model, "--epochs", 1)
+    assert result.code == 0
+    assert ("no kernels.png: the first layer" in result.out) == (model == "mlp.toml")
+
+
+def test_a_run_can_be_trained_again_from_its_configuration(cli: Cli, data: Path, tiny: str) -> None:
+    cli("train", data, "--epochs", 1, "--out", "a")
+    cli("train", data, "--epochs", 1, "--model", "a/model.json", "--out", "b")
+    assert weights("a") == weights("b")
+
+
+def test_the_seed_draws_the_weights_of_a_configuration_that_names_none(cli: Cli, data: Path) -> None:
+    network = sg.Network([sg.Flatten(), sg.Linear(36, 3)], (1, 6, 6)).to_config()
+    Path("net.json").write_text(json.dumps({"nodes": network["nodes"]}))
+    for seed in (0, 1):
+        cli("train", data, "--epochs", 1, "--model", "net.json", "--seed", seed, "--out", seed)
+        assert json.loads(Path(str(seed), "model.json").read_text())["seed"] == seed
+
+
+def test_resume_with_nothing_there_starts_afresh(cli: Cli, data: Path, tiny: str) -> None:
+    result = cli("train", data, "--model", tiny, "--epochs", 1, "--resume")
+    assert result.code == 0
+    assert "nothing to resume in runs/rows-tiny: starting afresh" in result.out
+
+
+def test_resume_of_a_finished_run_says_so_and_writes_what_was_missing(cli: Cli, data: Path, tiny: str) -> None:
+    line = ("train", data, "--model", tiny, "--epochs", 1)
+    cli(*line)
+    before = weights("runs/rows-tiny")
+    for name in ("model.safetensors", "run.json", "curves.png"):
+        Path("runs/rows-tiny", name).unlink()
+    result = cli(*line, "--resume")
+    assert result.code == 0
+    assert "is finished" in result.out
+    assert weights("runs/rows-tiny") == before
+    assert Path("runs/rows-tiny/curves.png").exists()
+
+
+def test_resume_takes_the_latest_run(cli: Cli, data: Path, tiny: str) -> None:
+    line = ("train", data, "--model", tiny, "--epochs", 1)
+    cli(*line)
+    cli(*line)
+    assert "the run in runs/rows-tiny-2 is finished" in cli(*line, "--resume").out
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_resume_ends_with_the_same_bits(
+    cli: Cli, data: Path, tiny: str, tmp_path: Path
+) -> None:
+    line = ["train", str(data), "--model", tiny, "--epochs", "60", "--batch-size", "4", "--out"]
+    with subprocess.Popen(
+        [*PROGRAM, *line, "stopped"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_for(tmp_path / "stopped" / "metrics.csv")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "sharedgrad train: interrupted; stopped holds a checkpoint, the same line with --resume goes on\n"
+    assert not (tmp_path / "stopped" / "model.safetensors").exists()
+    assert "training has not come to its end" in cli("predict", "stopped", "x.png").error
+    assert "resuming the run in stopped" in cli(*line, "stopped", "--resume").out
+    cli(*line, "straight")
+    assert weights("stopped") == weights("straight")
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} has not appeared")
+
+
+def test_a_bar_on_a_terminal(data: Path, tiny: str, tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    line = [*PROGRAM, "train", str(data), "--model", tiny, "--epochs", "20"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen(line, cwd=tmp_path, stdout=slave, stderr=slave, env=environment) as process:
+        os.close(slave)
+        shown = b""
+        while chunk := _read(master):
+            shown += chunk
+    os.close(master)
+    screen = shown.decode()
+    assert process.returncode == 0
+    assert "epoch 1/20" in screen
+    assert "images/s" in screen
+    assert " left" in screen
+    assert "20/20" in screen
+    assert "accuracy on 12 held-out images" in screen
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # how a terminal says that the other side has gone
+        return b""
+
+
+def test_a_reader_that_has_gone_is_no_error(data: Path, tiny: str, tmp_path: Path) -> None:
+    line = [*PROGRAM, "train", str(data), "--model", tiny, "--epochs", "3"]
+    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs"), [(10, 30), (1438, 30), (3334, 30), (10_000, 10), (20_000, 5), (50_000, 3), (10**6, 3)]
+)
+def test_default_epochs(images: int, epochs: int) -> None:
+    assert default_epochs(images) == epochs
+
+
+def test_the_default_of_the_epochs_is_taken(cli: Cli, data: Path, tiny: str) -> None:
+    cli("train", data, "--model", tiny, "--out", "run")
+    assert len(Path("run/metrics.csv").read_text().splitlines()) == 31
+
+
+def test_float_images_and_named_classes(cli: Cli, tiny: str) -> None:
+    x, y = blobs(30, 3)
+    np.savez("named.npz", x=(x / 255).astype(np.float32), y=np.array(["ox", "cat", "bee"])[y])
+    cli("train", "named.npz", "--model", tiny, "--epochs", 1, "--out", "run")
+    assert json.loads(Path("run/run.json").read_text())["classes"] == ["bee", "cat", "ox"]
