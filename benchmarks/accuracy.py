@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy.py digits                    # 5 seeds
     python benchmarks/accuracy.py mnist PATH/TO/mnist       # lenet5, 3 epochs
-    python benchmarks/accuracy.py cifar10 PATH/TO/cifar10   # resnet20 with augmentation; class folders in train/ and test/
+    python benchmarks/accuracy.py cifar10 PATH/TO/cifar10   # resnet20, augmented; class folders in train/, test/
 
 Prints a Markdown table: accuracy on data not trained on, seconds from the command's start to its end. The run
 folders stay under --out, with their curves.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -46,9 +47,8 @@ def main() -> None:
     options = [*TASKS[given.task], *more]
     seeds = given.seeds or (5 if given.task == "digits" else 1)
     rows = [train(given.data or "digits", options, s, given.out / f"{given.task}-{s}") for s in range(seeds)]
-    print(
-        f"`sharedgrad train {given.data or 'digits'} {' '.join(options)}` on {platform.processor() or platform.machine()}\n"
-    )
+    settings = " ".join(options)
+    print(f"`sharedgrad train {given.task} {settings}`, {os.cpu_count()} cores, {platform.platform()}\n")
     print("| seed | accuracy | seconds |\n|---|---|---|")
     for seed, (accuracy, seconds) in enumerate(rows):
         print(f"| {seed} | {accuracy:.2%} | {seconds:.1f} |")

@@ -330,3 +330,11 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         configuration.read(tmp_path / "net.json")
     with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)"):
         configuration.read(tmp_path)
+
+
+def test_numpy_numbers_are_written_as_plain_ones() -> None:
+    two = np.int64(2)
+    net = sg.Network([sg.Conv2d(two, 2, two, padding=((two, 0), (0, two))), sg.Dropout(np.float32(0.5))])
+    config = json.loads(json.dumps(net.to_config()))
+    assert config["nodes"][0]["kernel_size"] == 2
+    assert sg.Network.from_config(config).to_config() == config

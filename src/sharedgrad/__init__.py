@@ -31,7 +31,10 @@ from sharedgrad.losses import MSE, BinaryCrossEntropy, CrossEntropy
 from sharedgrad.network import Network
 from sharedgrad.optimizers import SGD, Adam, AdamW
 from sharedgrad.parameter import Gradients, Parameter
+from sharedgrad.storage import load, save
+from sharedgrad.summary import summarize
 from sharedgrad.tape import Tape, Trace
+from sharedgrad.training import Callback, History, evaluate, fit
 from sharedgrad.uses import Direct, Lookup, Outer, Uses, Window, kernel_uses
 
 __version__ = "0.1.0"
@@ -47,6 +50,7 @@ __all__ = [
     "AvgPool2d",
     "BatchNorm2d",
     "BinaryCrossEntropy",
+    "Callback",
     "Concat",
     "Context",
     "Conv1d",
@@ -57,6 +61,7 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool",
     "Gradients",
+    "History",
     "Layer",
     "Linear",
     "LocallyConnected1d",
@@ -77,9 +82,14 @@ __all__ = [
     "Uses",
     "Window",
     "data",
+    "evaluate",
+    "fit",
     "get_threads",
     "kernel_uses",
     "kernels",
+    "load",
     "models",
+    "save",
     "set_threads",
+    "summarize",
 ]

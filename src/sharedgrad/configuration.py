@@ -55,7 +55,8 @@ def _node_entries(network: Network) -> list[dict[str, Any]]:
         if node.layer in first:
             entry: dict[str, Any] = {"name": node.name, "reuses": first[node.layer]}
         else:
-            entry = {"name": node.name, "layer": kind, **json.loads(json.dumps(node.layer.config()))}
+            plain = json.loads(json.dumps(node.layer.config(), default=lambda number: number.item()))  # NumPy's
+            entry = {"name": node.name, "layer": kind, **plain}
         if node.inputs != (previous,):
             entry["inputs"] = list(node.inputs)
         entries.append(entry)

@@ -122,3 +122,12 @@ def test_any_number_of_threads_gives_the_same_bits(chunk_bytes: int, monkeypatch
         set_threads(count)
         for actual, one in zip(_pass(), expected, strict=True):
             same_bits(actual, one)
+
+
+def test_blas_is_held_for_uses_summed_outside_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    product = np.matmul
+    monkeypatch.setattr(np, "matmul", lambda *a, **k: seen.append(_blas().info()) or product(*a, **k))
+    sg.kernel_uses([1, 2, 3], [1, 2], [1, 1]).gradient()
+    assert seen
+    assert all(library["num_threads"] == 1 for info in seen for library in info)

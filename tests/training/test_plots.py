@@ -127,6 +127,7 @@ def test_kernels_of_three_channels_are_colours(figures: list[Any]) -> None:
     assert drawn.max() <= 1
     assert drawn[0, 0] == pytest.approx(0.5 + weight[0, :, 0, 0] / (2 * np.abs(weight).max()))
     zoom, gap = plots._ZOOM, plots._GAP
+    assert drawn[0, zoom] == pytest.approx(0.5 + weight[0, :, 0, 1] / (2 * np.abs(weight).max()))
     below = drawn[2 * zoom + gap, 2 * zoom + gap]
     assert below == pytest.approx(0.5 + weight[3, :, 0, 0] / (2 * np.abs(weight).max()))
 

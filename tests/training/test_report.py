@@ -56,6 +56,8 @@ def test_every_number_can_be_recomputed(seed: int) -> None:
     assert lines[0] == f"One weight, conv.weight[{f}, {c}, {a}, {b}], in the last batch:"
     assert lines[1] == "  used 60 times: 5 samples × 3×4 positions"
 
+    assert lines[2] == "  its largest contributions (upstream δ × input x):"
+
     values = {p.name: v for p, v in step.before.items()}
     padded = np.pad(step_input(step), ((0, 0), (0, 0), (1, 1), (2, 2)))
     delta = upstream(step, values)
@@ -192,6 +194,17 @@ def test_networks_without_convolutions(
     assert text.startswith(f"One weight, {first}[")
     assert f"  used {used}\n" in text
     assert "(tape.backward: the same)" in text
+
+
+def test_where_the_factors_are_not_kept_apart_the_contributions_are_shown() -> None:
+    net = Network([BatchNorm2d(2), Flatten(), Linear(60, 3)], (2, 6, 5))
+    step = last_step(net)
+    text = idea(step)
+    (uses,) = step.trace[net.parameter("0.weight")]
+    terms = uses.terms(*element_of(text))
+    largest = terms.flat[np.argmax(np.abs(terms))]
+    assert "its largest contributions (upstream δ × local derivative):" in text
+    assert text.splitlines()[3].endswith(f"   {largest:+.4g}")
 
 
 def test_a_gradient_of_zero_and_an_update_of_nothing() -> None:

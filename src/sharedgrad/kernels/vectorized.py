@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from sharedgrad.geometry import Geometry
-from sharedgrad.kernels.threads import parallel
+from sharedgrad.kernels.threads import one_blas_thread, parallel
 from sharedgrad.parameter import Array
 
 Index = tuple[int, ...]
@@ -72,6 +72,7 @@ def _column_bytes(g: Geometry, channels: int, positions: Index, x: Array) -> int
 # ---- convolution
 
 
+@one_blas_thread()
 def conv(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
     """y = w · columns(x) + b, one matrix product per sample and group."""
     positions = g.output(x.shape[2:])
@@ -88,6 +89,7 @@ def conv(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
     return y.reshape(len(x), len(w), *positions)
 
 
+@one_blas_thread()
 def conv_input_gradient(dy: Array, w: Array, g: Geometry, spatial: Index) -> Array:
     """d columns = wᵀ · dy, added back to the cells that the columns were read from."""
     positions = dy.shape[2:]
@@ -102,6 +104,7 @@ def conv_input_gradient(dy: Array, w: Array, g: Geometry, spatial: Index) -> Arr
     return dx
 
 
+@one_blas_thread()
 def conv_kernel_gradients(dy: Array, x: Array, g: Geometry) -> Array:
     """dw[n] = dy[n] · columns(x[n])ᵀ, kept apart by sample: (N, F, C/groups, *K)."""
     positions, filters = dy.shape[2:], dy.shape[1]
@@ -173,18 +176,21 @@ def pad_backward(dy: Array, g: Geometry, mode: str, spatial: Index) -> Array:
 # ---- blocks; with one block this is the dense layer
 
 
+@one_blas_thread()
 def blocks(p: Array, w: Array) -> Array:
     """Each block's own matrix times each use's vector: p (*U, B, I), w (B, O, I) -> (*U, B, O)."""
     rows = p.reshape(-1, *p.shape[-2:]).swapaxes(0, 1)
     return np.ascontiguousarray((rows @ w.swapaxes(1, 2)).swapaxes(0, 1)).reshape(*p.shape[:-1], w.shape[1])
 
 
+@one_blas_thread()
 def blocks_input_gradient(delta: Array, w: Array) -> Array:
     """dp = δ · w, block by block."""
     rows = delta.reshape(-1, *delta.shape[-2:]).swapaxes(0, 1)
     return np.ascontiguousarray((rows @ w).swapaxes(0, 1)).reshape(*delta.shape[:-1], w.shape[2])
 
 
+@one_blas_thread()
 def outer_sum(delta: Array, p: Array, keep: int = 0) -> Array:
     """Σ_u δ[u,b,o] · p[u,b,i] over all but the first ``keep`` use axes: (*kept, B, O, I)."""
     kept = delta.shape[:keep]

@@ -1,11 +1,11 @@
 """Train a network: the loop, its record, its checkpoints, and what it shows at the end."""
 
-from .callbacks import Callback
-from .evaluate import Evaluation, evaluate
-from .history import Epoch, History, Step
-from .loop import fit
-from .run import Run, load_run, save_run
-from .state import State
+from sharedgrad.training.callbacks import Callback
+from sharedgrad.training.evaluate import Evaluation, evaluate
+from sharedgrad.training.history import Epoch, History, Step
+from sharedgrad.training.loop import fit
+from sharedgrad.training.run import Run, load_run, save_run
+from sharedgrad.training.state import State
 
 __all__ = [
     "Callback",

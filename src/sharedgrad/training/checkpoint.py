@@ -14,7 +14,6 @@ from sharedgrad.parameter import Array
 from sharedgrad.storage import ensure_writable, load_arrays, save_arrays, unshared
 from sharedgrad.training.callbacks import Callback
 from sharedgrad.training.history import Epoch
-from sharedgrad.training.interrupts import held
 from sharedgrad.training.metrics import Metrics
 from sharedgrad.training.state import State
 
@@ -101,8 +100,7 @@ class Checkpoint(Callback):
             "progress": json.dumps(progress),
         }
         arrays = _joined({_NETWORK: unshared(state.network), _OPTIMIZER: state.optimizer.state_dict()})
-        with held():
-            save_arrays(self.path, arrays, metadata)
+        save_arrays(self.path, arrays, metadata)
         self._saved_at = time.monotonic()
 
     def _restore(self, state: State) -> None:

@@ -84,9 +84,10 @@ def _largest(calls: list[Uses], terms: list[Array], element: tuple[int, ...]) ->
         where += [f"{axis} {','.join(map(str, i))}" for axis, i in use.items()]
         rows.append((", ".join(where), _factors(calls[call], use, element), f"{flat[number]:+.4g}"))
     wide = [max(len(row[i]) for row in rows) for i in range(3)]
-    yield "  its largest contributions (upstream δ × input x):"
-    for where_, factors, value in rows:
-        yield f"    {where_:<{wide[0]}}   {factors:>{wide[1]}} = {value:>{wide[2]}}"
+    what = "upstream δ × input x" if isinstance(calls[0], Outer | Window) else "upstream δ × local derivative"
+    yield f"  its largest contributions ({what}):"
+    for place, factors, value in rows:
+        yield f"    {place:<{wide[0]}}   {factors:>{wide[1]}}{value:>{wide[2]}}"
 
 
 def _named(uses: Uses, index: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
@@ -99,13 +100,13 @@ def _named(uses: Uses, index: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
 
 
 def _factors(uses: Uses, use: dict[str, tuple[int, ...]], element: tuple[int, ...]) -> str:
-    """δ × x of one use at one element of the parameter; δ alone where the local derivative is in it."""
+    """ "δ × x = " for one use and one element of the parameter; nothing where the factors are not kept apart."""
     if not isinstance(uses, Outer | Window):
-        return f"{uses.contribution(**use)[element]:.4g}"
+        return ""
     delta, patch = uses.factors(**use)
     flat = int(np.ravel_multi_index(element, uses.parameter.shape))
     b, o, i = np.unravel_index(flat, (*delta.shape, patch.shape[-1]))
-    return f"{delta[b, o]:.4g} × {patch[b, i]:.4g}"
+    return f"{delta[b, o]:.4g} × {patch[b, i]:.4g} = "
 
 
 def _sum(terms: list[Array], gradient: float, applied: float) -> Iterator[str]:
