@@ -338,3 +338,21 @@ def test_numpy_numbers_are_written_as_plain_ones() -> None:
     config = json.loads(json.dumps(net.to_config()))
     assert config["nodes"][0]["kernel_size"] == 2
     assert sg.Network.from_config(config).to_config() == config
+
+
+def test_a_layer_that_forgets_its_argument_is_named() -> None:
+    class Forgetful(sg.Tanh):
+        def __init__(self, factor: float) -> None:
+            pass
+
+    with pytest.raises(ConfigError, match=r"Forgetful\): does not keep its argument 'factor'; set self.factor"):
+        sg.Network([Forgetful(2)]).to_config()
+
+
+def test_an_argument_that_is_no_plain_data_is_refused() -> None:
+    class Odd(sg.Tanh):
+        def __init__(self, thing: object) -> None:
+            self.thing = thing
+
+    with pytest.raises(ConfigError, match=r"Odd\): has an argument that JSON cannot hold"):
+        sg.Network([Odd(object())]).to_config()

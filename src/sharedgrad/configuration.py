@@ -55,14 +55,22 @@ def _node_entries(network: Network) -> list[dict[str, Any]]:
         if node.layer in first:
             entry: dict[str, Any] = {"name": node.name, "reuses": first[node.layer]}
         else:
-            plain = json.loads(json.dumps(node.layer.config(), default=lambda number: number.item()))  # NumPy's
-            entry = {"name": node.name, "layer": kind, **plain}
+            entry = {"name": node.name, "layer": kind, **_plain(node.layer)}
         if node.inputs != (previous,):
             entry["inputs"] = list(node.inputs)
         entries.append(entry)
         first.setdefault(node.layer, node.name)
         previous = node.name
     return entries
+
+
+def _plain(layer: Layer) -> dict[str, Any]:
+    """A layer's arguments as JSON has them: NumPy's numbers as Python's, tuples as lists."""
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(layer.config(), default=lambda number: number.item()))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(layer.label, f"has an argument that JSON cannot hold ({error})") from None
+    return plain
 
 
 def _ties(network: Network) -> dict[str, str]:

@@ -178,10 +178,10 @@ def cosine(progress: float) -> float:
 
 
 def one_cycle(progress: float) -> float:
-    """From 1/25 up to 1 over the first 30 %, then down to 0, along cosines (Smith 2018, arXiv:1708.07120)."""
+    """From 1/25 up to 1 over the first 30 %, then down to 1/1000, along cosines (Smith 2018, arXiv:1708.07120)."""
     if progress < 0.3:
         return 1 / 25 + (1 - 1 / 25) * (1 - cosine(progress / 0.3))
-    return cosine((progress - 0.3) / 0.7)
+    return 1 / 1000 + (1 - 1 / 1000) * cosine((progress - 0.3) / 0.7)
 
 
 SCHEDULES: dict[str, Schedule] = {

@@ -140,6 +140,10 @@ def test_models(cli: Cli, data: Path, model: str, expected: str) -> None:
     assert not Path("runs").exists()
 
 
+def test_a_word_of_two_lines_is_one_line(cli: Cli) -> None:
+    assert cli("train", "digits", "two\nlines").error.endswith("(two lines); see sharedgrad train --help")
+
+
 def test_a_folder_that_holds_a_run(cli: Cli, data: Path, tiny: str) -> None:
     line = ("train", data, "--model", tiny, "--epochs", 1, "--out", "run")
     cli(*line)

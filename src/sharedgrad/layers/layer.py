@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from sharedgrad.errors import ShapeError
+from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import text
 from sharedgrad.layers.context import Context
 from sharedgrad.parameter import Array, Buffer, Parameter
@@ -82,10 +82,17 @@ class Layer(ABC):
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments that differ from its defaults."""
-        values = {a.name: getattr(self, a.name) for a in self._arguments()}
+        values = {a.name: self._kept(a.name) for a in self._arguments()}
         if not isinstance(values.get("bias", True), bool):  # the argument says whether there is one
             values["bias"] = values["bias"] is not None
         return {a.name: values[a.name] for a in self._arguments() if values[a.name] != a.default}
+
+    def _kept(self, argument: str) -> Any:
+        """The value of a constructor argument, which a layer keeps under the argument's own name."""
+        if not hasattr(self, argument):
+            problem = f"does not keep its argument {argument!r}"
+            raise ConfigError(self.label, problem, f"set self.{argument} = {argument} in __init__")
+        return getattr(self, argument)
 
     @classmethod
     def _arguments(cls) -> list[inspect.Parameter]:
