@@ -121,7 +121,9 @@ def train(
     parts = divide(dataset, val_fraction, settings["seed"])
     settings |= {
         "model": model,
+        "size": size,
         "augment": augment,
+        "val_fraction": val_fraction,
         "epochs": epochs or default_epochs(len(parts.train.x)),
         "lr": lr or LEARNING_RATES[settings["optimizer"]],
     }
