@@ -29,6 +29,7 @@ FLOORS = [
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 READERS_NEED = {"errors", "randomness", "parameter", "data"}
+COMPILED = "sharedgrad.kernels.native._native"  # no Python file
 HEAVY = ["torch", "sklearn", "scipy", "matplotlib", "PIL", "rich", "click", "safetensors"]
 
 
@@ -71,7 +72,7 @@ def own_imports(module: str) -> set[str]:
     """The modules of this package that a module imports."""
     found = set()
     for source, name in imports(module):
-        if source.split(".")[0] == "sharedgrad":
+        if source.split(".")[0] == "sharedgrad" and f"{source}.{name}" != COMPILED:
             found.add(f"{source}.{name}" if f"{source}.{name}" in MODULES else source)
     return found
 

@@ -41,15 +41,15 @@ def test_help_without_arguments(cli: Cli) -> None:
     result = cli()
     assert result.code == 0
     assert result.out == cli("--help").out
-    places = [result.out.index(f"\n  {command} ") for command in ("train", "predict", "summary")]
+    places = [result.out.index(f"\n  {command} ") for command in ("train", "predict", "summary", "info")]
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize("command", ["train", "predict", "summary"])
+@pytest.mark.parametrize("command", ["train", "predict", "summary", "info"])
 def test_help_of_a_command_has_an_example(cli: Cli, command: str) -> None:
     result = cli(command, "--help")
     assert result.code == 0
-    assert f"    sharedgrad {command} " in result.out
+    assert f"    sharedgrad {command}" in result.out
 
 
 def test_a_stream_that_is_closed(tmp_path: Path) -> None:

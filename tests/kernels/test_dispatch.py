@@ -11,26 +11,38 @@ from sharedgrad.errors import ConfigError
 from sharedgrad.kernels import reference, vectorized
 
 X = np.zeros(3)
+FASTEST = kernels.native if kernels.compiled() else vectorized
 
 
-def test_the_fast_kernels_serve_unless_the_reference_is_asked_for() -> None:
-    assert kernels.of(X) is vectorized
+def test_the_fastest_kernels_serve_unless_others_are_asked_for() -> None:
+    assert kernels.of(X) is FASTEST
     with kernels.use("reference"):
         assert kernels.of(X) is reference
         with kernels.use("vectorized"):
             assert kernels.of(X) is vectorized
         assert kernels.of(X) is reference
-    assert kernels.of(X) is vectorized
+    assert kernels.of(X) is FASTEST
+
+
+def test_numpy_serves_types_that_the_compiled_kernels_do_not() -> None:
+    assert kernels.of(np.arange(3)) is vectorized
+    assert kernels.of(np.zeros(3, np.float16)) is vectorized
 
 
 def test_the_choice_ends_with_its_block_even_after_an_error() -> None:
     with pytest.raises(RuntimeError), kernels.use("reference"):
         raise RuntimeError
-    assert kernels.of(X) is vectorized
+    assert kernels.of(X) is FASTEST
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'reference' or 'vectorized', got 'fast'"), kernels.use("fast"):  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="'vectorized' or 'native', got 'fast'"), kernels.use("fast"):  # type: ignore[arg-type]
+        pass
+
+
+def test_compiled_kernels_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_fastest", vectorized)
+    with pytest.raises(ConfigError, match="no kernels were compiled; install again"), kernels.use("native"):
         pass
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import sharedgrad as sg
+from sharedgrad import kernels
 from sharedgrad.errors import ConfigError
 from sharedgrad.kernels import vectorized
 from sharedgrad.kernels.threads import _blas, get_threads, one_blas_thread, parallel, set_threads
@@ -113,9 +114,7 @@ def _pass() -> list[np.ndarray]:
     return [y, gradients.inputs["input"], *gradients.values()]
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 20_000, 1 << 20])
-def test_any_number_of_threads_gives_the_same_bits(chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectorized, "CHUNK_BYTES", chunk_bytes)
+def _same_for_any_number_of_threads() -> None:
     set_threads(1)
     expected = _pass()
     for count in (2, 3, 2):
@@ -124,10 +123,24 @@ def test_any_number_of_threads_gives_the_same_bits(chunk_bytes: int, monkeypatch
             same_bits(actual, one)
 
 
+@pytest.mark.parametrize("chunk_bytes", [1, 20_000, 1 << 20])
+def test_any_number_of_threads_gives_the_same_bits(chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectorized, "CHUNK_BYTES", chunk_bytes)
+    with kernels.use("vectorized"):
+        _same_for_any_number_of_threads()
+
+
+@pytest.mark.skipif(not kernels.compiled(), reason="no kernels were compiled")
+def test_any_number_of_threads_gives_the_same_bits_compiled() -> None:
+    with kernels.use("native"):
+        _same_for_any_number_of_threads()
+
+
 def test_blas_is_held_for_uses_summed_outside_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     product = np.matmul
     monkeypatch.setattr(np, "matmul", lambda *a, **k: seen.append(_blas().info()) or product(*a, **k))
-    sg.kernel_uses([1, 2, 3], [1, 2], [1, 1]).gradient()
+    with kernels.use("vectorized"):
+        sg.kernel_uses([1, 2, 3], [1, 2], [1, 1]).gradient()
     assert seen
     assert all(library["num_threads"] == 1 for info in seen for library in info)

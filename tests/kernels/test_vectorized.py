@@ -1,4 +1,4 @@
-"""Every fast kernel computes what the reference loops compute, whatever the geometry, type and memory order."""
+"""Every fast kernel, NumPy's and compiled, computes what the reference loops compute: any geometry, type and order."""
 
 from __future__ import annotations
 
@@ -153,6 +153,8 @@ def _normalize_backward(rng: Rng, rank: int) -> tuple[object, ...]:
     return _normal(rng, *shape), _normal(rng, *shape), rng.uniform(0.5, 2, shape[1])
 
 
+FAST = [vectorized, *([kernels.native] if kernels.compiled() else [])]
+
 ARGUMENTS: dict[str, Draw] = {
     "conv": _conv,
     "conv_input_gradient": _conv_input_gradient,
@@ -201,7 +203,7 @@ def _arguments(name: str, rank: int, seed: int, dtype: type) -> list[object]:
 def test_every_kernel_is_drawn_here() -> None:
     protocol = {name for name, value in vars(kernels.Kernels).items() if callable(value) and name[0] != "_"}
     assert set(ARGUMENTS) == protocol
-    for module in (reference, vectorized):
+    for module in (reference, *FAST):
         assert all(callable(getattr(module, name)) for name in protocol)
 
 
@@ -214,11 +216,12 @@ def test_equals_the_reference(name: str, rank: int, dtype: type, monkeypatch: py
         if seed % 2:  # chunks of one sample, or of a few
             monkeypatch.setattr(vectorized, "CHUNK_BYTES", 1 if seed % 4 == 1 else 400)
         expected = getattr(reference, name)(*arguments)
-        actual = getattr(vectorized, name)(*arguments)
+        for module in FAST:
+            actual = getattr(module, name)(*arguments)
+            for a, e in zip(*((r if isinstance(r, tuple) else (r,)) for r in (actual, expected)), strict=True):
+                assert a.dtype == e.dtype == dtype
+                close(a, e)
         monkeypatch.undo()
-        for a, e in zip(*((r if isinstance(r, tuple) else (r,)) for r in (actual, expected)), strict=True):
-            assert a.dtype == e.dtype == dtype
-            close(a, e)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -242,7 +245,7 @@ def test_convolution_in_three_dimensions_agrees_with_pytorch(seed: int) -> None:
 def test_large_inputs_do_not_overflow(name: str) -> None:
     x = np.array([[-1e4, -80.0, 0.0, 80.0, 1e4]], np.float32)
     arguments = (x, 1) if name == "softmax" else (x,)
-    for module in (reference, vectorized):
+    for module in (reference, *FAST):
         close(getattr(module, name)(*arguments), getattr(torch, name)(*map(_tensor, arguments)).numpy())
 
 
@@ -266,9 +269,10 @@ def test_chunks_cover_every_sample_once_in_order() -> None:
     assert len(vectorized._chunks(7, 1 << 19)) == 4
 
 
+@pytest.mark.parametrize("module", FAST)
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_the_same_arguments_give_the_same_bits(name: str) -> None:
+def test_the_same_arguments_give_the_same_bits(name: str, module: object) -> None:
     arguments = _arguments(name, 2, 0, np.float32)
-    first, second = (getattr(vectorized, name)(*arguments) for _ in range(2))
+    first, second = (getattr(module, name)(*arguments) for _ in range(2))
     for a, b in zip(*((r if isinstance(r, tuple) else (r,)) for r in (first, second)), strict=True):
         same_bits(a, b)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from sharedgrad import __version__
+from sharedgrad.cli.info import info
 from sharedgrad.cli.predict import predict
 from sharedgrad.cli.summary import summary
 from sharedgrad.cli.train import train
@@ -35,5 +36,5 @@ def group(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (train, predict, summary):
+for command in (train, predict, summary, info):
     group.add_command(command)

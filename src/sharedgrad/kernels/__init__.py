@@ -17,7 +17,7 @@ from sharedgrad.kernels import vectorized
 from sharedgrad.kernels.threads import get_threads, set_threads
 from sharedgrad.parameter import Array
 
-__all__ = ["Kernels", "get_threads", "of", "set_threads", "use"]
+__all__ = ["Kernels", "compiled", "get_threads", "of", "set_threads", "use"]
 
 Index = tuple[int, ...]
 
@@ -54,27 +54,49 @@ class Kernels(Protocol):
     def normalize_backward(self, dnormal: Array, normal: Array, inverse_std: Array) -> Array: ...
 
 
+try:
+    from sharedgrad.kernels import native
+
+    _fastest: Kernels = native
+except ImportError:  # nothing was compiled where this was installed
+    _fastest = vectorized
+
 _chosen: ContextVar[Kernels | None] = ContextVar("sharedgrad kernels", default=None)
 
 
 def of(array: Array) -> Kernels:
     """The kernels that serve this array: the ones chosen with :func:`use`, else the fastest for its type."""
-    return _chosen.get() or vectorized
+    return _chosen.get() or (_fastest if array.dtype.char in "fd" else vectorized)
+
+
+def compiled() -> bool:
+    """Whether the compiled kernels were built where this was installed."""
+    return _fastest is not vectorized
 
 
 @contextmanager
-def use(name: Literal["reference", "vectorized"]) -> Iterator[None]:
-    """Within this block, compute with the named kernels: ``with kernels.use("reference"): …``."""
-    if name == "reference":
-        from sharedgrad.kernels import reference
+def use(name: Literal["reference", "vectorized", "native"]) -> Iterator[None]:
+    """Within this block, compute with the named kernels: ``with kernels.use("reference"): …``.
 
-        chosen: Kernels = reference
-    elif name == "vectorized":
-        chosen = vectorized
-    else:
-        raise ConfigError("kernels.use", f"expected 'reference' or 'vectorized', got {name!r}")
-    token = _chosen.set(chosen)
+    Raises:
+        ConfigError: There are no kernels of that name, or none were compiled.
+    """
+    token = _chosen.set(_named(name))
     try:
         yield
     finally:
         _chosen.reset(token)
+
+
+def _named(name: str) -> Kernels:
+    if name == "reference":
+        from sharedgrad.kernels import reference
+
+        return reference
+    if name == "vectorized":
+        return vectorized
+    if name == "native" and compiled():
+        return _fastest
+    if name == "native":
+        raise ConfigError("kernels.use", "no kernels were compiled", "install again where there is a C++ compiler")
+    raise ConfigError("kernels.use", f"expected 'reference', 'vectorized' or 'native', got {name!r}")

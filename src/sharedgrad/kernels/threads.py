@@ -23,6 +23,7 @@ Result = TypeVar("Result")
 
 _lock = threading.Lock()
 _inside = threading.local()
+_listeners: list[Callable[[int], None]] = []
 _threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -30,6 +31,14 @@ def set_threads(count: int) -> None:
     """Use this many threads from now on (default: the processors this process may run on)."""
     global _threads
     _threads = whole(count, "threads")
+    for tell in _listeners:
+        tell(_threads)
+
+
+def on_change(tell: Callable[[int], None]) -> None:
+    """Tell the number of threads now and whenever it is set: compiled kernels have threads of their own."""
+    _listeners.append(tell)
+    tell(_threads)
 
 
 def get_threads() -> int:

@@ -1,0 +1,29 @@
+"""``sharedgrad info``: which kernels serve here, and how."""
+
+from __future__ import annotations
+
+import platform
+
+import click
+import numpy as np
+
+from sharedgrad import __version__, kernels
+
+
+@click.command(short_help="Kernels, instruction set and threads.")
+def info() -> None:
+    """Print which kernels are active, their instruction set, the threads, and what falls back to NumPy.
+
+    \b
+      sharedgrad info
+    """
+    click.echo(f"sharedgrad {__version__}, Python {platform.python_version()}, NumPy {np.__version__}")
+    if kernels.compiled():
+        click.echo(f"kernels: compiled C++, instruction set {kernels.native.instruction_set()}")
+    else:
+        click.echo("kernels: NumPy (none were compiled; install again where there is a C++ compiler)")
+    click.echo(f"threads: {kernels.get_threads()}")
+    if kernels.compiled():
+        click.echo("computed by NumPy all the same:")
+        for operations, reason in kernels.native.FALLBACKS.items():
+            click.echo(f"  {operations}: {reason}")

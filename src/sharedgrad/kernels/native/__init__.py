@@ -1,0 +1,212 @@
+"""Compiled kernels for NumPy arrays of float32 and float64: the names of ``Kernels``, in C++.
+
+Importing this module fails where nothing was compiled; ``kernels.of`` then takes ``vectorized``. What has no
+compiled kernel is taken from there too; :data:`FALLBACKS` says what and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+import numpy as np
+
+from sharedgrad.geometry import Geometry
+from sharedgrad.kernels import threads, vectorized
+from sharedgrad.kernels.native import _native
+from sharedgrad.kernels.vectorized import (
+    avg_pool,
+    avg_pool_backward,
+    blocks,
+    blocks_input_gradient,
+    outer_sum,
+    pad,
+    pad_backward,
+    patches,
+    patches_backward,
+    softmax,
+    softmax_backward,
+    tanh,
+)
+from sharedgrad.parameter import Array
+
+__all__ = [
+    "FALLBACKS",
+    "avg_pool",
+    "avg_pool_backward",
+    "batch_statistics",
+    "blocks",
+    "blocks_input_gradient",
+    "conv",
+    "conv_input_gradient",
+    "conv_kernel_gradient",
+    "conv_kernel_gradients",
+    "instruction_set",
+    "max_pool",
+    "max_pool_backward",
+    "normalize",
+    "normalize_backward",
+    "outer_sum",
+    "pad",
+    "pad_backward",
+    "patches",
+    "patches_backward",
+    "relu",
+    "relu_backward",
+    "scale_shift",
+    "sigmoid",
+    "sigmoid_backward",
+    "softmax",
+    "softmax_backward",
+    "tanh",
+    "tanh_backward",
+]
+
+Index = tuple[int, ...]
+
+FALLBACKS = {
+    "avg_pool, avg_pool_backward": "not compiled yet",
+    "blocks, blocks_input_gradient, outer_sum": "matrix products: NumPy's BLAS, on one thread",
+    "conv and max_pool with three spatial axes or more than 64 cells along one": "not compiled yet",
+    "max_pool_backward with ties other than 'first'": "a convention for study",
+    "pad, pad_backward": "not compiled yet",
+    "patches, patches_backward": "memory moves; NumPy does them as fast",
+    "softmax, softmax_backward, tanh": "not compiled yet",
+}
+
+threads.on_change(_native.set_threads)
+
+
+def instruction_set() -> str:
+    """The instruction set that was chosen for this processor: avx512, avx2 or baseline."""
+    return str(_native.instruction_set())
+
+
+def _c(array: Array) -> Array:
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+
+
+def _served(g: Geometry) -> bool:
+    return g.rank <= 2 and max(g.kernel) <= 64
+
+
+def _numbers(g: Geometry, x: Index, y: Index) -> tuple[int, ...]:
+    """The geometry between maps of shapes x and y, as the compiled kernels take it: with two spatial axes."""
+    one, zero = (1,) * (2 - g.rank), (0,) * (2 - g.rank)
+    before = (pair[0] for pair in g.padding)
+    windows = (*one, *g.kernel, *one, *g.stride, *zero, *before, *one, *g.dilation)
+    return (*x[:2], *one, *x[2:], y[1], *windows, g.groups, *one, *y[2:])
+
+
+# ---- convolution
+
+
+def conv(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
+    """y (N, F, *P) from x (N, C, *S) and w (F, C/groups, *K)."""
+    if not _served(g):
+        return vectorized.conv(x, w, b, g)
+    y = np.empty((len(x), len(w), *g.output(x.shape[2:])), x.dtype)
+    _native.conv(y, _c(x), _c(w), b, *_numbers(g, x.shape, y.shape))
+    return y
+
+
+def conv_input_gradient(dy: Array, w: Array, g: Geometry, spatial: Index) -> Array:
+    """dx (N, C, *S) from dy (N, F, *P)."""
+    if not _served(g):
+        return vectorized.conv_input_gradient(dy, w, g, spatial)
+    dx = np.empty((len(dy), w.shape[1] * g.groups, *spatial), dy.dtype)
+    _native.conv_input_gradient(dx, _c(dy), _c(w), *_numbers(g, dx.shape, dy.shape))
+    return dx
+
+
+def conv_kernel_gradients(dy: Array, x: Array, g: Geometry) -> Array:
+    """dw kept apart by sample: (N, F, C/groups, *K)."""
+    if not _served(g):
+        return vectorized.conv_kernel_gradients(dy, x, g)
+    dw = np.empty((len(dy), dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
+    _native.conv_kernel_gradient(dw, _c(dy), _c(x), *_numbers(g, x.shape, dy.shape), 1)
+    return dw
+
+
+def conv_kernel_gradient(dy: Array, x: Array, g: Geometry) -> Array:
+    """dw (F, C/groups, *K), the sum over all uses."""
+    if not _served(g):
+        return vectorized.conv_kernel_gradient(dy, x, g)
+    dw = np.empty((dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
+    _native.conv_kernel_gradient(dw, _c(dy), _c(x), *_numbers(g, x.shape, dy.shape), 0)
+    return dw
+
+
+# ---- max pooling
+
+
+def max_pool(x: Array, g: Geometry) -> Array:
+    """The largest input under each window."""
+    if not _served(g):
+        return vectorized.max_pool(x, g)
+    y = np.empty((*x.shape[:2], *g.output(x.shape[2:])), x.dtype)
+    _native.max_pool(y, _c(x), *_numbers(g, x.shape, y.shape))
+    return y
+
+
+def max_pool_backward(dy: Array, x: Array, y: Array, g: Geometry, ties: str) -> Array:
+    """dx: the winner of each window gets its upstream gradient."""
+    if not _served(g) or ties != "first":
+        return vectorized.max_pool_backward(dy, x, y, g, ties)
+    dx = np.empty(x.shape, dy.dtype)
+    _native.max_pool_backward(dx, _c(dy), _c(x), _c(y), *_numbers(g, x.shape, y.shape))
+    return dx
+
+
+# ---- elementwise
+
+
+def _elementwise(compiled: Callable[..., None]) -> Callable[..., Array]:
+    def run(*arrays: Array) -> Array:
+        result = np.empty(arrays[0].shape, arrays[0].dtype)
+        compiled(result, *map(_c, arrays))
+        return result
+
+    return run
+
+
+sigmoid = _elementwise(_native.sigmoid)
+sigmoid_backward = _elementwise(_native.sigmoid_backward)
+tanh_backward = _elementwise(_native.tanh_backward)
+relu = _elementwise(_native.relu)
+relu_backward = _elementwise(_native.relu_backward)
+
+
+# ---- batch normalization
+
+
+def _maps(x: Array) -> tuple[int, int, int]:
+    return len(x), x.shape[1], prod(x.shape[2:])
+
+
+def batch_statistics(x: Array) -> tuple[Array, Array]:
+    """Mean and (biased) variance of each channel."""
+    mean, variance = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
+    _native.batch_statistics(mean, variance, _c(x), *_maps(x))
+    return mean, variance
+
+
+def normalize(x: Array, mean: Array, inverse_std: Array) -> Array:
+    """(x − mean) · inverse_std, channel by channel."""
+    y = np.empty(x.shape, x.dtype)
+    _native.normalize(y, _c(x), _c(mean), _c(inverse_std), *_maps(x))
+    return y
+
+
+def scale_shift(x: Array, scale: Array, shift: Array) -> Array:
+    """scale · x + shift, channel by channel."""
+    y = np.empty(x.shape, x.dtype)
+    _native.scale_shift(y, _c(x), _c(scale), _c(shift), *_maps(x))
+    return y
+
+
+def normalize_backward(dnormal: Array, normal: Array, inverse_std: Array) -> Array:
+    """dx through the normalization with the batch's own statistics."""
+    dx = np.empty(normal.shape, normal.dtype)
+    _native.normalize_backward(dx, _c(dnormal), _c(normal), _c(inverse_std), *_maps(normal))
+    return dx

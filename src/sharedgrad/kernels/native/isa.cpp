@@ -1,0 +1,37 @@
+// All kernels, compiled once for each instruction set; SHAREDGRAD_ISA is its name.
+
+#include "conv.hpp"
+#include "maps.hpp"
+
+#define STRING(x) #x
+#define NAME(x) STRING(x)
+
+namespace sharedgrad {
+namespace {
+
+template <typename T>
+constexpr Kernels<T> kKernels = {
+    conv<T>,
+    conv_input_gradient<T>,
+    conv_kernel_gradient<T>,
+    sigmoid<T>,
+    sigmoid_backward<T>,
+    tanh_backward<T>,
+    relu<T>,
+    relu_backward<T>,
+    max_pool<T>,
+    max_pool_backward<T>,
+    batch_statistics<T>,
+    normalize<T>,
+    scale_shift<T>,
+    normalize_backward<T>,
+};
+
+}  // namespace
+
+const Table& SHAREDGRAD_ISA() {
+    static constexpr Table table = {NAME(SHAREDGRAD_ISA), kKernels<float>, kKernels<double>};
+    return table;
+}
+
+}  // namespace sharedgrad

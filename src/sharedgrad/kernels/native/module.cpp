@@ -1,0 +1,208 @@
+// The Python module sharedgrad.kernels.native._native: thin, on CPython's stable ABI, arrays through the buffer
+// protocol. The Python side (native/__init__.py) checks shapes and makes the outputs; here only type and order are
+// looked at.
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+
+#include <array>
+#include <cstring>
+#include <exception>
+
+#include "kernels.hpp"
+#include "threads.hpp"
+
+namespace {
+
+using namespace sharedgrad;
+
+const Table* table = &baseline();
+
+const Table* best() {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd"))
+        return &avx512();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+        return &avx2();
+#endif
+    return &baseline();
+}
+
+// The arguments of one call: arrays (or None), then whole numbers.
+class Arguments {
+  public:
+    static constexpr int kMost = 6;
+
+    Arguments(PyObject* const* objects, Py_ssize_t count, int arrays) {
+        for (int i = 0; i < arrays; ++i) {
+            if (objects[i] == Py_None) continue;
+            if (PyObject_GetBuffer(objects[i], &views_[i], PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) return;
+            ++held_;
+            const char kind = views_[i].format ? views_[i].format[0] : '?';
+            if (kind_ && kind != kind_) {
+                PyErr_SetString(PyExc_TypeError, "arrays of different types");
+                return;
+            }
+            kind_ = kind;
+            order_[held_ - 1] = i;
+        }
+        for (Py_ssize_t i = arrays; i < count; ++i) {
+            if (i - arrays >= static_cast<Py_ssize_t>(numbers_.size())) {
+                PyErr_SetString(PyExc_TypeError, "too many arguments");
+                return;
+            }
+            numbers_[i - arrays] = PyLong_AsSsize_t(objects[i]);
+            if (PyErr_Occurred()) return;
+        }
+        if (kind_ != 'f' && kind_ != 'd') {
+            PyErr_SetString(PyExc_TypeError, "expected arrays of float32 or float64");
+            return;
+        }
+        good_ = true;
+    }
+    ~Arguments() {
+        for (int i = 0; i < held_; ++i) PyBuffer_Release(&views_[order_[i]]);
+    }
+
+    bool good() const { return good_; }
+    bool is_float() const { return kind_ == 'f'; }
+    Py_ssize_t number(int i) const { return numbers_[i]; }
+    Py_ssize_t size(int i) const { return views_[i].len / views_[i].itemsize; }
+    template <typename T>
+    T* array(int i) const {
+        return static_cast<T*>(views_[i].buf);
+    }
+
+    Geometry geometry() const {
+        int n[16];
+        for (int i = 0; i < 16; ++i) n[i] = static_cast<int>(numbers_[i]);
+        return {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12], n[13], n[14], n[15]};
+    }
+
+  private:
+    Py_buffer views_[kMost] = {};
+    int order_[kMost] = {}, held_ = 0;
+    std::array<Py_ssize_t, 17> numbers_{};
+    char kind_ = 0;
+    bool good_ = false;
+};
+
+// Call function(kernels, type tag) for the arrays' element type, without the interpreter's lock.
+template <typename Function>
+PyObject* call(const Arguments& a, const Function& function) {
+    if (!a.good()) return nullptr;
+    bool memory = true;
+    Py_BEGIN_ALLOW_THREADS;
+    try {
+        if (a.is_float())
+            function(table->f32, float());
+        else
+            function(table->f64, double());
+    } catch (const std::exception&) {
+        memory = false;
+    }
+    Py_END_ALLOW_THREADS;
+    if (!memory) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+#define FUNCTION(name, arrays, ...)                                         \
+    PyObject* name(PyObject*, PyObject* const* objects, Py_ssize_t count) { \
+        const Arguments a(objects, count, arrays);                          \
+        return call(a, [&](const auto& k, auto type) {                      \
+            using T = decltype(type);                                       \
+            const auto p = [&](int i) { return a.array<T>(i); };            \
+            const auto n = [&](int i) { return a.number(i); };              \
+            (void)n;                                                        \
+            k.name(__VA_ARGS__);                                            \
+        });                                                                 \
+    }
+
+FUNCTION(conv, 4, p(0), p(1), p(2), p(3), a.geometry())
+FUNCTION(conv_input_gradient, 3, p(0), p(1), p(2), a.geometry())
+FUNCTION(conv_kernel_gradient, 3, p(0), p(1), p(2), a.geometry(), n(16) != 0)
+FUNCTION(sigmoid, 2, p(0), p(1), a.size(0))
+FUNCTION(sigmoid_backward, 3, p(0), p(1), p(2), a.size(0))
+FUNCTION(tanh_backward, 3, p(0), p(1), p(2), a.size(0))
+FUNCTION(relu, 2, p(0), p(1), a.size(0))
+FUNCTION(relu_backward, 3, p(0), p(1), p(2), a.size(0))
+FUNCTION(max_pool, 2, p(0), p(1), a.geometry())
+FUNCTION(max_pool_backward, 4, p(0), p(1), p(2), p(3), a.geometry())
+FUNCTION(batch_statistics, 3, p(0), p(1), p(2), n(0), n(1), n(2))
+FUNCTION(normalize, 4, p(0), p(1), p(2), p(3), n(0), n(1), n(2))
+FUNCTION(scale_shift, 4, p(0), p(1), p(2), p(3), n(0), n(1), n(2))
+FUNCTION(normalize_backward, 4, p(0), p(1), p(2), p(3), n(0), n(1), n(2))
+
+PyObject* threads(PyObject*, PyObject* count) {
+    const Py_ssize_t n = PyLong_AsSsize_t(count);
+    if (PyErr_Occurred()) return nullptr;
+    Py_BEGIN_ALLOW_THREADS;
+    set_threads(static_cast<int>(n));
+    Py_END_ALLOW_THREADS;
+    Py_RETURN_NONE;
+}
+
+PyObject* instruction_set(PyObject*, PyObject*) { return PyUnicode_FromString(table->name); }
+
+// For tests: use the named instruction set if this processor has it.
+PyObject* choose(PyObject*, PyObject* name) {
+    PyObject* bytes = PyUnicode_AsUTF8String(name);
+    if (!bytes) return nullptr;
+    const char* wanted = PyBytes_AsString(bytes);
+    const Table* top = best();
+    bool found = false;
+#if defined(__x86_64__)
+    const Table* known[] = {&baseline(), &avx2(), &avx512()};
+#else
+    const Table* known[] = {&baseline()};
+#endif
+    for (const Table* t : known) {
+        if (!std::strcmp(t->name, wanted)) {
+            table = t;
+            found = true;
+        }
+        if (t == top) break;
+    }
+    Py_DecRef(bytes);
+    if (!found) {
+        PyErr_SetString(PyExc_ValueError, "this processor does not have that instruction set");
+        return nullptr;
+    }
+    Py_RETURN_NONE;
+}
+
+#define METHOD(name) {#name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(name)), METH_FASTCALL, nullptr}
+
+PyMethodDef methods[] = {
+    METHOD(conv),
+    METHOD(conv_input_gradient),
+    METHOD(conv_kernel_gradient),
+    METHOD(sigmoid),
+    METHOD(sigmoid_backward),
+    METHOD(tanh_backward),
+    METHOD(relu),
+    METHOD(relu_backward),
+    METHOD(max_pool),
+    METHOD(max_pool_backward),
+    METHOD(batch_statistics),
+    METHOD(normalize),
+    METHOD(scale_shift),
+    METHOD(normalize_backward),
+    {"set_threads", threads, METH_O, "Use this many threads."},
+    {"instruction_set", instruction_set, METH_NOARGS, "The instruction set in use."},
+    {"choose", choose, METH_O, "Use the named instruction set, if this processor has it."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_native", "Compiled kernels.", -1, methods, nullptr, nullptr, nullptr, nullptr};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__native() {
+    table = best();
+    return PyModule_Create(&definition);
+}

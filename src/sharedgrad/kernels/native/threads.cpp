@@ -1,0 +1,149 @@
+#include "threads.hpp"
+
+#include <pthread.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <vector>
+
+namespace sharedgrad {
+namespace {
+
+constexpr auto kSpin = std::chrono::microseconds(50);  // about the gap between two kernels of a training step
+
+inline void relax() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+thread_local bool inside = false;  // this thread is working on a task
+
+class Pool {
+  public:
+    explicit Pool(int workers) {
+        for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { work(); });
+    }
+
+    ~Pool() {
+        {
+            std::lock_guard lock(mutex_);
+            stop_ = true;
+            generation_.fetch_add(1);
+        }
+        wake_.notify_all();
+        for (auto& thread : threads_) thread.join();
+    }
+
+    void run(int count, void (*task)(void*, int), void* context) {
+        task_ = task;
+        context_ = context;
+        count_ = count;
+        next_.store(0, std::memory_order_relaxed);
+        busy_.store(static_cast<int>(threads_.size()), std::memory_order_relaxed);
+        {
+            std::lock_guard lock(mutex_);
+            generation_.fetch_add(1, std::memory_order_release);
+        }
+        wake_.notify_all();
+        take();
+        for (int spins = 0; busy_.load(std::memory_order_acquire) > 0; ++spins)
+            spins < 2000 ? relax() : std::this_thread::yield();  // a worker may have lost its processor
+    }
+
+  private:
+    void take() {
+        inside = true;
+        for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) task_(context_, i);
+        inside = false;
+    }
+
+    void work() {
+        for (unsigned seen = 0;;) {
+            const auto until = std::chrono::steady_clock::now() + kSpin;
+            while (generation_.load(std::memory_order_acquire) == seen && std::chrono::steady_clock::now() < until)
+                for (int i = 0; i < 64; ++i) relax();
+            if (generation_.load(std::memory_order_acquire) == seen) {
+                std::unique_lock lock(mutex_);
+                wake_.wait(lock, [&] { return generation_.load() != seen; });
+            }
+            seen = generation_.load(std::memory_order_acquire);
+            if (stop_) return;
+            take();
+            busy_.fetch_sub(1, std::memory_order_release);
+        }
+    }
+
+    std::vector<std::thread> threads_;
+    std::mutex mutex_;
+    std::condition_variable wake_;
+    std::atomic<unsigned> generation_{0};
+    std::atomic<int> next_{0}, busy_{0};
+    void (*task_)(void*, int) = nullptr;
+    void* context_ = nullptr;
+    int count_ = 0;
+    bool stop_ = false;
+};
+
+std::mutex owner;  // one parallel region at a time; a second one that comes meanwhile runs serially
+int threads = 1;
+Pool* pool = nullptr;
+
+// A forked child has none of its parent's threads: leave the old pool alone and start afresh.
+void after_fork() {
+    pool = nullptr;
+    new (&owner) std::mutex;
+}
+
+constexpr int kSlots = 8;
+
+struct Scratch {
+    void* memory[kSlots] = {};
+    std::size_t size[kSlots] = {};
+    ~Scratch() {
+        for (void* m : memory) std::free(m);
+    }
+};
+
+thread_local Scratch own;
+
+}  // namespace
+
+void* scratch(int slot, std::size_t bytes) {
+    if (own.size[slot] < bytes) {
+        std::free(own.memory[slot]);
+        own.size[slot] = 0;
+        const std::size_t rounded = (bytes + 4095) / 4096 * 4096;
+        own.memory[slot] = std::aligned_alloc(64, rounded);
+        if (!own.memory[slot]) throw std::bad_alloc();
+        own.size[slot] = rounded;
+    }
+    return own.memory[slot];
+}
+
+void set_threads(int count) {
+    std::lock_guard lock(owner);
+    if (count == threads) return;
+    delete pool;
+    pool = nullptr;
+    threads = count;
+}
+
+void run_tasks(int count, void (*task)(void*, int), void* context) {
+    static const int registered = pthread_atfork(nullptr, nullptr, after_fork);
+    (void)registered;
+    std::unique_lock lock(owner, std::defer_lock);
+    if (count < 2 || threads < 2 || inside || !lock.try_lock()) {
+        for (int i = 0; i < count; ++i) task(context, i);
+        return;
+    }
+    if (!pool) pool = new Pool(threads - 1);
+    pool->run(count, task, context);
+}
+
+}  // namespace sharedgrad

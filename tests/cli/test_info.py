@@ -1,0 +1,22 @@
+"""``sharedgrad info``: what serves here."""
+
+from __future__ import annotations
+
+import pytest
+
+from sharedgrad import kernels
+from tests.cli.conftest import Cli
+
+
+def test_it_names_the_kernels_and_the_threads(cli: Cli) -> None:
+    result = cli("info")
+    assert result.code == 0
+    assert f"threads: {kernels.get_threads()}\n" in result.out
+    if kernels.compiled():
+        assert f"kernels: compiled C++, instruction set {kernels.native.instruction_set()}\n" in result.out
+        assert "  pad, pad_backward: not compiled yet\n" in result.out
+
+
+def test_it_says_when_nothing_was_compiled(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_fastest", kernels.vectorized)
+    assert "kernels: NumPy (none were compiled" in cli("info").out
