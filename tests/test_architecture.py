@@ -21,7 +21,7 @@ FLOORS = [
     {"kernels"},
     {"uses"},
     {"layers"},
-    {"losses", "optimizers", "tape", "configuration", "network", "models", "storage", "summary"},
+    {"losses", "optimizers", "graph", "tape", "configuration", "network", "models", "storage", "summary"},
     {"data"},
     {"training"},
     {"sharedgrad"},  # the public names

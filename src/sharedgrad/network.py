@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from graphlib import CycleError, TopologicalSorter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,12 @@ from numpy.typing import ArrayLike
 from sharedgrad import configuration
 from sharedgrad.errors import CheckpointError, ConfigError, ShapeError
 from sharedgrad.geometry import text
+from sharedgrad.graph import InputShape, Layers, Node, input_shapes, read_nodes
 from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.parameter import Array, Buffer, Parameter
-from sharedgrad.tape import Node, Tape
-
-Layers = Sequence[Layer | tuple[str, Layer]] | Mapping[str, Layer | tuple[Any, ...]]
-InputShape = Sequence[int] | Mapping[str, Sequence[int] | None] | None
+from sharedgrad.tape import Tape
 
 
 class Network:
@@ -54,13 +51,13 @@ class Network:
         if not isinstance(seed, int | np.integer) or seed < 0:
             raise ConfigError("seed", f"expected a whole number of at least 0, got {seed!r}")
         self.seed, self.step = int(seed), 0
-        self.inputs = _input_shapes(input_shape)
-        self.nodes = _sorted(_nodes(layers, next(iter(self.inputs))), self.inputs)
-        self.outputs = [outputs] if isinstance(outputs, str) else list(outputs or [list(_names(layers))[-1]])
+        self.inputs = input_shapes(input_shape)
+        self.nodes, last = read_nodes(layers, self.inputs)
+        self.outputs = [outputs] if isinstance(outputs, str) else list(outputs or [last])
         for name in self.outputs:
             if name not in {node.name for node in self.nodes}:
-                raise ConfigError("outputs", f"there is no node {name!r}", f"choose from {_list(self.nodes)}")
-        self._layers = list({id(node.layer): node.layer for node in self.nodes}.values())
+                choices = ", ".join(node.name for node in self.nodes)
+                raise ConfigError("outputs", f"there is no node {name!r}", f"choose from {choices}")
         self._adopt_parameters()
         for buffer in self._named_buffers().values():
             if buffer.value.dtype.kind == "f":
@@ -261,7 +258,7 @@ class Network:
         for node in self.nodes:
             if node.name == str(name):
                 return node.layer
-        raise KeyError(f"no node {name!r}; there are {_list(self.nodes)}")
+        raise KeyError(f"no node {name!r}; there are {', '.join(node.name for node in self.nodes)}")
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
@@ -279,64 +276,6 @@ def _float_type(dtype: str | type | np.dtype[Any]) -> np.dtype[Any]:
     if kind not in (np.float32, np.float64):
         raise ConfigError("dtype", f"expected float32 or float64, got {dtype!r}")
     return kind
-
-
-def _input_shapes(input_shape: InputShape) -> dict[str, Shape | None]:
-    given = input_shape if isinstance(input_shape, Mapping) else {"input": input_shape}
-    shapes: dict[str, Shape | None] = {}
-    for name, shape in given.items():
-        sizes = () if shape is None else shape if isinstance(shape, Iterable) else (shape,)
-        if not all(isinstance(n, int | np.integer) and n > 0 for n in sizes):
-            raise ConfigError(f"input_shape of {name!r}", f"expected positive whole numbers, got {shape!r}")
-        shapes[name] = None if shape is None else tuple(int(n) for n in sizes)
-    if not shapes:
-        raise ConfigError("input_shape", "expected at least one input, got none")
-    return shapes
-
-
-def _names(layers: Layers) -> list[str]:
-    if isinstance(layers, Mapping):
-        return list(layers)
-    return [entry[0] if isinstance(entry, tuple) else str(i) for i, entry in enumerate(layers)]
-
-
-def _nodes(layers: Layers, first_input: str) -> list[Node]:
-    """The forms that people write, as nodes."""
-    if not layers:
-        raise ConfigError("network", "expected at least one layer, got none")
-    nodes, previous = [], first_input
-    entries = layers.values() if isinstance(layers, Mapping) else layers
-    for name, entry in zip(_names(layers), entries, strict=True):
-        parts = entry if isinstance(entry, tuple) else (entry,)
-        layer, *sources = parts if isinstance(layers, Mapping) else parts[-1:]
-        if not isinstance(layer, Layer):
-            raise ConfigError(f"node {name!r}", f"expected a layer, got {type(layer).__name__}")
-        nodes.append(Node(name, layer, tuple(sources) or (previous,)))
-        previous = name
-    return nodes
-
-
-def _sorted(nodes: list[Node], inputs: Mapping[str, Any]) -> list[Node]:
-    """The nodes in an order in which each comes after all that it reads."""
-    by_name = {node.name: node for node in nodes}
-    if len(by_name) != len(nodes) or set(by_name) & set(inputs):
-        raise ConfigError("network", f"expected every name once, got {', '.join([*inputs, *(n.name for n in nodes)])}")
-    for node in nodes:
-        for source in node.inputs:
-            if source not in by_name and source not in inputs:
-                raise ConfigError(f"node {node.name!r}", f"reads {source!r}, which is no node or input")
-    try:
-        order = list(TopologicalSorter({node.name: node.inputs for node in nodes}).static_order())
-    except CycleError as error:
-        raise ConfigError("network", f"expected no circles, got {' -> '.join(error.args[1])}") from None
-    place = {name: i for i, name in enumerate(order)}
-    given = [node.name for node in nodes]
-    ready = all(source in inputs or given.index(source) < i for i, n in enumerate(nodes) for source in n.inputs)
-    return nodes if ready else sorted(nodes, key=lambda node: place[node.name])
-
-
-def _list(nodes: list[Node]) -> str:
-    return ", ".join(node.name for node in nodes)
 
 
 def _array(name: str, value: Any, like: Array) -> Array:

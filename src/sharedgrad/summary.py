@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from math import prod
 
 from sharedgrad.geometry import text
+from sharedgrad.graph import Node
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.network import Network
 from sharedgrad.parameter import Parameter
-from sharedgrad.tape import Node
 
 _HEADER = ("node", "output", "parameters", "uses each", "without sharing", "as dense", "layer")
 _LEGEND = """\

@@ -10,18 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sharedgrad.errors import ConfigError, ShapeError, StaleTapeError
+from sharedgrad.graph import Node
 from sharedgrad.kernels.threads import one_blas_thread
-from sharedgrad.layers.layer import Layer
 from sharedgrad.parameter import Array, Gradients, Parameter
 from sharedgrad.uses import Uses
-
-
-class Node(NamedTuple):
-    """One place in the graph: a layer, and the names of the nodes or network inputs that it reads."""
-
-    name: str
-    layer: Layer
-    inputs: tuple[str, ...]
 
 
 class Call(NamedTuple):
