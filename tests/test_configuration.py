@@ -356,3 +356,12 @@ def test_an_argument_that_is_no_plain_data_is_refused() -> None:
 
     with pytest.raises(ConfigError, match=r"Odd\): has an argument that JSON cannot hold"):
         sg.Network([Odd(object())]).to_config()
+
+
+def test_a_class_with_the_name_of_a_built_in_layer_is_refused() -> None:
+    with pytest.raises(ConfigError, match="class Tanh: is the name of a layer of sharedgrad"):
+
+        class Tanh(sg.Layer):
+            pass
+
+    assert sg.Layer.registry["Tanh"] is sg.Tanh

@@ -272,8 +272,8 @@ def test_predict_goes_batch_by_batch_in_evaluation_mode(rng: np.random.Generator
     for size in (1, 3, 7, 100):
         np.testing.assert_allclose(net.predict(x, batch_size=size), whole, rtol=1e-5, atol=1e-6)
     assert all(np.array_equal(before[name], value) for name, value in net.state_dict().items())
-    for size in (0, -1):
-        with pytest.raises(ConfigError, match=f"predict: batch_size: expected at least 1, got {size}"):
+    for size in (0, -1, 2.5):
+        with pytest.raises(ConfigError, match=f"batch_size: expected a whole number of at least 1, got {size}"):
             net.predict(x, batch_size=size)
 
 

@@ -124,6 +124,17 @@ def test_a_foreign_state_is_refused_and_changes_nothing(state: dict[str, Any]) -
     assert all(np.array_equal(before[key], array) for key, array in optimizer.state_dict().items())
 
 
+def test_the_state_of_another_optimizer_is_refused() -> None:
+    values = parameters()
+    adam = sg.Adam(values)
+    run(adam, range(2))
+    for other in (sg.SGD(values, 0.1, momentum=0.9), sg.SGD(values, 0.1)):
+        with pytest.raises(CheckpointError, match="does not fit SGD: expected momentum of"):
+            other.load_state_dict(adam.state_dict())
+    with pytest.raises(CheckpointError, match="does not fit Adam: expected mean, square, steps"):
+        adam.load_state_dict({"1.weight/mean": adam.state_dict()["1.weight/mean"]})
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_parameter_without_gradient_stays_and_its_steps_are_its_own(name: str) -> None:
     make, theirs, settings = SETTINGS[name]
@@ -174,6 +185,7 @@ def test_a_gradient_of_a_parameter_not_trained_is_left_alone() -> None:
         (lambda p: sg.SGD(p, 0.1, nesterov=True), "SGD: nesterov: needs a momentum above 0, got 0; set momentum=0.9"),
         (lambda p: sg.SGD(p, 0.1, weight_decay=-1), "weight_decay: expected a number of at least 0, got -1"),
         (lambda p: sg.Adam(p, betas=(0.9, 1.0)), "betas: expected a number of at least 0 and below 1, got 1.0"),
+        (lambda p: sg.Adam(p, eps=-1e-8), "eps: expected a number of at least 0, got -1e-08"),
         (lambda p: sg.AdamW(p, weight_decay=-1), "weight_decay: expected a number of at least 0, got -1"),
     ],
 )

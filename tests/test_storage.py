@@ -163,15 +163,29 @@ def test_the_content_is_on_the_disk_before_it_has_the_name(tmp_path: Path, monke
     assert order == ["fsync", "replace"]
 
 
+def test_the_same_arrays_give_the_same_bytes(tmp_path: Path) -> None:
+    metadata = {f"key {i}": "ä" * i for i in range(9)}
+    for name in ("a", "b"):
+        save_arrays(tmp_path / name, {"x": np.arange(3.0), "y": np.zeros((2, 0), np.float32)}, metadata)
+    data = (tmp_path / "a").read_bytes()
+    assert data == (tmp_path / "b").read_bytes()
+    assert int.from_bytes(data[:8], "little") % 8 == 0
+
+
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "x", tmp_path, Path("/proc/none/x")):
         with pytest.raises(OutputError, match="cannot be written"):
             write_text(path, "")
-    with pytest.raises(OutputError):
+    with pytest.raises(OutputError, match="is a file, expected a folder"):
         ensure_writable(tmp_path / "file")
     ensure_writable(tmp_path / "deep" / "folder")
     assert os.listdir(tmp_path / "deep" / "folder") == []
+    for name in (".model.safetensors.4711.tmp", ".another.program.tmp"):
+        (tmp_path / name).touch()
+    ensure_writable(tmp_path)
+    assert not (tmp_path / ".model.safetensors.4711.tmp").exists()
+    assert (tmp_path / ".another.program.tmp").exists()
 
 
 # ---- reading what is no model

@@ -244,3 +244,18 @@ def test_evaluation_mode_differentiates_what_it_computed(rng: np.random.Generato
     y, tape = net.forward(x, training=False)
     np.testing.assert_allclose(y, twin(tensor).detach(), rtol=1e-9)
     np.testing.assert_allclose(tape.backward(upstream, inputs=True).inputs["input"], tensor.grad, rtol=1e-9)
+
+
+def test_a_tie_made_after_the_forward_pass_is_noticed() -> None:
+    net = sg.Network({"a": sg.Linear(2, 2), "b": sg.Linear(2, 2)}, (2,))
+    y, tape = net.forward(np.ones((1, 2)))
+    net["b"].tie("weight", net["a"].parameters()["weight"])
+    with pytest.raises(StaleTapeError, match=r"layer 'b' \(Linear\): a parameter has been tied since"):
+        tape.backward(np.ones_like(y))
+
+
+def test_gradients_are_compared_by_identity() -> None:
+    y, tape = sg.Network([sg.Linear(2, 2)]).forward(np.ones((1, 2)))
+    first, second = tape.backward(y), tape.backward(y)
+    assert first == first
+    assert first != second

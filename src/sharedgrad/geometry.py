@@ -19,6 +19,7 @@ Ints = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+_LIMIT = 2**31  # beyond any array; what is below, compiled code and NumPy's strides can count
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,17 @@ class Geometry:
             dilation: Distance between kernel cells.
             groups: Number of channel groups that do not see each other.
             where: Who asks, for the error message.
+
+        Raises:
+            ConfigError: An argument is of none of these forms.
         """
         sizes = per_axis(rank, kernel, f"{where}: kernel_size", least=1)
         strides = per_axis(rank, stride, f"{where}: stride", least=1)
         dilations = per_axis(rank, dilation, f"{where}: dilation", least=1)
         groups = whole(groups, f"{where}: groups")
         extents = [d * (k - 1) for k, d in zip(sizes, dilations, strict=True)]
-        if padding == "same" and any(s != 1 for s in strides):
+        named = padding if isinstance(padding, str) else None
+        if named == "same" and any(s != 1 for s in strides):
             raise ConfigError(
                 f"{where}: padding",
                 f"'same' needs stride 1, got stride {stride}",
@@ -66,9 +71,12 @@ class Geometry:
             )
         pads = (
             tuple((extent // 2, extent - extent // 2) for extent in extents)
-            if padding == "same"
-            else _pairs(rank, 0 if padding == "valid" else padding, f"{where}: padding")
+            if named == "same"
+            else _pairs(rank, 0 if named == "valid" else padding, f"{where}: padding")
         )
+        largest = max(*sizes, *strides, *dilations, *(n for pair in pads for n in pair))
+        if largest >= _LIMIT:
+            raise ConfigError(where, f"expected numbers below 2³¹, got {largest}")
         return cls(sizes, strides, pads, dilations, groups)
 
     @property

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from sharedgrad import configuration
 from sharedgrad.errors import CheckpointError, ConfigError, ShapeError
-from sharedgrad.geometry import text
+from sharedgrad.geometry import text, whole
 from sharedgrad.graph import InputShape, Layers, Node, input_shapes, read_nodes
 from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.layers.context import Context
@@ -48,9 +48,7 @@ class Network:
         dtype: str | type | np.dtype[Any] = "float32",
     ) -> None:
         self.dtype = _float_type(dtype)
-        if not isinstance(seed, int | np.integer) or seed < 0:
-            raise ConfigError("seed", f"expected a whole number of at least 0, got {seed!r}")
-        self.seed, self.step = int(seed), 0
+        self.seed, self.step = whole(seed, "seed", 0), 0
         self.inputs = input_shapes(input_shape)
         self.nodes, last = read_nodes(layers, self.inputs)
         self.outputs = [outputs] if isinstance(outputs, str) else list(outputs or [last])
@@ -180,8 +178,7 @@ class Network:
 
     def predict(self, *inputs: ArrayLike, batch_size: int = 256, **named: ArrayLike) -> Any:
         """The output in evaluation mode, batch by batch, without a tape."""
-        if batch_size < 1:
-            raise ConfigError("predict: batch_size", f"expected at least 1, got {batch_size}")
+        batch_size = whole(batch_size, "predict: batch_size")
         arrays, batched = self._doors(inputs, named)
         samples = len(next(iter(arrays.values())))
         parts = []

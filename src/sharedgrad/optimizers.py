@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from math import cos, inf, nan, pi
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,7 +24,12 @@ class Optimizer(ABC):
     Args:
         parameters: What to train; each shared parameter counts once.
         lr: Learning rate; may be set anew between steps.
+
+    Attributes:
+        state: The arrays that each parameter's next step depends on, under the names in ``kept``.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, parameters: Iterable[Parameter], lr: float) -> None:
         self.parameters = list(dict.fromkeys(parameters))
@@ -50,7 +55,7 @@ class Optimizer(ABC):
         """Go on from a checkpoint.
 
         Raises:
-            CheckpointError: It belongs to other parameters.
+            CheckpointError: It belongs to other parameters or to another optimizer.
         """
         by_name = {p.name: p for p in self.parameters}
         loaded: dict[Parameter, dict[str, Array]] = {p: {} for p in self.parameters}
@@ -59,6 +64,10 @@ class Optimizer(ABC):
             if name not in by_name or array.shape not in (by_name[name].shape, ()):
                 raise CheckpointError("optimizer state", f"{key} of shape {array.shape} does not fit this network")
             loaded[by_name[name]][kind] = np.array(array)
+        for parameter, arrays in loaded.items():
+            if arrays and set(arrays) != set(self.kept):
+                problem = f"expected {', '.join(self.kept) or 'nothing'} of {parameter.name}, got {', '.join(arrays)}"
+                raise CheckpointError("optimizer state", f"does not fit {type(self).__name__}: {problem}")
         self.state = loaded
 
 
@@ -71,6 +80,8 @@ class SGD(Optimizer):
 
     Without momentum v is g. (Sutskever et al. 2013 for Nesterov's form.)
     """
+
+    kept = ("momentum",)
 
     def __init__(
         self,
@@ -108,6 +119,7 @@ class Adam(Optimizer):
     ``weight_decay`` is added to the gradient (L2); :class:`AdamW` decouples it.
     """
 
+    kept = ("mean", "square", "steps")
     decoupled = False
 
     def __init__(
@@ -120,7 +132,7 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(parameters, lr)
         self.betas = (_number("betas", betas[0], 0, 1), _number("betas", betas[1], 0, 1))
-        self.eps, self.weight_decay = eps, _number("weight_decay", weight_decay, 0)
+        self.eps, self.weight_decay = _number("eps", eps, 0), _number("weight_decay", weight_decay, 0)
 
     def _change(self, parameter: Parameter, gradient: Array) -> Array:
         kind, (beta1, beta2) = gradient.dtype.type, self.betas

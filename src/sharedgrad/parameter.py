@@ -129,6 +129,12 @@ class Gradients(Mapping[Parameter, Array]):
     def __len__(self) -> int:
         return len(self._arrays)
 
+    def __eq__(self, other: object) -> bool:
+        """Identity, as for arrays of arrays there is no one meaning of equal."""
+        return self is other
+
+    __hash__ = object.__hash__
+
     def __add__(self, other: Gradients) -> Gradients:
         """The gradient of the sum of two losses; a parameter in only one of them keeps its gradient."""
         if not isinstance(other, Gradients):

@@ -63,10 +63,13 @@ def ensure_writable(folder: str | Path) -> None:
         OutputError: It cannot be made or written.
     """
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(folder, "is a file, expected a folder", "choose another name for the folder")
     probe = folder / ".probe"
     write_bytes(probe, b"")
-    for leftover in (probe, *folder.glob(".*.tmp")):
-        leftover.unlink(missing_ok=True)
+    for leftover in (probe, *folder.glob(".*.[0-9]*.tmp")):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
 
 
 def save_arrays(path: str | Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
@@ -78,7 +81,15 @@ def save_arrays(path: str | Path, arrays: Mapping[str, Array], metadata: Mapping
     from safetensors.numpy import save as serialized
 
     plain = {name: np.array(array, order="C") for name, array in arrays.items()}
-    write_bytes(path, serialized(plain, {**metadata, _CHECKSUM: _checksum(plain, metadata)}))
+    write_bytes(path, _ordered(serialized(plain, {**metadata, _CHECKSUM: _checksum(plain, metadata)})))
+
+
+def _ordered(data: bytes) -> bytes:
+    """The same file with its header in order: safetensors shuffles metadata, and the same run makes the same file."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # the format aligns what follows
+    return len(header).to_bytes(8, "little") + header + data[start:]
 
 
 def load_arrays(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:

@@ -78,7 +78,8 @@ class Tape:
     ) -> None:
         self._records, self._shapes, self._outputs = list(records), dict(shapes), list(outputs)
         self._inputs, self._dtype, self._batched = list(inputs), dtype, batched
-        self._versions = {p: p.version for node, _ in records for p in node.layer.parameters().values()}
+        self._parameters = {node.layer: list(node.layer.parameters().values()) for node, _ in records}
+        self._versions = {p: p.version for used in self._parameters.values() for p in used}
 
     def backward(self, upstream: ArrayLike | Mapping[str, ArrayLike], inputs: bool = False) -> Gradients:
         """The gradient of every parameter that the upstream gradients reach.
@@ -166,6 +167,10 @@ class Tape:
         return array if self._batched else array[0]
 
     def _refuse_if_stale(self) -> None:
+        for layer, used in self._parameters.items():
+            if used != list(layer.parameters().values()):
+                problem = "a parameter has been tied since this tape's forward pass"
+                raise StaleTapeError(layer.label, problem, "call forward again")
         for parameter, version in self._versions.items():
             if parameter.version != version:
                 raise StaleTapeError(

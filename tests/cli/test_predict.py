@@ -60,6 +60,17 @@ def test_columns_on_a_terminal(cli: Cli, run: str, monkeypatch: pytest.MonkeyPat
     assert len({line.index(" %") for line in lines}) == 1
 
 
+def test_names_that_would_break_the_lines(cli: Cli, tiny: str) -> None:
+    x, y = blobs(30, 0)
+    np.savez("names.npz", x=x, y=np.array(["one\ntwo", "ta\tb", "ünï"])[y])
+    cli("train", "names.npz", "--model", tiny, "--epochs", 1, "--out", "run")
+    Image.fromarray(x[0]).save("\x1b[31m.png")
+    [line] = cli("predict", "run", "\x1b[31m.png").out.splitlines()
+    path, *fields = line.split("\t")
+    assert path == r"\x1b[31m.png"
+    assert set(fields[::2]) == {r"one\ntwo", r"ta\tb", "ünï"}
+
+
 def test_a_bad_image_does_not_keep_the_others_back(cli: Cli, run: str) -> None:
     Path("bad.png").write_text("no image")
     result = cli("predict", run, "0.png", "bad.png", "absent.png", "1.png")

@@ -27,6 +27,7 @@ def test_the_fastest_kernels_serve_unless_others_are_asked_for() -> None:
 def test_numpy_serves_types_that_the_compiled_kernels_do_not() -> None:
     assert kernels.of(np.arange(3)) is vectorized
     assert kernels.of(np.zeros(3, np.float16)) is vectorized
+    assert kernels.of(np.zeros(3, np.dtype(np.float32).newbyteorder())) is vectorized
 
 
 def test_the_choice_ends_with_its_block_even_after_an_error() -> None:

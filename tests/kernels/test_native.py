@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from sharedgrad import kernels
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels import vectorized
-from tests.helpers import Array, close, frozen, numbers
+from tests.helpers import Array, close, frozen, numbers, same_bits
 
 COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 SETS = ["avx512", "avx2", "baseline"]
@@ -107,6 +109,106 @@ def test_arrays_that_do_not_belong_together_are_refused() -> None:
         native.relu(np.empty(3), np.empty(3, np.float32))
     with pytest.raises(TypeError, match="float32 or float64"):
         native.relu(np.empty(3, np.int64), np.empty(3, np.int64))
+    with pytest.raises(TypeError, match="expected 2 arguments, got 1"):
+        native.relu(np.empty(3))
+
+
+@compiled
+def test_arrays_of_wrong_size_are_refused_and_not_read_beyond_their_end() -> None:
+    native, g = kernels.native, Geometry.of(2, 3)
+    x, w, dy = np.ones((2, 4, 9, 9)), np.ones((6, 4, 3, 3)), np.ones((2, 6, 7, 7))
+    for call in (
+        lambda: native.sigmoid_backward(dy, dy[:1]),
+        lambda: native.conv(x, w[:, :3], None, g),
+        lambda: native.conv(x, w, np.ones(5), g),
+        lambda: native.conv_input_gradient(dy, w[:5], g, (9, 9)),
+        lambda: native.conv_kernel_gradient(dy, x[:1], g),
+        lambda: native.max_pool_backward(dy, x, dy, g, "first"),
+        lambda: native.normalize(x, np.ones(3), np.ones(4)),
+        lambda: native.normalize_backward(x, x[:1], np.ones(4)),
+    ):
+        with pytest.raises(ValueError, match=r"expected \d+ elements"):
+            call()
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("x", "w", "stride"),
+    [
+        ((1, 1, 200_000), (1, 1, 3), 1),  # a signal: a row of very many tiles
+        ((1, 1200, 11, 11), (1, 1200, 11, 11), 1),  # as many taps
+        ((2, 3, 128, 128), (512, 3, 64, 64), 64),  # as many phases as the kernel has cells
+        ((1, 1, 11, 11), (1, 1, 3, 3), 2**31 - 1),
+    ],
+)
+def test_extreme_sizes(x: tuple[int, ...], w: tuple[int, ...], stride: int) -> None:
+    rng = np.random.default_rng(0)
+    inputs, kernel = rng.normal(size=x), rng.normal(size=w)
+    g = Geometry.of(len(x) - 2, w[2:], stride)
+    dy = rng.normal(size=(x[0], w[0], *g.output(x[2:])))
+    for name, arguments in {
+        "conv": (inputs, kernel, None, g),
+        "conv_input_gradient": (dy, kernel, g, x[2:]),
+        "conv_kernel_gradient": (dy, inputs, g),
+    }.items():
+        close(getattr(kernels.native, name)(*arguments), getattr(vectorized, name)(*arguments))
+
+
+@compiled
+def test_no_samples_give_no_samples() -> None:
+    assert kernels.native.conv(np.ones((0, 1, 9, 9)), np.ones((2, 1, 3, 3)), None, Geometry.of(2, 3)).shape[0] == 0
+
+
+@compiled
+def test_windows_in_the_padding_alone_are_not_taken_for_halves() -> None:
+    x = np.arange(16.0).reshape(1, 1, 4, 4)
+    g = Geometry.of(2, 2, 2, ((0, 2), (0, 2)))
+    np.testing.assert_array_equal(kernels.native.max_pool(x, g), vectorized.max_pool(x, g))
+
+
+@compiled
+def test_the_number_of_threads_may_change_while_others_compute() -> None:
+    """Whoever finds the threads taken computes alone; the bits are the same."""
+    rng = np.random.default_rng(0)
+    x, w, g = rng.normal(size=(20, 4, 30, 30)), rng.normal(size=(5, 4, 3, 3)), Geometry.of(2, 3)
+    expected = kernels.native.conv(x, w, None, g)
+    before = kernels.get_threads()
+    with ThreadPoolExecutor(3) as pool:
+        results = [pool.submit(kernels.native.conv, x, w, None, g) for _ in range(60)]
+        for number in range(60):
+            kernels.set_threads(1 + number % 4)
+    kernels.set_threads(10**30)  # more than there is any use for
+    last = kernels.native.conv(x, w, None, g)
+    kernels.set_threads(before)
+    for result in (*(r.result() for r in results), last):
+        same_bits(result, expected)
+
+
+@compiled
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell its memory")
+def test_no_memory_in_a_thread_is_an_error_and_no_crash() -> None:
+    script = """
+import resource
+import numpy as np
+from sharedgrad import kernels, set_threads
+from sharedgrad.geometry import Geometry
+set_threads(2)
+small, large = (np.ones((1, 2, n), np.float32) for n in (20_000, 1_000_000))
+w, g = np.ones((12, 1, 1), np.float32), Geometry.of(1, 1, groups=2)
+expected = kernels.native.conv(small, w, None, g)
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+limits = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, limits[1]))  # the output and the blocks, but no rows
+for attempt in range(10):
+    try:
+        kernels.native.conv(large, w, None, g)
+    except MemoryError:
+        assert np.array_equal(kernels.native.conv(small, w, None, g), expected)
+        print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.returncode) == ("refused\n" * 10, 0), done.stderr
 
 
 @compiled

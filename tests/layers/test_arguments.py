@@ -135,6 +135,11 @@ def test_tying_takes_the_other_parameter_and_refuses_another_shape() -> None:
         b.tie("weight_hh_l0", a.weight_ih)
 
 
+def test_tying_a_name_that_is_not_there_says_which_there_are() -> None:
+    with pytest.raises(ConfigError, match="Linear: has no parameter 'kernel'; choose from weight, bias"):
+        sg.Linear(2, 2).tie("kernel", sg.Linear(2, 2).weight)
+
+
 def test_first_weights_have_the_spread_of_their_formulas() -> None:
     rng = np.random.default_rng(0)
     he = initializers.weights("he", 50, 7, "layer")(rng, (400, 50))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sharedgrad import BatchNorm2d, Conv2d, CrossEntropy, Flatten, Linear, Network
+from sharedgrad import SGD, BatchNorm2d, Conv2d, CrossEntropy, Flatten, Linear, Network
 from sharedgrad.data import Normalization
 from sharedgrad.errors import CheckpointError, ConfigError, DivergedError, OutputError
 from sharedgrad.storage import load_arrays, save, save_arrays
@@ -209,6 +209,21 @@ def test_another_learning_rate_or_optimizer_is_refused(tmp_path: Path) -> None:
         job.fit(net, out=tmp_path, resume=True, optimizer=optimizer)
 
 
+def test_another_choice_of_trained_parameters_is_refused(tmp_path: Path) -> None:
+    job.fit(job.network(), out=tmp_path)
+    net = job.network()
+    optimizer = SGD(net.parameters()[:2], lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3)
+    with pytest.raises(CheckpointError, match="was written with other settings: other trained parameters;"):
+        job.fit(net, out=tmp_path, resume=True, optimizer=optimizer)
+
+
+def test_a_run_whose_checkpoint_is_gone_is_not_overwritten(tmp_path: Path) -> None:
+    job.fit(job.network(), out=tmp_path)
+    (tmp_path / CHECKPOINT).unlink()
+    with pytest.raises(CheckpointError, match="holds a run already; take another --out"):
+        job.fit(job.network(), out=tmp_path)
+
+
 @pytest.mark.parametrize(("part", "named"), [("TRAIN", "other training data"), ("VALIDATION", "other validation data")])
 def test_other_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, named: str) -> None:
     job.fit(job.network(), out=tmp_path)
@@ -361,7 +376,7 @@ def test_an_unwritable_folder_is_told_before_training(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Network, "forward", lambda *_: pytest.fail("training has begun"))
     with pytest.raises(OutputError, match=r"cannot be written \(Not a directory\)"):
         job.fit(job.network(), out=tmp_path / "file" / "run")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="is a file, expected a folder"):
         job.fit(job.network(), out=tmp_path / "file")
 
 

@@ -215,6 +215,14 @@ def test_a_gradient_of_zero_and_an_update_of_nothing() -> None:
     assert f"{weight:.4g} − 0.1 × 0 = {weight:.4g}" in text
 
 
+def test_an_update_too_small_to_change_the_weight() -> None:
+    net = conv_net()
+    step = last_step(net, optimizer=Adam(net.parameters(), lr=1e-30))
+    said = idea(step).splitlines()[-1]
+    assert "one update of the one weight: too small for float64, it stays " in said
+    assert "→" not in said
+
+
 def test_a_weight_that_is_not_trained() -> None:
     net = conv_net()
     step = last_step(net, optimizer=SGD([net.parameter("fc.weight")], lr=0.1))

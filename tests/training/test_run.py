@@ -67,6 +67,9 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         lambda found: found.update(normalization=None),
         lambda found: found.update(settings=3),
         lambda found: found.update(classes=7),
+        lambda found: found.update(classes=["a", "b"]),
+        lambda found: found.update(input_shape=[2, 7, 6]),
+        lambda found: found.update(input_shape=[2, 10**6, 10**6]),
     ],
 )
 def test_descriptions_that_are_damaged(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> None:

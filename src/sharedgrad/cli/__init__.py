@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except SharedgradError as error:
         code = _fail(given, str(error), 2)
     except OSError as error:
-        code = _fail(given, f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
+        code = _fail(given, f"{error.filename or 'output'}: {error.strerror or error}", 2)
     except MemoryError:
         code = _fail(given, "not enough memory; take a smaller --batch-size, --size or --model", 2)
     sys.exit(code)

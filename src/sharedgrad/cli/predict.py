@@ -30,8 +30,8 @@ def predict(context: click.Context, run: str, images: tuple[str, ...]) -> None:
       sharedgrad predict runs/digits-cnn seven.png
     """
     model = load_run(run)
-    paths = [click.format_filename(image) for image in images]
-    widths = max(map(len, paths)), max(map(len, model.classes))
+    paths = [_printable(image) for image in images]
+    widths = max(map(len, paths)), max(map(len, map(_printable, model.classes)))
     failed = False
     for image, path in zip(images, paths, strict=True):
         try:
@@ -53,7 +53,12 @@ def _ranking(model: Run, image: str) -> Ranking:
     p = np.exp(scores - scores.max())
     p /= p.sum()
     best = np.argsort(-p, kind="stable")[:_SHOWN]
-    return [(model.classes[i], float(p[i])) for i in best]
+    return [(_printable(model.classes[i]), float(p[i])) for i in best]
+
+
+def _printable(name: str) -> str:
+    """A name without what would end a line or a field, or steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _columns(path: str, ranking: Ranking, path_width: int, class_width: int) -> str:

@@ -1,7 +1,7 @@
 """Arithmetic on arrays, without state. ``kernels.of(array)`` is the one dispatch point, on the array's type.
 
-Layers do all arithmetic on feature maps through the names below, so that an array of another type (a blocked
-memory order, a torch tensor) can bring its own implementation of them without any layer knowing.
+Beyond operators, sums and reshaping, layers do arithmetic on feature maps only through the names below, so that an
+array of another type (a blocked memory order, a torch tensor) can bring its own implementation of them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal, Protocol
+
+import numpy as np
 
 from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import Geometry
@@ -61,12 +63,13 @@ try:
 except ImportError:  # nothing was compiled where this was installed
     _fastest = vectorized
 
+_COMPILED = (np.dtype(np.float32), np.dtype(np.float64))
 _chosen: ContextVar[Kernels | None] = ContextVar("sharedgrad kernels", default=None)
 
 
 def of(array: Array) -> Kernels:
     """The kernels that serve this array: the ones chosen with :func:`use`, else the fastest for its type."""
-    return _chosen.get() or (_fastest if array.dtype.char in "fd" else vectorized)
+    return _chosen.get() or (_fastest if array.dtype in _COMPILED else vectorized)
 
 
 def compiled() -> bool:

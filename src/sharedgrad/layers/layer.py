@@ -29,6 +29,9 @@ class Layer(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        known = Layer.registry.get(cls.__name__)
+        if known is not None and known.__module__.startswith("sharedgrad.") and known.__module__ != cls.__module__:
+            raise ConfigError(f"class {cls.__name__}", "is the name of a layer of sharedgrad", "give it another name")
         if not cls.__name__.startswith("_"):
             Layer.registry[cls.__name__] = cls
 
@@ -69,7 +72,14 @@ class Layer(ABC):
         return {name: value for name, value in vars(self).items() if isinstance(value, Parameter)}
 
     def tie(self, name: str, parameter: Parameter) -> None:
-        """Use another Parameter under this name (of :meth:`parameters`) from now on, and so share it."""
+        """Use another Parameter under this name (of :meth:`parameters`) from now on, and so share it.
+
+        Raises:
+            ConfigError: There is no parameter of this name.
+            ShapeError: The other has another shape.
+        """
+        if name not in self.parameters():
+            raise ConfigError(self.label, f"has no parameter {name!r}", f"choose from {', '.join(self.parameters())}")
         own = self.parameters()[name]
         if own.shape != parameter.shape:
             raise ShapeError(self.label, f"expected a {name} of shape {own.shape} to tie, got {parameter.shape}")

@@ -14,6 +14,7 @@ and each weight's gradient is the sum over its uses, one for each sample and tim
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -114,4 +115,4 @@ class RNN(Layer):
 
     def without_sharing(self, *shapes: Shape) -> int | None:
         """Weights of their own for every time step."""
-        return shapes[0][0] * sum(int(np.prod(p.shape)) for p in self.parameters().values())
+        return shapes[0][0] * sum(prod(p.shape) for p in self.parameters().values())

@@ -52,6 +52,8 @@ class Checkpoint(Callback):
         if not self.path.exists():
             if resume:
                 say(f"nothing to resume in {self.folder}: starting afresh")
+            elif (self.folder / METRICS).exists():
+                raise CheckpointError(self.folder, "holds a run already", "take another --out (out=…)")
             return
         if not resume:
             fix = "--resume (resume=True) goes on with it, another --out (out=…) keeps both"
@@ -130,7 +132,7 @@ class Checkpoint(Callback):
 
 
 def _difference(name: str, then: object, now: object) -> str:
-    if name in ("model", "training data", "validation data"):
+    if name in ("model", "trained parameters", "training data", "validation data"):
         return f"other {name}"
     return f"{name} {then} (now {now})"
 

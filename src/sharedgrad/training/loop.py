@@ -75,6 +75,11 @@ def fit(
         DivergedError: The loss or a weight has become NaN or infinite; the last good checkpoint stays.
         KeyboardInterrupt: Ctrl-C; a checkpoint of this moment is in ``out``.
     """
+    if not isinstance(network, Network):
+        raise ConfigError("fit", f"expected a Network, got {type(network).__name__}", "make one with Network(layers)")
+    listeners = list(callbacks)
+    if not all(isinstance(listener, Callback) for listener in listeners):
+        raise ConfigError("callbacks", "expected objects of subclasses of Callback", "write class Mine(Callback)")
     optimizer = optimizer or Adam(network.parameters())
     plan = Plan(
         network,
@@ -91,7 +96,6 @@ def fit(
         seed,
     )
     state = State(network, optimizer, epochs, plan.batches_per_epoch)
-    listeners = list(callbacks)
     if out is not None:
         checkpoint = Checkpoint(out, plan.settings())
         checkpoint.begin(state, resume, lambda text: _call("on_message", listeners, text))

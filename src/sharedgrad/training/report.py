@@ -125,8 +125,11 @@ def _update(step: Step, parameter: Parameter, element: tuple[int, ...]) -> str:
     before, after = (float(values[parameter][element]) for values in (step.before, step.after))
     if step.after[parameter] is step.before[parameter]:
         return f"no update: the optimizer does not train {parameter.name}"
-    old, new = _distinct(before, after)
     how = _rule(step.optimizer, step.learning_rate)
+    if after == before and step.applied[parameter][element]:
+        dtype = step.before[parameter].dtype
+        return f"one update of the one weight: too small for {dtype}, it stays {before:.4g} ({how})"
+    old, new = _distinct(before, after)
     if isinstance(step.optimizer, SGD) and not step.optimizer.momentum and not step.optimizer.weight_decay:
         product = f"{step.learning_rate:.4g} × {step.applied[parameter][element]:.6g}"
         return f"one update of the one weight: {old} − {product} = {new} ({how})"

@@ -18,6 +18,7 @@ from typing import Any
 
 from sharedgrad.data import Normalization
 from sharedgrad.errors import CheckpointError, SharedgradError
+from sharedgrad.geometry import text
 from sharedgrad.network import Network
 from sharedgrad.storage import load, save, write_text
 from sharedgrad.training.checkpoint import CHECKPOINT, METRICS
@@ -92,8 +93,10 @@ def load_run(folder: str | Path) -> Run:
         if found["format"] != _FORMAT or found["version"] != _VERSION:
             raise ValueError(f"expected {_FORMAT!r} version {_VERSION}")
         channels, height, width = (int(n) for n in found["input_shape"])
+        network = load(folder / MODEL)
+        _check_fit(network, (channels, height, width), len(found["classes"]))
         return Run(
-            load(folder / MODEL),
+            network,
             str(found["data"]),
             tuple(str(name) for name in found["classes"]),
             Normalization.from_config(found["normalization"]),
@@ -108,6 +111,15 @@ def load_run(folder: str | Path) -> Run:
     except (SharedgradError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise CheckpointError(path, f"is not the description of a run ({reason})") from None
+
+
+def _check_fit(network: Network, input_shape: tuple[int, int, int], classes: int) -> None:
+    """Raise ValueError unless the network takes such images to a score for each class."""
+    [declared], [output] = network.inputs.values(), network.outputs
+    if declared not in (None, input_shape):
+        raise ValueError(f"images of {text(input_shape)}, but its network takes {text(declared)}")
+    if (shape := network.shapes(input_shape)[output]) != (classes,):
+        raise ValueError(f"{classes} classes, but its network gives {text(shape)}")
 
 
 def _why_not(folder: Path) -> tuple[str, str]:

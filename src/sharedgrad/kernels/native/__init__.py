@@ -67,14 +67,17 @@ Index = tuple[int, ...]
 FALLBACKS = {
     "avg_pool, avg_pool_backward": "not compiled yet",
     "blocks, blocks_input_gradient, outer_sum": "matrix products: NumPy's BLAS, on one thread",
-    "conv and max_pool with three spatial axes or more than 64 cells along one": "not compiled yet",
+    "conv and max_pool with three spatial axes, more than 64 cells along one, or maps beyond 2³⁰": "not compiled yet",
     "max_pool_backward with ties other than 'first'": "a convention for study",
     "pad, pad_backward": "not compiled yet",
     "patches, patches_backward": "memory moves; NumPy does them as fast",
     "softmax, softmax_backward, tanh": "not compiled yet",
 }
 
-threads.on_change(_native.set_threads)
+_LARGEST = 1 << 30  # as in module.cpp
+_MOST_THREADS = 256  # each takes a stack
+
+threads.on_change(lambda count: _native.set_threads(min(count, _MOST_THREADS)))
 
 
 def instruction_set() -> str:
@@ -86,8 +89,11 @@ def _c(array: Array) -> Array:
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
-def _served(g: Geometry) -> bool:
-    return g.rank <= 2 and max(g.kernel) <= 64
+def _served(g: Geometry, x: Index) -> bool:
+    """Whether the compiled code computes this for maps of shape x; it counts in 32 bits."""
+    padded = g.padded(x[2:])
+    small = prod(padded) <= _LARGEST and max(*x, *g.stride, *g.dilation) <= _LARGEST
+    return g.rank <= 2 and max(g.kernel) <= 64 and min(x) > 0 and small
 
 
 def _numbers(g: Geometry, x: Index, y: Index) -> tuple[int, ...]:
@@ -103,25 +109,26 @@ def _numbers(g: Geometry, x: Index, y: Index) -> tuple[int, ...]:
 
 def conv(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
     """y (N, F, *P) from x (N, C, *S) and w (F, C/groups, *K)."""
-    if not _served(g):
+    if not _served(g, x.shape):
         return vectorized.conv(x, w, b, g)
     y = np.empty((len(x), len(w), *g.output(x.shape[2:])), x.dtype)
-    _native.conv(y, _c(x), _c(w), b, *_numbers(g, x.shape, y.shape))
+    _native.conv(y, _c(x), _c(w), None if b is None else _c(b), *_numbers(g, x.shape, y.shape))
     return y
 
 
 def conv_input_gradient(dy: Array, w: Array, g: Geometry, spatial: Index) -> Array:
     """dx (N, C, *S) from dy (N, F, *P)."""
-    if not _served(g):
+    shape = (len(dy), w.shape[1] * g.groups, *spatial)
+    if not _served(g, shape):
         return vectorized.conv_input_gradient(dy, w, g, spatial)
-    dx = np.empty((len(dy), w.shape[1] * g.groups, *spatial), dy.dtype)
+    dx = np.empty(shape, dy.dtype)
     _native.conv_input_gradient(dx, _c(dy), _c(w), *_numbers(g, dx.shape, dy.shape))
     return dx
 
 
 def conv_kernel_gradients(dy: Array, x: Array, g: Geometry) -> Array:
     """dw kept apart by sample: (N, F, C/groups, *K)."""
-    if not _served(g):
+    if not _served(g, x.shape):
         return vectorized.conv_kernel_gradients(dy, x, g)
     dw = np.empty((len(dy), dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
     _native.conv_kernel_gradient(dw, _c(dy), _c(x), *_numbers(g, x.shape, dy.shape), 1)
@@ -130,7 +137,7 @@ def conv_kernel_gradients(dy: Array, x: Array, g: Geometry) -> Array:
 
 def conv_kernel_gradient(dy: Array, x: Array, g: Geometry) -> Array:
     """dw (F, C/groups, *K), the sum over all uses."""
-    if not _served(g):
+    if not _served(g, x.shape):
         return vectorized.conv_kernel_gradient(dy, x, g)
     dw = np.empty((dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
     _native.conv_kernel_gradient(dw, _c(dy), _c(x), *_numbers(g, x.shape, dy.shape), 0)
@@ -142,7 +149,7 @@ def conv_kernel_gradient(dy: Array, x: Array, g: Geometry) -> Array:
 
 def max_pool(x: Array, g: Geometry) -> Array:
     """The largest input under each window."""
-    if not _served(g):
+    if not _served(g, x.shape):
         return vectorized.max_pool(x, g)
     y = np.empty((*x.shape[:2], *g.output(x.shape[2:])), x.dtype)
     _native.max_pool(y, _c(x), *_numbers(g, x.shape, y.shape))
@@ -151,7 +158,7 @@ def max_pool(x: Array, g: Geometry) -> Array:
 
 def max_pool_backward(dy: Array, x: Array, y: Array, g: Geometry, ties: str) -> Array:
     """dx: the winner of each window gets its upstream gradient."""
-    if not _served(g) or ties != "first":
+    if not _served(g, x.shape) or ties != "first":
         return vectorized.max_pool_backward(dy, x, y, g, ties)
     dx = np.empty(x.shape, dy.dtype)
     _native.max_pool_backward(dx, _c(dy), _c(x), _c(y), *_numbers(g, x.shape, y.shape))

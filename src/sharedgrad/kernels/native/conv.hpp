@@ -1,103 +1,35 @@
 // Convolution with samples in the lanes of a vector: whatever the number of channels, every lane works.
 //
 // All three passes are sums over taps t, with a tap an offset into a padded, interleaved map:
-//   forward   y[f,o]  = Σ_t w[f,t] · x[o·stride + t]          t = (channel, kernel cell)
-//   backward  dx[c,i] = Σ_t w[t,c] · dy[i/stride + t]         t = (filter, kernel cell), those that meet phase i mod
-//   stride weights   dw[f,t] = Σ_{samples,o} dy[f,o] · x[o·stride + t]   the lanes are the samples' own gradients until
-//   the end
+//   y[f,o]  = Σ_t w[f,t] · x[o·stride + t]              t = (channel, kernel cell)
+//   dx[c,i] = Σ_t w[t,c] · dy[i/stride + t]             t = (filter, kernel cell), those that meet phase i mod stride
+//   dw[f,t] = Σ_{samples,o} dy[f,o] · x[o·stride + t]   the lanes are the samples' own gradients until the end
 #pragma once
 
 #include <algorithm>
 
-#include "kernels.hpp"
-#include "pack.hpp"
-#include "threads.hpp"
-#include "vector.hpp"
+#include "blocks.hpp"
 
 namespace sharedgrad {
 namespace {
 
-enum Slot { kBlocks, kDeltas, kWeights, kTaps, kZeros, kRows, kSums };
-
-template <typename T>
-T* memory(Slot slot, std::size_t elements) {
-    return static_cast<T*>(scratch(slot, elements * sizeof(T)));
-}
+// A number of things cut into tiles as even as possible: 7 by at most 4 are 4 + 3.
+struct Tiles {
+    int count, base, larger;  // the first `larger` tiles have one more than `base`
+    Tiles(int total, int most) : count(ceil_div(total, most)), base(total / count), larger(total % count) {}
+    int begin(int i) const { return i * base + std::min(i, larger); }
+    int size(int i) const { return base + (i < larger); }
+    int of(int k) const {  // the tile that k lies in
+        const int whole = larger * (base + 1);
+        return k < whole ? k / (base + 1) : larger + (k - whole) / base;
+    }
+};
 
 constexpr int kTasks = 16;  // enough for the threads to share evenly, few enough to keep rows together
-
-int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // Multiplications of one pass, a vector's worth counted as one.
 double operations(const Geometry& g) {
     return double(g.samples) * g.filters * g.out_h * g.out_w * (g.channels / g.groups) * g.kernel_h * g.kernel_w / 8;
-}
-
-// ---- maps in blocks
-
-// A map (N, C, H, W) interleaved into blocks, with zeros around it.
-template <typename T>
-struct Blocks {
-    T* data;
-    int channels, height, width;  // with the margins
-    std::ptrdiff_t row() const { return std::ptrdiff_t(width) * kLanes<T>; }
-    std::ptrdiff_t channel() const { return row() * height; }
-    std::ptrdiff_t block() const { return channel() * channels; }
-};
-
-struct Margins {
-    int top, bottom, left, right;
-};
-
-template <typename T>
-Blocks<T> interleaved(Slot slot, const T* x, int samples, int channels, int height, int width, Margins m) {
-    constexpr int L = kLanes<T>;
-    const int blocks = ceil_div(samples, L);
-    Blocks<T> b{nullptr, channels, height + m.top + m.bottom, width + m.left + m.right};
-    b.data = memory<T>(slot, blocks * b.block());
-    T* zeros = memory<T>(kZeros, width);
-    std::fill_n(zeros, width, T(0));
-    parallel(blocks * channels, double(samples) * channels * height * width, [=](int task) {
-        const int first = task / channels * L, c = task % channels;
-        T* map = b.data + task * b.channel();
-        std::fill_n(map, m.top * b.row(), T(0));
-        for (int h = 0; h < height; ++h) {
-            const T* from[L];
-            for (int l = 0; l < L; ++l) {
-                const std::ptrdiff_t sample = first + l;
-                from[l] = sample < samples ? x + ((sample * channels + c) * height + h) * width : zeros;
-            }
-            T* row = map + (m.top + h) * b.row();
-            std::fill_n(row, m.left * L, T(0));
-            interleave(row + m.left * L, from, width);
-            std::fill_n(row + (m.left + width) * L, m.right * L, T(0));
-        }
-        std::fill_n(map + (m.top + height) * b.row(), m.bottom * b.row(), T(0));
-    });
-    return b;
-}
-
-// The input with all the zeros around it that windows reach.
-template <typename T>
-Blocks<T> padded_input(const T* x, const Geometry& g) {
-    const auto after = [](int out, int stride, int kernel, int dilation, int pad, int size) {
-        return std::max(0, (out - 1) * stride + (kernel - 1) * dilation + 1 - pad - size);
-    };
-    const int bottom = after(g.out_h, g.stride_h, g.kernel_h, g.dilation_h, g.pad_h, g.height);
-    const int right = after(g.out_w, g.stride_w, g.kernel_w, g.dilation_w, g.pad_w, g.width);
-    return interleaved(kBlocks, x, g.samples, g.channels, g.height, g.width, {g.pad_h, bottom, g.pad_w, right});
-}
-
-// Where each weight of a filter meets its window, seen from the window's first cell.
-template <typename T>
-const std::ptrdiff_t* input_taps(const Blocks<T>& in, const Geometry& g) {
-    const int group_channels = g.channels / g.groups;
-    auto* taps = memory<std::ptrdiff_t>(kTaps, std::size_t(group_channels) * g.kernel_h * g.kernel_w);
-    for (int c = 0, t = 0; c < group_channels; ++c)
-        for (int i = 0; i < g.kernel_h; ++i)
-            for (int j = 0; j < g.kernel_w; ++j, ++t)
-                taps[t] = c * in.channel() + i * g.dilation_h * in.row() + std::ptrdiff_t(j) * g.dilation_w * kLanes<T>;
-    return taps;
 }
 
 // ---- forward and input gradient: a tile of output channels × columns stays in registers over all taps
@@ -178,36 +110,26 @@ Correlate<T> tile(int filters, int columns) {
 template <typename T>
 void correlate_row(T* out, std::ptrdiff_t out_channel, std::ptrdiff_t out_step, int filters, int columns, const T* x,
                    std::ptrdiff_t x_step, const std::ptrdiff_t* taps, int count, const T* w, const T* bias) {
-    const int pieces = ceil_div(columns, most_columns(filters));
-    for (int piece = 0; piece < pieces; ++piece) {  // as even as possible: 7 columns are 4 + 3
-        const int begin = columns * piece / pieces, n = columns * (piece + 1) / pieces - begin;
-        tile<T>(filters, n)(out + begin * out_step, out_channel, out_step, x + begin * x_step, x_step, taps, count, w,
-                            bias);
-    }
+    const Tiles pieces(columns, most_columns(filters));
+    for (int i = 0; i < pieces.count; ++i)
+        tile<T>(filters, pieces.size(i))(out + pieces.begin(i) * out_step, out_channel, out_step,
+                                         x + pieces.begin(i) * x_step, x_step, taps, count, w, bias);
 }
 
-// Write a row of a tile of channels, interleaved, to the samples' own maps.
+// The weights tile by tile: [tap][filter].
 template <typename T>
-void separate_row(T* y, const T* row, int first, int samples, int channels, int channel, int filters, int height, int h,
-                  int width) {
-    constexpr int L = kLanes<T>;
-    const int lanes = std::min(L, samples - first);
-    for (int f = 0; f < filters; ++f) {
-        T* to[L];
-        for (int l = 0; l < lanes; ++l)
-            to[l] = y + ((std::ptrdiff_t(first + l) * channels + channel + f) * height + h) * width;
-        separate(to, row + std::ptrdiff_t(f) * width * L, width, lanes);
-    }
+const T* tiled(const T* w, const Geometry& g, const Tiles& tiles, int count) {
+    T* weights = memory<T>(kWeights, std::size_t(g.filters) * count);
+    for (int group = 0; group < g.groups; ++group)
+        for (int i = 0; i < tiles.count; ++i) {
+            const std::size_t first = group * (g.filters / g.groups) + tiles.begin(i);
+            const int n = tiles.size(i);
+            T* to = weights + first * count;
+            for (int t = 0; t < count; ++t)
+                for (int f = 0; f < n; ++f) to[t * n + f] = w[(first + f) * count + t];
+        }
+    return weights;
 }
-
-// Channels cut into tiles as even as possible.
-struct Tiles {
-    int total, count;
-    explicit Tiles(int channels, int most) : total(channels), count(ceil_div(channels, most)) {}
-    int begin(int i) const { return total * i / count; }
-    int size(int i) const { return begin(i + 1) - begin(i); }
-    int of(int channel) const { return ((channel + 1) * count - 1) / total; }  // the tile that it lies in
-};
 
 template <typename T>
 void conv(T* y, const T* x, const T* w, const T* bias, const Geometry& g) {
@@ -219,14 +141,7 @@ void conv(T* y, const T* x, const T* w, const T* bias, const Geometry& g) {
     const auto* taps = input_taps(in, g);
 
     const Tiles tiles(group_filters, kTileFilters);
-    T* weights = memory<T>(kWeights, std::size_t(g.filters) * count);  // tile by tile: [tap][filter]
-    for (int group = 0; group < g.groups; ++group)
-        for (int i = 0; i < tiles.count; ++i) {
-            const int first = group * group_filters + tiles.begin(i), n = tiles.size(i);
-            T* to = weights + std::size_t(first) * count;
-            for (int t = 0; t < count; ++t)
-                for (int f = 0; f < n; ++f) to[t * n + f] = w[std::size_t(first + f) * count + t];
-        }
+    const T* weights = tiled(w, g, tiles, count);
 
     const int blocks = ceil_div(g.samples, L);
     const Tiles ranges(g.out_h, ceil_div(g.out_h, ceil_div(kTasks, blocks * g.groups)));
@@ -275,46 +190,65 @@ void reach(int& before, int& after, int size, int out, int kernel, int stride, i
     }
 }
 
+// Taps and weights of every phase of rows and columns, one phase after the other; each kernel cell is in one of them.
+template <typename T>
+struct Phases {
+    const int* start;  // of a phase's taps; the next one's start is their end
+    const std::ptrdiff_t* taps;
+    const T* weights;  // tile by tile: [tap][channel]
+};
+
+template <typename T>
+Phases<T> phases(const T* w, const Blocks<T>& dy, const Geometry& g, const Tiles& tiles) {
+    const int group_channels = g.channels / g.groups, group_filters = g.filters / g.groups;
+    const int cells = g.kernel_h * g.kernel_w;
+    const int phases_h = std::min(g.stride_h, g.height), phases_w = std::min(g.stride_w, g.width);
+    const std::size_t all = std::size_t(group_filters) * cells;
+    int* start = memory<int>(kStarts, std::size_t(phases_h) * phases_w + 1);
+    auto* taps = memory<std::ptrdiff_t>(kTaps, all);
+    T* weights = memory<T>(kWeights, all * g.channels);
+    *start = 0;
+    for (int a = 0; a < phases_h; ++a) {
+        const Phase rows(a, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h);
+        for (int b = 0; b < phases_w; ++b, ++start) {
+            const Phase columns(b, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w);
+            const int count = group_filters * rows.count * columns.count;
+            const auto place = [&](int t, int f, int cell) {  // weights of one tap, for all channels
+                for (int c = 0; c < g.channels; ++c) {
+                    const int group = c / group_channels, own = c % group_channels, tile = tiles.of(own);
+                    const std::size_t first = group * group_channels + tiles.begin(tile);
+                    const std::size_t filter = group * group_filters + f;
+                    T* to = weights + std::size_t(*start) * g.channels + first * count;
+                    to[t * tiles.size(tile) + own - tiles.begin(tile)] =
+                        w[(filter * group_channels + own) * cells + cell];
+                }
+            };
+            int t = 0;
+            for (int f = 0; f < group_filters; ++f)
+                for (int i = 0; i < rows.count; ++i)
+                    for (int j = 0; j < columns.count; ++j, ++t) {
+                        taps[*start + t] =
+                            f * dy.channel() + rows.shift[i] * dy.row() + std::ptrdiff_t(columns.shift[j]) * kLanes<T>;
+                        place(t, f, rows.cell[i] * g.kernel_w + columns.cell[j]);
+                    }
+            start[1] = *start + count;
+        }
+    }
+    return {start - std::ptrdiff_t(phases_h) * phases_w, taps, weights};
+}
+
 template <typename T>
 void conv_input_gradient(T* dx, const T* dy, const T* w, const Geometry& g) {
     constexpr int L = kLanes<T>;
     const int group_channels = g.channels / g.groups, group_filters = g.filters / g.groups;
-    const int cells = g.kernel_h * g.kernel_w;
     Margins m;
     reach(m.top, m.bottom, g.height, g.out_h, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h);
     reach(m.left, m.right, g.width, g.out_w, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w);
     const auto in = interleaved(kDeltas, dy, g.samples, g.filters, g.out_h, g.out_w, m);
 
-    // For each phase of rows and columns its own taps and weights, tile by tile: [tap][channel].
-    const int phases_h = std::min(g.stride_h, g.height), phases_w = std::min(g.stride_w, g.width);
     const Tiles tiles(group_channels, kTileFilters);
-    const std::size_t most = std::size_t(group_filters) * cells;
-    auto* taps = memory<std::ptrdiff_t>(kTaps, phases_h * phases_w * most);
-    T* weights = memory<T>(kWeights, phases_h * phases_w * g.channels * most);
-    auto* counts = memory<int>(kSums, phases_h * phases_w);
-    const auto place = [&](std::size_t phase, int t, int f, int cell) {  // weights of one tap, for all channels
-        for (int c = 0; c < g.channels; ++c) {
-            const int group = c / group_channels, own = c % group_channels, k = tiles.of(own), begin = tiles.begin(k);
-            T* tile = weights + (phase * g.channels + group * group_channels + begin) * most;
-            const std::size_t filter = group * group_filters + f;
-            tile[t * tiles.size(k) + own - begin] = w[(filter * group_channels + own) * cells + cell];
-        }
-    };
-    for (int a = 0; a < phases_h; ++a)
-        for (int b = 0; b < phases_w; ++b) {
-            const Phase rows(a, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h);
-            const Phase columns(b, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w);
-            const std::size_t phase = a * phases_w + b;
-            int t = 0;
-            for (int f = 0; f < group_filters; ++f)
-                for (int i = 0; i < rows.count; ++i)
-                    for (int j = 0; j < columns.count; ++j, ++t) {
-                        taps[phase * most + t] =
-                            f * in.channel() + rows.shift[i] * in.row() + std::ptrdiff_t(columns.shift[j]) * L;
-                        place(phase, t, f, rows.cell[i] * g.kernel_w + columns.cell[j]);
-                    }
-            counts[phase] = t;
-        }
+    const auto all = phases(w, in, g, tiles);
+    const int phases_w = std::min(g.stride_w, g.width);
 
     const int blocks = ceil_div(g.samples, L);
     const Tiles ranges(g.height, ceil_div(g.height, ceil_div(kTasks, blocks * g.groups)));
@@ -328,10 +262,11 @@ void conv_input_gradient(T* dx, const T* dy, const T* w, const Geometry& g) {
                 const int first = group * group_channels + tiles.begin(i), n = tiles.size(i), a = h % g.stride_h;
                 const T* origin = from + (h / g.stride_h + m.top) * in.row() + std::ptrdiff_t(m.left) * L;
                 for (int b = 0; b < phases_w; ++b) {
-                    const std::size_t phase = a * phases_w + b;
+                    const int phase = a * phases_w + b, start = all.start[phase], count = all.start[phase + 1] - start;
                     correlate_row<T>(row + b * L, std::ptrdiff_t(g.width) * L, std::ptrdiff_t(g.stride_w) * L, n,
-                                     ceil_div(g.width - b, g.stride_w), origin, L, taps + phase * most, counts[phase],
-                                     weights + (phase * g.channels + first) * most, nullptr);
+                                     ceil_div(g.width - b, g.stride_w), origin, L, all.taps + start, count,
+                                     all.weights + std::size_t(start) * g.channels + std::size_t(first) * count,
+                                     nullptr);
                 }
                 separate_row(dx, row, block * L, g.samples, g.channels, first, n, g.height, h, g.width);
             }

@@ -1,14 +1,14 @@
 // The Python module sharedgrad.kernels.native._native: thin, on CPython's stable ABI, arrays through the buffer
-// protocol. The Python side (native/__init__.py) checks shapes and makes the outputs; here only type and order are
-// looked at.
+// protocol. The Python side (native/__init__.py) makes the outputs and says what has which shape; here types, order and
+// numbers of elements are checked, so that no wrong argument reads beyond an array.
 
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
-#include <array>
+#include <algorithm>
 #include <cstring>
-#include <exception>
+#include <new>
 
 #include "kernels.hpp"
 #include "threads.hpp"
@@ -31,46 +31,48 @@ const Table* best() {
     return &baseline();
 }
 
+constexpr int kMostArrays = 4, kMostNumbers = 17;
+constexpr Py_ssize_t kLargest = 1 << 30;  // two such numbers add up without an overflow
+
 // The arguments of one call: arrays (or None), then whole numbers.
 class Arguments {
   public:
-    static constexpr int kMost = 6;
-
-    Arguments(PyObject* const* objects, Py_ssize_t count, int arrays) {
+    Arguments(PyObject* const* objects, Py_ssize_t count, int arrays, int numbers) : arrays_(arrays) {
+        if (count != arrays + numbers) {
+            PyErr_Format(PyExc_TypeError, "expected %d arguments, got %zd", arrays + numbers, count);
+            return;
+        }
         for (int i = 0; i < arrays; ++i) {
             if (objects[i] == Py_None) continue;
             if (PyObject_GetBuffer(objects[i], &views_[i], PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) return;
-            ++held_;
             const char kind = views_[i].format ? views_[i].format[0] : '?';
             if (kind_ && kind != kind_) {
                 PyErr_SetString(PyExc_TypeError, "arrays of different types");
                 return;
             }
             kind_ = kind;
-            order_[held_ - 1] = i;
-        }
-        for (Py_ssize_t i = arrays; i < count; ++i) {
-            if (i - arrays >= static_cast<Py_ssize_t>(numbers_.size())) {
-                PyErr_SetString(PyExc_TypeError, "too many arguments");
-                return;
-            }
-            numbers_[i - arrays] = PyLong_AsSsize_t(objects[i]);
-            if (PyErr_Occurred()) return;
         }
         if (kind_ != 'f' && kind_ != 'd') {
             PyErr_SetString(PyExc_TypeError, "expected arrays of float32 or float64");
             return;
         }
+        for (int i = 0; i < numbers; ++i) {
+            numbers_[i] = PyLong_AsSsize_t(objects[arrays + i]);
+            if (PyErr_Occurred()) return;
+            if (numbers_[i] < 0 || numbers_[i] > kLargest) {
+                PyErr_SetString(PyExc_ValueError, "a size is out of range");
+                return;
+            }
+        }
         good_ = true;
     }
     ~Arguments() {
-        for (int i = 0; i < held_; ++i) PyBuffer_Release(&views_[order_[i]]);
+        for (auto& view : views_) PyBuffer_Release(&view);  // nothing happens to one that was never filled
     }
 
-    bool good() const { return good_; }
     bool is_float() const { return kind_ == 'f'; }
     Py_ssize_t number(int i) const { return numbers_[i]; }
-    Py_ssize_t size(int i) const { return views_[i].len / views_[i].itemsize; }
+    Py_ssize_t size(int i) const { return views_[i].obj ? views_[i].len / views_[i].itemsize : 0; }
     template <typename T>
     T* array(int i) const {
         return static_cast<T*>(views_[i].buf);
@@ -82,18 +84,39 @@ class Arguments {
         return {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12], n[13], n[14], n[15]};
     }
 
+    // Whether every array holds as many elements as it must: the kernels trust their sizes.
+    template <typename... Sizes>
+    bool hold(Sizes... expected) const {
+        const Py_ssize_t sizes[] = {expected...};
+        for (int i = 0; good_ && i < arrays_; ++i)
+            if (size(i) != sizes[i]) {
+                PyErr_Format(PyExc_ValueError, "array %d: expected %zd elements, got %zd", i, sizes[i], size(i));
+                return false;
+            }
+        return good_;
+    }
+
   private:
-    Py_buffer views_[kMost] = {};
-    int order_[kMost] = {}, held_ = 0;
-    std::array<Py_ssize_t, 17> numbers_{};
+    Py_buffer views_[kMostArrays] = {};
+    Py_ssize_t numbers_[kMostNumbers] = {};
+    int arrays_;
     char kind_ = 0;
     bool good_ = false;
+};
+
+// Numbers of elements of the arrays that a geometry belongs to.
+struct Elements {
+    Py_ssize_t big, small, pooled, kernel;
+    explicit Elements(const Geometry& g)
+        : big(Py_ssize_t(g.samples) * g.channels * g.height * g.width),
+          small(Py_ssize_t(g.samples) * g.filters * g.out_h * g.out_w),
+          pooled(Py_ssize_t(g.samples) * g.channels * g.out_h * g.out_w),
+          kernel(Py_ssize_t(g.filters) * (g.channels / std::max(g.groups, 1)) * g.kernel_h * g.kernel_w) {}
 };
 
 // Call function(kernels, type tag) for the arrays' element type, without the interpreter's lock.
 template <typename Function>
 PyObject* call(const Arguments& a, const Function& function) {
-    if (!a.good()) return nullptr;
     bool memory = true;
     Py_BEGIN_ALLOW_THREADS;
     try {
@@ -101,7 +124,7 @@ PyObject* call(const Arguments& a, const Function& function) {
             function(table->f32, float());
         else
             function(table->f64, double());
-    } catch (const std::exception&) {
+    } catch (const std::bad_alloc&) {
         memory = false;
     }
     Py_END_ALLOW_THREADS;
@@ -109,32 +132,38 @@ PyObject* call(const Arguments& a, const Function& function) {
     Py_RETURN_NONE;
 }
 
-#define FUNCTION(name, arrays, ...)                                         \
+// A kernel as a Python function of arrays and numbers; `hold` says how many elements each array must have.
+#define FUNCTION(name, arrays, numbers, hold, ...)                          \
     PyObject* name(PyObject*, PyObject* const* objects, Py_ssize_t count) { \
-        const Arguments a(objects, count, arrays);                          \
+        const Arguments a(objects, count, arrays, numbers);                 \
+        const auto n = [&](int i) { return a.number(i); };                  \
+        const Geometry g = a.geometry();                                    \
+        const Elements e(g);                                                \
+        (void)n, (void)e;                                                   \
+        if (!a.hold) return nullptr;                                        \
         return call(a, [&](const auto& k, auto type) {                      \
             using T = decltype(type);                                       \
             const auto p = [&](int i) { return a.array<T>(i); };            \
-            const auto n = [&](int i) { return a.number(i); };              \
-            (void)n;                                                        \
             k.name(__VA_ARGS__);                                            \
         });                                                                 \
     }
 
-FUNCTION(conv, 4, p(0), p(1), p(2), p(3), a.geometry())
-FUNCTION(conv_input_gradient, 3, p(0), p(1), p(2), a.geometry())
-FUNCTION(conv_kernel_gradient, 3, p(0), p(1), p(2), a.geometry(), n(16) != 0)
-FUNCTION(sigmoid, 2, p(0), p(1), a.size(0))
-FUNCTION(sigmoid_backward, 3, p(0), p(1), p(2), a.size(0))
-FUNCTION(tanh_backward, 3, p(0), p(1), p(2), a.size(0))
-FUNCTION(relu, 2, p(0), p(1), a.size(0))
-FUNCTION(relu_backward, 3, p(0), p(1), p(2), a.size(0))
-FUNCTION(max_pool, 2, p(0), p(1), a.geometry())
-FUNCTION(max_pool_backward, 4, p(0), p(1), p(2), p(3), a.geometry())
-FUNCTION(batch_statistics, 3, p(0), p(1), p(2), n(0), n(1), n(2))
-FUNCTION(normalize, 4, p(0), p(1), p(2), p(3), n(0), n(1), n(2))
-FUNCTION(scale_shift, 4, p(0), p(1), p(2), p(3), n(0), n(1), n(2))
-FUNCTION(normalize_backward, 4, p(0), p(1), p(2), p(3), n(0), n(1), n(2))
+FUNCTION(conv, 4, 16, hold(e.small, e.big, e.kernel, a.size(3) ? g.filters : 0), p(0), p(1), p(2), p(3), g)
+FUNCTION(conv_input_gradient, 3, 16, hold(e.big, e.small, e.kernel), p(0), p(1), p(2), g)
+FUNCTION(conv_kernel_gradient, 3, 17, hold(e.kernel*(n(16) ? g.samples : 1), e.small, e.big), p(0), p(1), p(2), g,
+         n(16) != 0)
+FUNCTION(sigmoid, 2, 0, hold(a.size(0), a.size(0)), p(0), p(1), a.size(0))
+FUNCTION(sigmoid_backward, 3, 0, hold(a.size(0), a.size(0), a.size(0)), p(0), p(1), p(2), a.size(0))
+FUNCTION(tanh_backward, 3, 0, hold(a.size(0), a.size(0), a.size(0)), p(0), p(1), p(2), a.size(0))
+FUNCTION(relu, 2, 0, hold(a.size(0), a.size(0)), p(0), p(1), a.size(0))
+FUNCTION(relu_backward, 3, 0, hold(a.size(0), a.size(0), a.size(0)), p(0), p(1), p(2), a.size(0))
+FUNCTION(max_pool, 2, 16, hold(e.pooled, e.big), p(0), p(1), g)
+FUNCTION(max_pool_backward, 4, 16, hold(e.big, e.pooled, e.big, e.pooled), p(0), p(1), p(2), p(3), g)
+FUNCTION(batch_statistics, 3, 3, hold(n(1), n(1), n(0) * n(1) * n(2)), p(0), p(1), p(2), n(0), n(1), n(2))
+FUNCTION(normalize, 4, 3, hold(a.size(1), n(0) * n(1) * n(2), n(1), n(1)), p(0), p(1), p(2), p(3), n(0), n(1), n(2))
+FUNCTION(scale_shift, 4, 3, hold(a.size(1), n(0) * n(1) * n(2), n(1), n(1)), p(0), p(1), p(2), p(3), n(0), n(1), n(2))
+FUNCTION(normalize_backward, 4, 3, hold(a.size(1), n(0) * n(1) * n(2), a.size(1), n(1)), p(0), p(1), p(2), p(3), n(0),
+         n(1), n(2))
 
 PyObject* threads(PyObject*, PyObject* count) {
     const Py_ssize_t n = PyLong_AsSsize_t(count);

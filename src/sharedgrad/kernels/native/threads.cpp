@@ -6,9 +6,12 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
+#include <exception>
 #include <mutex>
 #include <new>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace sharedgrad {
@@ -27,7 +30,12 @@ thread_local bool inside = false;  // this thread is working on a task
 class Pool {
   public:
     explicit Pool(int workers) {
-        for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { work(); });
+        threads_.reserve(workers);
+        try {
+            for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { work(); });
+        } catch (const std::system_error&) {
+            // the system gives no more threads: those that there are do the same work
+        }
     }
 
     ~Pool() {
@@ -54,12 +62,18 @@ class Pool {
         take();
         for (int spins = 0; busy_.load(std::memory_order_acquire) > 0; ++spins)
             spins < 2000 ? relax() : std::this_thread::yield();  // a worker may have lost its processor
+        if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
     }
 
   private:
     void take() {
         inside = true;
-        for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) task_(context_, i);
+        try {
+            for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) task_(context_, i);
+        } catch (...) {  // the others may still be working on what the caller owns: it hears of it when all are done
+            std::lock_guard lock(mutex_);
+            error_ = std::current_exception();
+        }
         inside = false;
     }
 
@@ -87,11 +101,12 @@ class Pool {
     void (*task_)(void*, int) = nullptr;
     void* context_ = nullptr;
     int count_ = 0;
+    std::exception_ptr error_;
     bool stop_ = false;
 };
 
 std::mutex owner;  // one parallel region at a time; a second one that comes meanwhile runs serially
-int threads = 1;
+std::atomic<int> threads{1};
 Pool* pool = nullptr;
 
 // A forked child has none of its parent's threads: leave the old pool alone and start afresh.

@@ -7,6 +7,7 @@
 namespace sharedgrad {
 
 // Run task(context, 0) … task(context, count − 1) on the pool and the calling thread; serial inside another region.
+// What a task throws comes out here, once no task is running any more.
 void run_tasks(int count, void (*task)(void* context, int index), void* context);
 
 void set_threads(int count);
