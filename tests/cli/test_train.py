@@ -236,6 +236,20 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_ends_with_the_same_bits(
     assert weights("stopped") == weights("straight")
 
 
+def test_ctrl_c_after_the_last_epoch(cli: Cli, data: Path, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    line = ("train", data, "--model", tiny, "--epochs", 1, "--out", "run")
+    with monkeypatch.context() as patched:
+        patched.setattr("sharedgrad.cli.train.plots.curves", interrupted)
+        result = cli(*line)
+    assert result.code == 130
+    assert result.err == "sharedgrad train: interrupted; run holds a checkpoint, the same line with --resume goes on\n"
+    assert "is finished" in cli(*line, "--resume").out
+    assert Path("run/curves.png").exists()
+
+
 def wait_for(path: Path) -> None:
     for _ in range(600):
         if path.exists():

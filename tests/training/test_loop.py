@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -265,6 +266,12 @@ def test_senseless_arguments(arguments: dict[str, Any], error: type[Exception], 
     with pytest.raises(error) as raised:
         fit(**{**own, **arguments})
     assert message in str(raised.value)
+
+
+def test_an_augmentation_that_does_not_fit_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="can empty images of 8×8"):
+        fit(small(), (X, Y), augment=Augmentation(crop=8), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_networks_with_several_outputs_are_refused() -> None:

@@ -130,9 +130,14 @@ def train(
     click.echo(_about(dataset, parts, network, settings))
     folder = out or run_folder(data, model, resume)
     normalization = Normalization.of(parts.train.x)
-    history = _fit(network, parts, normalization, augmentation, settings, folder, resume)
     run = Run(network, data, dataset.classes, normalization, dataset.input_shape, settings)
-    _finish(run, parts, history, folder)
+    try:
+        history = _fit(network, parts, normalization, augmentation, settings, folder, resume)
+        _finish(run, parts, history, folder)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; {folder} holds a checkpoint, the same line with --resume goes on"
+        ) from None
 
 
 def _about(dataset: Dataset, parts: Parts, network: Network, settings: Mapping[str, Any]) -> str:
@@ -182,10 +187,6 @@ def _fit(
     except DivergedError as error:
         fix = f"take a smaller --lr than {settings['lr']:g}, or clip the gradients with --max-norm 1"
         raise DivergedError(error.where, error.problem, fix) from error
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; {folder} holds a checkpoint, the same line with --resume goes on"
-        ) from None
 
 
 def _finish(run: Run, parts: Parts, history: History, folder: Path) -> None:
