@@ -58,8 +58,11 @@ def _names(layers: Layers) -> list[str]:
     return [entry[0] if isinstance(entry, tuple) else str(i) for i, entry in enumerate(layers)]
 
 
-def _as_nodes(layers: Layers, first_input: str) -> list[Node]:
+def _as_nodes(layers: Any, first_input: str) -> list[Node]:
     """The forms that people write, as nodes."""
+    if not isinstance(layers, Sequence | Mapping):
+        problem = f"expected a list of layers or name -> layer, got {type(layers).__name__}"
+        raise ConfigError("network", problem, "put a single layer into a list")
     if not layers:
         raise ConfigError("network", "expected at least one layer, got none")
     nodes, previous = [], first_input

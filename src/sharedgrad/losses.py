@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sharedgrad.errors import ConfigError, DataError, ShapeError
-from sharedgrad.parameter import Array
+from sharedgrad.parameter import Array, numbers
 
 
 class MSE:
@@ -118,8 +118,7 @@ def _one_of(where: str, reduction: str, known: tuple[str, ...]) -> str:
 
 
 def _floats(where: str, y: ArrayLike) -> np.ndarray[Any, np.dtype[Any]]:
-    array = np.asarray(y)
-    array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+    array = numbers(y, np.float32 if getattr(y, "dtype", None) == np.float32 else np.float64, where)
     if array.size == 0:
         raise ShapeError(where, f"expected at least one output, got shape {array.shape}")
     return array
@@ -127,7 +126,7 @@ def _floats(where: str, y: ArrayLike) -> np.ndarray[Any, np.dtype[Any]]:
 
 def _pair(where: str, y: ArrayLike, target: ArrayLike) -> tuple[Array, Array]:
     out = _floats(where, y)
-    goal = np.asarray(target, out.dtype)
+    goal = numbers(target, out.dtype, f"{where}: target")
     if out.shape != goal.shape:
         raise ShapeError(where, f"expected a target of the output's shape {out.shape}, got {goal.shape}")
     return out, goal

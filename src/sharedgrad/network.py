@@ -15,7 +15,7 @@ from sharedgrad.graph import InputShape, Layers, Node, input_shapes, read_nodes
 from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
-from sharedgrad.parameter import Array, Buffer, Parameter
+from sharedgrad.parameter import Array, Buffer, Parameter, numbers
 from sharedgrad.tape import Tape
 
 
@@ -117,6 +117,8 @@ class Network:
                 carry different values.
         """
         items: dict[str, Parameter | Buffer] = {**self._named_parameters(), **self._named_buffers()}
+        if not isinstance(state, Mapping):
+            raise CheckpointError("state_dict", f"expected name -> array, got {type(state).__name__}")
         if unknown := [n for n in state if n not in items]:
             raise CheckpointError("state_dict", f"does not fit this network: no place for {', '.join(unknown[:5])}")
         given: dict[Parameter | Buffer, tuple[str, Array]] = {}
@@ -226,10 +228,7 @@ class Network:
         return arrays, not single
 
     def _incoming(self, name: str, value: ArrayLike) -> Array:
-        try:
-            array = np.array(value, self.dtype)
-        except (TypeError, ValueError) as error:
-            raise ShapeError(f"network input {name!r}", f"expected an array of numbers, got {error}") from None
+        array = numbers(value, self.dtype, f"network input {name!r}")
         if array.ndim == 0 or array.shape[0] == 0:
             raise ShapeError(f"network input {name!r}", f"expected samples × shape, got shape {array.shape}")
         return array
@@ -277,9 +276,9 @@ def _float_type(dtype: str | type | np.dtype[Any]) -> np.dtype[Any]:
 
 def _array(name: str, value: Any, like: Array) -> Array:
     try:
-        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value, like.dtype)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError("state_dict", f"{name}: expected an array of numbers, got {error}") from None
+        array = numbers(value, like.dtype, name)
+    except ShapeError as error:
+        raise CheckpointError("state_dict", str(error)) from None
     if array.shape != like.shape:
         raise CheckpointError("state_dict", f"{name}: expected shape {like.shape}, got {array.shape}")
     return array

@@ -7,7 +7,7 @@ its uses), one state and one update.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import cos, inf, nan, pi
 from numbers import Real
 from typing import Any, ClassVar
@@ -33,11 +33,21 @@ class Optimizer(ABC):
 
     def __init__(self, parameters: Iterable[Parameter], lr: float) -> None:
         self.parameters = list(dict.fromkeys(parameters))
+        if not self.parameters or not all(isinstance(p, Parameter) for p in self.parameters):
+            got = type(self.parameters[0]).__name__ if self.parameters else "none"
+            raise ConfigError(type(self).__name__, f"expected parameters, got {got}", "pass net.parameters()")
         self.lr = _number("lr", lr, 0)
         self.state: dict[Parameter, dict[str, Array]] = {p: {} for p in self.parameters}
 
     def step(self, gradients: Gradients) -> None:
-        """Update every parameter that has a gradient."""
+        """Update every parameter that has a gradient.
+
+        Raises:
+            ConfigError: These are no gradients, or of another network.
+        """
+        if not isinstance(gradients, Gradients) or not any(p in gradients for p in self.parameters):
+            got = "those of other parameters" if isinstance(gradients, Gradients) else type(gradients).__name__
+            raise ConfigError(f"{type(self).__name__}.step", f"expected gradients of its parameters, got {got}")
         for parameter in self.parameters:
             if parameter in gradients:
                 change = self._change(parameter, gradients[parameter])
@@ -126,11 +136,13 @@ class Adam(Optimizer):
         self,
         parameters: Iterable[Parameter],
         lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr)
+        if not isinstance(betas, Sequence) or len(betas) != 2:
+            raise ConfigError("betas", f"expected a pair (β₁, β₂), got {betas!r}")
         self.betas = (_number("betas", betas[0], 0, 1), _number("betas", betas[1], 0, 1))
         self.eps, self.weight_decay = _number("eps", eps, 0), _number("weight_decay", weight_decay, 0)
 
@@ -162,7 +174,7 @@ class AdamW(Adam):
         self,
         parameters: Iterable[Parameter],
         lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
     ) -> None:

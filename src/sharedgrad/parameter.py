@@ -16,6 +16,21 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
 
+def numbers(value: Any, dtype: np.dtype[Any] | type, where: str) -> Array:
+    """A copy of ``value`` as an array of real numbers; lists and PyTorch tensors will do.
+
+    Raises:
+        ShapeError: It holds something else, or its rows differ in length.
+    """
+    try:
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"{array.dtype} values")
+        return np.array(array, dtype, order="C")
+    except (TypeError, ValueError) as error:
+        raise ShapeError(where, f"expected an array of numbers, got {error}") from None
+
+
 class Parameter:
     """One trainable array. Two layers that hold the same Parameter object share it: that is all tying is.
 
@@ -52,7 +67,7 @@ class Parameter:
 
     @value.setter
     def value(self, new: ArrayLike) -> None:
-        self.replace(np.array(new, self.dtype, copy=True, order="C"))
+        self.replace(numbers(new, self.dtype, self.name))
 
     def replace(self, new: Array) -> None:
         """Take ``new`` over without a copy; the caller gives it away (optimizers do)."""
@@ -121,6 +136,9 @@ class Gradients(Mapping[Parameter, Array]):
                 if parameter.name == key:
                     return array
             raise KeyError(f"no gradient named {key!r}; there are {', '.join(p.name for p in self._arrays)}")
+        if key not in self._arrays:
+            name = getattr(key, "name", repr(key))
+            raise KeyError(f"no gradient of {name}; there are {', '.join(p.name for p in self._arrays)}")
         return self._arrays[key]
 
     def __iter__(self) -> Iterator[Parameter]:
@@ -148,6 +166,12 @@ class Gradients(Mapping[Parameter, Array]):
         )
 
     __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> Gradients:
+        return self * (1 / divisor)
+
+    def __neg__(self) -> Gradients:
+        return self * -1.0
 
     def norm(self) -> float:
         """The Euclidean norm of all parameter gradients taken together (accumulated in float64)."""

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from sharedgrad.errors import ConfigError, ShapeError, StaleTapeError
 from sharedgrad.graph import Node
 from sharedgrad.kernels.threads import one_blas_thread
-from sharedgrad.parameter import Array, Gradients, Parameter
+from sharedgrad.parameter import Array, Gradients, Parameter, numbers
 from sharedgrad.uses import Uses
 
 
@@ -38,7 +38,10 @@ class Trace:
 
     def __getitem__(self, parameter: Parameter) -> list[Uses]:
         """All uses of one parameter, in every call that shares it."""
-        return [uses for call in self.calls for uses in call.uses if uses.parameter is parameter]
+        found = [uses for call in self.calls for uses in call.uses if uses.parameter is parameter]
+        if not found:
+            raise KeyError(f"no use of {getattr(parameter, 'name', repr(parameter))} in this trace")
+        return found
 
     def upstream(self, node: str) -> Array:
         """Gradient of the loss with respect to the node's output."""
@@ -145,12 +148,7 @@ class Tape:
                 raise ConfigError(
                     "tape.backward", f"there is no node {name!r}", f"choose from {', '.join(self._shapes)}"
                 )
-            try:
-                array = np.array(value, self._dtype)
-            except (TypeError, ValueError) as error:
-                raise ShapeError(
-                    f"upstream gradient at {name!r}", f"expected an array of numbers, got {error}"
-                ) from None
+            array = numbers(value, self._dtype, f"upstream gradient at {name!r}")
             shape = self._shapes[name]
             if not self._batched and array.shape == shape[1:]:
                 array = array[None]

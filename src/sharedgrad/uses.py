@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import Geometry, Ints, Padding, text
-from sharedgrad.parameter import Array, Parameter
+from sharedgrad.parameter import Array, Parameter, numbers
 
 Axes = Mapping[str, tuple[int, ...]]
 Index = tuple[int, ...]
@@ -346,10 +346,7 @@ def kernel_uses(
     position 1  0.2 × [2, 3]  = [0.4, 0.6]
     gradient of w             = [0.3, 0.4]
     """
-    try:
-        inputs, kernel, delta = (np.array(a, np.float64) for a in (x, w, upstream))
-    except (TypeError, ValueError) as error:
-        raise ShapeError("kernel_uses", f"expected arrays of numbers, got {error}") from None
+    inputs, kernel, delta = (numbers(a, np.float64, "kernel_uses") for a in (x, w, upstream))
     if not inputs.ndim == kernel.ndim == delta.ndim or kernel.ndim == 0:
         axes = f"x {inputs.ndim}, w {kernel.ndim}, upstream {delta.ndim}"
         raise ShapeError("kernel_uses", f"expected the same number of axes everywhere, got {axes}")

@@ -21,6 +21,7 @@ from sharedgrad.data import Augmentation, Dataset, Normalization, load
 from sharedgrad.errors import DivergedError
 from sharedgrad.geometry import text
 from sharedgrad.kernels import set_threads
+from sharedgrad.kernels.threads import MOST_THREADS
 from sharedgrad.network import Network
 from sharedgrad.optimizers import SCHEDULES
 from sharedgrad.training import History, evaluate, fit, plots, save_run
@@ -83,7 +84,9 @@ from sharedgrad.training.run import CONFUSION, CURVES, FILES, KERNELS, Run
     help="Hold out this share of the training images.  [default: 0.2 where the data have no test part]",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed gives the same bits.")
-@click.option("--threads", type=click.IntRange(1, 256), help="Never changes a result.  [default: all processors]")
+@click.option(
+    "--threads", type=click.IntRange(1, MOST_THREADS), help="Never changes a result.  [default: all processors]"
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: a new runs/DATA-MODEL]")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run (of --out, or else the latest).")
 def train(

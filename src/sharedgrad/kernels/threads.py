@@ -16,10 +16,13 @@ from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
 
+from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import whole
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+MOST_THREADS = 256
 
 _lock = threading.Lock()
 _inside = threading.local()
@@ -30,7 +33,10 @@ _threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
 def set_threads(count: int) -> None:
     """Use this many threads from now on (default: the processors this process may run on)."""
     global _threads
-    _threads = whole(count, "threads")
+    count = whole(count, "threads")
+    if count > MOST_THREADS:
+        raise ConfigError("threads", f"expected at most {MOST_THREADS}, got {count}")
+    _threads = count
     for tell in _listeners:
         tell(_threads)
 

@@ -71,6 +71,12 @@ class Layer(ABC):
         """The parameters under the names that they have in PyTorch's ``state_dict``."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Parameter)}
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(vars(self).get(name), Parameter) and not isinstance(value, Parameter | None):
+            fix = f"set .{name}.value to change its numbers, or assign a Parameter to share it"
+            raise ConfigError(self.label, f"{name} is a Parameter, got {type(value).__name__}", fix)
+        super().__setattr__(name, value)
+
     def tie(self, name: str, parameter: Parameter) -> None:
         """Use another Parameter under this name (of :meth:`parameters`) from now on, and so share it.
 
@@ -80,6 +86,8 @@ class Layer(ABC):
         """
         if name not in self.parameters():
             raise ConfigError(self.label, f"has no parameter {name!r}", f"choose from {', '.join(self.parameters())}")
+        if not isinstance(parameter, Parameter):
+            raise ConfigError(self.label, f"expected a Parameter to tie, got {type(parameter).__name__}")
         own = self.parameters()[name]
         if own.shape != parameter.shape:
             raise ShapeError(self.label, f"expected a {name} of shape {own.shape} to tie, got {parameter.shape}")

@@ -75,9 +75,8 @@ FALLBACKS = {
 }
 
 _LARGEST = 1 << 30  # as in module.cpp
-_MOST_THREADS = 256  # each takes a stack
 
-threads.on_change(lambda count: _native.set_threads(min(count, _MOST_THREADS)))
+threads.on_change(_native.set_threads)
 
 
 def instruction_set() -> str:

@@ -80,15 +80,65 @@ void relu_backward(T* dx, const T* dy, const T* y, std::ptrdiff_t size) {
 
 // ---- max pooling
 
+// Of numbers, or of vectors lane by lane.
+template <typename T>
+inline T larger(T a, T b) {
+    return (b > a) | (b != b) ? b : a;  // NaN wins
+}
+
 // Windows of 2×2 side by side, the common case: without bounds or overlaps.
 inline bool halves(const Geometry& g) {
     return g.kernel_h == 2 && g.kernel_w == 2 && g.stride_h == 2 && g.stride_w == 2 && g.pad_h == 0 && g.pad_w == 0 &&
-           2 * g.out_h == g.height && 2 * g.out_w == g.width;
+           g.height == 2 * g.out_h && g.width == 2 * g.out_w;
+}
+
+// Cells a b of one row and c d of the next, for kQuads windows side by side. The loops have constant bounds, so that
+// they become vectors without a branch; what lies beyond the row is filled up and thrown away.
+constexpr int kQuads = 16;
+
+template <typename T>
+struct Quads {
+    T a[kQuads], b[kQuads], c[kQuads], d[kQuads];
+
+    Quads(const T* upper, const T* lower, int count) {
+        T rows[2][2 * kQuads] = {};
+        std::memcpy(rows[0], upper, 2 * count * sizeof(T));
+        std::memcpy(rows[1], lower, 2 * count * sizeof(T));
+        for (int i = 0; i < kQuads; ++i) {
+            a[i] = rows[0][2 * i];
+            b[i] = rows[0][2 * i + 1];
+            c[i] = rows[1][2 * i];
+            d[i] = rows[1][2 * i + 1];
+        }
+    }
+};
+
+template <typename T>
+void max_of_quads(T* y, const T* upper, const T* lower, int count) {
+    const Quads<T> x(upper, lower, count);
+    T best[kQuads];
+    for (int i = 0; i < kQuads; i += kWidth<T>)
+        store(best + i, larger(larger(load(x.a + i), load(x.b + i)), larger(load(x.c + i), load(x.d + i))));
+    std::memcpy(y, best, count * sizeof(T));
 }
 
 template <typename T>
-inline T larger(T a, T b) {
-    return (b > a) | (b != b) ? b : a;
+void back_to_quads(T* upper_dx, T* lower_dx, const T* upper, const T* lower, const T* y, const T* dy, int count) {
+    const Quads<T> x(upper, lower, count);
+    T best[kQuads] = {}, up[kQuads] = {}, rows[2][2 * kQuads];
+    std::memcpy(best, y, count * sizeof(T));
+    std::memcpy(up, dy, count * sizeof(T));
+    for (int i = 0; i < kQuads; ++i) {  // the first of equals: what an earlier one has taken is gone
+        const T u = up[i];
+        const bool a = x.a[i] == best[i], b = (x.b[i] == best[i]) & !a;
+        const bool c = (x.c[i] == best[i]) & !a & !b, d = (x.d[i] == best[i]) & !a & !b & !c;
+        rows[0][2 * i] = a ? u : T(0);
+        rows[0][2 * i + 1] = b ? u : T(0);
+        rows[1][2 * i] = c ? u : T(0);
+        rows[1][2 * i + 1] = d ? u : T(0);
+    }
+    std::memcpy(upper_dx, rows[0], 2 * count * sizeof(T));
+    std::memcpy(lower_dx, rows[1], 2 * count * sizeof(T));
 }
 
 template <typename T>
@@ -97,12 +147,11 @@ void max_pool(T* y, const T* x, const Geometry& g) {
         const T* in = x + std::ptrdiff_t(map) * g.height * g.width;
         T* out = y + std::ptrdiff_t(map) * g.out_h * g.out_w;
         if (halves(g)) {
-            for (int h = 0; h < g.out_h; ++h) {
-                const T *upper = in + 2 * h * g.width, *lower = upper + g.width;
-                for (int w = 0; w < g.out_w; ++w)
-                    out[h * g.out_w + w] =
-                        larger(larger(upper[2 * w], upper[2 * w + 1]), larger(lower[2 * w], lower[2 * w + 1]));
-            }
+            for (int h = 0; h < g.out_h; ++h)
+                for (int w = 0; w < g.out_w; w += kQuads) {
+                    const T* upper = in + 2 * h * g.width + 2 * w;
+                    max_of_quads(out + h * g.out_w + w, upper, upper + g.width, std::min(kQuads, g.out_w - w));
+                }
             return;
         }
         for (int h = 0; h < g.out_h; ++h)
@@ -110,10 +159,8 @@ void max_pool(T* y, const T* x, const Geometry& g) {
                 const int top = h * g.stride_h - g.pad_h, left = w * g.stride_w - g.pad_w;
                 T best = -std::numeric_limits<T>::infinity();
                 for (int i = std::max(0, top); i < std::min(g.height, top + g.kernel_h); ++i)
-                    for (int j = std::max(0, left); j < std::min(g.width, left + g.kernel_w); ++j) {
-                        const T v = in[i * g.width + j];
-                        best = larger(best, v);
-                    }
+                    for (int j = std::max(0, left); j < std::min(g.width, left + g.kernel_w); ++j)
+                        best = larger(best, in[i * g.width + j]);
                 out[h * g.out_w + w] = best;
             }
     });
@@ -126,19 +173,12 @@ void max_pool_backward(T* dx, const T* dy, const T* x, const T* y, const Geometr
         const std::ptrdiff_t big = std::ptrdiff_t(map) * g.height * g.width;
         const std::ptrdiff_t small = std::ptrdiff_t(map) * g.out_h * g.out_w;
         if (halves(g)) {
-            for (int h = 0; h < g.out_h; ++h) {
-                const T *upper = x + big + 2 * h * g.width, *lower = upper + g.width;
-                T *to = dx + big + 2 * h * g.width, *below = to + g.width;
-                for (int w = 0; w < g.out_w; ++w) {
-                    const T best = y[small + h * g.out_w + w], up = dy[small + h * g.out_w + w];
-                    const bool a = upper[2 * w] == best, b = !a & (upper[2 * w + 1] == best);
-                    const bool c = !(a | b) & (lower[2 * w] == best), d = !(a | b | c) & (lower[2 * w + 1] == best);
-                    to[2 * w] = a ? up : T(0);
-                    to[2 * w + 1] = b ? up : T(0);
-                    below[2 * w] = c ? up : T(0);
-                    below[2 * w + 1] = d ? up : T(0);
+            for (int h = 0; h < g.out_h; ++h)
+                for (int w = 0; w < g.out_w; w += kQuads) {
+                    const std::ptrdiff_t at = big + 2 * h * g.width + 2 * w, to = small + h * g.out_w + w;
+                    back_to_quads(dx + at, dx + at + g.width, x + at, x + at + g.width, y + to, dy + to,
+                                  std::min(kQuads, g.out_w - w));
                 }
-            }
             return;
         }
         std::fill_n(dx + big, g.height * g.width, T(0));
