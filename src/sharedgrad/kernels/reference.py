@@ -325,16 +325,17 @@ def scale_shift(x: Array, scale: Array, shift: Array) -> Array:
     return y
 
 
-def normalize_backward(dnormal: Array, normal: Array, inverse_std: Array) -> Array:
-    """dx through x̂ with the batch's own statistics (Ioffe & Szegedy 2015, arXiv:1502.03167).
+def normalize_backward(dy: Array, normal: Array, factor: Array) -> Array:
+    """dx through scale and normalization with the batch's own statistics (Ioffe & Szegedy 2015, arXiv:1502.03167).
 
-    dx = inverse_std · (dx̂ − mean(dx̂) − x̂ · mean(dx̂ · x̂)); the means are over the channel.
+    dx = factor · (dy − mean(dy) − x̂ · mean(dy · x̂)), with factor = weight / √(variance + ε); the means are over
+    the channel.
     """
-    dx = np.empty_like(dnormal)
-    for c in range(dnormal.shape[1]):
-        up, hat = dnormal[:, c], normal[:, c]
+    dx = np.empty_like(dy)
+    for c in range(dy.shape[1]):
+        up, hat = dy[:, c], normal[:, c]
         count = up.size
         mean_up = math.fsum(up.ravel()) / count
         mean_product = math.fsum((up * hat).ravel()) / count
-        dx[:, c] = inverse_std[c] * (up - mean_up - hat * mean_product)
+        dx[:, c] = factor[c] * (up - mean_up - hat * mean_product)
     return dx

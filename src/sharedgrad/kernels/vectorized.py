@@ -349,9 +349,9 @@ def scale_shift(x: Array, scale: Array, shift: Array) -> Array:
     return y
 
 
-def normalize_backward(dnormal: Array, normal: Array, inverse_std: Array) -> Array:
-    """dx = inverse_std · (dx̂ − mean(dx̂) − x̂ · mean(dx̂ · x̂)); the means are over the channel."""
-    dx = dnormal - _by_channel(_channel_mean(dnormal), dnormal)
-    dx -= normal * _by_channel(_channel_mean(dnormal * normal), normal)
-    dx *= _by_channel(inverse_std, normal)
+def normalize_backward(dy: Array, normal: Array, factor: Array) -> Array:
+    """dx = factor · (dy − mean(dy) − x̂ · mean(dy · x̂)); the means are over the channel."""
+    dx = dy - _by_channel(_channel_mean(dy), dy)
+    dx -= normal * _by_channel(_channel_mean(dy * normal), normal)
+    dx *= _by_channel(factor, normal)
     return dx

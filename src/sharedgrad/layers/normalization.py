@@ -5,11 +5,10 @@
 In training mode mean and (biased) variance are those of the batch, over samples and positions, so every sample
 touches every other one's gradient:
 
-    dx̂ = dy · weight
-    dx = (dx̂ − mean(dx̂) − x̂ · mean(dx̂ · x̂)) / √(variance + ε)
+    dx = weight / √(variance + ε) · (dy − mean(dy) − x̂ · mean(dy · x̂))
     dweight = Σ_{n,s} dy · x̂        dbias = Σ_{n,s} dy
 
-In evaluation mode they are the running statistics, constants: dx = dx̂ / √(variance + ε).
+In evaluation mode they are the running statistics, constants: dx = weight / √(variance + ε) · dy.
 """
 
 from __future__ import annotations
@@ -80,12 +79,11 @@ class BatchNorm2d(Layer):
         k = kernels.of(upstream)
         dx = None
         if needs[0]:
-            zero = np.zeros_like(inverse_std)
+            factor = self.weight.value * inverse_std
             if training:
-                dnormal = k.scale_shift(upstream, self.weight.value, zero)
-                dx = k.normalize_backward(dnormal, normal, inverse_std)
+                dx = k.normalize_backward(upstream, normal, factor)
             else:
-                dx = k.scale_shift(upstream, self.weight.value * inverse_std, zero)
+                dx = k.scale_shift(upstream, factor, np.zeros_like(factor))
         axes = {"sample": upstream.shape[:1], "position": upstream.shape[2:]}
         return (dx,), [
             Direct(self.weight, np.moveaxis(upstream * normal, 1, -1), axes),

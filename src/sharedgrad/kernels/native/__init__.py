@@ -211,8 +211,8 @@ def scale_shift(x: Array, scale: Array, shift: Array) -> Array:
     return y
 
 
-def normalize_backward(dnormal: Array, normal: Array, inverse_std: Array) -> Array:
-    """dx through the normalization with the batch's own statistics."""
+def normalize_backward(dy: Array, normal: Array, factor: Array) -> Array:
+    """dx through scale and normalization with the batch's own statistics."""
     dx = np.empty(normal.shape, normal.dtype)
-    _native.normalize_backward(dx, _c(dnormal), _c(normal), _c(inverse_std), *_maps(normal))
+    _native.normalize_backward(dx, _c(dy), _c(normal), _c(factor), *_maps(normal))
     return dx

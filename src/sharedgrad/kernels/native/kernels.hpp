@@ -32,8 +32,7 @@ struct Kernels {
     void (*batch_statistics)(T* mean, T* variance, const T* x, int samples, int channels, std::ptrdiff_t size);
     void (*normalize)(T* y, const T* x, const T* mean, const T* inverse_std, int, int, std::ptrdiff_t);
     void (*scale_shift)(T* y, const T* x, const T* scale, const T* shift, int, int, std::ptrdiff_t);
-    void (*normalize_backward)(T* dx, const T* dnormal, const T* normal, const T* inverse_std, int, int,
-                               std::ptrdiff_t);
+    void (*normalize_backward)(T* dx, const T* dy, const T* normal, const T* factor, int, int, std::ptrdiff_t);
 };
 
 struct Table {

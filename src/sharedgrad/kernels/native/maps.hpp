@@ -245,20 +245,19 @@ void scale_shift(T* y, const T* x, const T* scale, const T* shift, int samples, 
 }
 
 template <typename T>
-void normalize_backward(T* dx, const T* dnormal, const T* normal, const T* inverse_std, int samples, int channels,
+void normalize_backward(T* dx, const T* dy, const T* normal, const T* factor, int samples, int channels,
                         std::ptrdiff_t size) {
     parallel(channels, double(samples) * channels * size, [=](int c) {
         double sum = 0, products = 0;
         for (int n = 0; n < samples; ++n) {
             const std::ptrdiff_t map = (std::ptrdiff_t(n) * channels + c) * size;
-            sum += row_sum<T>(size, [=](std::ptrdiff_t i) { return dnormal[map + i]; });
-            products += row_sum<T>(size, [=](std::ptrdiff_t i) { return dnormal[map + i] * normal[map + i]; });
+            sum += row_sum<T>(size, [=](std::ptrdiff_t i) { return dy[map + i]; });
+            products += row_sum<T>(size, [=](std::ptrdiff_t i) { return dy[map + i] * normal[map + i]; });
         }
         const T mean = T(sum / (double(samples) * size)), mean_product = T(products / (double(samples) * size));
         for (int n = 0; n < samples; ++n) {
             const std::ptrdiff_t map = (std::ptrdiff_t(n) * channels + c) * size;
-            for (auto i = map; i < map + size; ++i)
-                dx[i] = (dnormal[i] - mean - normal[i] * mean_product) * inverse_std[c];
+            for (auto i = map; i < map + size; ++i) dx[i] = (dy[i] - mean - normal[i] * mean_product) * factor[c];
         }
     });
 }
