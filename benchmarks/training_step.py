@@ -177,7 +177,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     sg.set_threads(given.threads)
     kinds = ["eager", "channels_last", *(["compiled"] if given.compile else [])]
-    print(f"batch {given.batch}, {given.threads} threads, PyTorch {torch.__version__}; milliseconds a step")
+    print(f"batch {given.batch}, {given.threads} threads, PyTorch {torch.__version__}; milliseconds a step\n")
     print(f"| net | sharedgrad | {' | '.join('PyTorch ' + k for k in kinds)} | best PyTorch / sharedgrad |")
     print("|---" * (len(kinds) + 3) + "|")
     results = {}

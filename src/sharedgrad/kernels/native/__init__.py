@@ -68,12 +68,14 @@ FALLBACKS = {
     "avg_pool, avg_pool_backward": "not compiled yet",
     "blocks, blocks_input_gradient, outer_sum": "matrix products: NumPy's BLAS, on one thread",
     "conv and max_pool with three spatial axes, more than 64 cells along one, or maps beyond 2³⁰": "not compiled yet",
+    "conv with fewer than 4 samples": "faster there",
     "max_pool_backward with ties other than 'first'": "a convention for study",
     "pad, pad_backward": "not compiled yet",
     "patches, patches_backward": "memory moves; NumPy does them as fast",
     "softmax, softmax_backward, tanh": "not compiled yet",
 }
 
+FEW_SAMPLES = 4  # with fewer most lanes of a vector are empty, and NumPy's convolutions are faster
 _LARGEST = 1 << 30  # as in module.cpp
 
 threads.on_change(_native.set_threads)
@@ -108,7 +110,7 @@ def _numbers(g: Geometry, x: Index, y: Index) -> tuple[int, ...]:
 
 def conv(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
     """y (N, F, *P) from x (N, C, *S) and w (F, C/groups, *K)."""
-    if not _served(g, x.shape):
+    if len(x) < FEW_SAMPLES or not _served(g, x.shape):
         return vectorized.conv(x, w, b, g)
     y = np.empty((len(x), len(w), *g.output(x.shape[2:])), x.dtype)
     _native.conv(y, _c(x), _c(w), None if b is None else _c(b), *_numbers(g, x.shape, y.shape))
@@ -118,7 +120,7 @@ def conv(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
 def conv_input_gradient(dy: Array, w: Array, g: Geometry, spatial: Index) -> Array:
     """dx (N, C, *S) from dy (N, F, *P)."""
     shape = (len(dy), w.shape[1] * g.groups, *spatial)
-    if not _served(g, shape):
+    if len(dy) < FEW_SAMPLES or not _served(g, shape):
         return vectorized.conv_input_gradient(dy, w, g, spatial)
     dx = np.empty(shape, dy.dtype)
     _native.conv_input_gradient(dx, _c(dy), _c(w), *_numbers(g, dx.shape, dy.shape))
@@ -127,7 +129,7 @@ def conv_input_gradient(dy: Array, w: Array, g: Geometry, spatial: Index) -> Arr
 
 def conv_kernel_gradients(dy: Array, x: Array, g: Geometry) -> Array:
     """dw kept apart by sample: (N, F, C/groups, *K)."""
-    if not _served(g, x.shape):
+    if len(x) < FEW_SAMPLES or not _served(g, x.shape):
         return vectorized.conv_kernel_gradients(dy, x, g)
     dw = np.empty((len(dy), dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
     _native.conv_kernel_gradient(dw, _c(dy), _c(x), *_numbers(g, x.shape, dy.shape), 1)
@@ -136,7 +138,7 @@ def conv_kernel_gradients(dy: Array, x: Array, g: Geometry) -> Array:
 
 def conv_kernel_gradient(dy: Array, x: Array, g: Geometry) -> Array:
     """dw (F, C/groups, *K), the sum over all uses."""
-    if not _served(g, x.shape):
+    if len(x) < FEW_SAMPLES or not _served(g, x.shape):
         return vectorized.conv_kernel_gradient(dy, x, g)
     dw = np.empty((dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
     _native.conv_kernel_gradient(dw, _c(dy), _c(x), *_numbers(g, x.shape, dy.shape), 0)
