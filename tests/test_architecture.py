@@ -28,7 +28,7 @@ FLOORS = [
     {"cli", "__main__"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-READERS_NEED = {"errors", "randomness", "parameter", "data"}
+READERS_NEED = {"errors", "geometry", "randomness", "parameter", "data"}
 COMPILED = "sharedgrad.kernels.native._native"  # no Python file
 HEAVY = ["torch", "sklearn", "scipy", "matplotlib", "PIL", "rich", "click", "safetensors"]
 

@@ -22,8 +22,7 @@ from sharedgrad.storage import (
     write_bytes,
     write_text,
 )
-
-from .helpers import same_bits
+from tests.helpers import same_bits
 
 
 def tied() -> Network:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .conftest import Cli, blobs
+from tests.cli.conftest import Cli, blobs
 
 X, Y = blobs(30, 0)
 

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from sharedgrad.training import load_run
-
-from .conftest import Cli, blobs
+from tests.cli.conftest import Cli, blobs
 
 
 @pytest.fixture

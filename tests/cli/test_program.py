@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import sharedgrad
-
-from .conftest import Cli
+from tests.cli.conftest import Cli
 
 LAZY = ("click", "rich", "PIL", "matplotlib", "sklearn", "safetensors", "torch", "scipy")
 

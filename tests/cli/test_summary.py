@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 import sharedgrad as sg
-
-from .conftest import Cli
+from tests.cli.conftest import Cli
 
 
 def rows(out: str) -> dict[str, list[str]]:

@@ -21,8 +21,7 @@ from PIL import Image
 import sharedgrad as sg
 from sharedgrad.cli.recipe import default_epochs
 from sharedgrad.storage import load
-
-from .conftest import Cli, blobs
+from tests.cli.conftest import Cli, blobs
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROGRAM = [sys.executable, "-m", "sharedgrad"]

@@ -6,8 +6,7 @@ from PIL import Image
 
 from sharedgrad.data import load
 from sharedgrad.errors import DataError
-
-from .conftest import Paint
+from tests.data.conftest import Paint
 
 CIFAR = Path(__file__).parents[2].parent / "shared" / "data" / "cifar10" / "cifar10-jpeg.tar"
 

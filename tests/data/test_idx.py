@@ -10,8 +10,7 @@ import pytest
 from sharedgrad.data import load, memory
 from sharedgrad.data.idx import read_idx
 from sharedgrad.errors import DataError
-
-from .conftest import IMAGES, LABELS, idx_bytes, write_idx
+from tests.data.conftest import IMAGES, LABELS, idx_bytes, write_idx
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "mnist"
 

@@ -11,8 +11,7 @@ from PIL import Image
 from sharedgrad.data import read_image
 from sharedgrad.data.images import read_images
 from sharedgrad.errors import DataError
-
-from .conftest import Paint
+from tests.data.conftest import Paint
 
 RNG = np.random.default_rng(3)
 

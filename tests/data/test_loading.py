@@ -7,8 +7,7 @@ import pytest
 
 from sharedgrad.data import load
 from sharedgrad.errors import ConfigError, DataError
-
-from .conftest import Paint
+from tests.data.conftest import Paint
 
 
 @pytest.mark.parametrize("name", ["nothing", "nothing.npz", "no/where", "x" * 5000, "nul\0byte"])

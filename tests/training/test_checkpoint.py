@@ -21,8 +21,7 @@ from sharedgrad.storage import load_arrays, save, save_arrays
 from sharedgrad.training import Callback, State, checkpoint, loop
 from sharedgrad.training.checkpoint import CHECKPOINT, METRICS
 from sharedgrad.training.history import History
-
-from . import job
+from tests.training import job
 
 SRC = Path(checkpoint.__file__).parents[2]
 

@@ -23,9 +23,8 @@ from sharedgrad.data import Augmentation, batches
 from sharedgrad.errors import ConfigError, DataError, ShapeError
 from sharedgrad.optimizers import cosine
 from sharedgrad.training import Callback, State, evaluate, fit, loop
-
-from ..helpers import same_bits
-from . import job
+from tests.helpers import same_bits
+from tests.training import job
 
 RNG = np.random.default_rng(1)
 X, Y = RNG.normal(size=(30, 1, 8, 8)).astype(np.float32), RNG.integers(0, 4, 30)
@@ -236,10 +235,10 @@ def test_evaluation_weighs_batches_by_their_samples_and_changes_nothing() -> Non
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"epochs": 0}, ConfigError, "epochs: expected a whole number from 1 up, got 0"),
-        ({"epochs": 1.5}, ConfigError, "epochs: expected a whole number from 1 up, got 1.5"),
-        ({"batch_size": 0}, ConfigError, "expected a whole number from 1 up, got 0"),
-        ({"seed": -1}, ConfigError, "seed: expected a whole number from 0 up, got -1"),
+        ({"epochs": 0}, ConfigError, "epochs: expected a whole number of at least 1, got 0"),
+        ({"epochs": 1.5}, ConfigError, "epochs: expected a whole number of at least 1, got 1.5"),
+        ({"batch_size": 0}, ConfigError, "expected a whole number of at least 1, got 0"),
+        ({"seed": -1}, ConfigError, "seed: expected a whole number of at least 0, got -1"),
         ({"schedule": "sine"}, ConfigError, "schedule: there is no 'sine'; choose from constant, step"),
         ({"max_norm": 0.0}, ConfigError, "max_norm: expected a positive number, got 0.0"),
         ({"optimizer": SGD(small().parameters(), 0.1)}, ConfigError, "it holds no parameter of this network"),

@@ -11,9 +11,8 @@ from sharedgrad import Network, configuration
 from sharedgrad.data import Normalization
 from sharedgrad.errors import CheckpointError, OutputError
 from sharedgrad.training import Run, load_run, save_run
-
-from ..helpers import same_bits
-from . import job
+from tests.helpers import same_bits
+from tests.training import job
 
 
 def run() -> Run:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, ShapeError
+from sharedgrad.errors import ConfigError, ShapeError
 
 _CROP = 4
 

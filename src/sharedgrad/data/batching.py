@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, DataError
-from ..randomness import generator
+from sharedgrad.errors import DataError
+from sharedgrad.geometry import whole
+from sharedgrad.randomness import generator
 
 Augment = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
 Normalize = Callable[[NDArray[Any]], NDArray[Any]]
@@ -50,8 +50,8 @@ def batches(
     """
     # Checked here and not in the generator, which would only run at the first iteration.
     _check_arrays(images, labels)
-    size = _whole("size", size, 1)
-    seed, epoch, start = _whole("seed", seed, 0), _whole("epoch", epoch, 0), _whole("start", start, 0)
+    size = whole(size, "size")
+    seed, epoch, start = whole(seed, "seed", 0), whole(epoch, "epoch", 0), whole(start, "start", 0)
 
     def generate() -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         count = len(images)
@@ -77,13 +77,3 @@ def _check_arrays(images: Any, labels: Any) -> None:
         raise DataError("batches", f"{len(images)} images, but {len(labels)} labels", "give one label per image")
     if not len(images):
         raise DataError("batches", "there are no images", "give at least one")
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
-        raise ConfigError(name, f"expected a whole number from {least} up, got {value!r}")
-    return number

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, DataError
-from ..randomness import generator
-from .memory import chunks
+from sharedgrad.data.memory import chunks
+from sharedgrad.errors import ConfigError, DataError
+from sharedgrad.randomness import generator
 
 _PIXEL_TYPES = (np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.float64))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import require
-from .dataset import Dataset
+from sharedgrad.data.dataset import Dataset
+from sharedgrad.errors import require
 
 
 def load_digits() -> Dataset:

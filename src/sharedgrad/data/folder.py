@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError
-from .dataset import Dataset
-from .images import SUFFIXES, Progress, read_images
-from .labels import Indices
-from .listing import listing
+from sharedgrad.data.dataset import Dataset
+from sharedgrad.data.images import SUFFIXES, Progress, read_images
+from sharedgrad.data.labels import Indices
+from sharedgrad.data.listing import listing
+from sharedgrad.errors import DataError
 
 # The names of a test part; the first that is there counts.
 _TEST_NAMES = ("test", "val", "valid", "validation")

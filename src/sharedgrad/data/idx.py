@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
-from . import labels, memory
-from .dataset import Dataset
-from .listing import listing
+from sharedgrad.data import labels, memory
+from sharedgrad.data.dataset import Dataset
+from sharedgrad.data.listing import listing
+from sharedgrad.errors import DataError
 
 _NAME = re.compile(r"(?:(?P<split>.+)-)?(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx[13]-ubyte(?:\.gz)?")
 _CHUNK = 2**20

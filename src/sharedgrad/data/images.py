@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, SharedgradError, require
-from . import memory
+from sharedgrad.data import memory
+from sharedgrad.errors import DataError, SharedgradError, require
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from sharedgrad.errors import DataError
 
 Indices = NDArray[np.int64]
 

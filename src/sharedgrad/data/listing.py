@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from ..errors import DataError
+from sharedgrad.errors import DataError
 
 
 def listing(folder: Path) -> tuple[list[Path], list[Path]]:

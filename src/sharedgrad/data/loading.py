@@ -7,14 +7,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ..errors import ConfigError, DataError
-from .dataset import Dataset
-from .digits import load_digits
-from .folder import holds_class_folders, load_folder
-from .idx import find_splits, load_idx
-from .images import SUFFIXES, Progress
-from .listing import listing
-from .npz import load_npz
+from sharedgrad.data.dataset import Dataset
+from sharedgrad.data.digits import load_digits
+from sharedgrad.data.folder import holds_class_folders, load_folder
+from sharedgrad.data.idx import find_splits, load_idx
+from sharedgrad.data.images import SUFFIXES, Progress
+from sharedgrad.data.listing import listing
+from sharedgrad.data.npz import load_npz
+from sharedgrad.errors import ConfigError, DataError
 
 _UNDERSTOOD = "give digits, a folder with IDX files, a folder of images in class folders, or an .npz file"
 

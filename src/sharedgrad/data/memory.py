@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..errors import DataError
+from sharedgrad.errors import DataError
 
 _CHUNK = 2**22
 

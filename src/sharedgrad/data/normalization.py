@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..errors import ConfigError, DataError, ShapeError
-from .memory import chunks
+from sharedgrad.data.memory import chunks
+from sharedgrad.errors import ConfigError, DataError, ShapeError
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
-from . import labels, memory
-from .dataset import Dataset
+from sharedgrad.data import labels, memory
+from sharedgrad.data.dataset import Dataset
+from sharedgrad.errors import DataError
 
 _CHANNELS = (1, 3, 4)
 _HOW_TO = "write it with np.savez(FILE, x=images, y=labels)"

@@ -13,6 +13,7 @@ import numpy as np
 
 from sharedgrad.data import batches
 from sharedgrad.errors import ConfigError
+from sharedgrad.geometry import whole
 from sharedgrad.network import Network
 from sharedgrad.optimizers import SCHEDULES, Optimizer, Schedule
 from sharedgrad.parameter import Array
@@ -49,8 +50,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         self._check_kinds()
-        if not isinstance(self.epochs, int) or self.epochs < 1:
-            raise ConfigError("epochs", f"expected a whole number from 1 up, got {self.epochs!r}")
+        whole(self.epochs, "epochs")
         if isinstance(self.schedule, str) and self.schedule not in SCHEDULES:
             choices = ", ".join(SCHEDULES)
             raise ConfigError("schedule", f"there is no {self.schedule!r}", f"choose from {choices}")
