@@ -198,11 +198,12 @@ expected = kernels.native.conv(small, w, None, g)
 with open("/proc/self/statm") as file:
     used = int(file.read().split()[0]) * resource.getpagesize()
 limits = resource.getrlimit(resource.RLIMIT_AS)
-resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, limits[1]))  # the output and the blocks, but no rows
 for attempt in range(10):
+    resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, limits[1]))  # the output and the blocks, but no rows
     try:
         kernels.native.conv(large, w, None, g)
     except MemoryError:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
         assert np.array_equal(kernels.native.conv(small, w, None, g), expected)
         print("refused")
 """
