@@ -140,7 +140,11 @@ def _layer(name: str, entry: Mapping[str, Any]) -> Layer:
     kind = str(entry["layer"])
     if kind not in Layer.registry:
         known = Layer.registry.keys()
-        raise ConfigError(f"node {name!r}", f"there is no layer {kind!r}{_close({kind}, known)}")
+        raise ConfigError(
+            f"node {name!r}",
+            f"there is no layer {kind!r}{_close({kind}, known)}",
+            "a layer of your own must be imported first",
+        )
     given = {k: v for k, v in entry.items() if k not in ("name", "layer", "inputs")}
     try:
         return Layer.registry[kind](**given)
