@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, DataError, ShapeError
 from sharedgrad.parameter import Array, numbers
 
@@ -98,7 +99,7 @@ class BinaryCrossEntropy:
         if self.from_logits:
             # log(1 + e^y) − t·y, with the exponential of a negative number only
             terms = np.maximum(out, 0) - goal * out + np.log1p(np.exp(-np.abs(out)))
-            upstream = 0.5 * (1 + np.tanh(0.5 * out)) - goal
+            upstream = kernels.of(out).sigmoid(out) - goal
         else:
             if out.size and not (out.min() >= 0 and out.max() <= 1):
                 raise DataError("BinaryCrossEntropy", f"expected y from 0 to 1, got {out.min()} to {out.max()}")

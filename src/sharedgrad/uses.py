@@ -72,6 +72,15 @@ class Uses(ABC):
     def terms(self, *element: int) -> Array:
         """What every use contributes to one element of the parameter: an array of shape :attr:`shape`."""
 
+    def place(self, index: Index) -> dict[str, Index]:
+        """An index over all use axes, taken apart axis by axis: what ``contribution(**place)`` takes."""
+        use: dict[str, Index] = {}
+        start = 0
+        for name, lengths in self.axes.items():
+            use[name] = index[start : start + len(lengths)]
+            start += len(lengths)
+        return use
+
     def _kept(self, by: str | Sequence[str]) -> list[int]:
         """The axis numbers that ``by`` keeps apart."""
         names = (by,) if isinstance(by, str) else tuple(by)
@@ -132,11 +141,7 @@ class Uses(ABC):
         return "\n".join([*lines, f"{name:<{left + middle + 2}} = {_numbers(self.gradient())}"])
 
     def _row(self, index: Index) -> tuple[str, str, str]:
-        use: dict[str, Index] = {}
-        start = 0
-        for name, lengths in self.axes.items():
-            use[name] = index[start : start + len(lengths)]
-            start += len(lengths)
+        use = self.place(index)
         where = ", ".join(f"{name} {','.join(map(str, use[name]))}" for name, n in self.axes.items() if prod(n) > 1)
         factors = " × ".join(_numbers(np.squeeze(f)) for f in self.factors(**use))
         return where, factors, _numbers(self.contribution(**use))
@@ -221,13 +226,12 @@ class Window(Uses):
     def factors(self, **use: int | Sequence[int]) -> tuple[Array, ...]:
         """δ_u (groups, F/groups) and the window p_u (groups, C/groups · cells) of one use."""
         n, *position = self._index(use)
-        outer = self._unfolded(self.small[n : n + 1], self.big[n : n + 1])
-        return outer.factors(sample=0, position=position)
+        return self._sample(n).factors(sample=0, position=position)
 
     def contribution(self, **use: int | Sequence[int]) -> Array:
         """δ_u ⊗ p_u of one use."""
-        delta, patch = self.factors(**use)
-        return (delta[:, :, None] * patch[:, None, :]).reshape(self.parameter.shape)
+        n, *position = self._index(use)
+        return self._sample(n).contribution(sample=0, position=position)
 
     def terms(self, *element: int) -> Array:
         """δ[n,f,o] · x[n, c, o·stride − padding + k·dilation] for every sample n and position o."""
@@ -237,6 +241,9 @@ class Window(Uses):
         padded = np.pad(self.big[:, channel], ((0, 0), *self.geometry.padding))
         reach = self.geometry.reach([int(k) for k in offset], self.small.shape[2:])
         return np.asarray(self.small[:, f] * padded[reach])
+
+    def _sample(self, n: int) -> Outer:
+        return self._unfolded(self.small[n : n + 1], self.big[n : n + 1])
 
     def _unfolded(self, small: Array, big: Array) -> Outer:
         patch = kernels.of(big).patches(big, self.geometry)

@@ -7,6 +7,7 @@ import sys
 import click
 import numpy as np
 
+from sharedgrad import kernels
 from sharedgrad.data import read_image
 from sharedgrad.errors import DataError
 from sharedgrad.training.run import Run, load_run
@@ -50,8 +51,7 @@ def _ranking(model: Run, image: str) -> Ranking:
     channels, *size = model.input_shape
     pixels = read_image(image, channels, (size[0], size[1]))
     scores = model.network.predict(model.normalization.from_file(pixels)[None])[0].astype(np.float64)
-    p = np.exp(scores - scores.max())
-    p /= p.sum()
+    p = kernels.of(scores).softmax(scores, -1)
     best = np.argsort(-p, kind="stable")[:_SHOWN]
     return [(_printable(model.classes[i]), float(p[i])) for i in best]
 

@@ -79,7 +79,7 @@ def _largest(calls: list[Uses], terms: list[Array], element: tuple[int, ...]) ->
     for number in np.argsort(-np.abs(flat), kind="stable")[:_LARGEST]:
         call = int(call_of[number])
         index = np.unravel_index(number - starts[call], terms[call].shape)
-        use = _named(calls[call], tuple(int(i) for i in index))
+        use = calls[call].place(tuple(int(i) for i in index))
         where = [f"call {call + 1}"] if len(calls) > 1 else []
         where += [f"{axis} {','.join(map(str, i))}" for axis, i in use.items()]
         rows.append((", ".join(where), _factors(calls[call], use, element), f"{flat[number]:+.4g}"))
@@ -88,15 +88,6 @@ def _largest(calls: list[Uses], terms: list[Array], element: tuple[int, ...]) ->
     yield f"  its largest contributions ({what}):"
     for place, factors, value in rows:
         yield f"    {place:<{wide[0]}}   {factors:>{wide[1]}}{value:>{wide[2]}}"
-
-
-def _named(uses: Uses, index: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """A flat index of a use, axis by axis."""
-    named, start = {}, 0
-    for axis, lengths in uses.axes.items():
-        named[axis] = index[start : start + len(lengths)]
-        start += len(lengths)
-    return named
 
 
 def _factors(uses: Uses, use: dict[str, tuple[int, ...]], element: tuple[int, ...]) -> str:
