@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sharedgrad import configuration
+from sharedgrad import configuration, kernels
 from sharedgrad.errors import CheckpointError, ConfigError, ShapeError
 from sharedgrad.geometry import text, whole
 from sharedgrad.graph import InputShape, Layers, Node, input_shapes, read_nodes
@@ -16,7 +16,12 @@ from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.parameter import Array, Buffer, Parameter, numbers
-from sharedgrad.tape import Tape
+from sharedgrad.tape import Records, Tape
+
+if TYPE_CHECKING:
+    from sharedgrad.plan import Plan, Recording
+
+_PLANS = 8  # for so many kinds of batches (numbers of samples, modes) a network keeps its compiled way
 
 
 class Network:
@@ -60,7 +65,8 @@ class Network:
         for buffer in self._named_buffers().values():
             if buffer.value.dtype.kind == "f":
                 buffer.value = buffer.value.astype(self.dtype)
-        self._checked: set[tuple[Shape, ...]] = set()
+        self._checked: dict[tuple[Shape, ...], dict[str, Shape]] = {}
+        self._plans: dict[Any, Plan | None] = {}
         if all(shape is not None for shape in self.inputs.values()):
             self.shapes()
 
@@ -173,10 +179,15 @@ class Network:
             ShapeError: An input does not fit.
         """
         arrays, batched = self._doors(inputs, named)
-        values, records = self._run(arrays, training, record=True)
-        shapes = {name: value.shape for name, value in values.items()}
-        tape = Tape(records, shapes, self.outputs, list(self.inputs), self.dtype, batched)
-        return self._outgoing(values, batched), tape
+        context = Context(training, self.seed, self.step)
+        outputs, records, recording = self._compute(arrays, context, record=True)
+        samples = len(next(iter(arrays.values())))
+        shapes = {name: (samples, *shape) for name, shape in self._shapes(arrays).items()}
+        tape = Tape(self.nodes, records, recording, shapes, self.outputs, list(self.inputs), self.dtype, batched)
+        if training:
+            context.commit()
+            self.step += 1
+        return self._outgoing(outputs, batched), tape
 
     def predict(self, *inputs: ArrayLike, batch_size: int = 256, **named: ArrayLike) -> Any:
         """The output in evaluation mode, batch by batch, without a tape."""
@@ -186,31 +197,58 @@ class Network:
         parts = []
         for start in range(0, max(samples, 1), batch_size):
             chunk = {name: array[start : start + batch_size] for name, array in arrays.items()}
-            values, _ = self._run(chunk, training=False, record=False)
-            parts.append({name: values[name] for name in self.outputs})
+            context = Context(False, self.seed, self.step)
+            parts.append(self._compute(chunk, context, record=False)[0])
         values = {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
         return self._outgoing(values, batched)
 
-    def _run(
-        self, arrays: dict[str, Array], training: bool, record: bool
-    ) -> tuple[dict[str, Array], list[tuple[Node, Any]]]:
-        shapes = tuple(array.shape[1:] for array in arrays.values())
-        if shapes not in self._checked:
-            self.shapes(*shapes)
-            self._checked.add(shapes)
-        context = Context(training, self.seed, self.step)
+    def _compute(
+        self, arrays: dict[str, Array], context: Context, record: bool
+    ) -> tuple[dict[str, Array], Callable[[], Records], Recording | None]:
+        """The outputs, and what going backward needs: compiled if that can be, else layer by layer."""
+        plan = self._plan(arrays, context.training, record) if kernels.programs() else None
+        if plan is None:
+            values, records = self._run(arrays, context)
+            return {name: np.array(values[name]) for name in self.outputs}, lambda: records, None
+        outputs, recording = plan.forward(arrays, context)
+        again = Context(context.training, context.seed, context.step)
+        return outputs, lambda: self._run(arrays, again)[1], recording
+
+    def _plan(self, arrays: dict[str, Array], training: bool, record: bool) -> Plan | None:
+        """The compiled way for arrays of these shapes, worked out when it is first needed."""
+        from sharedgrad.plan import Plan, Unsupported
+
+        revisions = tuple([node.layer.revision for node in self.nodes])
+        key = (revisions, training, record, *(array.shape for array in arrays.values()))
+        if key not in self._plans:
+            shapes, samples = self._shapes(arrays), len(next(iter(arrays.values())))
+            try:
+                plan = Plan(self.nodes, shapes, list(self.inputs), self.outputs, samples, self.dtype, training, record)
+            except Unsupported:
+                plan = None
+            while len(self._plans) >= _PLANS:
+                self._plans.pop(next(iter(self._plans)))
+            self._plans[key] = plan
+        return self._plans[key]
+
+    def _run(self, arrays: dict[str, Array], context: Context) -> tuple[dict[str, Array], Records]:
+        """Every node's value, layer by layer, and what each layer has saved."""
+        self._shapes(arrays)
         values, records = dict(arrays), []
         with one_blas_thread():
             for node in self.nodes:
                 context.enter(node.name)
                 output, saved = node.layer.forward(*(values[source] for source in node.inputs), context=context)
                 values[node.name] = output
-                if record:
-                    records.append((node, saved))
-        if training:
-            context.commit()
-            self.step += 1
+                records.append((node, saved))
         return values, records
+
+    def _shapes(self, arrays: Mapping[str, Array]) -> dict[str, Shape]:
+        """Every input's and node's shape without the sample axis, checked once for each set of inputs' shapes."""
+        given = tuple([array.shape[1:] for array in arrays.values()])
+        if given not in self._checked:
+            self._checked[given] = self.shapes(*given)
+        return self._checked[given]
 
     def _doors(self, inputs: Sequence[ArrayLike], named: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], bool]:
         """The inputs as arrays of the network's type, copied: what the caller does to his own later is his affair."""
@@ -234,8 +272,8 @@ class Network:
         return array
 
     def _outgoing(self, values: Mapping[str, Array], batched: bool) -> Any:
-        """The outputs, copied, so that nobody writes into what a tape has saved."""
-        results = {name: np.array(values[name] if batched else values[name][0]) for name in self.outputs}
+        """The outputs, without the sample axis where the inputs had none."""
+        results = {name: values[name] if batched else values[name][0] for name in self.outputs}
         return results[self.outputs[0]] if len(self.outputs) == 1 else results
 
     # ---- configuration

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError, StaleTapeError
 from sharedgrad.graph import Node
 from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.parameter import Array, Gradients, Parameter, numbers
 from sharedgrad.uses import Uses
+
+if TYPE_CHECKING:
+    from sharedgrad.plan import Recording
+
+Shape = tuple[int, ...]
+Records = Sequence[tuple[Node, Any]]  # each node with what its layer's forward has saved
 
 
 class Call(NamedTuple):
@@ -72,16 +80,20 @@ class Tape:
 
     def __init__(
         self,
-        records: Sequence[tuple[Node, Any]],
-        shapes: Mapping[str, tuple[int, ...]],
+        nodes: Sequence[Node],
+        records: Callable[[], Records],
+        recording: Recording | None,
+        shapes: Mapping[str, Shape],
         outputs: Sequence[str],
         inputs: Sequence[str],
         dtype: np.dtype[Any],
         batched: bool,
     ) -> None:
-        self._records, self._shapes, self._outputs = list(records), dict(shapes), list(outputs)
-        self._inputs, self._dtype, self._batched = list(inputs), dtype, batched
-        self._parameters = {node.layer: list(node.layer.parameters().values()) for node, _ in records}
+        self._nodes, self._shapes = nodes, shapes
+        self._records, self._recording = cache(records), recording
+        self._outputs, self._inputs, self._dtype, self._batched = outputs, inputs, dtype, batched
+        self._revisions = [node.layer.revision for node in nodes]
+        self._parameters = {node.layer: list(node.layer.parameters().values()) for node in nodes}
         self._versions = {p: p.version for used in self._parameters.values() for p in used}
 
     def backward(self, upstream: ArrayLike | Mapping[str, ArrayLike], inputs: bool = False) -> Gradients:
@@ -96,25 +108,27 @@ class Tape:
             StaleTapeError: A weight has changed since the forward pass.
             ShapeError: An upstream gradient does not have its node's output shape.
         """
-        found: dict[str, Array] = {}
+        self._refuse_if_stale()
+        deltas, wanted = self._upstreams(upstream), self._wanted(inputs)
+        if self._recording is not None and kernels.programs():
+            found = self._recording.backward(deltas, wanted)
+            return Gradients(found[0], {name: self._single(array) for name, array in found[1].items()})
+        flowed: dict[str, Array] = {}
         with one_blas_thread():
-            return _summed((use for call in self._walk(upstream, inputs, found) for use in call.uses), found)
+            return _summed((use for call in self._walk(deltas, wanted, flowed) for use in call.uses), flowed)
 
     def trace(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> Trace:
         """As :meth:`backward`, with the uses kept apart instead of summed."""
+        self._refuse_if_stale()
+        deltas, wanted = self._upstreams(upstream), self._wanted(True)
         trace = Trace()
         with one_blas_thread():
-            trace.calls = list(self._walk(upstream, True, trace.inputs))
+            trace.calls = list(self._walk(deltas, wanted, trace.inputs))
         return trace
 
-    def _walk(
-        self, upstream: ArrayLike | Mapping[str, ArrayLike], inputs: bool, found: dict[str, Array]
-    ) -> Iterator[Call]:
+    def _walk(self, pending: dict[str, Array], wanted: Set[str], found: dict[str, Array]) -> Iterator[Call]:
         """Visit each node once, in reverse, when all that flows back to it has been added."""
-        self._refuse_if_stale()
-        pending = self._upstreams(upstream)
-        wanted = self._wanted(inputs)
-        for node, saved in reversed(self._records):
+        for node, saved in reversed(self._records()):
             delta = pending.pop(node.name, None)
             if delta is None or node.name not in wanted:
                 continue
@@ -126,13 +140,13 @@ class Tape:
                     pending[source] = pending[source] + gradient if source in pending else gradient
         found.update({name: self._single(pending[name]) for name in self._inputs if name in pending})
 
-    def _wanted(self, inputs: bool) -> set[str]:
+    def _wanted(self, inputs: bool) -> frozenset[str]:
         """Names whose gradient leads to a parameter, or to an input that is asked for."""
         wanted = set(self._inputs) if inputs else set()
-        for node, _ in self._records:
-            if node.layer.parameters() or any(source in wanted for source in node.inputs):
+        for node in self._nodes:
+            if self._parameters[node.layer] or any(source in wanted for source in node.inputs):
                 wanted.add(node.name)
-        return wanted
+        return frozenset(wanted)
 
     def _upstreams(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> dict[str, Array]:
         if not isinstance(upstream, Mapping):
@@ -165,10 +179,11 @@ class Tape:
         return array if self._batched else array[0]
 
     def _refuse_if_stale(self) -> None:
-        for layer, used in self._parameters.items():
-            if used != list(layer.parameters().values()):
-                problem = "a parameter has been tied since this tape's forward pass"
-                raise StaleTapeError(layer.label, problem, "call forward again")
+        if self._revisions != [node.layer.revision for node in self._nodes]:
+            for layer, used in self._parameters.items():
+                if used != list(layer.parameters().values()):
+                    problem = "a parameter has been tied since this tape's forward pass"
+                    raise StaleTapeError(layer.label, problem, "call forward again")
         for parameter, version in self._versions.items():
             if parameter.version != version:
                 raise StaleTapeError(

@@ -189,7 +189,6 @@ def test_no_memory_in_a_thread_is_an_error_and_no_crash() -> None:
 import resource
 import numpy as np
 from sharedgrad import kernels, set_threads
-kernels.native.FEW_SAMPLES = 1
 from sharedgrad.geometry import Geometry
 set_threads(2)
 small, large = (np.ones((1, 2, n), np.float32) for n in (20_000, 1_000_000))
@@ -217,7 +216,6 @@ def test_a_forked_process_gets_threads_of_its_own() -> None:
 import os, sys
 import numpy as np
 from sharedgrad import kernels, set_threads
-kernels.native.FEW_SAMPLES = 1
 set_threads(2)
 x = np.ones((64, 8, 32, 32), np.float32)
 expected = kernels.native.relu(x)
@@ -237,12 +235,3 @@ def test_larger_kernels_than_the_compiled_code_provides_for_are_numpys() -> None
     dy = rng.normal(size=(2, 1, *g.output((80,))))
     close(kernels.native.conv_input_gradient(dy, w, g, (80,)), vectorized.conv_input_gradient(dy, w, g, (80,)))
     close(kernels.native.conv(x, w, None, g), vectorized.conv(x, w, None, g))
-
-
-@compiled
-def test_few_samples_are_numpys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    monkeypatch.setattr(vectorized, "conv", lambda *_: "NumPy")
-    g, w = Geometry.of(2, 3), np.ones((1, 1, 3, 3))
-    assert kernels.native.conv(np.ones((3, 1, 5, 5)), w, None, g) == "NumPy"
-    assert kernels.native.conv(np.ones((4, 1, 5, 5)), w, None, g).shape == (4, 1, 3, 3)

@@ -19,7 +19,7 @@ from sharedgrad.kernels import vectorized
 from sharedgrad.kernels.threads import get_threads, set_threads
 from sharedgrad.parameter import Array
 
-__all__ = ["Kernels", "compiled", "get_threads", "of", "set_threads", "use"]
+__all__ = ["Kernels", "compiled", "get_threads", "of", "programs", "set_threads", "use"]
 
 Index = tuple[int, ...]
 
@@ -70,6 +70,11 @@ _chosen: ContextVar[Kernels | None] = ContextVar("sharedgrad kernels", default=N
 def of(array: Array) -> Kernels:
     """The kernels that serve this array: the ones chosen with :func:`use`, else the fastest for its type."""
     return _chosen.get() or (_fastest if array.dtype in _COMPILED else vectorized)
+
+
+def programs() -> bool:
+    """Whether whole networks run as compiled programs now: there are compiled kernels, and no others were chosen."""
+    return compiled() and _chosen.get() in (None, _fastest)
 
 
 def compiled() -> bool:

@@ -34,9 +34,13 @@ class Dropout(_Elementwise):
         (x,) = inputs
         if not context.training:
             return x, None
-        kept = context.random().random(x.shape, np.float32) >= self.p
-        mask = kept * x.dtype.type(1 / (1 - self.p))
+        mask = self.mask(x.shape, x.dtype, context)
         return x * mask, mask
+
+    def mask(self, shape: tuple[int, ...], dtype: np.dtype[Any], context: Context) -> Array:
+        """m: 0 with probability p, else 1 / (1 − p)."""
+        kept = context.random().random(shape, np.float32) >= self.p
+        return np.asarray(kept * dtype.type(1 / (1 - self.p)))
 
     def backward(
         self, saved: Any, upstream: Array, needs: Sequence[bool]

@@ -26,6 +26,7 @@ class Layer(ABC):
 
     registry: ClassVar[dict[str, type[Layer]]] = {}
     name: str = ""  # the node that the layer was first used in; a network sets it, messages say it
+    revision: int = 0  # how often an attribute has been set: what was worked out from a layer holds as long as this
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -76,6 +77,7 @@ class Layer(ABC):
             fix = f"set .{name}.value to change its numbers, or assign a Parameter to share it"
             raise ConfigError(self.label, f"{name} is a Parameter, got {type(value).__name__}", fix)
         super().__setattr__(name, value)
+        super().__setattr__("revision", self.revision + 1)
 
     def tie(self, name: str, parameter: Parameter) -> None:
         """Use another Parameter under this name (of :meth:`parameters`) from now on, and so share it.

@@ -56,7 +56,7 @@ class BatchNorm2d(Layer):
         k = kernels.of(x)
         if context.training:
             mean, variance = k.batch_statistics(x)
-            self._track(mean, variance, x.size // self.num_features, context)
+            self.track(mean, variance, x.size // self.num_features, context)
         else:
             mean, variance = (b.value.astype(x.dtype) for b in (self.running_mean, self.running_var))
         inverse_std = 1 / np.sqrt(variance + x.dtype.type(self.eps))
@@ -64,7 +64,8 @@ class BatchNorm2d(Layer):
         y = k.scale_shift(normal, self.weight.value, self.bias.value)
         return y, (normal, inverse_std, context.training)
 
-    def _track(self, mean: Array, variance: Array, count: int, context: Context) -> None:
+    def track(self, mean: Array, variance: Array, count: int, context: Context) -> None:
+        """Let the running statistics follow those of a batch of `count` values per channel."""
         self.expect(count > 1, "more than one value per channel in training mode", (count,), "use a larger batch")
         new = {self.running_mean: mean, self.running_var: variance * (count / (count - 1))}
         for buffer, batch in new.items():

@@ -7,23 +7,39 @@ compiled kernel is taken from there too; :data:`FALLBACKS` says what and why.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from math import prod
+from typing import Any
 
 import numpy as np
 
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels import threads, vectorized
 from sharedgrad.kernels.native import _native
+from sharedgrad.kernels.native.program import (
+    RELU,
+    SIGMOID,
+    TANH,
+    Builder,
+    Map,
+    Program,
+    input_margins,
+    spatial,
+    upstream_margins,
+    window,
+)
 from sharedgrad.kernels.vectorized import (
-    avg_pool,
-    avg_pool_backward,
+    batch_statistics,
     blocks,
     blocks_input_gradient,
+    normalize,
+    normalize_backward,
     outer_sum,
     pad,
     pad_backward,
     patches,
     patches_backward,
+    scale_shift,
     softmax,
     softmax_backward,
     tanh,
@@ -65,18 +81,15 @@ __all__ = [
 Index = tuple[int, ...]
 
 FALLBACKS = {
-    "avg_pool, avg_pool_backward": "not compiled yet",
     "blocks, blocks_input_gradient, outer_sum": "matrix products: NumPy's BLAS, on one thread",
     "conv and max_pool with three spatial axes, more than 64 cells along one, or maps beyond 2³⁰": "not compiled yet",
-    "conv with fewer than 4 samples": "faster there",
     "max_pool_backward with ties other than 'first'": "a convention for study",
     "pad, pad_backward": "not compiled yet",
     "patches, patches_backward": "memory moves; NumPy does them as fast",
     "softmax, softmax_backward, tanh": "not compiled yet",
 }
 
-FEW_SAMPLES = 4  # with fewer most lanes of a vector are empty, and NumPy's convolutions are faster
-_LARGEST = 1 << 30  # as in module.cpp
+_LARGEST = 1 << 30  # as in program.hpp
 
 threads.on_change(_native.set_threads)
 
@@ -94,58 +107,137 @@ def _served(g: Geometry, x: Index) -> bool:
     """Whether the compiled code computes this for maps of shape x; it counts in 32 bits."""
     padded = g.padded(x[2:])
     small = prod(padded) <= _LARGEST and max(*x, *g.stride, *g.dilation) <= _LARGEST
-    return g.rank <= 2 and max(g.kernel) <= 64 and min(x) > 0 and small
+    return g.rank <= 2 and max(g.kernel) <= 64 and min(x) > 0 and small and min(g.output(x[2:])) > 0
 
 
-def _numbers(g: Geometry, x: Index, y: Index) -> tuple[int, ...]:
-    """The geometry between maps of shapes x and y, as the compiled kernels take it: with two spatial axes."""
-    one, zero = (1,) * (2 - g.rank), (0,) * (2 - g.rank)
-    before = (pair[0] for pair in g.padding)
-    windows = (*one, *g.kernel, *one, *g.stride, *zero, *before, *one, *g.dilation)
-    return (*x[:2], *one, *x[2:], y[1], *windows, g.groups, *one, *y[2:])
+# ---- single operations, each as a program of its own; the whole way of a network is one program (sharedgrad.plan)
 
 
-# ---- convolution
+def _temporary(program: Program, dtype: np.dtype[Any]) -> Array:
+    return np.empty(program.temporary, dtype)
+
+
+def _run(program: Program, *arrays: Array) -> None:
+    dtype = arrays[0].dtype
+    program.run(np.empty(0, dtype), _temporary(program, dtype), tuple(map(_c, arrays)))
+
+
+def _builder(samples: int, dtype: str, _instruction_set: str) -> Builder:
+    return Builder(samples, np.dtype(dtype))
+
+
+def _plain(b: Builder, shape: Index) -> Map:
+    """A plain array (N, C, *S) from outside."""
+    return b.array(shape[1], *spatial(shape[2:]), samples=shape[0])
+
+
+def _blocked(b: Builder, source: Map) -> Map:
+    """A map that holds what a plain array does."""
+    m = b.map(*source.shape)
+    b.emit("relayout", (m, source))
+    return m
+
+
+@lru_cache(512)
+def _conv_program(kind: tuple[str, str], x: Index, w: Index, bias: bool, g: Geometry) -> Program:
+    b = _builder(x[0], *kind)
+    small = g.output(x[2:])
+    y_out, x_in, w_in = _plain(b, (x[0], w[0], *small)), _plain(b, x), b.array(prod(w))
+    b_in = b.array(w[0]) if bias else None
+    big, y = _blocked(b, x_in), b.map(*y_out.shape)
+    big.reach(input_margins(g, spatial(x[2:]), spatial(small)))
+    b.emit("conv", (y, big, w_in, b_in), *window(g), 0)
+    b.emit("relayout", (y_out, y))
+    return b.build()
+
+
+@lru_cache(512)
+def _input_gradient_program(kind: tuple[str, str], x: Index, dy: Index, w: Index, g: Geometry) -> Program:
+    b = _builder(x[0], *kind)
+    dx_out, dy_in, w_in = _plain(b, x), _plain(b, dy), b.array(prod(w))
+    delta, dx = _blocked(b, dy_in), b.map(*dx_out.shape)
+    delta.reach(upstream_margins(g, spatial(x[2:]), spatial(dy[2:])))
+    b.emit("conv_input_gradient", (dx, delta, w_in), *window(g), 0)
+    b.emit("relayout", (dx_out, dx))
+    return b.build()
+
+
+@lru_cache(512)
+def _kernel_gradient_program(kind: tuple[str, str], x: Index, dy: Index, g: Geometry, by_sample: bool) -> Program:
+    b = _builder(x[0], *kind)
+    size = dy[1] * (x[1] // g.groups) * g.cells
+    dw, dy_in, x_in = b.array(size * (x[0] if by_sample else 1)), _plain(b, dy), _plain(b, x)
+    delta, big = _blocked(b, dy_in), _blocked(b, x_in)
+    big.reach(input_margins(g, spatial(x[2:]), spatial(dy[2:])))
+    b.emit("conv_kernel_gradient", (dw, delta, big), *window(g), int(by_sample))
+    return b.build()
+
+
+def _kind(array: Array) -> tuple[str, str]:
+    """What a program depends on besides shapes."""
+    return array.dtype.char, instruction_set()
 
 
 def conv(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
     """y (N, F, *P) from x (N, C, *S) and w (F, C/groups, *K)."""
-    if len(x) < FEW_SAMPLES or not _served(g, x.shape):
+    if not _served(g, x.shape):
         return vectorized.conv(x, w, b, g)
     y = np.empty((len(x), len(w), *g.output(x.shape[2:])), x.dtype)
-    _native.conv(y, _c(x), _c(w), None if b is None else _c(b), *_numbers(g, x.shape, y.shape))
+    _run(_conv_program(_kind(x), x.shape, w.shape, b is not None, g), y, x, w, *(() if b is None else (b,)))
     return y
 
 
 def conv_input_gradient(dy: Array, w: Array, g: Geometry, spatial: Index) -> Array:
     """dx (N, C, *S) from dy (N, F, *P)."""
     shape = (len(dy), w.shape[1] * g.groups, *spatial)
-    if len(dy) < FEW_SAMPLES or not _served(g, shape):
+    if not _served(g, shape):
         return vectorized.conv_input_gradient(dy, w, g, spatial)
     dx = np.empty(shape, dy.dtype)
-    _native.conv_input_gradient(dx, _c(dy), _c(w), *_numbers(g, dx.shape, dy.shape))
+    _run(_input_gradient_program(_kind(dy), shape, dy.shape, w.shape, g), dx, dy, w)
     return dx
 
 
 def conv_kernel_gradients(dy: Array, x: Array, g: Geometry) -> Array:
     """dw kept apart by sample: (N, F, C/groups, *K)."""
-    if len(x) < FEW_SAMPLES or not _served(g, x.shape):
+    if not _served(g, x.shape):
         return vectorized.conv_kernel_gradients(dy, x, g)
     dw = np.empty((len(dy), dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
-    _native.conv_kernel_gradient(dw, _c(dy), _c(x), *_numbers(g, x.shape, dy.shape), 1)
+    _run(_kernel_gradient_program(_kind(dy), x.shape, dy.shape, g, True), dw, dy, x)
     return dw
 
 
 def conv_kernel_gradient(dy: Array, x: Array, g: Geometry) -> Array:
     """dw (F, C/groups, *K), the sum over all uses."""
-    if len(x) < FEW_SAMPLES or not _served(g, x.shape):
+    if not _served(g, x.shape):
         return vectorized.conv_kernel_gradient(dy, x, g)
     dw = np.empty((dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
-    _native.conv_kernel_gradient(dw, _c(dy), _c(x), *_numbers(g, x.shape, dy.shape), 0)
+    _run(_kernel_gradient_program(_kind(dy), x.shape, dy.shape, g, False), dw, dy, x)
     return dw
 
 
-# ---- max pooling
+# ---- pooling
+
+
+@lru_cache(512)
+def _pool_program(kind: tuple[str, str], name: str, x: Index, g: Geometry, *numbers: int) -> Program:
+    b = _builder(x[0], *kind)
+    y_out, x_in = _plain(b, (*x[:2], *g.output(x[2:]))), _plain(b, x)
+    y = b.map(*y_out.shape)
+    b.emit(name, (y, _blocked(b, x_in)), *window(g), *numbers)
+    b.emit("relayout", (y_out, y))
+    return b.build()
+
+
+@lru_cache(512)
+def _pool_backward_program(kind: tuple[str, str], name: str, x: Index, g: Geometry, *numbers: int) -> Program:
+    b = _builder(x[0], *kind)
+    pooled = (*x[:2], *g.output(x[2:]))
+    dx_out, dy_in = _plain(b, x), _plain(b, pooled)
+    others = [_plain(b, x), _plain(b, pooled)] if name == "max_pool_backward" else []
+    dx = b.map(*dx_out.shape)
+    b.emit(name, (dx, *(_blocked(b, m) for m in (dy_in, *others))), *window(g), *numbers)
+    b.emit("relayout", (dx_out, dx))
+    return b.build()
 
 
 def max_pool(x: Array, g: Geometry) -> Array:
@@ -153,7 +245,7 @@ def max_pool(x: Array, g: Geometry) -> Array:
     if not _served(g, x.shape):
         return vectorized.max_pool(x, g)
     y = np.empty((*x.shape[:2], *g.output(x.shape[2:])), x.dtype)
-    _native.max_pool(y, _c(x), *_numbers(g, x.shape, y.shape))
+    _run(_pool_program(_kind(x), "max_pool", x.shape, g), y, x)
     return y
 
 
@@ -162,59 +254,53 @@ def max_pool_backward(dy: Array, x: Array, y: Array, g: Geometry, ties: str) -> 
     if not _served(g, x.shape) or ties != "first":
         return vectorized.max_pool_backward(dy, x, y, g, ties)
     dx = np.empty(x.shape, dy.dtype)
-    _native.max_pool_backward(dx, _c(dy), _c(x), _c(y), *_numbers(g, x.shape, y.shape))
+    _run(_pool_backward_program(_kind(dy), "max_pool_backward", x.shape, g, 0), dx, dy, x, y)
+    return dx
+
+
+def avg_pool(x: Array, g: Geometry, count_padding: bool) -> Array:
+    """The mean of each window."""
+    if not _served(g, x.shape):
+        return vectorized.avg_pool(x, g, count_padding)
+    y = np.empty((*x.shape[:2], *g.output(x.shape[2:])), x.dtype)
+    _run(_pool_program(_kind(x), "avg_pool", x.shape, g, int(count_padding)), y, x)
+    return y
+
+
+def avg_pool_backward(dy: Array, g: Geometry, spatial: Index, count_padding: bool) -> Array:
+    """dx: every cell of a window gets the same part of its upstream gradient."""
+    shape = (*dy.shape[:2], *spatial)
+    if not _served(g, shape):
+        return vectorized.avg_pool_backward(dy, g, spatial, count_padding)
+    dx = np.empty(shape, dy.dtype)
+    _run(_pool_backward_program(_kind(dy), "avg_pool_backward", shape, g, int(count_padding)), dx, dy)
     return dx
 
 
 # ---- elementwise
 
 
-def _elementwise(compiled: Callable[..., None]) -> Callable[..., Array]:
+@lru_cache(512)
+def _elementwise_program(kind: tuple[str, str], name: str, size: int, activation: int) -> Program:
+    b = _builder(1, *kind)
+    b.emit(name, tuple(b.array(size) for _ in range(3 if name.endswith("backward") else 2)), activation)
+    return b.build()
+
+
+def _elementwise(name: str, activation: int, fallback: Callable[..., Array]) -> Callable[..., Array]:
     def run(*arrays: Array) -> Array:
-        result = np.empty(arrays[0].shape, arrays[0].dtype)
-        compiled(result, *map(_c, arrays))
+        first = arrays[0]
+        if not 0 < first.size <= _LARGEST:
+            return fallback(*arrays)
+        result = np.empty(first.shape, first.dtype)
+        _run(_elementwise_program(_kind(first), name, first.size, activation), result, *arrays)
         return result
 
     return run
 
 
-sigmoid = _elementwise(_native.sigmoid)
-sigmoid_backward = _elementwise(_native.sigmoid_backward)
-tanh_backward = _elementwise(_native.tanh_backward)
-relu = _elementwise(_native.relu)
-relu_backward = _elementwise(_native.relu_backward)
-
-
-# ---- batch normalization
-
-
-def _maps(x: Array) -> tuple[int, int, int]:
-    return len(x), x.shape[1], prod(x.shape[2:])
-
-
-def batch_statistics(x: Array) -> tuple[Array, Array]:
-    """Mean and (biased) variance of each channel."""
-    mean, variance = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
-    _native.batch_statistics(mean, variance, _c(x), *_maps(x))
-    return mean, variance
-
-
-def normalize(x: Array, mean: Array, inverse_std: Array) -> Array:
-    """(x − mean) · inverse_std, channel by channel."""
-    y = np.empty(x.shape, x.dtype)
-    _native.normalize(y, _c(x), _c(mean), _c(inverse_std), *_maps(x))
-    return y
-
-
-def scale_shift(x: Array, scale: Array, shift: Array) -> Array:
-    """scale · x + shift, channel by channel."""
-    y = np.empty(x.shape, x.dtype)
-    _native.scale_shift(y, _c(x), _c(scale), _c(shift), *_maps(x))
-    return y
-
-
-def normalize_backward(dy: Array, normal: Array, factor: Array) -> Array:
-    """dx through scale and normalization with the batch's own statistics."""
-    dx = np.empty(normal.shape, normal.dtype)
-    _native.normalize_backward(dx, _c(dy), _c(normal), _c(factor), *_maps(normal))
-    return dx
+relu = _elementwise("activate", RELU, vectorized.relu)
+relu_backward = _elementwise("activate_backward", RELU, vectorized.relu_backward)
+sigmoid = _elementwise("activate", SIGMOID, vectorized.sigmoid)
+sigmoid_backward = _elementwise("activate_backward", SIGMOID, vectorized.sigmoid_backward)
+tanh_backward = _elementwise("activate_backward", TANH, vectorized.tanh_backward)

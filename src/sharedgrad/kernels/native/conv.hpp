@@ -1,164 +1,202 @@
-// Convolution with samples in the lanes of a vector: whatever the number of channels, every lane works.
+// Convolution: its three passes over maps in blocks.
 //
-// All three passes are sums over taps t, with a tap an offset into a padded, interleaved map:
+// All are sums over taps t, with a tap an offset into a map with margins:
 //   y[f,o]  = Σ_t w[f,t] · x[o·stride + t]              t = (channel, kernel cell)
 //   dx[c,i] = Σ_t w[t,c] · dy[i/stride + t]             t = (filter, kernel cell), those that meet phase i mod stride
 //   dw[f,t] = Σ_{samples,o} dy[f,o] · x[o·stride + t]   the lanes are the samples' own gradients until the end
 #pragma once
 
-#include <algorithm>
-
-#include "blocks.hpp"
+#include "kernels.hpp"
+#include "pack.hpp"
+#include "tile.hpp"
 
 namespace sharedgrad {
 namespace {
 
-// A number of things cut into tiles as even as possible: 7 by at most 4 are 4 + 3.
-struct Tiles {
-    int count, base, larger;  // the first `larger` tiles have one more than `base`
-    Tiles(int total, int most) : count(ceil_div(total, most)), base(total / count), larger(total % count) {}
-    int begin(int i) const { return i * base + std::min(i, larger); }
-    int size(int i) const { return base + (i < larger); }
-    int of(int k) const {  // the tile that k lies in
-        const int whole = larger * (base + 1);
-        return k < whole ? k / (base + 1) : larger + (k - whole) / base;
-    }
-};
-
-constexpr int kTasks = 16;  // enough for the threads to share evenly, few enough to keep rows together
+constexpr int kTasks = 16;      // enough for the threads to share evenly, few enough to keep rows together
+constexpr int kLines = 512;     // vectors of input that stay in the first-level cache while all filters use them
+constexpr int kPositions = 96;  // likewise while all taps use them
 
 // Multiplications of one pass, a vector's worth counted as one.
-double operations(const Geometry& g) {
-    return double(g.samples) * g.filters * g.out_h * g.out_w * (g.channels / g.groups) * g.kernel_h * g.kernel_w / 8;
+template <typename T>
+double operations(const Map<T>& small, const Map<T>& big, const Window& g) {
+    return small.operations() * (big.channels / g.groups) * g.kernel_h * g.kernel_w / 8;
 }
 
-// ---- forward and input gradient: a tile of output channels × columns stays in registers over all taps
+// ---- the columns of a map, phase by phase, so that vectors of several columns can be loaded at a stride
 
-constexpr int kMostColumns = 8;
-constexpr int kAccumulators = kTileFilters * kTileColumns;
-
-template <typename T, int F, int C>
-void correlate(T* out, std::ptrdiff_t out_channel, std::ptrdiff_t out_column, const T* x, std::ptrdiff_t x_column,
-               const std::ptrdiff_t* taps, int count, const T* w, const T* bias) {
-    using V = Vector<T>;
-    for (int part = 0; part < kLanes<T>; part += kWidth<T>) {
-        V sum[F][C];
-        for (int f = 0; f < F; ++f)
-            for (int c = 0; c < C; ++c) sum[f][c] = splat(bias ? bias[f] : T(0));
-        for (int t = 0; t < count; ++t) {
-            V v[C];
-            for (int c = 0; c < C; ++c) v[c] = load(x + taps[t] + c * x_column + part);
-            for (int f = 0; f < F; ++f) {
-                const V weight = splat(w[t * F + f]);
-                for (int c = 0; c < C; ++c) sum[f][c] += weight * v[c];
-            }
-        }
-        for (int f = 0; f < F; ++f)
-            for (int c = 0; c < C; ++c) store(out + f * out_channel + c * out_column + part, sum[f][c]);
-    }
+template <typename T>
+bool phased(const Map<T>& x, const Window& g) {
+    return g.stride_w > 1 && x.lanes < kWidth<T>;
 }
 
 template <typename T>
-using Correlate = void (*)(T*, std::ptrdiff_t, std::ptrdiff_t, const T*, std::ptrdiff_t, const std::ptrdiff_t*, int,
-                           const T*, const T*);
-
-constexpr int most_columns(int filters) { return std::min(kMostColumns, kAccumulators / filters); }
-
-template <typename T, int F, int C>
-constexpr Correlate<T> tile_or_null() {
-    if constexpr (C <= most_columns(F))
-        return correlate<T, F, C>;
-    else
-        return nullptr;
+int phase_columns(const Map<T>& x, const Window& g) {
+    return ceil_div(x.left + x.width + x.right, g.stride_w);
 }
 
-template <typename T, int F>
-constexpr Correlate<T> kColumns[] = {
-    nullptr,
-    tile_or_null<T, F, 1>(),
-    tile_or_null<T, F, 2>(),
-    tile_or_null<T, F, 3>(),
-    tile_or_null<T, F, 4>(),
-    tile_or_null<T, F, 5>(),
-    tile_or_null<T, F, 6>(),
-    tile_or_null<T, F, 7>(),
-    tile_or_null<T, F, 8>(),
+// [row of any channel][phase][column of the phase]
+template <typename T>
+const T* split_columns(const Map<T>& x, const Window& g) {
+    const int columns = phase_columns(x, g), rows = x.blocks() * x.channels * (x.top + x.height + x.bottom);
+    const std::ptrdiff_t row = std::ptrdiff_t(g.stride_w) * columns * x.lanes;
+    T* split = memory<T>(kSplit, rows * row + kWidth<T>);
+    std::fill_n(split, rows * row + kWidth<T>, T(0));
+    for (std::ptrdiff_t r = 0; r < rows; ++r)
+        for (int c = 0; c < x.left + x.width + x.right; ++c)
+            std::copy_n(x.data + r * x.row() + std::ptrdiff_t(c) * x.lanes, x.lanes,
+                        split + r * row + ((c % g.stride_w) * std::ptrdiff_t(columns) + c / g.stride_w) * x.lanes);
+    return split;
+}
+
+// ---- where windows find their cells
+
+template <typename T>
+struct Windows {
+    const T* data;  // of the first window's first row
+    std::ptrdiff_t block, channel, row, step;
+    const std::ptrdiff_t* taps;
+    int count;
 };
 
 template <typename T>
-Correlate<T> tile(int filters, int columns) {
-    switch (filters) {
-        case 1:
-            return kColumns<T, 1>[columns];
-        case 2:
-            return kColumns<T, 2>[columns];
-        case 3:
-            return kColumns<T, 3>[columns];
-        case 4:
-            return kColumns<T, 4>[columns];
-#if defined(__AVX512F__)
-        case 5:
-            return kColumns<T, 5>[columns];
-        case 6:
-            return kColumns<T, 6>[columns];
-#endif
-    }
-    return nullptr;
-}
-
-// One row of outputs for a tile of channels: out[f][column · out_step], from x[column · x_step + taps].
-template <typename T>
-void correlate_row(T* out, std::ptrdiff_t out_channel, std::ptrdiff_t out_step, int filters, int columns, const T* x,
-                   std::ptrdiff_t x_step, const std::ptrdiff_t* taps, int count, const T* w, const T* bias) {
-    const Tiles pieces(columns, most_columns(filters));
-    for (int i = 0; i < pieces.count; ++i)
-        tile<T>(filters, pieces.size(i))(out + pieces.begin(i) * out_step, out_channel, out_step,
-                                         x + pieces.begin(i) * x_step, x_step, taps, count, w, bias);
-}
-
-// The weights tile by tile: [tap][filter].
-template <typename T>
-const T* tiled(const T* w, const Geometry& g, const Tiles& tiles, int count) {
-    T* weights = memory<T>(kWeights, std::size_t(g.filters) * count);
-    for (int group = 0; group < g.groups; ++group)
-        for (int i = 0; i < tiles.count; ++i) {
-            const std::size_t first = group * (g.filters / g.groups) + tiles.begin(i);
-            const int n = tiles.size(i);
-            T* to = weights + first * count;
-            for (int t = 0; t < count; ++t)
-                for (int f = 0; f < n; ++f) to[t * n + f] = w[(first + f) * count + t];
-        }
-    return weights;
-}
-
-template <typename T>
-void conv(T* y, const T* x, const T* w, const T* bias, const Geometry& g) {
-    constexpr int L = kLanes<T>;
-    const int group_channels = g.channels / g.groups, group_filters = g.filters / g.groups;
-    const auto in = padded_input(x, g);
-
-    const int count = group_channels * g.kernel_h * g.kernel_w;
-    const auto* taps = input_taps(in, g);
-
-    const Tiles tiles(group_filters, kTileFilters);
-    const T* weights = tiled(w, g, tiles, count);
-
-    const int blocks = ceil_div(g.samples, L);
-    const Tiles ranges(g.out_h, ceil_div(g.out_h, ceil_div(kTasks, blocks * g.groups)));
-    parallel(blocks * g.groups * ranges.count, operations(g), [&](int task) {
-        const int range = task % ranges.count, group = task / ranges.count % g.groups,
-                  block = task / ranges.count / g.groups;
-        T* row = memory<T>(kRows, std::size_t(kTileFilters) * g.out_w * L);
-        const T* from = in.data + block * in.block() + group * group_channels * in.channel();
-        for (int h = ranges.begin(range); h < ranges.begin(range + 1); ++h)
-            for (int i = 0; i < tiles.count; ++i) {
-                const int first = group * group_filters + tiles.begin(i), n = tiles.size(i);
-                correlate_row(row, std::ptrdiff_t(g.out_w) * L, L, n, g.out_w, from + h * g.stride_h * in.row(),
-                              std::ptrdiff_t(g.stride_w) * L, taps, count, weights + std::size_t(first) * count,
-                              bias ? bias + first : nullptr);
-                separate_row(y, row, block * L, g.samples, g.filters, first, n, g.out_h, h, g.out_w);
+Windows<T> windows(const Map<T>& x, const Window& g) {
+    const bool split = phased(x, g);
+    const int columns = phase_columns(x, g), group_channels = x.channels / g.groups;
+    const std::ptrdiff_t row = split ? std::ptrdiff_t(g.stride_w) * columns * x.lanes : x.row();
+    const std::ptrdiff_t channel = row * (x.top + x.height + x.bottom);
+    auto* taps = memory<std::ptrdiff_t>(kTaps, std::size_t(group_channels) * g.kernel_h * g.kernel_w);
+    int t = 0;
+    for (int c = 0; c < group_channels; ++c)
+        for (int i = 0; i < g.kernel_h; ++i)
+            for (int j = 0; j < g.kernel_w; ++j) {
+                const int q = x.left - g.pad_w + j * g.dilation_w;
+                const int column = split ? q % g.stride_w * columns + q / g.stride_w : q;
+                taps[t++] = c * channel + i * g.dilation_h * row + std::ptrdiff_t(column) * x.lanes;
             }
+    return {(split ? split_columns(x, g) : x.data) + (x.top - g.pad_h) * row,
+            channel * x.channels,
+            channel,
+            g.stride_h * row,
+            std::ptrdiff_t(split ? 1 : g.stride_w) * kWidth<T>,
+            taps,
+            t};
+}
+
+// ---- forward and input gradient
+
+// A grid of outputs: `rows` rows of vectors, for the filters of all groups and blocks.
+template <typename T>
+struct Grid {
+    T* data;
+    std::ptrdiff_t block, channel, row, step;
+    int rows, columns, lanes;  // lanes of one column
+};
+
+template <typename T>
+struct Correlation {
+    Grid<T> out;
+    const T* x;
+    std::ptrdiff_t x_block, x_group, x_row, x_step;
+    int blocks, groups, filters;  // filters of one group
+    const std::ptrdiff_t* taps;
+    int count, chunk;  // taps, and how many of them between one store of the sums and the next
+    int columns, leading;  // taps of one kernel row, and which of them is the first to see new input
+    const T* weights;  // of each group, tile by tile: [tap][filter]
+    const T* bias;
+    bool add, relu;
+    double operations;
+};
+
+// A task's share of the outputs: a range of vectors for a range of filter tiles.
+template <typename T>
+void correlate_range(const Correlation<T>& p, const Tiles& tiles, int block, int group, int first_tile, int end_tile,
+                     int first, int end) {
+    const int vectors = ceil_div(p.out.columns * p.out.lanes, kWidth<T>);
+    const int last = p.out.columns * p.out.lanes - (vectors - 1) * kWidth<T>;
+    const int most = most_columns(tiles.size(0));
+    T* const y = p.out.data + block * p.out.block + std::ptrdiff_t(group) * p.filters * p.out.channel;
+    const T* const x = p.x + block * p.x_block + group * p.x_group;
+    for (int at = first; at < end; at += most) {
+        const int n = std::min(most, end - at);
+        T* out[kMostColumns];
+        T* shifted[kMostColumns];
+        const T* from[kMostColumns];
+        int valid[kMostColumns];
+        for (int c = 0; c < n; ++c) {
+            const int h = (at + c) / vectors, v = (at + c) % vectors;
+            out[c] = y + h * p.out.row + v * p.out.step;
+            from[c] = x + h * p.x_row + v * p.x_step;
+            valid[c] = v == vectors - 1 ? last : kWidth<T>;
+        }
+        const int h = (at + most) / vectors, v = (at + most) % vectors;  // of the next round
+        const T* const next = x + h * p.x_row + v * p.x_step;
+        const T* const next_out = y + h * p.out.row + v * p.out.step;
+        int start = 0;
+        do {  // once even where there are no taps: the outputs are the bias
+            const int count = std::min(p.chunk, p.count - start);
+            for (int i = first_tile; i < end_tile; ++i) {
+                const int f = tiles.begin(i), size = tiles.size(i), filter = group * p.filters + f;
+                for (int c = 0; c < n; ++c) shifted[c] = out[c] + f * p.out.channel;
+                if (at + most < end) {
+                    const int rows = p.columns ? count / p.columns : 0, n_tiles = end_tile - first_tile, k = i - first_tile;
+                    for (int r = rows * k / n_tiles; r < rows * (k + 1) / n_tiles; ++r)
+                        for (int c = 0; c < n; ++c)
+                            __builtin_prefetch(next + p.taps[start + r * p.columns + p.leading] + c * p.x_step);
+                    if (!start)
+                        for (int g = 0; g < size; ++g)
+                            for (int c = 0; c < n; ++c)
+                                __builtin_prefetch(next_out + (f + g) * p.out.channel + c * p.out.step, 1);
+                }
+                const T* w = p.weights + std::size_t(filter) * p.count + std::size_t(start) * size;
+                kCorrelate<T>[size - 1][n - 1]({shifted, p.out.channel, from, p.taps + start, count, w,
+                                                p.bias ? p.bias + filter : nullptr, valid, p.add || start,
+                                                p.relu && start + count == p.count});
+            }
+            start += count;
+        } while (start < p.count);
+    }
+}
+
+template <typename T>
+void correlate_all(const Correlation<T>& p) {
+    const Tiles tiles(p.filters, kTileFilters);
+    const int vectors = p.out.rows * ceil_div(p.out.columns * p.out.lanes, kWidth<T>);
+    const int most = most_columns(tiles.size(0)), pieces = ceil_div(vectors, most);
+    const Tiles ranges(pieces, ceil_div(pieces, ceil_div(kTasks, p.blocks * p.groups)));
+    const int cuts = ceil_div(kTasks / 2, p.blocks * p.groups * ranges.count);
+    const Tiles parts(tiles.count, ceil_div(tiles.count, cuts));
+    parallel(p.blocks * p.groups * ranges.count * parts.count, p.operations, [&](int task) {
+        const int part = task % parts.count, range = task / parts.count % ranges.count;
+        const int group = task / parts.count / ranges.count % p.groups, block = task / parts.count / ranges.count / p.groups;
+        correlate_range(p, tiles, block, group, parts.begin(part), parts.begin(part + 1), ranges.begin(range) * most,
+                        std::min(vectors, ranges.begin(range + 1) * most));
     });
+}
+
+// Taps of whole channels whose windows fill the share of the cache.
+inline int chunk_of(int kernel_h, int kernel_w, int filters) {
+    const int lines = std::max(1, kernel_h * (kernel_w + most_columns(std::min(filters, kTileFilters)) - 1));
+    return std::max(1, kernel_h * kernel_w) * std::max(1, kLines / lines);
+}
+
+template <typename T>
+void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu) {
+    const int filters = y.channels / g.groups;
+    const auto in = windows(x, g);
+    const Tiles tiles(filters, kTileFilters);
+    T* weights = memory<T>(kWeights, std::size_t(y.channels) * in.count);
+    parallel(g.groups * tiles.count, double(y.channels) * in.count, [&](int task) {
+        const int i = task % tiles.count, size = tiles.size(i);
+        const std::size_t first = (task / tiles.count * filters + tiles.begin(i)) * std::size_t(in.count);
+        for (int f = 0; f < size; ++f)
+            for (int t = 0; t < in.count; ++t) weights[first + t * size + f] = w[first + f * in.count + t];
+    });
+    correlate_all<T>({{y.cell(0, 0, 0), y.block(), y.channel(), y.row(), kWidth<T>, y.height, y.width, y.lanes},
+                      in.data, in.block, in.channel * (x.channels / g.groups), in.row, in.step,
+                      y.blocks(), g.groups, filters, in.taps, in.count, chunk_of(g.kernel_h, g.kernel_w, filters),
+                      g.kernel_w, g.kernel_w - 1,
+                      weights, bias, false, relu, operations(y, x, g)});
 }
 
 constexpr int kMostCells = 64;  // along one axis; native/__init__.py lets NumPy have larger kernels
@@ -169,221 +207,179 @@ struct Phase {
     int cell[kMostCells], shift[kMostCells];
     Phase(int phase, int kernel, int stride, int pad, int dilation) {
         for (int k = 0; k < kernel; ++k) {
-            const int at = phase + pad - k * dilation;
-            if (((at % stride) + stride) % stride) continue;
+            const int at = phase + pad - k * dilation, rest = (at % stride + stride) % stride;
+            if (rest) continue;
             cell[count] = k;
-            shift[count++] = (at - ((at % stride) + stride) % stride) / stride;
+            shift[count++] = at / stride;
         }
     }
 };
 
-// How far outputs before 0 and after the last are read, over all phases of one axis.
-void reach(int& before, int& after, int size, int out, int kernel, int stride, int pad, int dilation) {
-    before = after = 0;
-    for (int phase = 0; phase < std::min(stride, size); ++phase) {
-        const Phase p(phase, kernel, stride, pad, dilation);
-        const int last = (size - 1 - phase) / stride;
-        for (int i = 0; i < p.count; ++i) {
-            before = std::max(before, -p.shift[i]);
-            after = std::max(after, last + p.shift[i] - (out - 1));
-        }
-    }
-}
-
-// Taps and weights of every phase of rows and columns, one phase after the other; each kernel cell is in one of them.
+// The weights as one phase's taps meet them, tile by tile: [tap][channel], with a tap for each filter and cell.
 template <typename T>
-struct Phases {
-    const int* start;  // of a phase's taps; the next one's start is their end
-    const std::ptrdiff_t* taps;
-    const T* weights;  // tile by tile: [tap][channel]
-};
-
-template <typename T>
-Phases<T> phases(const T* w, const Blocks<T>& dy, const Geometry& g, const Tiles& tiles) {
-    const int group_channels = g.channels / g.groups, group_filters = g.filters / g.groups;
-    const int cells = g.kernel_h * g.kernel_w;
-    const int phases_h = std::min(g.stride_h, g.height), phases_w = std::min(g.stride_w, g.width);
-    const std::size_t all = std::size_t(group_filters) * cells;
-    int* start = memory<int>(kStarts, std::size_t(phases_h) * phases_w + 1);
-    auto* taps = memory<std::ptrdiff_t>(kTaps, all);
-    T* weights = memory<T>(kWeights, all * g.channels);
-    *start = 0;
-    for (int a = 0; a < phases_h; ++a) {
-        const Phase rows(a, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h);
-        for (int b = 0; b < phases_w; ++b, ++start) {
-            const Phase columns(b, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w);
-            const int count = group_filters * rows.count * columns.count;
-            const auto place = [&](int t, int f, int cell) {  // weights of one tap, for all channels
-                for (int c = 0; c < g.channels; ++c) {
-                    const int group = c / group_channels, own = c % group_channels, tile = tiles.of(own);
-                    const std::size_t first = group * group_channels + tiles.begin(tile);
-                    const std::size_t filter = group * group_filters + f;
-                    T* to = weights + std::size_t(*start) * g.channels + first * count;
-                    to[t * tiles.size(tile) + own - tiles.begin(tile)] =
-                        w[(filter * group_channels + own) * cells + cell];
+void phase_weights(T* weights, const T* w, const Window& g, const Tiles& tiles, int channels, int filters,
+                   const Phase& rows, const Phase& columns) {
+    const int cells = g.kernel_h * g.kernel_w, count = filters * rows.count * columns.count;
+    parallel(g.groups * tiles.count, double(g.groups) * channels * count, [&](int task) {
+        const int group = task / tiles.count, i = task % tiles.count, first = tiles.begin(i), size = tiles.size(i);
+        T* to = weights + std::size_t(group * channels + first) * count;
+        for (int f = 0; f < filters; ++f)
+            for (int a = 0; a < rows.count; ++a)
+                for (int b = 0; b < columns.count; ++b, to += size) {
+                    const int cell = rows.cell[a] * g.kernel_w + columns.cell[b];
+                    const T* from = w + (std::size_t(group * filters + f) * channels + first) * cells + cell;
+                    for (int c = 0; c < size; ++c) to[c] = from[std::size_t(c) * cells];
                 }
-            };
-            int t = 0;
-            for (int f = 0; f < group_filters; ++f)
-                for (int i = 0; i < rows.count; ++i)
-                    for (int j = 0; j < columns.count; ++j, ++t) {
-                        taps[*start + t] =
-                            f * dy.channel() + rows.shift[i] * dy.row() + std::ptrdiff_t(columns.shift[j]) * kLanes<T>;
-                        place(t, f, rows.cell[i] * g.kernel_w + columns.cell[j]);
-                    }
-            start[1] = *start + count;
-        }
-    }
-    return {start - std::ptrdiff_t(phases_h) * phases_w, taps, weights};
-}
-
-template <typename T>
-void conv_input_gradient(T* dx, const T* dy, const T* w, const Geometry& g) {
-    constexpr int L = kLanes<T>;
-    const int group_channels = g.channels / g.groups, group_filters = g.filters / g.groups;
-    Margins m;
-    reach(m.top, m.bottom, g.height, g.out_h, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h);
-    reach(m.left, m.right, g.width, g.out_w, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w);
-    const auto in = interleaved(kDeltas, dy, g.samples, g.filters, g.out_h, g.out_w, m);
-
-    const Tiles tiles(group_channels, kTileFilters);
-    const auto all = phases(w, in, g, tiles);
-    const int phases_w = std::min(g.stride_w, g.width);
-
-    const int blocks = ceil_div(g.samples, L);
-    const Tiles ranges(g.height, ceil_div(g.height, ceil_div(kTasks, blocks * g.groups)));
-    parallel(blocks * g.groups * ranges.count, operations(g), [&](int task) {
-        const int range = task % ranges.count, group = task / ranges.count % g.groups,
-                  block = task / ranges.count / g.groups;
-        T* row = memory<T>(kRows, std::size_t(kTileFilters) * g.width * L);
-        const T* from = in.data + block * in.block() + group * group_filters * in.channel();
-        for (int h = ranges.begin(range); h < ranges.begin(range + 1); ++h)
-            for (int i = 0; i < tiles.count; ++i) {
-                const int first = group * group_channels + tiles.begin(i), n = tiles.size(i), a = h % g.stride_h;
-                const T* origin = from + (h / g.stride_h + m.top) * in.row() + std::ptrdiff_t(m.left) * L;
-                for (int b = 0; b < phases_w; ++b) {
-                    const int phase = a * phases_w + b, start = all.start[phase], count = all.start[phase + 1] - start;
-                    correlate_row<T>(row + b * L, std::ptrdiff_t(g.width) * L, std::ptrdiff_t(g.stride_w) * L, n,
-                                     ceil_div(g.width - b, g.stride_w), origin, L, all.taps + start, count,
-                                     all.weights + std::size_t(start) * g.channels + std::size_t(first) * count,
-                                     nullptr);
-                }
-                separate_row(dx, row, block * L, g.samples, g.channels, first, n, g.height, h, g.width);
-            }
     });
 }
 
-// ---- weight gradient: a tile of deltas × taps stays in registers over a chunk of positions
-
-constexpr int kChunk = 96;  // positions, so that a tile's deltas stay in the first-level cache for all taps
-
-template <typename T, int F, int K>
-void outer(T* sums, const T* dy, std::ptrdiff_t dy_channel, std::ptrdiff_t dy_row, const T* x, std::ptrdiff_t x_column,
-           std::ptrdiff_t x_row, const std::ptrdiff_t* taps, int rows, int columns) {
-    using V = Vector<T>;
-    for (int part = 0; part < kLanes<T>; part += kWidth<T>) {
-        V sum[F][K];
-        const T* tap[K];
-        for (int k = 0; k < K; ++k) tap[k] = x + taps[k] + part;
-        for (int f = 0; f < F; ++f)
-            for (int k = 0; k < K; ++k) sum[f][k] = load(sums + (f * K + k) * kLanes<T> + part);
-        for (int r = 0; r < rows; ++r)
-            for (int c = 0; c < columns; ++c) {
-                V delta[F];
-                for (int f = 0; f < F; ++f) delta[f] = load(dy + f * dy_channel + r * dy_row + c * kLanes<T> + part);
-                for (int k = 0; k < K; ++k) {
-                    const V v = load(tap[k] + r * x_row + c * x_column);
-                    for (int f = 0; f < F; ++f) sum[f][k] += delta[f] * v;
+// dx with its columns phase by phase, back in order.
+template <typename T>
+void merge_columns(const Map<T>& dx, const T* split, int columns, int stride, bool add) {
+    for (int b = 0; b < dx.blocks(); ++b)
+        for (int c = 0; c < dx.channels; ++c)
+            for (int h = 0; h < dx.height; ++h, split += std::ptrdiff_t(stride) * columns * dx.lanes) {
+                T* to = dx.cell(b, c, h);
+                for (int w = 0; w < dx.width; ++w) {
+                    const T* from = split + (w % stride * std::ptrdiff_t(columns) + w / stride) * dx.lanes;
+                    for (int l = 0; l < dx.lanes; ++l) {
+                        T& cell = to[std::ptrdiff_t(w) * dx.lanes + l];
+                        cell = add ? cell + from[l] : from[l];
+                    }
                 }
             }
-        for (int f = 0; f < F; ++f)
-            for (int k = 0; k < K; ++k) store(sums + (f * K + k) * kLanes<T> + part, sum[f][k]);
-    }
 }
 
+// dx from dy, or added to what dx holds.
 template <typename T>
-using Outer = void (*)(T*, const T*, std::ptrdiff_t, std::ptrdiff_t, const T*, std::ptrdiff_t, std::ptrdiff_t,
-                       const std::ptrdiff_t*, int, int);
+void conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Window& g, bool add) {
+    const int channels = dx.channels / g.groups, filters = dy.channels / g.groups;
+    const bool split = phased(dx, g);
+    const int columns = ceil_div(dx.width, g.stride_w);
+    Grid<T> grid{dx.cell(0, 0, 0), dx.block(), dx.channel(), dx.row(), 0, 0, 0, dx.lanes};
+    if (split) {
+        grid.row = std::ptrdiff_t(g.stride_w) * columns * dx.lanes;
+        grid.channel = grid.row * dx.height;
+        grid.block = grid.channel * dx.channels;
+        grid.data = memory<T>(kSplit, grid.block * dx.blocks());
+    }
+    const Tiles tiles(channels, kTileFilters);
+    const std::size_t most = std::size_t(filters) * g.kernel_h * g.kernel_w;
+    auto* taps = memory<std::ptrdiff_t>(kTaps, most);
+    T* weights = memory<T>(kWeights, most * dx.channels);
+    for (int a = 0; a < std::min(g.stride_h, dx.height); ++a)
+        for (int b = 0; b < std::min(g.stride_w, dx.width); ++b) {
+            const Phase rows(a, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h);
+            const Phase cells(b, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w);
+            int count = 0;
+            for (int f = 0; f < filters; ++f)
+                for (int i = 0; i < rows.count; ++i)
+                    for (int j = 0; j < cells.count; ++j)
+                        taps[count++] = f * dy.channel() + rows.shift[i] * dy.row() +
+                                        std::ptrdiff_t(cells.shift[j]) * dy.lanes;
+            if (add && !split && !count) continue;
+            phase_weights(weights, w, g, tiles, channels, filters, rows, cells);
+            Grid<T> out = grid;
+            out.data += a * grid.row + (split ? std::ptrdiff_t(b) * columns : b) * dx.lanes;
+            out.row = g.stride_h * grid.row;
+            out.step = std::ptrdiff_t(split ? 1 : g.stride_w) * kWidth<T>;
+            out.rows = ceil_div(dx.height - a, g.stride_h);
+            out.columns = ceil_div(dx.width - b, g.stride_w);
+            correlate_all<T>({out, dy.cell(0, 0, 0), dy.block(), dy.channel() * filters, dy.row(), kWidth<T>,
+                              dx.blocks(), g.groups, channels, taps, count,
+                              chunk_of(rows.count, cells.count, channels), cells.count, 0,
+                              weights, nullptr, add && !split, false,
+                              operations(dy, dx, g) / g.stride_h / g.stride_w});
+        }
+    if (split) merge_columns(dx, grid.data, columns, g.stride_w, add);
+}
 
-template <typename T, int F>
-constexpr Outer<T> kOuter[] = {
-    nullptr,        outer<T, F, 1>, outer<T, F, 2>, outer<T, F, 3>,
-#if defined(__AVX512F__)
-    outer<T, F, 4>, outer<T, F, 5>, outer<T, F, 6>,
-#endif
+// ---- weight gradient
+
+// The sums of a range of filters and taps over all samples and positions, or sample by sample.
+template <typename T>
+struct WeightGradient {
+    const Map<T>& dy;
+    const Windows<T>& in;
+    T* dw;
+    int filters, channels;  // of one group
+    bool by_sample;
+
+    // The lanes are samples (and columns): store them apart, or add them.
+    void finish(const T* sums, int block, int filter, int filters_here, int tap, int taps_here) const {
+        const int V = kWidth<T>, alive = dy.alive(block);
+        for (int f = 0; f < filters_here; ++f) {
+            T* to = dw + std::size_t(filter + f) * in.count + tap;
+            const T* from = sums + std::ptrdiff_t(f) * taps_here * V;
+            if (!by_sample) {
+                for (int t = 0; t < taps_here; ++t) to[t] = total<T>(load(from + t * V));
+                continue;
+            }
+            const std::size_t sample = std::size_t(dy.channels) * in.count;
+            to += std::size_t(block) * dy.lanes * sample;
+            if (dy.lanes == V) {
+                T* samples[kWidth<T>];
+                for (int l = 0; l < alive; ++l) samples[l] = to + l * sample;
+                separate(samples, from, taps_here, alive);
+                continue;
+            }
+            for (int t = 0; t < taps_here; ++t)
+                for (int l = 0; l < alive; ++l) {
+                    T sum = 0;
+                    for (int i = l; i < V; i += dy.lanes) sum += from[t * V + i];
+                    to[l * sample + t] = sum;
+                }
+        }
+    }
+
+    void positions(T* sums, int block, int group, const Tiles& f_tiles, int f_begin, int f_end, const Tiles& t_tiles,
+                   int t_begin, int t_end) const {
+        const int V = kWidth<T>, vectors = ceil_div(dy.width * dy.lanes, V);
+        const int last = dy.width * dy.lanes - (vectors - 1) * V;
+        const int rows = std::max(1, kPositions / vectors);
+        const int first = f_tiles.begin(f_begin), tap = t_tiles.begin(t_begin);
+        const std::ptrdiff_t own = t_tiles.begin(t_end) - tap;
+        const T* const x = in.data + block * in.block + std::ptrdiff_t(group) * channels * in.channel;
+        for (int h = 0; h < dy.height; h += rows)
+            for (int i = f_begin; i < f_end; ++i) {
+                const int f = f_tiles.begin(i);
+                for (int k = t_begin; k < t_end; ++k) {
+                    const int t = t_tiles.begin(k);
+                    outer<T>(f_tiles.size(i), t_tiles.size(k),
+                        {sums + ((f - first) * own + t - tap) * V, own * V, dy.cell(block, group * filters + f, h),
+                         dy.channel(), dy.row(), x + h * in.row, in.step, in.row, in.taps + t,
+                         std::min(rows, dy.height - h), vectors, last});
+                }
+            }
+    }
 };
 
 template <typename T>
-Outer<T> outer_tile(int deltas, int taps) {
-    switch (deltas) {
-        case 1:
-            return kOuter<T, 1>[taps];
-        case 2:
-            return kOuter<T, 2>[taps];
-        case 3:
-            return kOuter<T, 3>[taps];
-        default:
-            return kOuter<T, 4>[taps];
-    }
-}
-
-template <typename T>
-void conv_kernel_gradient(T* dw, const T* dy, const T* x, const Geometry& g, bool by_sample) {
-    constexpr int L = kLanes<T>;
-    const int group_channels = g.channels / g.groups, group_filters = g.filters / g.groups;
-    const auto in = padded_input(x, g);
-    const auto delta = interleaved(kDeltas, dy, g.samples, g.filters, g.out_h, g.out_w, {0, 0, 0, 0});
-
-    const int count = group_channels * g.kernel_h * g.kernel_w;
-    const auto* taps = input_taps(in, g);
-
-    const Tiles filters(group_filters, kTileDeltas), tap_tiles(count, kTileTaps);
-    const Tiles ranges(tap_tiles.count, ceil_div(tap_tiles.count, std::max(1, ceil_div(8, g.groups))));
-    const int blocks = ceil_div(g.samples, L), rows = std::max(1, kChunk / g.out_w);
-    parallel(g.groups * ranges.count, operations(g), [&](int task) {
-        const int range = task % ranges.count, group = task / ranges.count;
-        const int begin = ranges.begin(range), end = begin + ranges.size(range);
-        const int first = tap_tiles.begin(begin), own = tap_tiles.begin(end) - first;
-        const std::size_t size = std::size_t(group_filters) * own * L;
-        T* sums = memory<T>(kSums, size);  // tile by tile: [filter][tap][lane]
+void conv_kernel_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g, bool by_sample) {
+    const int filters = dy.channels / g.groups, blocks = dy.blocks();
+    const auto in = windows(x, g);
+    const WeightGradient<T> pass{dy, in, dw, filters, x.channels / g.groups, by_sample};
+    const Tiles f_tiles(filters, kTileDeltas), t_tiles(in.count, kTileTaps);
+    // sums of a task stay in the second-level cache, and there are tasks enough for the threads
+    const Tiles f_ranges(f_tiles.count, 4);
+    const int tiles = 24, cut = ceil_div(kTasks / 2, g.groups * f_ranges.count);
+    const Tiles t_ranges(t_tiles.count, std::min(tiles, ceil_div(t_tiles.count, cut)));
+    parallel(g.groups * f_ranges.count * t_ranges.count, operations(dy, x, g), [&](int task) {
+        const int t_range = task % t_ranges.count, f_range = task / t_ranges.count % f_ranges.count;
+        const int group = task / t_ranges.count / f_ranges.count;
+        const int f_begin = f_ranges.begin(f_range), f_end = f_ranges.begin(f_range + 1);
+        const int t_begin = t_ranges.begin(t_range), t_end = t_ranges.begin(t_range + 1);
+        const int first = f_tiles.begin(f_begin), own_filters = f_tiles.begin(f_end) - first;
+        const int tap = t_tiles.begin(t_begin), own_taps = t_tiles.begin(t_end) - tap;
+        const std::size_t size = std::size_t(own_filters) * own_taps * kWidth<T>;
+        T* sums = memory<T>(kSums, size);
         std::fill_n(sums, size, T(0));
-        const auto tile = [&](int i, int k) {
-            return sums + (std::size_t(filters.begin(i)) * own + filters.size(i) * (tap_tiles.begin(k) - first)) * L;
-        };
-        const auto finish = [&](int block) {  // the lanes are samples: store them apart, or add them
-            for (int i = 0; i < filters.count; ++i)
-                for (int k = begin; k < end; ++k)
-                    for (int f = 0; f < filters.size(i); ++f)
-                        for (int t = 0; t < tap_tiles.size(k); ++t) {
-                            const T* lanes = tile(i, k) + (f * tap_tiles.size(k) + t) * L;
-                            const std::size_t filter = group * group_filters + filters.begin(i) + f;
-                            const std::size_t to = filter * count + tap_tiles.begin(k) + t;
-                            if (by_sample) {
-                                for (int l = 0; l < std::min(L, g.samples - block * L); ++l)
-                                    dw[std::size_t(block * L + l) * g.filters * count + to] = lanes[l];
-                            } else {
-                                dw[to] = 0;
-                                for (int l = 0; l < L; ++l) dw[to] += lanes[l];
-                            }
-                        }
-        };
         for (int block = 0; block < blocks; ++block) {
-            const T* dy_block = delta.data + block * delta.block() + group * group_filters * delta.channel();
-            const T* x_block = in.data + block * in.block() + group * group_channels * in.channel();
-            for (int h = 0; h < g.out_h; h += rows)
-                for (int i = 0; i < filters.count; ++i)
-                    for (int k = begin; k < end; ++k)
-                        outer_tile<T>(filters.size(i), tap_tiles.size(k))(
-                            tile(i, k), dy_block + filters.begin(i) * delta.channel() + h * delta.row(),
-                            delta.channel(), delta.row(), x_block + std::ptrdiff_t(h) * g.stride_h * in.row(),
-                            std::ptrdiff_t(g.stride_w) * L, g.stride_h * in.row(), taps + tap_tiles.begin(k),
-                            std::min(rows, g.out_h - h), g.out_w);
-            if (by_sample) {
-                finish(block);
-                std::fill_n(sums, size, T(0));
-            }
+            pass.positions(sums, block, group, f_tiles, f_begin, f_end, t_tiles, t_begin, t_end);
+            if (by_sample || block == blocks - 1)
+                pass.finish(sums, block, group * filters + first, own_filters, tap, own_taps);
+            if (by_sample) std::fill_n(sums, size, T(0));
         }
-        if (!by_sample) finish(0);
     });
 }
 

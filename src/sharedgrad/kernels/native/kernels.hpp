@@ -2,37 +2,32 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace sharedgrad {
 
-// A 2-D convolution; 1-D has height 1. Sizes are those of the unpadded input; padding is what comes before.
-struct Geometry {
-    int samples, channels, height, width;
-    int filters, kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
-    int out_h, out_w;
+// How a window slides over maps; with one spatial axis the height is 1. Padding is what comes before.
+struct Window {
+    int kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
 };
+
+// A list of operations on maps and plain arrays (see program.hpp for their meaning).
+struct Program {
+    const std::int64_t* maps;  // rows of kMapNumbers
+    const std::int64_t* code;
+    std::ptrdiff_t map_count, code_size;
+    void* const* arrays;  // memory that the maps lie in
+    const std::ptrdiff_t* sizes;
+    int array_count;
+};
+
+constexpr int kMapNumbers = 11;  // array, offset, samples, lanes, channels, height, width, top, bottom, left, right
 
 template <typename T>
 struct Kernels {
-    void (*conv)(T* y, const T* x, const T* w, const T* bias, const Geometry& g);
-    void (*conv_input_gradient)(T* dx, const T* dy, const T* w, const Geometry& g);
-    // dw (F, C/groups, KH, KW), or with by_sample (N, F, C/groups, KH, KW)
-    void (*conv_kernel_gradient)(T* dw, const T* dy, const T* x, const Geometry& g, bool by_sample);
-
-    void (*sigmoid)(T* y, const T* x, std::ptrdiff_t size);
-    void (*sigmoid_backward)(T* dx, const T* dy, const T* y, std::ptrdiff_t size);
-    void (*tanh_backward)(T* dx, const T* dy, const T* y, std::ptrdiff_t size);
-    void (*relu)(T* y, const T* x, std::ptrdiff_t size);
-    void (*relu_backward)(T* dx, const T* dy, const T* y, std::ptrdiff_t size);
-
-    void (*max_pool)(T* y, const T* x, const Geometry& g);
-    void (*max_pool_backward)(T* dx, const T* dy, const T* x, const T* y, const Geometry& g);
-
-    // maps (samples, channels, size)
-    void (*batch_statistics)(T* mean, T* variance, const T* x, int samples, int channels, std::ptrdiff_t size);
-    void (*normalize)(T* y, const T* x, const T* mean, const T* inverse_std, int, int, std::ptrdiff_t);
-    void (*scale_shift)(T* y, const T* x, const T* scale, const T* shift, int, int, std::ptrdiff_t);
-    void (*normalize_backward)(T* dx, const T* dy, const T* normal, const T* factor, int, int, std::ptrdiff_t);
+    int lanes;
+    // null, or what is wrong with the program, in which case nothing has been computed
+    const char* (*run)(const Program& program);
 };
 
 struct Table {

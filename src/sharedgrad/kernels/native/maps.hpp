@@ -1,25 +1,56 @@
-// Everything that goes over maps once: activations, pooling, batch normalization. Public memory order (N, C, H, W).
+// Everything that goes over maps once, row by row: activations, sums, pooling.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "kernels.hpp"
-#include "threads.hpp"
-#include "vector.hpp"
+#include "layout.hpp"
 
 namespace sharedgrad {
 namespace {
 
-constexpr std::ptrdiff_t kPiece = 1 << 16;  // elements worth handing to a thread
+constexpr std::ptrdiff_t kPiece = 1 << 14;  // numbers worth handing to a thread
 
-// function(begin, end) over pieces of 0 … size
-template <typename Function>
-void pieces(std::ptrdiff_t size, const Function& function) {
-    parallel(int((size + kPiece - 1) / kPiece), double(size),
-             [&](int i) { function(i * kPiece, std::min(size, (i + 1) * kPiece)); });
+// function(offset, count) over rows of `map`, or over pieces of it where no map has margins and all is one row.
+// `offset` is for the first map; rows of other maps of the same shape are found with `cell`.
+template <typename T, typename Function>
+void rows_of(const Map<T>& map, bool one, const Function& function) {
+    if (one) {
+        const std::ptrdiff_t size = map.size();
+        parallel(int((size + kPiece - 1) / kPiece), double(size), [&](int i) {
+            const std::ptrdiff_t begin = i * kPiece;
+            function(0, 0, 0, begin, std::min(kPiece, size - begin));
+        });
+        return;
+    }
+    parallel(map.blocks() * map.channels, double(map.size()), [&](int task) {
+        for (int h = 0; h < map.height; ++h) function(task / map.channels, task % map.channels, h, 0, map.used());
+    });
 }
+
+// y[i] = f(x[i]); a row of y is written before the next row of x is read
+template <typename T, typename F>
+void each(const Map<T>& y, const Map<T>& x, const F& f) {
+    rows_of(x, x.bare() && y.bare(), [&](int b, int c, int h, std::ptrdiff_t at, std::ptrdiff_t n) {
+        T* to = y.cell(b, c, h) + at;
+        const T* from = x.cell(b, c, h) + at;
+        for (std::ptrdiff_t i = 0; i < n; ++i) to[i] = f(from[i]);
+    });
+}
+
+template <typename T, typename F>
+void each(const Map<T>& y, const Map<T>& a, const Map<T>& b, const F& f) {
+    rows_of(a, a.bare() && b.bare() && y.bare(), [&](int block, int c, int h, std::ptrdiff_t at, std::ptrdiff_t n) {
+        T* to = y.cell(block, c, h) + at;
+        const T *p = a.cell(block, c, h) + at, *q = b.cell(block, c, h) + at;
+        for (std::ptrdiff_t i = 0; i < n; ++i) to[i] = f(p[i], q[i]);
+    });
+}
+
+// ---- activations
+
+enum Activation { kIdentity, kReLU, kSigmoid, kTanh };
 
 // e^x for float, to about one unit in the last place: 2^n · p(r) with x = n·ln 2 + r (Cody & Waite 1980)
 inline float exp_of(float x) {
@@ -41,224 +72,269 @@ inline float exp_of(float x) {
 inline double exp_of(double x) { return std::exp(x); }
 
 template <typename T>
-void sigmoid(T* y, const T* x, std::ptrdiff_t size) {
-    pieces(size, [=](std::ptrdiff_t begin, std::ptrdiff_t end) {
-        for (auto i = begin; i < end; ++i) y[i] = x[i] != x[i] ? x[i] : T(1) / (T(1) + exp_of(-x[i]));
-    });
+inline T sigmoid_of(T x) {
+    return x != x ? x : T(1) / (T(1) + exp_of(-x));
 }
 
 template <typename T>
-void sigmoid_backward(T* dx, const T* dy, const T* y, std::ptrdiff_t size) {
-    pieces(size, [=](std::ptrdiff_t begin, std::ptrdiff_t end) {
-        for (auto i = begin; i < end; ++i) dx[i] = dy[i] * y[i] * (T(1) - y[i]);
-    });
+inline T tanh_of(T x) {
+    return T(std::tanh(x));
 }
 
 template <typename T>
-void tanh_backward(T* dx, const T* dy, const T* y, std::ptrdiff_t size) {
-    pieces(size, [=](std::ptrdiff_t begin, std::ptrdiff_t end) {
-        for (auto i = begin; i < end; ++i) dx[i] = dy[i] * (T(1) - y[i] * y[i]);
-    });
+void activate(const Map<T>& y, const Map<T>& x, int kind) {
+    switch (kind) {
+        case kReLU:
+            return each(y, x, [](T v) { return v <= T(0) ? T(0) : v; });  // NaN stays NaN
+        case kSigmoid:
+            return each(y, x, [](T v) { return sigmoid_of(v); });
+        case kTanh:
+            return each(y, x, [](T v) { return tanh_of(v); });
+        default:
+            return each(y, x, [](T v) { return v; });
+    }
 }
 
 template <typename T>
-void relu(T* y, const T* x, std::ptrdiff_t size) {
-    pieces(size, [=](std::ptrdiff_t begin, std::ptrdiff_t end) {
-        for (auto i = begin; i < end; ++i) y[i] = x[i] <= T(0) ? T(0) : x[i];  // NaN stays NaN
-    });
+void activate_backward(const Map<T>& dx, const Map<T>& dy, const Map<T>& y, int kind) {
+    switch (kind) {
+        case kReLU:
+            return each(dx, dy, y, [](T up, T out) { return out > T(0) ? up : T(0); });
+        case kSigmoid:
+            return each(dx, dy, y, [](T up, T out) { return up * out * (T(1) - out); });
+        case kTanh:
+            return each(dx, dy, y, [](T up, T out) { return up * (T(1) - out * out); });
+        default:
+            return each(dx, dy, [](T up) { return up; });
+    }
 }
 
 template <typename T>
-void relu_backward(T* dx, const T* dy, const T* y, std::ptrdiff_t size) {
-    pieces(size, [=](std::ptrdiff_t begin, std::ptrdiff_t end) {
-        for (auto i = begin; i < end; ++i) {
-            const T up = dy[i];
-            dx[i] = y[i] > T(0) ? up : T(0);
+void add(const Map<T>& y, const Map<T>& a, const Map<T>& b, int kind) {
+    if (kind == kReLU)
+        each(y, a, b, [](T p, T q) { return p + q <= T(0) ? T(0) : p + q; });
+    else
+        each(y, a, b, [](T p, T q) { return p + q; });
+}
+
+template <typename T>
+void multiply(const Map<T>& y, const Map<T>& a, const Map<T>& b) {
+    each(y, a, b, [](T p, T q) { return p * q; });
+}
+
+// The zeros around a map.
+template <typename T>
+void clear_margins(const Map<T>& map) {
+    if (map.bare()) return;
+    parallel(map.blocks() * map.channels, double(map.size()) / 8, [&](int task) {
+        T* row = map.data + task * map.channel();
+        const std::ptrdiff_t left = std::ptrdiff_t(map.left) * map.lanes, right = std::ptrdiff_t(map.right) * map.lanes;
+        std::fill_n(row, map.top * map.row(), T(0));
+        row += map.top * map.row();
+        for (int h = 0; h < map.height; ++h, row += map.row()) {
+            std::fill_n(row, left, T(0));
+            std::fill_n(row + left + map.used(), right, T(0));
         }
+        std::fill_n(row, map.bottom * map.row(), T(0));
     });
 }
 
-// ---- max pooling
+// ---- pooling
+
+// The cells of one window that lie inside the map: function(row, column).
+template <typename Function>
+void window_cells(const Window& g, int height, int width, int h, int w, const Function& function) {
+    const int top = h * g.stride_h - g.pad_h, left = w * g.stride_w - g.pad_w;
+    for (int i = std::max(0, top); i < std::min(height, top + g.kernel_h); ++i)
+        for (int j = std::max(0, left); j < std::min(width, left + g.kernel_w); ++j) function(i, j);
+}
+
+// A cell's samples: one vector where they fill it, else one by one.
+template <typename T, typename Whole, typename Single>
+void cell_lanes(int lanes, const Whole& whole, const Single& single) {
+    if (lanes == kWidth<T>)
+        whole();
+    else
+        for (int l = 0; l < lanes; ++l) single(l);
+}
 
 // Of numbers, or of vectors lane by lane.
-template <typename T>
-inline T larger(T a, T b) {
+template <typename V>
+inline V larger(V a, V b) {
     return (b > a) | (b != b) ? b : a;  // NaN wins
 }
 
-// Windows of 2×2 side by side, the common case: without bounds or overlaps.
-inline bool halves(const Geometry& g) {
-    return g.kernel_h == 2 && g.kernel_w == 2 && g.stride_h == 2 && g.stride_w == 2 && g.pad_h == 0 && g.pad_w == 0 &&
-           g.height == 2 * g.out_h && g.width == 2 * g.out_w;
-}
-
-// Cells a b of one row and c d of the next, for kQuads windows side by side. The loops have constant bounds, so that
-// they become vectors without a branch; what lies beyond the row is filled up and thrown away.
-constexpr int kQuads = 16;
-
 template <typename T>
-struct Quads {
-    T a[kQuads], b[kQuads], c[kQuads], d[kQuads];
-
-    Quads(const T* upper, const T* lower, int count) {
-        T rows[2][2 * kQuads] = {};
-        std::memcpy(rows[0], upper, 2 * count * sizeof(T));
-        std::memcpy(rows[1], lower, 2 * count * sizeof(T));
-        for (int i = 0; i < kQuads; ++i) {
-            a[i] = rows[0][2 * i];
-            b[i] = rows[0][2 * i + 1];
-            c[i] = rows[1][2 * i];
-            d[i] = rows[1][2 * i + 1];
-        }
-    }
-};
-
-template <typename T>
-void max_of_quads(T* y, const T* upper, const T* lower, int count) {
-    const Quads<T> x(upper, lower, count);
-    T best[kQuads];
-    for (int i = 0; i < kQuads; i += kWidth<T>)
-        store(best + i, larger(larger(load(x.a + i), load(x.b + i)), larger(load(x.c + i), load(x.d + i))));
-    std::memcpy(y, best, count * sizeof(T));
-}
-
-template <typename T>
-void back_to_quads(T* upper_dx, T* lower_dx, const T* upper, const T* lower, const T* y, const T* dy, int count) {
-    const Quads<T> x(upper, lower, count);
-    T best[kQuads] = {}, up[kQuads] = {}, rows[2][2 * kQuads];
-    std::memcpy(best, y, count * sizeof(T));
-    std::memcpy(up, dy, count * sizeof(T));
-    for (int i = 0; i < kQuads; ++i) {  // the first of equals: what an earlier one has taken is gone
-        const T u = up[i];
-        const bool a = x.a[i] == best[i], b = (x.b[i] == best[i]) & !a;
-        const bool c = (x.c[i] == best[i]) & !a & !b, d = (x.d[i] == best[i]) & !a & !b & !c;
-        rows[0][2 * i] = a ? u : T(0);
-        rows[0][2 * i + 1] = b ? u : T(0);
-        rows[1][2 * i] = c ? u : T(0);
-        rows[1][2 * i + 1] = d ? u : T(0);
-    }
-    std::memcpy(upper_dx, rows[0], 2 * count * sizeof(T));
-    std::memcpy(lower_dx, rows[1], 2 * count * sizeof(T));
-}
-
-template <typename T>
-void max_pool(T* y, const T* x, const Geometry& g) {
-    parallel(g.samples * g.channels, double(g.samples) * g.channels * g.height * g.width, [=](int map) {
-        const T* in = x + std::ptrdiff_t(map) * g.height * g.width;
-        T* out = y + std::ptrdiff_t(map) * g.out_h * g.out_w;
-        if (halves(g)) {
-            for (int h = 0; h < g.out_h; ++h)
-                for (int w = 0; w < g.out_w; w += kQuads) {
-                    const T* upper = in + 2 * h * g.width + 2 * w;
-                    max_of_quads(out + h * g.out_w + w, upper, upper + g.width, std::min(kQuads, g.out_w - w));
-                }
-            return;
-        }
-        for (int h = 0; h < g.out_h; ++h)
-            for (int w = 0; w < g.out_w; ++w) {
-                const int top = h * g.stride_h - g.pad_h, left = w * g.stride_w - g.pad_w;
-                T best = -std::numeric_limits<T>::infinity();
-                for (int i = std::max(0, top); i < std::min(g.height, top + g.kernel_h); ++i)
-                    for (int j = std::max(0, left); j < std::min(g.width, left + g.kernel_w); ++j)
-                        best = larger(best, in[i * g.width + j]);
-                out[h * g.out_w + w] = best;
+void max_pool(const Map<T>& y, const Map<T>& x, const Window& g) {
+    constexpr T lowest = -std::numeric_limits<T>::infinity();
+    parallel(y.blocks() * y.channels, x.operations(), [&, I = x.lanes](int task) {
+        const int b = task / y.channels, c = task % y.channels;
+        const T* in = x.cell(b, c, 0);
+        for (int h = 0; h < y.height; ++h)
+            for (int w = 0; w < y.width; ++w) {
+                T* out = y.cell(b, c, h) + std::ptrdiff_t(w) * I;
+                cell_lanes<T>(
+                    I,
+                    [&] {
+                        Vector<T> best = splat(lowest);
+                        window_cells(g, x.height, x.width, h, w,
+                                     [&](int i, int j) { best = larger(best, load(in + i * x.row() + j * I)); });
+                        store(out, best);
+                    },
+                    [&](int l) {
+                        T best = lowest;
+                        window_cells(g, x.height, x.width, h, w,
+                                     [&](int i, int j) { best = larger(best, in[i * x.row() + j * I + l]); });
+                        out[l] = best;
+                    });
             }
     });
 }
 
-// The first input in row-major order that equals the output wins.
+// The first input in row-major order that equals the output wins. With `relu`, x is a ReLU's output, and what goes
+// back goes on through it.
 template <typename T>
-void max_pool_backward(T* dx, const T* dy, const T* x, const T* y, const Geometry& g) {
-    parallel(g.samples * g.channels, double(g.samples) * g.channels * g.height * g.width, [=](int map) {
-        const std::ptrdiff_t big = std::ptrdiff_t(map) * g.height * g.width;
-        const std::ptrdiff_t small = std::ptrdiff_t(map) * g.out_h * g.out_w;
-        if (halves(g)) {
-            for (int h = 0; h < g.out_h; ++h)
-                for (int w = 0; w < g.out_w; w += kQuads) {
-                    const std::ptrdiff_t at = big + 2 * h * g.width + 2 * w, to = small + h * g.out_w + w;
-                    back_to_quads(dx + at, dx + at + g.width, x + at, x + at + g.width, y + to, dy + to,
-                                  std::min(kQuads, g.out_w - w));
-                }
-            return;
-        }
-        std::fill_n(dx + big, g.height * g.width, T(0));
-        for (int h = 0; h < g.out_h; ++h)
-            for (int w = 0; w < g.out_w; ++w) {
-                const int top = h * g.stride_h - g.pad_h, left = w * g.stride_w - g.pad_w;
-                const T best = y[small + h * g.out_w + w];
-                for (int i = std::max(0, top); i < std::min(g.height, top + g.kernel_h); ++i)
-                    for (int j = std::max(0, left); j < std::min(g.width, left + g.kernel_w); ++j)
-                        if (x[big + i * g.width + j] == best) {
-                            dx[big + i * g.width + j] += dy[small + h * g.out_w + w];
-                            goto next;
-                        }
-            next:;
+void max_pool_backward(const Map<T>& dx, const Map<T>& dy, const Map<T>& x, const Map<T>& y, const Window& g,
+                       bool relu) {
+    const bool once = g.stride_h >= g.kernel_h && g.stride_w >= g.kernel_w;  // no input lies under two windows
+    parallel(y.blocks() * y.channels, x.operations(), [&, I = x.lanes](int task) {
+        const int b = task / y.channels, c = task % y.channels;
+        const T* in = x.cell(b, c, 0);
+        T* back = dx.cell(b, c, 0);
+        const bool covered = once && g.stride_h == g.kernel_h && g.stride_w == g.kernel_w && !g.pad_h && !g.pad_w &&
+                             x.height == y.height * g.kernel_h && x.width == y.width * g.kernel_w;
+        if (!covered)
+            for (int h = 0; h < dx.height; ++h) std::fill_n(dx.cell(b, c, h), dx.used(), T(0));
+        for (int h = 0; h < y.height; ++h)
+            for (int w = 0; w < y.width; ++w) {
+                const T* best = y.cell(b, c, h) + std::ptrdiff_t(w) * I;
+                const T* up = dy.cell(b, c, h) + std::ptrdiff_t(w) * I;
+                cell_lanes<T>(
+                    I,
+                    [&] {
+                        const Vector<T> m = load(best);
+                        Vector<T> left = load(up);
+                        if (relu) left = m > T(0) ? left : Vector<T>{};
+                        window_cells(g, x.height, x.width, h, w, [&](int i, int j) {
+                            const auto won = load(in + i * x.row() + j * I) == m;
+                            T* to = back + i * dx.row() + j * I;
+                            const Vector<T> part = won ? left : Vector<T>{};
+                            store(to, once ? part : load(to) + part);
+                            left = won ? Vector<T>{} : left;
+                        });
+                    },
+                    [&](int l) {
+                        T left = relu && !(best[l] > T(0)) ? T(0) : up[l];
+                        window_cells(g, x.height, x.width, h, w, [&](int i, int j) {
+                            const bool won = in[i * x.row() + j * I + l] == best[l];
+                            T& to = back[i * dx.row() + j * I + l];
+                            to = (once ? T(0) : to) + (won ? left : T(0));
+                            left = won ? T(0) : left;
+                        });
+                    });
             }
     });
 }
 
-// ---- batch normalization: one task a channel, rows added in the order of the samples
-
-template <typename T, typename Term>
-double row_sum(std::ptrdiff_t size, const Term& term) {
-    T lanes[kLanes<T>] = {};
-    std::ptrdiff_t i = 0;
-    for (; i + kLanes<T> <= size; i += kLanes<T>)
-        for (int l = 0; l < kLanes<T>; ++l) lanes[l] += term(i + l);
-    double sum = 0;
-    for (int l = 0; l < kLanes<T>; ++l) sum += lanes[l];
-    for (; i < size; ++i) sum += term(i);
-    return sum;
+// Cells of a window that count in the mean: all, or those inside the map.
+inline int counted(const Window& g, int height, int width, int h, int w, bool all) {
+    int count = 0;
+    window_cells(g, height, width, h, w, [&](int, int) { ++count; });
+    return all ? g.kernel_h * g.kernel_w : count;
 }
 
 template <typename T>
-void batch_statistics(T* mean, T* variance, const T* x, int samples, int channels, std::ptrdiff_t size) {
-    parallel(channels, double(samples) * channels * size, [=](int c) {
-        double sum = 0, squares = 0;
-        for (int n = 0; n < samples; ++n) {
-            const T* row = x + (std::ptrdiff_t(n) * channels + c) * size;
-            sum += row_sum<T>(size, [=](std::ptrdiff_t i) { return row[i]; });
-        }
-        const T m = mean[c] = T(sum / (double(samples) * size));
-        for (int n = 0; n < samples; ++n) {
-            const T* row = x + (std::ptrdiff_t(n) * channels + c) * size;
-            squares += row_sum<T>(size, [=](std::ptrdiff_t i) { return (row[i] - m) * (row[i] - m); });
-        }
-        variance[c] = T(squares / (double(samples) * size));
+void avg_pool(const Map<T>& y, const Map<T>& x, const Window& g, bool all) {
+    parallel(y.blocks() * y.channels, x.operations(), [&, I = x.lanes](int task) {
+        const int b = task / y.channels, c = task % y.channels;
+        const T* in = x.cell(b, c, 0);
+        for (int h = 0; h < y.height; ++h)
+            for (int w = 0; w < y.width; ++w) {
+                T* out = y.cell(b, c, h) + std::ptrdiff_t(w) * I;
+                const T part = T(1) / T(counted(g, x.height, x.width, h, w, all));
+                for (int l = 0; l < I; ++l) {
+                    T sum = 0;
+                    window_cells(g, x.height, x.width, h, w,
+                                 [&](int i, int j) { sum += in[i * x.row() + j * I + l]; });
+                    out[l] = sum * part;
+                }
+            }
     });
 }
 
 template <typename T>
-void normalize(T* y, const T* x, const T* mean, const T* inverse_std, int samples, int channels, std::ptrdiff_t size) {
-    parallel(samples * channels, double(samples) * channels * size, [=](int map) {
-        const T m = mean[map % channels], s = inverse_std[map % channels];
-        for (auto i = map * size; i < (map + 1) * size; ++i) y[i] = (x[i] - m) * s;
+void avg_pool_backward(const Map<T>& dx, const Map<T>& dy, const Window& g, bool all) {
+    parallel(dy.blocks() * dy.channels, dx.operations(), [&, I = dx.lanes](int task) {
+        const int b = task / dy.channels, c = task % dy.channels;
+        T* back = dx.cell(b, c, 0);
+        for (int h = 0; h < dx.height; ++h) std::fill_n(dx.cell(b, c, h), dx.used(), T(0));
+        for (int h = 0; h < dy.height; ++h)
+            for (int w = 0; w < dy.width; ++w) {
+                const T* up = dy.cell(b, c, h) + std::ptrdiff_t(w) * I;
+                const T part = T(1) / T(counted(g, dx.height, dx.width, h, w, all));
+                window_cells(g, dx.height, dx.width, h, w, [&](int i, int j) {
+                    for (int l = 0; l < I; ++l) back[i * dx.row() + j * I + l] += up[l] * part;
+                });
+            }
+    });
+}
+
+// ---- sums of whole maps
+
+// y (N, C) plain: the mean of each map.
+template <typename T>
+void global_mean(const Map<T>& y, const Map<T>& x) {
+    const T part = T(1) / T(x.height * x.width);
+    parallel(x.blocks() * x.channels, x.operations(), [&, I = x.lanes](int task) {
+        const int b = task / x.channels, c = task % x.channels;
+        T sums[kWidth<T>] = {};
+        for (int h = 0; h < x.height; ++h) {
+            const T* row = x.cell(b, c, h);
+            for (int w = 0; w < x.width; ++w)
+                for (int l = 0; l < I; ++l) sums[l] += row[w * I + l];
+        }
+        for (int l = 0; l < x.alive(b); ++l) *y.cell(b * I + l, c, 0) = sums[l] * part;
     });
 }
 
 template <typename T>
-void scale_shift(T* y, const T* x, const T* scale, const T* shift, int samples, int channels, std::ptrdiff_t size) {
-    parallel(samples * channels, double(samples) * channels * size, [=](int map) {
-        const T a = scale[map % channels], b = shift[map % channels];
-        for (auto i = map * size; i < (map + 1) * size; ++i) y[i] = x[i] * a + b;
+void global_mean_backward(const Map<T>& dx, const Map<T>& dy) {
+    const T part = T(1) / T(dx.height * dx.width);
+    parallel(dx.blocks() * dx.channels, dx.operations(), [&, I = dx.lanes](int task) {
+        const int b = task / dx.channels, c = task % dx.channels;
+        T up[kWidth<T>] = {};
+        for (int l = 0; l < dx.alive(b); ++l) up[l] = *dy.cell(b * I + l, c, 0) * part;
+        for (int h = 0; h < dx.height; ++h) {
+            T* row = dx.cell(b, c, h);
+            for (int w = 0; w < dx.width; ++w)
+                for (int l = 0; l < I; ++l) row[w * I + l] = up[l];
+        }
     });
 }
 
+// Each channel's sum over positions, of all samples (C) or sample by sample (N, C).
 template <typename T>
-void normalize_backward(T* dx, const T* dy, const T* normal, const T* factor, int samples, int channels,
-                        std::ptrdiff_t size) {
-    parallel(channels, double(samples) * channels * size, [=](int c) {
-        double sum = 0, products = 0;
-        for (int n = 0; n < samples; ++n) {
-            const std::ptrdiff_t map = (std::ptrdiff_t(n) * channels + c) * size;
-            sum += row_sum<T>(size, [=](std::ptrdiff_t i) { return dy[map + i]; });
-            products += row_sum<T>(size, [=](std::ptrdiff_t i) { return dy[map + i] * normal[map + i]; });
+void channel_sums(T* sums, const Map<T>& dy, bool by_sample) {
+    parallel(dy.channels, dy.operations(), [&, I = dy.lanes](int c) {
+        double all = 0;
+        for (int b = 0; b < dy.blocks(); ++b) {
+            Vector<T> sum = {};
+            for (int h = 0; h < dy.height; ++h) {
+                const T* row = dy.cell(b, c, h);
+                std::ptrdiff_t i = 0;
+                for (; i + kWidth<T> <= dy.used(); i += kWidth<T>) sum += load(row + i);
+                if (i < dy.used()) sum += load_part(row + i, int(dy.used() - i));
+            }
+            T lanes[kWidth<T>];
+            store(lanes, sum);
+            for (int l = 0; l < dy.alive(b); ++l) {
+                T own = 0;
+                for (int i = l; i < kWidth<T>; i += I) own += lanes[i];
+                all += own;
+                if (by_sample) sums[(std::ptrdiff_t(b) * I + l) * dy.channels + c] = own;
+            }
         }
-        const T mean = T(sum / (double(samples) * size)), mean_product = T(products / (double(samples) * size));
-        for (int n = 0; n < samples; ++n) {
-            const std::ptrdiff_t map = (std::ptrdiff_t(n) * channels + c) * size;
-            for (auto i = map; i < map + size; ++i) dx[i] = (dy[i] - mean - normal[i] * mean_product) * factor[c];
-        }
+        if (!by_sample) sums[c] = T(all);
     });
 }
 

@@ -78,12 +78,6 @@ class Arguments {
         return static_cast<T*>(views_[i].buf);
     }
 
-    Geometry geometry() const {
-        int n[16];
-        for (int i = 0; i < 16; ++i) n[i] = static_cast<int>(numbers_[i]);
-        return {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12], n[13], n[14], n[15]};
-    }
-
     // Whether every array holds as many elements as it must: the kernels trust their sizes.
     template <typename... Sizes>
     bool hold(Sizes... expected) const {
@@ -102,16 +96,6 @@ class Arguments {
     int arrays_;
     char kind_ = 0;
     bool good_ = false;
-};
-
-// Numbers of elements of the arrays that a geometry belongs to.
-struct Elements {
-    Py_ssize_t big, small, pooled, kernel;
-    explicit Elements(const Geometry& g)
-        : big(Py_ssize_t(g.samples) * g.channels * g.height * g.width),
-          small(Py_ssize_t(g.samples) * g.filters * g.out_h * g.out_w),
-          pooled(Py_ssize_t(g.samples) * g.channels * g.out_h * g.out_w),
-          kernel(Py_ssize_t(g.filters) * (g.channels / std::max(g.groups, 1)) * g.kernel_h * g.kernel_w) {}
 };
 
 // Call function(kernels, type tag) for the arrays' element type, without the interpreter's lock.
@@ -137,9 +121,7 @@ PyObject* call(const Arguments& a, const Function& function) {
     PyObject* name(PyObject*, PyObject* const* objects, Py_ssize_t count) { \
         const Arguments a(objects, count, arrays, numbers);                 \
         const auto n = [&](int i) { return a.number(i); };                  \
-        const Geometry g = a.geometry();                                    \
-        const Elements e(g);                                                \
-        (void)n, (void)e;                                                   \
+        (void)n;                                                            \
         if (!a.hold) return nullptr;                                        \
         return call(a, [&](const auto& k, auto type) {                      \
             using T = decltype(type);                                       \
@@ -148,22 +130,88 @@ PyObject* call(const Arguments& a, const Function& function) {
         });                                                                 \
     }
 
-FUNCTION(conv, 4, 16, hold(e.small, e.big, e.kernel, a.size(3) ? g.filters : 0), p(0), p(1), p(2), p(3), g)
-FUNCTION(conv_input_gradient, 3, 16, hold(e.big, e.small, e.kernel), p(0), p(1), p(2), g)
-FUNCTION(conv_kernel_gradient, 3, 17, hold(e.kernel*(n(16) ? g.samples : 1), e.small, e.big), p(0), p(1), p(2), g,
-         n(16) != 0)
-FUNCTION(sigmoid, 2, 0, hold(a.size(0), a.size(0)), p(0), p(1), a.size(0))
-FUNCTION(sigmoid_backward, 3, 0, hold(a.size(0), a.size(0), a.size(0)), p(0), p(1), p(2), a.size(0))
-FUNCTION(tanh_backward, 3, 0, hold(a.size(0), a.size(0), a.size(0)), p(0), p(1), p(2), a.size(0))
-FUNCTION(relu, 2, 0, hold(a.size(0), a.size(0)), p(0), p(1), a.size(0))
-FUNCTION(relu_backward, 3, 0, hold(a.size(0), a.size(0), a.size(0)), p(0), p(1), p(2), a.size(0))
-FUNCTION(max_pool, 2, 16, hold(e.pooled, e.big), p(0), p(1), g)
-FUNCTION(max_pool_backward, 4, 16, hold(e.big, e.pooled, e.big, e.pooled), p(0), p(1), p(2), p(3), g)
-FUNCTION(batch_statistics, 3, 3, hold(n(1), n(1), n(0) * n(1) * n(2)), p(0), p(1), p(2), n(0), n(1), n(2))
-FUNCTION(normalize, 4, 3, hold(a.size(1), n(0) * n(1) * n(2), n(1), n(1)), p(0), p(1), p(2), p(3), n(0), n(1), n(2))
-FUNCTION(scale_shift, 4, 3, hold(a.size(1), n(0) * n(1) * n(2), n(1), n(1)), p(0), p(1), p(2), p(3), n(0), n(1), n(2))
-FUNCTION(normalize_backward, 4, 3, hold(a.size(1), n(0) * n(1) * n(2), a.size(1), n(1)), p(0), p(1), p(2), p(3), n(0),
-         n(1), n(2))
+// The buffers of a call, released at its end.
+class Buffers {
+  public:
+    ~Buffers() {
+        for (Py_ssize_t i = 0; i < count_; ++i) PyBuffer_Release(&views_[i]);
+    }
+    // The type character of the buffer's elements, or 0 with a Python error set.
+    char add(PyObject* object) {
+        if (count_ == kMost) {
+            PyErr_SetString(PyExc_ValueError, "too many arrays");
+            return 0;
+        }
+        Py_buffer& view = views_[count_];
+        if (PyObject_GetBuffer(object, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) return 0;
+        memory_[count_] = view.buf;
+        sizes_[count_] = view.len / view.itemsize;
+        ++count_;
+        return view.format ? view.format[0] : 'B';
+    }
+    void* const* memory() const { return memory_; }
+    const Py_ssize_t* sizes() const { return sizes_; }
+    Py_ssize_t count() const { return count_; }
+
+  private:
+    static constexpr int kMost = 1024;
+    Py_buffer views_[kMost];
+    void* memory_[kMost];
+    Py_ssize_t sizes_[kMost];
+    Py_ssize_t count_ = 0;
+};
+
+// run(maps, code, arrays): a program (see program.hpp) on arrays of one type.
+PyObject* run(PyObject*, PyObject* const* objects, Py_ssize_t count) {
+    if (count != 3 || !PyTuple_Check(objects[2])) {
+        PyErr_SetString(PyExc_TypeError, "expected maps, code and a tuple of arrays");
+        return nullptr;
+    }
+    Buffers program, arrays;
+    for (int i = 0; i < 2; ++i) {
+        const char kind = program.add(objects[i]);
+        if (!kind) return nullptr;
+        if (kind != 'l' && kind != 'q') {
+            PyErr_SetString(PyExc_TypeError, "expected a program of int64");
+            return nullptr;
+        }
+    }
+    char kind = 0;
+    for (Py_ssize_t i = 0; i < PyTuple_Size(objects[2]); ++i) {
+        const char own = arrays.add(PyTuple_GetItem(objects[2], i));
+        if (!own) return nullptr;
+        if ((own != 'f' && own != 'd') || (kind && own != kind)) {
+            PyErr_SetString(PyExc_TypeError, "expected arrays of one type, float32 or float64");
+            return nullptr;
+        }
+        kind = own;
+    }
+    const auto* numbers = reinterpret_cast<const std::int64_t* const*>(program.memory());
+    const Program p{numbers[0],      numbers[1],     program.sizes()[0] / kMapNumbers, program.sizes()[1],
+                    arrays.memory(), arrays.sizes(), int(arrays.count())};
+    const char* problem = nullptr;
+    bool memory = true;
+    Py_BEGIN_ALLOW_THREADS;
+    try {
+        problem = kind == 'f' ? table->f32.run(p) : table->f64.run(p);
+    } catch (const std::bad_alloc&) {
+        memory = false;
+    }
+    Py_END_ALLOW_THREADS;
+    if (!memory) return PyErr_NoMemory();
+    if (problem) {
+        PyErr_SetString(PyExc_ValueError, problem);
+        return nullptr;
+    }
+    Py_RETURN_NONE;
+}
+
+// Lanes of a vector of elements of this many bytes.
+PyObject* lanes(PyObject*, PyObject* itemsize) {
+    const Py_ssize_t bytes = PyLong_AsSsize_t(itemsize);
+    if (PyErr_Occurred()) return nullptr;
+    return PyLong_FromLong(bytes == 4 ? table->f32.lanes : table->f64.lanes);
+}
 
 PyObject* threads(PyObject*, PyObject* count) {
     const Py_ssize_t n = PyLong_AsSsize_t(count);
@@ -206,20 +254,8 @@ PyObject* choose(PyObject*, PyObject* name) {
 #define METHOD(name) {#name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(name)), METH_FASTCALL, nullptr}
 
 PyMethodDef methods[] = {
-    METHOD(conv),
-    METHOD(conv_input_gradient),
-    METHOD(conv_kernel_gradient),
-    METHOD(sigmoid),
-    METHOD(sigmoid_backward),
-    METHOD(tanh_backward),
-    METHOD(relu),
-    METHOD(relu_backward),
-    METHOD(max_pool),
-    METHOD(max_pool_backward),
-    METHOD(batch_statistics),
-    METHOD(normalize),
-    METHOD(scale_shift),
-    METHOD(normalize_backward),
+    METHOD(run),
+    {"lanes", lanes, METH_O, "Lanes of a vector of elements of this many bytes."},
     {"set_threads", threads, METH_O, "Use this many threads."},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set in use."},
     {"choose", choose, METH_O, "Use the named instruction set, if this processor has it."},

@@ -1,7 +1,7 @@
-// Between the public order (N, C, H, W) and blocks (⌈N/L⌉, C, H, W, L), in which L samples lie side by side.
+// Between maps with different numbers of samples side by side; plain arrays (N, C, H, W) have one.
 #pragma once
 
-#include "vector.hpp"
+#include "layout.hpp"
 
 namespace sharedgrad {
 namespace {
@@ -32,42 +32,76 @@ inline void transpose16(__m512 (&rows)[16]) {
 }
 #endif
 
-// to[i·L + l] = from[l][i] for i < count
+// to[i·V + l] = from[l][i] for i < count and l < alive; the other lanes are zero
 template <typename T>
-void interleave(T* to, const T* const (&from)[kLanes<T>], int count) {
+void interleave(T* to, const T* const (&from)[kWidth<T>], int count, int alive) {
+    constexpr int V = kWidth<T>;
     int i = 0;
 #if defined(__AVX512F__)
     if constexpr (sizeof(T) == 4)
         for (; i < count; i += 16) {
-            const __mmask16 mask = count - i >= 16 ? 0xffff : (1u << (count - i)) - 1;
+            const int n = std::min(16, count - i);
             __m512 rows[16];
-            for (int l = 0; l < 16; ++l) rows[l] = _mm512_maskz_loadu_ps(mask, from[l] + i);
+            for (int l = 0; l < 16; ++l) rows[l] = l < alive ? (__m512)load_part(from[l] + i, n) : _mm512_setzero_ps();
             transpose16(rows);
-            const int n = count - i < 16 ? count - i : 16;
-            for (int j = 0; j < n; ++j) _mm512_store_ps(to + (i + j) * 16, rows[j]);
+            for (int j = 0; j < n; ++j) _mm512_storeu_ps(to + (i + j) * 16, rows[j]);
         }
 #endif
     for (; i < count; ++i)
-        for (int l = 0; l < kLanes<T>; ++l) to[i * kLanes<T> + l] = from[l][i];
+        for (int l = 0; l < V; ++l) to[i * V + l] = l < alive ? from[l][i] : T(0);
 }
 
-// to[l][i] = from[i·L + l] for i < count and l < lanes
+// to[l][i] = from[i·V + l] for i < count and l < alive
 template <typename T>
-void separate(T* const (&to)[kLanes<T>], const T* from, int count, int lanes) {
+void separate(T* const (&to)[kWidth<T>], const T* from, int count, int alive) {
+    constexpr int V = kWidth<T>;
     int i = 0;
 #if defined(__AVX512F__)
     if constexpr (sizeof(T) == 4)
         for (; i < count; i += 16) {
-            const int n = count - i < 16 ? count - i : 16;
-            const __mmask16 mask = n == 16 ? 0xffff : (1u << n) - 1;
+            const int n = std::min(16, count - i);
             __m512 rows[16];
-            for (int j = 0; j < 16; ++j) rows[j] = j < n ? _mm512_load_ps(from + (i + j) * 16) : _mm512_setzero_ps();
+            for (int j = 0; j < 16; ++j) rows[j] = j < n ? _mm512_loadu_ps(from + (i + j) * 16) : _mm512_setzero_ps();
             transpose16(rows);
-            for (int l = 0; l < lanes; ++l) _mm512_mask_storeu_ps(to[l] + i, mask, rows[l]);
+            for (int l = 0; l < alive; ++l) store_part(to[l] + i, (Vector<T>)rows[l], n);
         }
 #endif
     for (; i < count; ++i)
-        for (int l = 0; l < lanes; ++l) to[l][i] = from[i * kLanes<T> + l];
+        for (int l = 0; l < alive; ++l) to[l][i] = from[i * V + l];
+}
+
+// The same numbers in another memory order. Rows lie in one piece where neither map has margins.
+template <typename T>
+void relayout(const Map<T>& to, const Map<T>& from) {
+    constexpr int V = kWidth<T>;
+    const bool one = to.bare() && from.bare();  // all cells of a sample, or of a block, as one row
+    const int channels = one ? 1 : from.channels, height = one ? 1 : from.height;
+    const int cells = one ? from.channels * from.height * from.width : from.width;
+    const Map<T>& wide = to.lanes > from.lanes ? to : from;
+    const bool into = &wide == &to;
+    const Map<T>& plain = into ? from : to;  // one sample side by side, or as many as the other
+    parallel(wide.blocks() * channels, from.operations(), [&, I = wide.lanes](int task) {
+        const int block = task / channels, c = task % channels, alive = wide.alive(block);
+        for (int h = 0; h < height; ++h) {
+            T* const row = wide.cell(block, c, h);
+            if (plain.lanes == I) {
+                std::copy_n(from.cell(block, c, h), std::ptrdiff_t(cells) * I, to.cell(block, c, h));
+                continue;
+            }
+            T* samples[kWidth<T>];
+            for (int l = 0; l < alive; ++l) samples[l] = plain.cell(block * I + l, c, h);
+            if (I == V && into)
+                interleave<T>(row, const_cast<const T* const(&)[V]>(samples), cells, alive);
+            else if (I == V)
+                separate<T>(samples, row, cells, alive);
+            else if (into)
+                for (int i = 0; i < cells; ++i)
+                    for (int l = 0; l < I; ++l) row[std::ptrdiff_t(i) * I + l] = l < alive ? samples[l][i] : T(0);
+            else
+                for (int i = 0; i < cells; ++i)
+                    for (int l = 0; l < alive; ++l) samples[l][i] = row[std::ptrdiff_t(i) * I + l];
+        }
+    });
 }
 
 }  // namespace

@@ -26,12 +26,8 @@ constexpr int kTileFilters = 4, kTileColumns = 3;
 constexpr int kTileDeltas = 4, kTileTaps = 3;
 #endif
 
-// Samples side by side in memory: one 64-byte line, whatever the instruction set, so that layouts agree.
 template <typename T>
-constexpr int kLanes = 64 / sizeof(T);
-
-template <typename T>
-constexpr int kWidth = kVectorBytes / sizeof(T);  // elements of one vector
+constexpr int kWidth = kVectorBytes / sizeof(T);  // lanes of one vector
 
 template <typename T>
 struct VectorOf {
@@ -55,6 +51,15 @@ inline Vector<T> splat(T value) {
 template <typename T>
 inline void store(T* to, Vector<T> v) {
     std::memcpy(to, &v, sizeof v);
+}
+
+template <typename T>
+inline T total(Vector<T> v) {
+    T lanes[kWidth<T>];
+    store(lanes, v);
+    for (int half = kWidth<T> / 2; half; half /= 2)
+        for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    return lanes[0];
 }
 
 }  // namespace

@@ -1,0 +1,261 @@
+// A program: operations on maps, one after the other. Each takes maps (by number) and whole numbers.
+//
+// The Python side (native/program.py) writes programs: it knows which shapes belong together and where maps lie.
+// Here every map is checked to lie within its array, and every operation that its maps fit, before anything runs.
+#pragma once
+
+#include "conv.hpp"
+#include "maps.hpp"
+#include "norm.hpp"
+
+namespace sharedgrad {
+namespace {
+
+template <typename T>
+struct Operands {
+    const Map<T>* all;
+    const std::int64_t* maps;
+    const std::int64_t* numbers;
+
+    bool has(int i) const { return maps[i] >= 0; }
+    const Map<T>& map(int i) const { return all[maps[i]]; }
+    const Map<T>* perhaps(int i) const { return has(i) ? &map(i) : nullptr; }
+    T* data(int i) const { return has(i) ? map(i).data : nullptr; }
+    int number(int i) const { return int(numbers[i]); }
+    T real(int i) const {  // written as the bits of a double
+        double value;
+        std::memcpy(&value, numbers + i, sizeof value);
+        return T(value);
+    }
+    Window window(int from) const {
+        const auto n = [&](int i) { return number(from + i); };
+        return {n(0), n(1), n(2), n(3), n(4), n(5), n(6), n(7), n(8)};
+    }
+};
+
+// ---- what must hold before an operation may run
+
+template <typename T>
+bool same(const Map<T>& a, const Map<T>& b) {
+    return a.samples == b.samples && a.lanes == b.lanes && a.channels == b.channels && a.height == b.height &&
+           a.width == b.width;
+}
+
+template <typename T>
+bool holds(const Operands<T>& o, int i, std::ptrdiff_t elements) {
+    return !o.has(i) || (o.map(i).bare() && o.map(i).size() == elements);
+}
+
+// Windows over `big` give `small`, and reach no further than big's margins.
+template <typename T>
+bool slides(const Map<T>& small, const Map<T>& big, const Window& g) {
+    const auto axis = [](int out, int stride, int kernel, int dilation, int pad, int before, int size, int after) {
+        return out > 0 && kernel > 0 && kernel <= kMostCells && stride > 0 && dilation > 0 && pad >= 0 &&
+               pad <= before && (out - 1LL) * stride + (kernel - 1LL) * dilation + 1 - pad <= size + after;
+    };
+    return small.samples == big.samples && small.lanes == big.lanes && g.groups > 0 &&
+           axis(small.height, g.stride_h, g.kernel_h, g.dilation_h, g.pad_h, big.top, big.height, big.bottom) &&
+           axis(small.width, g.stride_w, g.kernel_w, g.dilation_w, g.pad_w, big.left, big.width, big.right);
+}
+
+// How far outputs before 0 and after the last are read on the way back, over all phases of one axis.
+inline bool reaches(int size, int out, int kernel, int stride, int pad, int dilation, int before, int after) {
+    for (int phase = 0; phase < std::min(stride, size); ++phase) {
+        const Phase p(phase, kernel, stride, pad, dilation);
+        for (int i = 0; i < p.count; ++i)
+            if (-p.shift[i] > before || (size - 1 - phase) / stride + p.shift[i] > out - 1 + after) return false;
+    }
+    return true;
+}
+
+template <typename T>
+bool slides_back(const Map<T>& dx, const Map<T>& dy, const Window& g) {
+    Map<T> wide = dx;  // the windows themselves fit if the margins of a padded input are there
+    wide.top = wide.bottom = wide.left = wide.right = 1 << 20;
+    return slides(dy, wide, g) &&
+           reaches(dx.height, dy.height, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h, dy.top, dy.bottom) &&
+           reaches(dx.width, dy.width, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w, dy.left, dy.right);
+}
+
+template <typename T>
+std::ptrdiff_t kernel_size(const Map<T>& small, const Map<T>& big, const Window& g) {
+    if (small.channels % g.groups || big.channels % g.groups) return -1;
+    return std::ptrdiff_t(small.channels) * (big.channels / g.groups) * g.kernel_h * g.kernel_w;
+}
+
+template <typename T>
+bool slides_pool(const Map<T>& small, const Map<T>& big, const Window& g) {
+    Map<T> wide = big;  // a window may reach beyond the map: what is not there is left out
+    wide.top = wide.bottom = wide.left = wide.right = 1 << 20;
+    return slides(small, wide, g) && small.channels == big.channels;
+}
+
+// A plain vector (N, C) beside a map of C channels.
+template <typename T>
+bool vector_of(const Map<T>& vector, const Map<T>& map) {
+    return vector.lanes == 1 && vector.bare() && vector.height * vector.width == 1 &&
+           vector.samples == map.samples && vector.channels == map.channels;
+}
+
+// ---- the operations: maps, numbers, what must hold, what happens
+
+template <typename T>
+struct Operation {
+    int maps, numbers;
+    unsigned optional;  // bit i: map i may be missing (−1)
+    bool (*fits)(const Operands<T>& o);
+    void (*run)(const Operands<T>& o);
+};
+
+template <typename T>
+using In = const Operands<T>&;
+
+template <typename T>
+constexpr Operation<T> kOperations[] = {
+    // 0 relayout: to, from
+    {2, 0, 0,
+     [](In<T> o) {
+         const auto &a = o.map(0), &b = o.map(1);
+         const bool cells = a.channels == b.channels && a.height == b.height && a.width == b.width;
+         const bool flat = a.bare() && b.bare() &&
+                           std::ptrdiff_t(a.channels) * a.height * a.width == std::ptrdiff_t(b.channels) * b.height * b.width;
+         return a.samples == b.samples && (cells || flat) && (a.lanes == b.lanes || a.lanes == 1 || b.lanes == 1);
+     },
+     [](In<T> o) { relayout(o.map(0), o.map(1)); }},
+    // 1 conv: y, x, w, bias; window, relu
+    {4, 10, 1u << 3,
+     [](In<T> o) {
+         return slides(o.map(0), o.map(1), o.window(0)) && holds(o, 2, kernel_size(o.map(0), o.map(1), o.window(0))) && holds(o, 3, o.map(0).channels);
+     },
+     [](In<T> o) { conv(o.map(0), o.map(1), o.data(2), o.data(3), o.window(0), o.number(9)); }},
+    // 2 conv_input_gradient: dx, dy, w; window, add
+    {3, 10, 0,
+     [](In<T> o) {
+         return slides_back(o.map(0), o.map(1), o.window(0)) && holds(o, 2, kernel_size(o.map(1), o.map(0), o.window(0)));
+     },
+     [](In<T> o) { conv_input_gradient(o.map(0), o.map(1), o.data(2), o.window(0), o.number(9)); }},
+    // 3 conv_kernel_gradient: dw, dy, x; window, by_sample
+    {3, 10, 0,
+     [](In<T> o) {
+         const std::ptrdiff_t kernel = kernel_size(o.map(1), o.map(2), o.window(0));
+         return slides(o.map(1), o.map(2), o.window(0)) && kernel > 0 &&
+                holds(o, 0, kernel * (o.number(9) ? o.map(1).samples : 1));
+     },
+     [](In<T> o) { conv_kernel_gradient(o.data(0), o.map(1), o.map(2), o.window(0), o.number(9)); }},
+    // 4 channel_sums: sums, dy; by_sample
+    {2, 1, 0,
+     [](In<T> o) {
+         const auto& dy = o.map(1);
+         return holds(o, 0, std::ptrdiff_t(dy.channels) * (o.number(0) ? dy.samples : 1));
+     },
+     [](In<T> o) { channel_sums(o.data(0), o.map(1), o.number(0)); }},
+    // 5 activate: y, x; kind
+    {2, 1, 0, [](In<T> o) { return same(o.map(0), o.map(1)); }, [](In<T> o) { activate(o.map(0), o.map(1), o.number(0)); }},
+    // 6 activate_backward: dx, dy, y; kind
+    {3, 1, 0, [](In<T> o) { return same(o.map(0), o.map(1)) && same(o.map(0), o.map(2)); },
+     [](In<T> o) { activate_backward(o.map(0), o.map(1), o.map(2), o.number(0)); }},
+    // 7 add: y, a, b; kind of activation
+    {3, 1, 0, [](In<T> o) { return same(o.map(0), o.map(1)) && same(o.map(0), o.map(2)); },
+     [](In<T> o) { add(o.map(0), o.map(1), o.map(2), o.number(0)); }},
+    // 8 multiply: y, a, b
+    {3, 0, 0, [](In<T> o) { return same(o.map(0), o.map(1)) && same(o.map(0), o.map(2)); },
+     [](In<T> o) { multiply(o.map(0), o.map(1), o.map(2)); }},
+    // 9 clear_margins: map
+    {1, 0, 0, [](In<T>) { return true; }, [](In<T> o) { clear_margins(o.map(0)); }},
+    // 10 max_pool: y, x; window
+    {2, 9, 0,
+     [](In<T> o) { return slides_pool(o.map(0), o.map(1), o.window(0)); },
+     [](In<T> o) { max_pool(o.map(0), o.map(1), o.window(0)); }},
+    // 11 max_pool_backward: dx, dy, x, y; window, relu
+    {4, 10, 0,
+     [](In<T> o) {
+         return slides_pool(o.map(1), o.map(0), o.window(0)) && same(o.map(0), o.map(2)) && same(o.map(1), o.map(3));
+     },
+     [](In<T> o) { max_pool_backward(o.map(0), o.map(1), o.map(2), o.map(3), o.window(0), o.number(9)); }},
+    // 12 avg_pool: y, x; window, whether padding counts
+    {2, 10, 0,
+     [](In<T> o) { return slides_pool(o.map(0), o.map(1), o.window(0)); },
+     [](In<T> o) { avg_pool(o.map(0), o.map(1), o.window(0), o.number(9)); }},
+    // 13 avg_pool_backward: dx, dy; window, whether padding counts
+    {2, 10, 0,
+     [](In<T> o) { return slides_pool(o.map(1), o.map(0), o.window(0)); },
+     [](In<T> o) { avg_pool_backward(o.map(0), o.map(1), o.window(0), o.number(9)); }},
+    // 14 global_mean: y, x
+    {2, 0, 0, [](In<T> o) { return vector_of(o.map(0), o.map(1)); }, [](In<T> o) { global_mean(o.map(0), o.map(1)); }},
+    // 15 global_mean_backward: dx, dy
+    {2, 0, 0, [](In<T> o) { return vector_of(o.map(1), o.map(0)); },
+     [](In<T> o) { global_mean_backward(o.map(0), o.map(1)); }},
+    // 16 batch_statistics: mean, variance, x
+    {3, 0, 0,
+     [](In<T> o) {
+         return holds(o, 0, o.map(2).channels) && holds(o, 1, o.map(2).channels);
+     },
+     [](In<T> o) { batch_statistics(o.data(0), o.data(1), o.map(2)); }},
+    // 17 normalize: y, x, mean, variance, weight, bias; relu, epsilon
+    {6, 2, 0,
+     [](In<T> o) {
+         for (int i = 2; i < 6; ++i)
+             if (!holds(o, i, o.map(0).channels)) return false;
+         return same(o.map(0), o.map(1));
+     },
+     [](In<T> o) {
+         normalize(o.map(0), o.map(1), o.data(2), o.data(3), o.data(4), o.data(5), o.real(1),
+                   o.number(0));
+     }},
+    // 18 normalize_backward: dx, dweight, dbias, dy, x, y, mean, variance, weight; training, epsilon
+    {9, 2, 1u << 0 | 1u << 5,
+     [](In<T> o) {
+         for (int i : {1, 2, 6, 7, 8})
+             if (!holds(o, i, o.map(3).channels)) return false;
+         return (!o.has(0) || same(o.map(0), o.map(3))) && (!o.has(5) || same(o.map(5), o.map(3))) &&
+                same(o.map(4), o.map(3));
+     },
+     [](In<T> o) {
+         normalize_backward(o.perhaps(0), o.data(1), o.data(2), o.map(3), o.map(4), o.perhaps(5), o.data(6), o.data(7),
+                            o.data(8), o.real(1), o.number(0));
+     }},
+};
+
+// ---- reading and running
+
+// A map's row of numbers, checked to lie within its array.
+template <typename T>
+bool read_map(Map<T>& map, const std::int64_t* n, const Program& p) {
+    constexpr std::int64_t most = 1 << 30;
+    for (int i = 0; i < kMapNumbers; ++i)
+        if (n[i] < 0 || (i != 1 && n[i] > most)) return false;
+    if (n[0] >= p.array_count || !n[2] || !n[3] || n[3] > kWidth<T> || (n[3] & (n[3] - 1))) return false;
+    map = {static_cast<T*>(p.arrays[n[0]]) + n[1], int(n[2]), int(n[3]), int(n[4]), int(n[5]), int(n[6]),
+           int(n[7]), int(n[8]), int(n[9]), int(n[10])};
+    const double size = double(map.blocks()) * map.channels * (n[7] + n[5] + n[8]) * (n[9] + n[6] + n[10]) * n[3];
+    // vectors of several columns are loaded whole, also at a row's end
+    const double spare = n[3] == 1 && map.bare() ? 0 : kWidth<T>;
+    return double(n[1]) + size + spare <= double(p.sizes[n[0]]);
+}
+
+template <typename T>
+const char* run(const Program& p) {
+    constexpr int operations = sizeof kOperations<T> / sizeof *kOperations<T>;
+    Map<T>* maps = memory<Map<T>>(kMaps, p.map_count);
+    for (std::ptrdiff_t i = 0; i < p.map_count; ++i)
+        if (!read_map(maps[i], p.maps + i * kMapNumbers, p)) return "a map does not lie within its array";
+    for (const bool check : {true, false})
+        for (std::ptrdiff_t at = 0; at < p.code_size;) {
+            if (p.code[at] < 0 || p.code[at] >= operations) return "there is no such operation";
+            const Operation<T>& op = kOperations<T>[p.code[at]];
+            if (at + 1 + op.maps + op.numbers > p.code_size) return "the program ends within an operation";
+            const Operands<T> o{maps, p.code + at + 1, p.code + at + 1 + op.maps};
+            if (check) {
+                for (int i = 0; i < op.maps; ++i)
+                    if (o.maps[i] >= p.map_count || o.maps[i] < -int(op.optional >> i & 1)) return "there is no such map";
+                if (!op.fits(o)) return "an operation's maps do not fit";
+            } else {
+                op.run(o);
+            }
+            at += 1 + op.maps + op.numbers;
+        }
+    return nullptr;
+}
+
+}  // namespace
+}  // namespace sharedgrad

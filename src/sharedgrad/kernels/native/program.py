@@ -1,0 +1,256 @@
+"""Programs of compiled operations: which operation works on which maps, and where the maps lie in memory.
+
+A :class:`Builder` collects operations on :class:`Map` objects; :meth:`Builder.build` lays the maps out and writes the
+program in the numbers that ``program.hpp`` reads. Maps are of three kinds: arrays that come from outside, maps that
+are *kept* for the way back, and temporary ones, whose memory is used again as soon as nobody reads them any more.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from sharedgrad.geometry import Geometry
+from sharedgrad.kernels.native import _native
+from sharedgrad.parameter import Array
+
+_NAMES = (
+    "relayout",
+    "conv",
+    "conv_input_gradient",
+    "conv_kernel_gradient",
+    "channel_sums",
+    "activate",
+    "activate_backward",
+    "add",
+    "multiply",
+    "clear_margins",
+    "max_pool",
+    "max_pool_backward",
+    "avg_pool",
+    "avg_pool_backward",
+    "global_mean",
+    "global_mean_backward",
+    "batch_statistics",
+    "normalize",
+    "normalize_backward",
+)
+_CODES = {name: code for code, name in enumerate(_NAMES)}
+IDENTITY, RELU, SIGMOID, TANH = range(4)  # activations
+
+_ALIGNMENT = 16  # elements: maps begin on 64 bytes, or 128
+_KEPT, _TEMPORARY, _OUTSIDE = 0, 1, 2  # arrays of a run, in this order
+
+
+@dataclass(eq=False)
+class Map:
+    """N samples of C channels of H×W cells, `lanes` samples side by side, with margins of zeros around the cells.
+
+    Attributes:
+        outside: The number of the array that it is, for arrays from outside.
+        kept: Whether the way back reads it.
+        offset: Where it lies in the kept or the temporary memory, once that is decided.
+    """
+
+    samples: int
+    lanes: int
+    channels: int
+    height: int = 1
+    width: int = 1
+    margins: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, bottom, left, right
+    outside: int | None = None
+    kept: bool = False
+    offset: int | None = None
+
+    def reach(self, margins: tuple[int, int, int, int]) -> None:
+        """Make the margins at least that wide."""
+        wider = tuple(max(a, b) for a, b in zip(self.margins, margins, strict=True))
+        if wider != self.margins and (self.offset is not None or self.outside is not None):
+            raise AssertionError("the margins of a map that has its place cannot grow")
+        self.margins = wider  # type: ignore[assignment]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        return self.channels, self.height, self.width
+
+    @property
+    def elements(self) -> int:
+        """What it takes in memory, with what vectors read beyond its end."""
+        top, bottom, left, right = self.margins
+        blocks = -(-self.samples // self.lanes)
+        cells = (top + self.height + bottom) * (left + self.width + right)
+        return blocks * self.channels * cells * self.lanes + _ALIGNMENT
+
+    def row(self) -> list[int]:
+        """As the compiled side reads it."""
+        array = _OUTSIDE + self.outside if self.outside is not None else _KEPT if self.kept else _TEMPORARY
+        place = [array, self.offset or 0, self.samples, self.lanes]
+        return [*place, self.channels, self.height, self.width, *self.margins]
+
+
+@dataclass(frozen=True)
+class Program:
+    """Numbers that the compiled side reads, and how much memory it takes besides the arrays from outside."""
+
+    maps: Array
+    code: Array
+    kept: int
+    temporary: int
+
+    def run(self, kept: Array, temporary: Array, arrays: tuple[Array, ...]) -> None:
+        """Carry it out; the arrays are contiguous and of the program's type."""
+        _native.run(self.maps, self.code, (kept, temporary, *arrays))
+
+
+@dataclass(eq=False)
+class Builder:
+    """Collects operations.
+
+    Args:
+        samples: N of all maps.
+        dtype: float32 or float64.
+    """
+
+    samples: int
+    dtype: np.dtype[Any]
+    operations: list[tuple[str, tuple[Map | None, ...], tuple[int, ...]]] = field(default_factory=list)
+    outside: int = 0
+
+    @property
+    def lanes(self) -> int:
+        """Samples side by side: as many as fill a vector, or all that there are."""
+        return min(_native.lanes(self.dtype.itemsize), 1 << (self.samples - 1).bit_length())
+
+    def array(self, channels: int, height: int = 1, width: int = 1, samples: int = 1) -> Map:
+        """A plain array from outside: the next in the order in which ``run`` gets them."""
+        self.outside += 1
+        return Map(samples, 1, channels, height, width, outside=self.outside - 1)
+
+    def map(self, channels: int, height: int, width: int) -> Map:
+        """A map in blocks."""
+        return Map(self.samples, self.lanes, channels, height, width)
+
+    def vector(self, channels: int) -> Map:
+        """Plain vectors (N, channels)."""
+        return Map(self.samples, 1, channels)
+
+    def emit(self, name: str, maps: tuple[Map | None, ...], *numbers: int) -> None:
+        """Append an operation."""
+        self.operations.append((name, maps, numbers))
+
+    def build(self) -> Program:
+        """Decide where all maps lie, and write the program."""
+        self._clear_margins()
+        used = list(dict.fromkeys(m for _, maps, _ in self.operations for m in maps if m is not None))
+        kept = self._place_kept(used)
+        temporary = self._place_temporary(used)
+        number = {m: i for i, m in enumerate(used)} | {None: -1}
+        code = [n for name, maps, nums in self.operations for n in (_CODES[name], *(number[m] for m in maps), *nums)]
+        rows = [n for m in used for n in m.row()]
+        return Program(np.array(rows, np.int64), np.array(code, np.int64), kept, temporary)
+
+    def _clear_margins(self) -> None:
+        """Temporary memory has been used before: make margins zero before the map is first written."""
+        seen: set[Map] = set()
+        operations = []
+        for operation in self.operations:
+            for m in operation[1]:
+                if m is not None and m not in seen and m.outside is None and not m.kept and any(m.margins):
+                    operations.append(("clear_margins", (m,), ()))
+                seen |= {m} if m is not None else set()
+            operations.append(operation)
+        self.operations = operations
+
+    def _place_kept(self, used: list[Map]) -> int:
+        """One after the other, for the whole life of a tape. Zero at first, so that margins are."""
+        end = 0
+        for m in used:
+            if m.kept and m.outside is None and m.offset is None:
+                m.offset, end = end, end + _aligned(m.elements)
+        return end
+
+    def _place_temporary(self, used: list[Map]) -> int:
+        """Each at the lowest place that no map with an overlapping life holds."""
+        first: dict[Map, int] = {}
+        last: dict[Map, int] = {}
+        for i, (_, maps, _) in enumerate(self.operations):
+            for m in maps:
+                if m is not None and m.outside is None and not m.kept:
+                    first.setdefault(m, i)
+                    last[m] = i
+        placed: list[Map] = []
+        for m in sorted(first, key=lambda m: -m.elements):
+            others = sorted(
+                (o.offset or 0, (o.offset or 0) + _aligned(o.elements))
+                for o in placed
+                if first[o] <= last[m] and first[m] <= last[o]
+            )
+            at = 0
+            for begin, end in others:
+                if at + _aligned(m.elements) <= begin:
+                    break
+                at = max(at, end)
+            m.offset = at
+            placed.append(m)
+        return max(((m.offset or 0) + _aligned(m.elements) for m in placed), default=0)
+
+
+def _aligned(elements: int) -> int:
+    return -(-elements // _ALIGNMENT) * _ALIGNMENT
+
+
+def bits(value: float) -> int:
+    """A real number among whole ones: its bits."""
+    return int(struct.unpack("<q", struct.pack("<d", value))[0])
+
+
+# ---- geometry as the compiled side takes it: two spatial axes
+
+
+def axes(g: Geometry) -> tuple[tuple[int, ...], ...]:
+    """Kernel, stride, padding before and dilation along (height, width); a signal has height 1."""
+    missing = 2 - g.rank
+    one, zero = (1,) * missing, (0,) * missing
+    before = (*zero, *(pair[0] for pair in g.padding))
+    return (*one, *g.kernel), (*one, *g.stride), before, (*one, *g.dilation)
+
+
+def window(g: Geometry) -> tuple[int, ...]:
+    """The numbers of a window."""
+    return (*(n for pair in axes(g) for n in pair), g.groups)
+
+
+def spatial(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Height and width of (*S)."""
+    return (1, shape[0]) if len(shape) == 1 else (shape[0], shape[1])
+
+
+def input_margins(g: Geometry, x: tuple[int, int], y: tuple[int, int]) -> tuple[int, int, int, int]:
+    """How far windows that give y reach beyond x: top, bottom, left, right."""
+    margins: tuple[int, ...] = ()
+    for size, out, kernel, stride, pad, dilation in zip(x, y, *axes(g), strict=True):
+        margins += (pad, max(0, (out - 1) * stride + (kernel - 1) * dilation + 1 - pad - size))
+    return margins  # type: ignore[return-value]
+
+
+def upstream_margins(g: Geometry, x: tuple[int, int], y: tuple[int, int]) -> tuple[int, int, int, int]:
+    """How far beyond dy the input gradient reads: input i meets cell k at output (i + pad − k·dilation) / stride."""
+    margins: tuple[int, ...] = ()
+    for size, out, kernel, stride, pad, dilation in zip(x, y, *axes(g), strict=True):
+        before = after = 0
+        for k in range(kernel):
+            first = -(-(pad - k * dilation) // stride)  # of inputs 0 and later that meet this cell
+            last = (size - 1 + pad - k * dilation) // stride
+            before, after = max(before, -first), max(after, last - (out - 1))
+        margins += (before, after)
+    return margins  # type: ignore[return-value]
+
+
+def plain(shape: tuple[int, ...]) -> int:
+    """Elements of a plain array."""
+    return prod(shape)

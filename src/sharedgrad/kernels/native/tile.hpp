@@ -1,0 +1,152 @@
+// The two inner loops of all convolutions: a tile of sums stays in registers while the taps, or the positions, go by.
+#pragma once
+
+#include "layout.hpp"
+
+namespace sharedgrad {
+namespace {
+
+// ---- correlate: sum[f][c] = Σ_t w[t][f] · x[c][t], for F filters and C vectors of outputs
+
+template <typename T>
+struct CorrelateTile {
+    T* const* out;  // of each vector, first filter
+    std::ptrdiff_t out_channel;
+    const T* const* x;  // of each vector, where the taps count from
+    const std::ptrdiff_t* taps;
+    int count;
+    const T* w;        // [tap][filter]
+    const T* bias;     // of each filter, or null
+    const int* valid;  // lanes of each vector that exist
+    bool resume, relu;
+};
+
+template <typename T, int F, int C>
+void correlate(const CorrelateTile<T>& tile) {
+    using V = Vector<T>;
+    V sum[F][C];
+    const T* x[C];
+    for (int c = 0; c < C; ++c) x[c] = tile.x[c];
+    for (int f = 0; f < F; ++f)
+        for (int c = 0; c < C; ++c)
+            sum[f][c] = tile.resume ? load_part(tile.out[c] + f * tile.out_channel, tile.valid[c])
+                                    : splat(tile.bias ? tile.bias[f] : T(0));
+    const T* w = tile.w;
+    const std::ptrdiff_t* taps = tile.taps;
+    for (const auto* end = taps + tile.count; taps != end; ++taps, w += F) {
+        V v[C];
+        for (int c = 0; c < C; ++c) v[c] = load(x[c] + *taps);
+        for (int f = 0; f < F; ++f) {
+            const V weight = splat(w[f]);
+            for (int c = 0; c < C; ++c) sum[f][c] += weight * v[c];
+        }
+    }
+    for (int f = 0; f < F; ++f)
+        for (int c = 0; c < C; ++c) {
+            const V y = tile.relu ? (sum[f][c] <= T(0) ? V{} : sum[f][c]) : sum[f][c];  // NaN stays NaN
+            T* to = tile.out[c] + f * tile.out_channel;
+            if (tile.valid[c] == kWidth<T>)
+                store(to, y);
+            else
+                store_part(to, y, tile.valid[c]);
+        }
+}
+
+template <typename T>
+using Correlate = void (*)(const CorrelateTile<T>&);
+
+constexpr int kMostColumns = 8;
+
+constexpr int most_columns(int filters) {
+    return filters * kMostColumns <= kTileFilters * kTileColumns ? kMostColumns : kTileFilters * kTileColumns / filters;
+}
+
+template <typename T, int F, int C>
+constexpr Correlate<T> correlate_or_null() {
+    if constexpr (F <= kTileFilters && C <= most_columns(F))
+        return correlate<T, F, C>;
+    else
+        return nullptr;
+}
+
+template <typename T, int F>
+constexpr Correlate<T> kColumns[kMostColumns] = {
+    correlate_or_null<T, F, 1>(), correlate_or_null<T, F, 2>(), correlate_or_null<T, F, 3>(),
+    correlate_or_null<T, F, 4>(), correlate_or_null<T, F, 5>(), correlate_or_null<T, F, 6>(),
+    correlate_or_null<T, F, 7>(), correlate_or_null<T, F, 8>(),
+};
+
+template <typename T>
+constexpr const Correlate<T>* kCorrelate[] = {kColumns<T, 1>, kColumns<T, 2>, kColumns<T, 3>,
+                                              kColumns<T, 4>, kColumns<T, 5>, kColumns<T, 6>};
+
+// ---- outer: sum[f][k] += Σ_positions dy[f] · x[tap k]; the lanes are different samples and columns until the end
+
+template <typename T>
+struct OuterTile {
+    T* sums;  // [filter][tap][lane]
+    std::ptrdiff_t sums_filter;
+    const T* dy;
+    std::ptrdiff_t dy_channel, dy_row;
+    const T* x;
+    std::ptrdiff_t x_step, x_row;
+    const std::ptrdiff_t* taps;
+    int rows, vectors, last;  // positions: vectors of a row, and lanes of its last vector that exist
+};
+
+// With Part, the last vector of each row is not full. (A variant of its own: it would cost the other its registers.)
+template <typename T, int F, int K, bool Part>
+void outer(const OuterTile<T>& tile) {
+    using V = Vector<T>;
+    const std::ptrdiff_t dy_channel = tile.dy_channel, x_step = tile.x_step;
+    std::ptrdiff_t taps[K];
+    V sum[F][K];
+    for (int k = 0; k < K; ++k) taps[k] = tile.taps[k];
+    for (int f = 0; f < F; ++f)
+        for (int k = 0; k < K; ++k) sum[f][k] = load(tile.sums + f * tile.sums_filter + k * kWidth<T>);
+    for (int r = 0; r < tile.rows; ++r) {
+        const T* dy = tile.dy + r * tile.dy_row;
+        const T* x = tile.x + r * tile.x_row;
+        for (int c = 0; c < tile.vectors; ++c, dy += kWidth<T>, x += x_step) {
+            const int count = Part && c == tile.vectors - 1 ? tile.last : kWidth<T>;
+            const auto fetch = [count](const T* from) { return Part ? load_part(from, count) : load(from); };
+            V delta[F];
+            for (int f = 0; f < F; ++f) delta[f] = fetch(dy + f * dy_channel);
+            for (int k = 0; k < K; ++k) {
+                const V v = fetch(x + taps[k]);
+                for (int f = 0; f < F; ++f) sum[f][k] += delta[f] * v;
+            }
+        }
+    }
+    for (int f = 0; f < F; ++f)
+        for (int k = 0; k < K; ++k) store(tile.sums + f * tile.sums_filter + k * kWidth<T>, sum[f][k]);
+}
+
+template <typename T>
+using Outer = void (*)(const OuterTile<T>&);
+
+template <typename T, int F, int K, bool Part>
+constexpr Outer<T> outer_or_null() {
+    if constexpr (F <= kTileDeltas && K <= kTileTaps)
+        return outer<T, F, K, Part>;
+    else
+        return nullptr;
+}
+
+template <typename T, int F, bool Part>
+constexpr Outer<T> kTaken[] = {
+    outer_or_null<T, F, 1, Part>(), outer_or_null<T, F, 2, Part>(), outer_or_null<T, F, 3, Part>(),
+    outer_or_null<T, F, 4, Part>(), outer_or_null<T, F, 5, Part>(), outer_or_null<T, F, 6, Part>(),
+};
+
+template <typename T, bool Part>
+constexpr const Outer<T>* kOuter[] = {kTaken<T, 1, Part>, kTaken<T, 2, Part>, kTaken<T, 3, Part>, kTaken<T, 4, Part>};
+
+template <typename T>
+void outer(int filters, int taps, const OuterTile<T>& tile) {
+    const bool part = tile.last < kWidth<T>;
+    (part ? kOuter<T, true> : kOuter<T, false>)[filters - 1][taps - 1](tile);
+}
+
+}  // namespace
+}  // namespace sharedgrad

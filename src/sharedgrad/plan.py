@@ -1,0 +1,162 @@
+"""Running a network's compiled programs: memory for a forward pass and its way back, used again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sharedgrad.graph import Node
+from sharedgrad.kernels.native.program import Program
+from sharedgrad.layers.context import Context
+from sharedgrad.layers.layer import Shape
+from sharedgrad.lowering import (
+    Backward,
+    Forward,
+    Gradient,
+    Input,
+    InputGradient,
+    Mask,
+    Output,
+    Unsupported,
+    Upstream,
+)
+from sharedgrad.parameter import Array, Buffer, Parameter
+
+__all__ = ["Plan", "Recording", "Unsupported"]
+
+_SPARE = 2  # memories that wait for the next forward pass
+
+
+class Plan:
+    """A network's way forward for one number of samples, and the ways back that have been asked for.
+
+    Args:
+        nodes, shapes, inputs, outputs, samples, dtype, training, record: As for ``lowering.Forward``.
+
+    Raises:
+        Unsupported: A layer has no compiled operation.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        shapes: Mapping[str, Shape],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        samples: int,
+        dtype: np.dtype[Any],
+        training: bool,
+        record: bool,
+    ) -> None:
+        self.way = Forward(nodes, shapes, inputs, outputs, samples, dtype, training, record)
+        self._back: dict[Any, Backward] = {}
+        self._spare: list[Array] = []
+
+    def forward(self, inputs: Mapping[str, Array], context: Context) -> tuple[dict[str, Array], Recording]:
+        """Outputs, which are the caller's own, and what the way back needs."""
+        way = self.way
+        outputs = {name: self.empty(way.shapes[name]) for name in way.outputs}
+        recording = Recording(self, self._spare.pop() if self._spare else _zeros(way.program.kept, way.builder.dtype))
+        arrays = tuple([self._given(what, inputs, outputs, context) for what in way.outside])
+        run(way.program, recording.memory, arrays, way.builder.dtype)
+        for name, (node, mean, variance, count) in way.statistics.items():
+            context.enter(name)
+            node.layer.track(recording.read(mean), recording.read(variance), count, context)  # type: ignore[attr-defined]
+        return outputs, recording
+
+    def _given(
+        self, what: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array], context: Context
+    ) -> Array:
+        match what:
+            case Parameter() | Buffer():
+                return what.value
+            case Input(name):
+                return inputs[name]
+            case Output(name):
+                return outputs[name]
+            case Mask(node):
+                shape = (self.way.builder.samples, *self.way.shapes[node.name])
+                context.enter(node.name)
+                return node.layer.mask(shape, self.way.builder.dtype, context)  # type: ignore[attr-defined, no-any-return]
+        raise AssertionError(what)
+
+    def empty(self, shape: Shape) -> Array:
+        """An array (N, *shape) for somebody to keep."""
+        return np.empty((self.way.builder.samples, *shape), self.way.builder.dtype)
+
+    def back(self, given: Collection[str], wanted: frozenset[str], by_sample: Collection[Parameter]) -> Backward:
+        """The way back from these nodes to what is wanted."""
+        key = frozenset(given), wanted, frozenset(by_sample)
+        if key not in self._back:
+            self._back[key] = Backward(self.way, given, wanted, by_sample)
+        return self._back[key]
+
+    def recycle(self, memory: Array) -> None:
+        """Nobody goes back from this memory any more."""
+        if len(self._spare) < _SPARE:
+            self._spare.append(memory)
+
+
+class Recording:
+    """What one forward pass left behind for going backward."""
+
+    def __init__(self, plan: Plan, memory: Array) -> None:
+        self.plan, self.memory = plan, memory
+
+    def __del__(self) -> None:
+        self.plan.recycle(self.memory)
+
+    def read(self, m: Any) -> Array:
+        """A copy of a row of numbers that was kept."""
+        return self.memory[m.offset : m.offset + m.channels].copy()
+
+    def backward(
+        self, upstreams: Mapping[str, Array], wanted: frozenset[str], by_sample: Collection[Parameter] = ()
+    ) -> tuple[dict[Parameter, Array], dict[str, Array]]:
+        """The gradient of each parameter, and of each input that is wanted.
+
+        Raises:
+            Unsupported: A layer has no compiled operation for this.
+        """
+        plan = self.plan
+        back, dtype = plan.back(list(upstreams), wanted, by_sample), plan.way.builder.dtype
+        found: dict[Parameter, Array] = {}
+        inputs: dict[str, Array] = {}
+        arrays: list[Array] = []
+        again: list[tuple[Parameter, Array]] = []
+        for what in back.outside:
+            match what:
+                case Parameter() | Buffer():
+                    arrays.append(what.value)
+                case Upstream(name):
+                    arrays.append(upstreams[name])
+                case InputGradient(name):
+                    inputs[name] = plan.empty(plan.way.shapes[name])
+                    arrays.append(inputs[name])
+                case Gradient(parameter, apart):
+                    samples = (plan.way.builder.samples,) if apart else ()
+                    array = np.empty((*samples, *parameter.shape), dtype)
+                    arrays.append(array)
+                    if parameter in found:  # shared: what its other calls contribute is added below
+                        again.append((parameter, array))
+                    else:
+                        found[parameter] = array
+        run(back.program, self.memory, tuple(arrays), dtype)
+        for parameter, array in again:
+            found[parameter] = found[parameter] + array
+        return found, inputs
+
+
+def run(program: Program, kept: Array, arrays: tuple[Array, ...], dtype: np.dtype[Any]) -> None:
+    """Carry a program out, with memory for what is temporary."""
+    program.run(kept, np.empty(program.temporary, dtype), arrays)
+
+
+def _zeros(elements: int, dtype: np.dtype[Any]) -> Array:
+    """Zeros that begin at a line of the cache."""
+    spare = 64 // dtype.itemsize
+    memory = np.zeros(elements + spare, dtype)
+    start = -memory.ctypes.data % 64 // dtype.itemsize
+    return memory[start : start + elements]
