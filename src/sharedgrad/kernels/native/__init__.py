@@ -17,9 +17,6 @@ from sharedgrad.kernels.native import _native
 from sharedgrad.kernels.vectorized import (
     avg_pool,
     avg_pool_backward,
-    blocks,
-    blocks_input_gradient,
-    outer_sum,
     pad,
     pad_backward,
     patches,
@@ -66,7 +63,6 @@ Index = tuple[int, ...]
 
 FALLBACKS = {
     "avg_pool, avg_pool_backward": "not compiled yet",
-    "blocks, blocks_input_gradient, outer_sum": "matrix products: NumPy's BLAS, on one thread",
     "conv and max_pool with three spatial axes, more than 64 cells along one, or maps beyond 2³⁰": "not compiled yet",
     "conv with fewer than 4 samples": "faster there",
     "max_pool_backward with ties other than 'first'": "a convention for study",
@@ -143,6 +139,31 @@ def conv_kernel_gradient(dy: Array, x: Array, g: Geometry) -> Array:
     dw = np.empty((dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
     _native.conv_kernel_gradient(dw, _c(dy), _c(x), *_numbers(g, x.shape, dy.shape), 0)
     return dw
+
+
+# ---- blocks; with one block this is the dense layer
+
+
+def blocks(p: Array, w: Array) -> Array:
+    """Each block's own matrix times each use's vector: p (*U, B, I), w (B, O, I) -> (*U, B, O)."""
+    y = np.empty((*p.shape[:-1], w.shape[1]), p.dtype)
+    _native.blocks(y, _c(p), _c(w), prod(p.shape[:-2]), *w.shape)
+    return y
+
+
+def blocks_input_gradient(delta: Array, w: Array) -> Array:
+    """dp = δ · w, block by block."""
+    dp = np.empty((*delta.shape[:-1], w.shape[2]), delta.dtype)
+    _native.blocks_input_gradient(dp, _c(delta), _c(w), prod(delta.shape[:-2]), *w.shape)
+    return dp
+
+
+def outer_sum(delta: Array, p: Array, keep: int = 0) -> Array:
+    """Σ_u δ[u,b,o] · p[u,b,i] over all but the first ``keep`` use axes: (*kept, B, O, I)."""
+    kept, uses = delta.shape[:keep], delta.shape[keep:-2]
+    total = np.empty((*kept, *delta.shape[-2:], p.shape[-1]), delta.dtype)
+    _native.outer_sum(total, _c(delta), _c(p), prod(kept), prod(uses), *total.shape[keep:])
+    return total
 
 
 # ---- max pooling

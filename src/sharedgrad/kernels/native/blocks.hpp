@@ -6,6 +6,7 @@
 #include "kernels.hpp"
 #include "pack.hpp"
 #include "threads.hpp"
+#include "tiles.hpp"
 #include "vector.hpp"
 
 namespace sharedgrad {
@@ -17,8 +18,6 @@ template <typename T>
 T* memory(Slot slot, std::size_t elements) {
     return static_cast<T*>(scratch(slot, elements * sizeof(T)));
 }
-
-int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // A map (N, C, H, W) interleaved into blocks, with zeros around it.
 template <typename T>

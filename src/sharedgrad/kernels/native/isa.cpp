@@ -1,6 +1,7 @@
 // All kernels, compiled once for each instruction set; SHAREDGRAD_ISA is its name.
 
 #include "conv.hpp"
+#include "dense.hpp"
 #include "maps.hpp"
 
 #define STRING(x) #x
@@ -25,6 +26,12 @@ constexpr Kernels<T> kKernels = {
     normalize<T>,
     scale_shift<T>,
     normalize_backward<T>,
+    linear<T>,
+    linear_input_gradient<T>,
+    linear_weight_gradient<T>,
+    blocks<T>,
+    blocks_input_gradient<T>,
+    outer_sum<T>,
 };
 
 }  // namespace

@@ -33,6 +33,16 @@ struct Kernels {
     void (*normalize)(T* y, const T* x, const T* mean, const T* inverse_std, int, int, std::ptrdiff_t);
     void (*scale_shift)(T* y, const T* x, const T* scale, const T* shift, int, int, std::ptrdiff_t);
     void (*normalize_backward)(T* dx, const T* dy, const T* normal, const T* factor, int, int, std::ptrdiff_t);
+
+    // x (N, I), w (O, I), y (N, O); the last three numbers are N, O, I; a bias may be null
+    void (*linear)(T* y, const T* x, const T* w, const T* bias, int, int, int);
+    void (*linear_input_gradient)(T* dx, const T* dy, const T* w, int, int, int);
+    void (*linear_weight_gradient)(T* dw, T* dbias, const T* dy, const T* x, int, int, int);
+    // p (U, B, I), w (B, O, I), y (U, B, O); the last four numbers are U, B, O, I
+    void (*blocks)(T* y, const T* p, const T* w, int, int, int, int);
+    void (*blocks_input_gradient)(T* dp, const T* delta, const T* w, int, int, int, int);
+    // total (K, B, O, I), delta (K, U, B, O), p (K, U, B, I); the last five numbers are K, U, B, O, I
+    void (*outer_sum)(T* total, const T* delta, const T* p, int, int, int, int, int);
 };
 
 struct Table {

@@ -165,6 +165,18 @@ FUNCTION(scale_shift, 4, 3, hold(a.size(1), n(0) * n(1) * n(2), n(1), n(1)), p(0
 FUNCTION(normalize_backward, 4, 3, hold(a.size(1), n(0) * n(1) * n(2), a.size(1), n(1)), p(0), p(1), p(2), p(3), n(0),
          n(1), n(2))
 
+FUNCTION(linear, 4, 3, hold(n(0) * n(1), n(0) * n(2), n(1) * n(2), a.size(3) ? n(1) : 0), p(0), p(1), p(2), p(3), n(0),
+         n(1), n(2))
+FUNCTION(linear_input_gradient, 3, 3, hold(n(0) * n(2), n(0) * n(1), n(1) * n(2)), p(0), p(1), p(2), n(0), n(1), n(2))
+FUNCTION(linear_weight_gradient, 4, 3, hold(n(1) * n(2), a.size(1) ? n(1) : 0, n(0) * n(1), n(0) * n(2)), p(0), p(1),
+         p(2), p(3), n(0), n(1), n(2))
+FUNCTION(blocks, 3, 4, hold(n(0) * n(1) * n(2), n(0) * n(1) * n(3), n(1) * n(2) * n(3)), p(0), p(1), p(2), n(0), n(1),
+         n(2), n(3))
+FUNCTION(blocks_input_gradient, 3, 4, hold(n(0) * n(1) * n(3), n(0) * n(1) * n(2), n(1) * n(2) * n(3)), p(0), p(1),
+         p(2), n(0), n(1), n(2), n(3))
+FUNCTION(outer_sum, 3, 5, hold(n(0) * n(2) * n(3) * n(4), n(0) * n(1) * n(2) * n(3), n(0) * n(1) * n(2) * n(4)), p(0),
+         p(1), p(2), n(0), n(1), n(2), n(3), n(4))
+
 PyObject* threads(PyObject*, PyObject* count) {
     const Py_ssize_t n = PyLong_AsSsize_t(count);
     if (PyErr_Occurred()) return nullptr;
@@ -220,6 +232,12 @@ PyMethodDef methods[] = {
     METHOD(normalize),
     METHOD(scale_shift),
     METHOD(normalize_backward),
+    METHOD(linear),
+    METHOD(linear_input_gradient),
+    METHOD(linear_weight_gradient),
+    METHOD(blocks),
+    METHOD(blocks_input_gradient),
+    METHOD(outer_sum),
     {"set_threads", threads, METH_O, "Use this many threads."},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set in use."},
     {"choose", choose, METH_O, "Use the named instruction set, if this processor has it."},
