@@ -30,11 +30,8 @@ from sharedgrad.kernels.native.program import (
 )
 from sharedgrad.kernels.vectorized import (
     batch_statistics,
-    blocks,
-    blocks_input_gradient,
     normalize,
     normalize_backward,
-    outer_sum,
     pad,
     pad_backward,
     patches,
@@ -81,7 +78,6 @@ __all__ = [
 Index = tuple[int, ...]
 
 FALLBACKS = {
-    "blocks, blocks_input_gradient, outer_sum": "matrix products: NumPy's BLAS, on one thread",
     "conv and max_pool with three spatial axes, more than 64 cells along one, or maps beyond 2³⁰": "not compiled yet",
     "max_pool_backward with ties other than 'first'": "a convention for study",
     "pad, pad_backward": "not compiled yet",
@@ -213,6 +209,31 @@ def conv_kernel_gradient(dy: Array, x: Array, g: Geometry) -> Array:
     dw = np.empty((dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
     _run(_kernel_gradient_program(_kind(dy), x.shape, dy.shape, g, False), dw, dy, x)
     return dw
+
+
+# ---- blocks; with one block this is the dense layer
+
+
+def blocks(p: Array, w: Array) -> Array:
+    """Each block's own matrix times each use's vector: p (*U, B, I), w (B, O, I) -> (*U, B, O)."""
+    y = np.empty((*p.shape[:-1], w.shape[1]), p.dtype)
+    _native.blocks(y, _c(p), _c(w), prod(p.shape[:-2]), *w.shape)
+    return y
+
+
+def blocks_input_gradient(delta: Array, w: Array) -> Array:
+    """dp = δ · w, block by block."""
+    dp = np.empty((*delta.shape[:-1], w.shape[2]), delta.dtype)
+    _native.blocks_input_gradient(dp, _c(delta), _c(w), prod(delta.shape[:-2]), *w.shape)
+    return dp
+
+
+def outer_sum(delta: Array, p: Array, keep: int = 0) -> Array:
+    """Σ_u δ[u,b,o] · p[u,b,i] over all but the first ``keep`` use axes: (*kept, B, O, I)."""
+    kept, uses = delta.shape[:keep], delta.shape[keep:-2]
+    total = np.empty((*kept, *delta.shape[-2:], p.shape[-1]), delta.dtype)
+    _native.outer_sum(total, _c(delta), _c(p), prod(kept), prod(uses), *total.shape[keep:])
+    return total
 
 
 # ---- pooling

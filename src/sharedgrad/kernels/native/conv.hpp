@@ -35,17 +35,21 @@ int phase_columns(const Map<T>& x, const Window& g) {
     return ceil_div(x.left + x.width + x.right, g.stride_w);
 }
 
-// [row of any channel][phase][column of the phase]
+// [channel of any block][row][phase][column of the phase]
 template <typename T>
 const T* split_columns(const Map<T>& x, const Window& g) {
-    const int columns = phase_columns(x, g), rows = x.blocks() * x.channels * (x.top + x.height + x.bottom);
+    const int columns = phase_columns(x, g), height = x.top + x.height + x.bottom;
     const std::ptrdiff_t row = std::ptrdiff_t(g.stride_w) * columns * x.lanes;
-    T* split = memory<T>(kSplit, rows * row + kWidth<T>);
-    std::fill_n(split, rows * row + kWidth<T>, T(0));
-    for (std::ptrdiff_t r = 0; r < rows; ++r)
-        for (int c = 0; c < x.left + x.width + x.right; ++c)
-            std::copy_n(x.data + r * x.row() + std::ptrdiff_t(c) * x.lanes, x.lanes,
-                        split + r * row + ((c % g.stride_w) * std::ptrdiff_t(columns) + c / g.stride_w) * x.lanes);
+    const std::ptrdiff_t size = row * height * x.channels * x.blocks() + kWidth<T>;  // vectors are loaded whole
+    T* split = memory<T>(kSplit, size);
+    std::fill_n(split, size, T(0));
+    T* to = split;
+    for (int channel = 0; channel < x.blocks() * x.channels; ++channel)
+        for (int h = 0; h < height; ++h, to += row) {
+            const T* from = x.data + channel * x.channel() + h * x.row();
+            for (int c = 0; c < x.left + x.width + x.right; ++c, from += x.lanes)
+                std::copy_n(from, x.lanes, to + (c % g.stride_w * std::ptrdiff_t(columns) + c / g.stride_w) * x.lanes);
+        }
     return split;
 }
 
@@ -64,7 +68,7 @@ Windows<T> windows(const Map<T>& x, const Window& g) {
     const bool split = phased(x, g);
     const int columns = phase_columns(x, g), group_channels = x.channels / g.groups;
     const std::ptrdiff_t row = split ? std::ptrdiff_t(g.stride_w) * columns * x.lanes : x.row();
-    const std::ptrdiff_t channel = row * (x.top + x.height + x.bottom);
+    const std::ptrdiff_t channel = split ? row * (x.top + x.height + x.bottom) : x.channel();
     auto* taps = memory<std::ptrdiff_t>(kTaps, std::size_t(group_channels) * g.kernel_h * g.kernel_w);
     int t = 0;
     for (int c = 0; c < group_channels; ++c)

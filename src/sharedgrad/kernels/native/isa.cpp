@@ -9,7 +9,7 @@ namespace sharedgrad {
 namespace {
 
 template <typename T>
-constexpr Kernels<T> kKernels = {kWidth<T>, run<T>};
+constexpr Kernels<T> kKernels = {kWidth<T>, run<T>, blocks<T>, blocks_input_gradient<T>, outer_sum<T>};
 
 }  // namespace
 

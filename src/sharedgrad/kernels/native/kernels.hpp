@@ -28,6 +28,12 @@ struct Kernels {
     int lanes;
     // null, or what is wrong with the program, in which case nothing has been computed
     const char* (*run)(const Program& program);
+
+    // p (U, B, I), w (B, O, I), y (U, B, O); the last four numbers are U, B, O, I
+    void (*blocks)(T* y, const T* p, const T* w, int, int, int, int);
+    void (*blocks_input_gradient)(T* dp, const T* delta, const T* w, int, int, int, int);
+    // total (K, B, O, I), delta (K, U, B, O), p (K, U, B, I); the last five numbers are K, U, B, O, I
+    void (*outer_sum)(T* total, const T* delta, const T* p, int, int, int, int, int);
 };
 
 struct Table {

@@ -130,6 +130,13 @@ PyObject* call(const Arguments& a, const Function& function) {
         });                                                                 \
     }
 
+FUNCTION(blocks, 3, 4, hold(n(0) * n(1) * n(2), n(0) * n(1) * n(3), n(1) * n(2) * n(3)), p(0), p(1), p(2), n(0), n(1),
+         n(2), n(3))
+FUNCTION(blocks_input_gradient, 3, 4, hold(n(0) * n(1) * n(3), n(0) * n(1) * n(2), n(1) * n(2) * n(3)), p(0), p(1),
+         p(2), n(0), n(1), n(2), n(3))
+FUNCTION(outer_sum, 3, 5, hold(n(0) * n(2) * n(3) * n(4), n(0) * n(1) * n(2) * n(3), n(0) * n(1) * n(2) * n(4)), p(0),
+         p(1), p(2), n(0), n(1), n(2), n(3), n(4))
+
 // The buffers of a call, released at its end.
 class Buffers {
   public:
@@ -255,6 +262,9 @@ PyObject* choose(PyObject*, PyObject* name) {
 
 PyMethodDef methods[] = {
     METHOD(run),
+    METHOD(blocks),
+    METHOD(blocks_input_gradient),
+    METHOD(outer_sum),
     {"lanes", lanes, METH_O, "Lanes of a vector of elements of this many bytes."},
     {"set_threads", threads, METH_O, "Use this many threads."},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set in use."},

@@ -70,22 +70,23 @@ void separate(T* const (&to)[kWidth<T>], const T* from, int count, int alive) {
         for (int l = 0; l < alive; ++l) to[l][i] = from[i * V + l];
 }
 
-// The same numbers in another memory order. Rows lie in one piece where neither map has margins.
+// The same numbers in another memory order; a vector's elements are a map's cells in the order of channel, row, column.
 template <typename T>
 void relayout(const Map<T>& to, const Map<T>& from) {
     constexpr int V = kWidth<T>;
-    const bool one = to.bare() && from.bare();  // all cells of a sample, or of a block, as one row
-    const int channels = one ? 1 : from.channels, height = one ? 1 : from.height;
-    const int cells = one ? from.channels * from.height * from.width : from.width;
-    const Map<T>& wide = to.lanes > from.lanes ? to : from;
-    const bool into = &wide == &to;
-    const Map<T>& plain = into ? from : to;  // one sample side by side, or as many as the other
-    parallel(wide.blocks() * channels, from.operations(), [&, I = wide.lanes](int task) {
-        const int block = task / channels, c = task % channels, alive = wide.alive(block);
+    const bool into = to.lanes > from.lanes || (to.lanes == from.lanes && to.height * to.width > from.height * from.width);
+    const Map<T>& wide = into ? to : from;
+    Map<T> plain = into ? from : to;  // one sample side by side, or as many as the other
+    if (plain.bare()) plain.channels = wide.channels, plain.height = wide.height, plain.width = wide.width;
+    const bool whole = to.bare() && from.bare();  // all cells of a channel lie in one piece
+    const int height = whole ? 1 : wide.height, cells = whole ? wide.height * wide.width : wide.width;
+    parallel(wide.blocks() * wide.channels, from.operations(), [&, I = wide.lanes](int task) {
+        const int block = task / wide.channels, c = task % wide.channels, alive = wide.alive(block);
         for (int h = 0; h < height; ++h) {
             T* const row = wide.cell(block, c, h);
             if (plain.lanes == I) {
-                std::copy_n(from.cell(block, c, h), std::ptrdiff_t(cells) * I, to.cell(block, c, h));
+                T* const other = plain.cell(block, c, h);
+                std::copy_n(into ? other : row, std::ptrdiff_t(cells) * I, into ? row : other);
                 continue;
             }
             T* samples[kWidth<T>];

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "conv.hpp"
+#include "dense.hpp"
 #include "maps.hpp"
 #include "norm.hpp"
 
@@ -90,11 +91,16 @@ bool slides_pool(const Map<T>& small, const Map<T>& big, const Window& g) {
     return slides(small, wide, g) && small.channels == big.channels;
 }
 
+// Plain (N, C).
+template <typename T>
+bool is_vector(const Map<T>& v) {
+    return v.lanes == 1 && v.bare() && v.height * v.width == 1;
+}
+
 // A plain vector (N, C) beside a map of C channels.
 template <typename T>
 bool vector_of(const Map<T>& vector, const Map<T>& map) {
-    return vector.lanes == 1 && vector.bare() && vector.height * vector.width == 1 &&
-           vector.samples == map.samples && vector.channels == map.channels;
+    return is_vector(vector) && vector.samples == map.samples && vector.channels == map.channels;
 }
 
 // ---- the operations: maps, numbers, what must hold, what happens
@@ -213,6 +219,44 @@ constexpr Operation<T> kOperations[] = {
      [](In<T> o) {
          normalize_backward(o.perhaps(0), o.data(1), o.data(2), o.map(3), o.map(4), o.perhaps(5), o.data(6), o.data(7),
                             o.data(8), o.real(1), o.number(0));
+     }},
+    // 19 linear: y, x, w, bias; relu
+    {4, 1, 1u << 3,
+     [](In<T> o) {
+         const auto &y = o.map(0), &x = o.map(1);
+         return is_vector(y) && is_vector(x) && y.samples == x.samples &&
+                holds(o, 2, std::ptrdiff_t(y.channels) * x.channels) && holds(o, 3, y.channels);
+     },
+     [](In<T> o) {
+         const auto &y = o.map(0), &x = o.map(1);
+         linear(y.data, x.data, o.data(2), o.data(3), y.samples, y.channels, x.channels);
+         if (o.number(0)) activate(y, y, kReLU);
+     }},
+    // 20 linear_input_gradient: dx, dy, w
+    {3, 0, 0,
+     [](In<T> o) {
+         const auto &dx = o.map(0), &dy = o.map(1);
+         return is_vector(dx) && is_vector(dy) && dx.samples == dy.samples &&
+                holds(o, 2, std::ptrdiff_t(dy.channels) * dx.channels);
+     },
+     [](In<T> o) {
+         const auto &dx = o.map(0), &dy = o.map(1);
+         linear_input_gradient(dx.data, dy.data, o.data(2), dx.samples, dy.channels, dx.channels);
+     }},
+    // 21 linear_weight_gradient: dw, dbias, dy, x; by_sample
+    {4, 1, 1u << 1,
+     [](In<T> o) {
+         const auto &dy = o.map(2), &x = o.map(3);
+         const std::ptrdiff_t apart = o.number(0) ? dy.samples : 1;
+         return is_vector(dy) && is_vector(x) && dy.samples == x.samples &&
+                holds(o, 0, apart * dy.channels * x.channels) && holds(o, 1, apart * dy.channels);
+     },
+     [](In<T> o) {
+         const auto &dy = o.map(2), &x = o.map(3);
+         if (!o.number(0))
+             return linear_weight_gradient(o.data(0), o.data(1), dy.data, x.data, dy.samples, dy.channels, x.channels);
+         outer_sum<T>(o.data(0), dy.data, x.data, dy.samples, 1, 1, dy.channels, x.channels);
+         if (o.has(1)) std::copy_n(dy.data, dy.size(), o.data(1));
      }},
 };
 

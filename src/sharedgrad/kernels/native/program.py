@@ -38,6 +38,9 @@ _NAMES = (
     "batch_statistics",
     "normalize",
     "normalize_backward",
+    "linear",
+    "linear_input_gradient",
+    "linear_weight_gradient",
 )
 _CODES = {name: code for code, name in enumerate(_NAMES)}
 IDENTITY, RELU, SIGMOID, TANH = range(4)  # activations
@@ -84,6 +87,8 @@ class Map:
         top, bottom, left, right = self.margins
         blocks = -(-self.samples // self.lanes)
         cells = (top + self.height + bottom) * (left + self.width + right)
+        if self.lanes > 1:
+            cells |= 1  # as Map::channel in layout.hpp
         return blocks * self.channels * cells * self.lanes + _ALIGNMENT
 
     def row(self) -> list[int]:

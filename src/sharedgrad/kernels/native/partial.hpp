@@ -1,0 +1,72 @@
+// The end of a row that does not fill a vector, and the sums over the lanes of many vectors.
+#pragma once
+
+#include "vector.hpp"
+
+namespace sharedgrad {
+namespace {
+
+// The first `count` numbers, and zeros; nothing beyond them is touched. At most a vector's width.
+#if defined(__AVX512F__)
+inline Vector<float> load_part(const float* from, int count) {
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
+}
+inline Vector<double> load_part(const double* from, int count) {
+    return _mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), from);
+}
+inline void store_part(float* to, Vector<float> v, int count) {
+    _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), v);
+}
+inline void store_part(double* to, Vector<double> v, int count) {
+    _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1), v);
+}
+#else
+template <typename T>
+inline Vector<T> load_part(const T* from, int count) {
+    if (count == kWidth<T>) return load(from);
+    T lanes[kWidth<T>] = {};
+    for (int l = 0; l < count; ++l) lanes[l] = from[l];
+    return load(lanes);
+}
+template <typename T>
+inline void store_part(T* to, Vector<T> v, int count) {
+    if (count == kWidth<T>) return store(to, v);
+    T lanes[kWidth<T>];
+    store(lanes, v);
+    for (int l = 0; l < count; ++l) to[l] = lanes[l];
+}
+#endif
+
+// sums[i] = Σ over the lanes of v[i], by halves: the same tree for every i and every number of vectors
+template <typename T, int R>
+inline void sum_lanes(T* sums, Vector<T> (&v)[R]) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4 && (R == 8 || R == 16)) {  // two vectors become one, four times over
+        for (int i = 0; i < R / 2; ++i)
+            v[i] = Vector<T>(
+                _mm512_add_ps(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1])));
+        for (int i = 0; i < R / 4; ++i) {
+            const __m512d a = _mm512_castps_pd(v[2 * i]), b = _mm512_castps_pd(v[2 * i + 1]);
+            v[i] =
+                _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+        }
+        for (int i = 0; i < R / 8; ++i)
+            v[i] = _mm512_add_ps(_mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0x88),
+                                 _mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0xdd));
+        const __m512 a = v[0], b = v[R / 8 - 1];
+        v[0] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+        std::memcpy(sums, &v[0], R * sizeof(T));
+        return;
+    }
+#endif
+    for (int i = 0; i < R; ++i) {
+        T lanes[kWidth<T>];
+        store(lanes, v[i]);
+        for (int half = kWidth<T> / 2; half > 0; half /= 2)
+            for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+        sums[i] = lanes[0];
+    }
+}
+
+}  // namespace
+}  // namespace sharedgrad
