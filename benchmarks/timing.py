@@ -1,0 +1,79 @@
+"""Fair timing: contestants take turns, a short call is repeated within a turn, medians and quartiles count."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from statistics import median, quantiles
+from timeit import repeat, timeit
+from typing import TypeVar
+
+Call = Callable[[], object]
+Name = TypeVar("Name", bound=Hashable)
+
+TURN = 0.05  # seconds that a turn lasts at least
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Measurements of one thing: what each run gave."""
+
+    runs: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return median(self.runs)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The lower and the upper quartile."""
+        if len(self.runs) == 1:
+            return self.runs[0], self.runs[0]
+        low, _, high = quantiles(self.runs, n=4, method="inclusive")
+        return low, high
+
+
+def alternating(calls: Mapping[Name, Call], repeats: int) -> dict[Name, Spread]:
+    """Milliseconds of each call, one run in each of ``repeats`` rounds.
+
+    Every round begins with another contestant, so that none always follows the same one. A turn begins with a call
+    that is not timed: the threads that the one before left spinning go to sleep, and the caches fill.
+    """
+    gc.collect()
+    gc.freeze()  # a collection then walks through what the calls make, not through what was imported
+    try:
+        turns = {name: _calls_a_turn(call) for name, call in calls.items()}
+        runs: dict[Name, list[float]] = {name: [] for name in calls}
+        names = list(calls)
+        for number in range(repeats):
+            first = number % len(names)
+            for name in names[first:] + names[:first]:
+                calls[name]()
+                runs[name].append(timeit(calls[name], number=turns[name]) / turns[name] * 1e3)
+    finally:
+        gc.unfreeze()
+    return {name: Spread(tuple(values)) for name, values in runs.items()}
+
+
+def _calls_a_turn(call: Call) -> int:
+    call()
+    return max(1, round(TURN / min(repeat(call, number=1, repeat=3))))
+
+
+def ready(makers: Mapping[Name, Callable[[], Call]]) -> tuple[dict[Name, Call], dict[Name, str]]:
+    """Every rival's call, made and run once; and for each that failed, why: a row then says so, and the rest goes on.
+
+    A rival may fail in any way that its library likes, so every exception counts.
+    """
+    calls: dict[Name, Call] = {}
+    failures: dict[Name, str] = {}
+    for name, make in makers.items():
+        try:
+            call = make()
+            call()
+            calls[name] = call
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            failures[name] = f"failed: {reason[:120]}".replace("|", "/")
+    return calls, failures
