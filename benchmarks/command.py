@@ -10,13 +10,12 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from benchmarks import convolutions, duels, importing, machine, memory, persample, plots, scaling
-from benchmarks.bystanders import Bystanders
 from benchmarks.nets import NETS
 from benchmarks.options import Options
-from benchmarks.tables import Row, Table, plain
+from benchmarks.tables import Row, Table, disturbed, plain
 from sharedgrad.errors import SharedgradError
 
 SECTIONS: dict[str, Callable[[Options], list[Table]]] = {
@@ -93,23 +92,30 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the scaling; needs matplotlib")
     given = vars(parser.parse_args(arguments))
     given["sections"] = tuple(dict.fromkeys(given["sections"])) or tuple(SECTIONS)
-    if unknown := [name for name in given["sections"] if name not in SECTIONS]:
-        parser.error(f"there is no section {unknown[0]!r}: choose from {', '.join(SECTIONS)}")
     given["rivals"] = not given.pop("alone")
-    if given["compile"] and not given["rivals"]:
-        parser.error("--compile and --alone exclude each other")
+    if problem := _problem(given):
+        parser.error(problem)
     if given["rivals"] and not find_spec("torch"):
-        if given["compile"]:
-            parser.error("--compile needs PyTorch, which is not installed: pip install 'sharedgrad[bench]'")
         print("PyTorch is not installed: sharedgrad is measured alone", file=sys.stderr)
         given["rivals"] = False
-    if given["plots"] and not find_spec("matplotlib"):
-        parser.error("--plots needs matplotlib, which is not installed: pip install 'sharedgrad[cli]'")
-    if given["plots"] and "scaling" not in given["sections"]:
-        parser.error("--plots draws the section scaling, which is not asked for")
-    if given["json"] and not given["json"].absolute().parent.is_dir():
-        parser.error(f"--json: there is no folder {given['json'].parent}")
     return Options(**given)
+
+
+def _problem(given: dict[str, Any]) -> str:
+    """What is wrong with the arguments taken together, before minutes are spent on them."""
+    if unknown := [name for name in given["sections"] if name not in SECTIONS]:
+        return f"there is no section {unknown[0]!r}: choose from {', '.join(SECTIONS)}"
+    if given["compile"] and not given["rivals"]:
+        return "--compile and --alone exclude each other"
+    if given["compile"] and not find_spec("torch"):
+        return "--compile needs PyTorch, which is not installed: pip install 'sharedgrad[bench]'"
+    if given["plots"] and "scaling" not in given["sections"]:
+        return "--plots draws the section scaling, which is not asked for"
+    if given["plots"] and not find_spec("matplotlib"):
+        return "--plots needs matplotlib, which is not installed: pip install 'sharedgrad[cli]'"
+    if given["json"] and (given["json"].is_dir() or not os.access(given["json"].absolute().parent, os.W_OK)):
+        return f"--json: {given['json']} cannot be written; name a file in a folder that is there"
+    return ""
 
 
 def run(options: Options) -> None:
@@ -123,15 +129,17 @@ def run(options: Options) -> None:
     print(
         "\n".join(f"- {key}: {value:.0f}" if "peak" in key else f"- {key}: {value}" for key, value in described.items())
     )
-    results: dict[str, object] = {"machine": described, "arguments": _arguments(options), "tables": {}}
+    results: dict[str, Any] = {"machine": described, "arguments": _arguments(options), "tables": {}}
     for name in options.sections:
         started = monotonic()
-        for table in SECTIONS[name](options):
-            if table.cases:
-                rows = measure(name, table, options, started)
-                results["tables"][table.name] = _data(table, rows)
-                if options.plots and name == "scaling":
-                    plots.draw(table, rows, options.plots)
+        tables = [table for table in SECTIONS[name](options) if table.cases]
+        if not tables:
+            print(f"{name}: has none of these nets", file=sys.stderr)
+        for table in tables:
+            rows = measure(name, table, options, started)
+            results["tables"][table.name] = _data(table, rows)
+            if options.plots and name == "scaling":
+                plots.draw(table, rows, options.plots)
         if options.json:
             _write(options.json, results)
 
@@ -144,10 +152,10 @@ def measure(section: str, table: Table, options: Options, started: float) -> dic
         if options.budget is not None and monotonic() - started > options.budget:
             rows[case.name] = {table.columns[1]: "not measured: out of time"}
         else:
-            watch = Bystanders()
-            row = case.measure()
-            rows[case.name] = row | {"others": watch.share()}
-            print(f"{section}: {case.name}, {watch}", file=sys.stderr)
+            begun = monotonic()
+            rows[case.name] = case.measure()
+            loud = "; disturbed by other processes" if disturbed(rows[case.name]) else ""
+            print(f"{section}: {case.name}, {monotonic() - begun:.1f} s{loud}", file=sys.stderr)
         print(table.line(case, rows[case.name]), flush=True)
     return rows
 

@@ -140,7 +140,7 @@ def _row(options: Options, shape: Shape) -> Row:
 
 
 def _rate(shape: Shape, milliseconds: Spread) -> Spread:
-    return Spread(tuple(shape.gflop / (run / 1e3) for run in milliseconds.runs))
+    return Spread(tuple(shape.gflop / (run / 1e3) for run in milliseconds.runs), milliseconds.others)
 
 
 def _ours(shape: Shape) -> dict[str, Call]:

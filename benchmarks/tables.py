@@ -34,7 +34,8 @@ class Table:
         return "\n".join([f"## {self.title}", "", self.note, "", _line(self.columns), "|---" * len(self.columns) + "|"])
 
     def line(self, case: Case, row: Row) -> str:
-        return _line([case.name, *(show(row.get(column)) for column in self.columns[1:])])
+        name = f"{case.name} (others disturbed)" if disturbed(row) else case.name
+        return _line([name, *(show(row.get(column)) for column in self.columns[1:])])
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Bar:
         if sign * value >= sign * self.aim:
             return "aim"
         return "bar" if sign * value >= sign * self.least else "**no**"
+
+
+def disturbed(row: Row) -> bool:
+    """Whether other processes spoilt the row's figures."""
+    return any(isinstance(cell, Spread) and cell.loud for cell in row.values())
 
 
 def compared(ours: Spread, theirs: Mapping[str, Spread]) -> float | None:
@@ -78,7 +84,7 @@ def plain(cell: Cell) -> object:
     """A cell as data for JSON."""
     if isinstance(cell, Spread):
         low, high = cell.quartiles
-        return {"median": cell.median, "quartiles": [low, high], "runs": list(cell.runs)}
+        return {"median": cell.median, "quartiles": [low, high], "runs": list(cell.runs), "others": cell.others}
     return cell
 
 

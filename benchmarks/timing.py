@@ -9,17 +9,27 @@ from statistics import median, quantiles
 from timeit import repeat, timeit
 from typing import TypeVar
 
+from benchmarks.bystanders import Bystanders
+
 Call = Callable[[], object]
 Name = TypeVar("Name", bound=Hashable)
 
 TURN = 0.05  # seconds that a turn lasts at least
+LOUD = 0.1  # of the processors' time: if others take more, they spoil a round; they can slow OpenMP down fiftyfold
+TRIES = 3  # times as many rounds as are wanted, at most, while others are loud
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Measurements of one thing: what each run gave."""
+    """Measurements of one thing: what each run gave.
+
+    Attributes:
+        runs: The figures.
+        others: The largest part of the processors' time, from 0 to 1, that others took in a run.
+    """
 
     runs: tuple[float, ...]
+    others: float = 0.0
 
     @property
     def median(self) -> float:
@@ -33,27 +43,41 @@ class Spread:
         low, _, high = quantiles(self.runs, n=4, method="inclusive")
         return low, high
 
+    @property
+    def loud(self) -> bool:
+        """Whether others spoilt it."""
+        return self.others > LOUD
+
 
 def alternating(calls: Mapping[Name, Call], repeats: int) -> dict[Name, Spread]:
     """Milliseconds of each call, one run in each of ``repeats`` rounds.
 
     Every round begins with another contestant, so that none always follows the same one. A turn begins with a call
-    that is not timed: the threads that the one before left spinning go to sleep, and the caches fill.
+    that is not timed: the threads that the one before left spinning go to sleep, and the caches fill. A round in which
+    other processes were loud is measured again, for all contestants; the quietest rounds count.
     """
     gc.collect()
     gc.freeze()  # a collection then walks through what the calls make, not through what was imported
     try:
         turns = {name: _calls_a_turn(call) for name, call in calls.items()}
-        runs: dict[Name, list[float]] = {name: [] for name in calls}
-        names = list(calls)
-        for number in range(repeats):
-            first = number % len(names)
-            for name in names[first:] + names[:first]:
-                calls[name]()
-                runs[name].append(timeit(calls[name], number=turns[name]) / turns[name] * 1e3)
+        rounds: list[tuple[float, dict[Name, float]]] = []
+        while len(rounds) < TRIES * repeats and sum(others <= LOUD for others, _ in rounds) < repeats:
+            rounds.append(_round(calls, turns, first=len(rounds) % len(calls)))
     finally:
         gc.unfreeze()
-    return {name: Spread(tuple(values)) for name, values in runs.items()}
+    quietest = sorted(rounds, key=lambda one: one[0] > LOUD and one[0])[:repeats]
+    loudest = quietest[-1][0]
+    return {name: Spread(tuple(runs[name] for _, runs in quietest), loudest) for name in calls}
+
+
+def _round(calls: Mapping[Name, Call], turns: Mapping[Name, int], first: int) -> tuple[float, dict[Name, float]]:
+    """What others took, and each call's milliseconds."""
+    names, bystanders = list(calls), Bystanders()
+    runs: dict[Name, float] = {}
+    for name in names[first:] + names[:first]:
+        calls[name]()
+        runs[name] = timeit(calls[name], number=turns[name]) / turns[name] * 1e3
+    return bystanders.share(), runs
 
 
 def _calls_a_turn(call: Call) -> int:
