@@ -22,9 +22,9 @@ PROCESSES = 3  # at most: memory differs little from run to run
 def section(options: Options) -> list[Table]:
     """One table."""
     note = (
-        f"Peak resident memory over several steps, batch {BATCH}, above what the process held before the first "
-        "(libraries, weights and data); MiB: median (quartiles). torch.compile has compiled before. "
-        "The ratio is PyTorch's least over ours."
+        f"Peak resident memory over several steps, batch {BATCH}, above what the process held before the first: "
+        "weights, data, and libraries that have run a small net (torch.compile: has compiled this one). "
+        "MiB: median (quartiles). The ratio is PyTorch's least over ours."
     )
     cases = tuple(Case(name, partial(_row, options, name)) for name in options.narrowed(tuple(NETS)))
     peers = (f"PyTorch {kind}" for kind in options.kinds())
