@@ -36,8 +36,9 @@ sharedgrad measured beside PyTorch, alternating, on the same data, in float32: m
   python -m benchmarks steps inference --nets lenet5,cnn    two sections, two nets
   python -m benchmarks scaling --plots pictures             with pictures
 
-Sections: {", ".join(SECTIONS)}. A ratio above 1 says that sharedgrad is better; bars are what a figure must
-reach, and lost rows are shown. For the rivals: pip install "sharedgrad[bench]".
+Sections: {", ".join(SECTIONS)}.
+A ratio above 1 says that sharedgrad is better; bars are what a figure must reach, and lost rows are shown.
+For the rivals: pip install "sharedgrad[bench]".
 """
 
 
@@ -119,7 +120,7 @@ def _problem(given: dict[str, Any]) -> str:
 
 
 def run(options: Options) -> None:
-    """Measure all that is asked for; the JSON is written anew after every section."""
+    """Measure all that is asked for; the JSON is written anew after every table."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     machine.use_threads(options.threads, options.rivals)
@@ -140,8 +141,8 @@ def run(options: Options) -> None:
             results["tables"][table.name] = _data(table, rows)
             if options.plots and name == "scaling":
                 plots.draw(table, rows, options.plots)
-        if options.json:
-            _write(options.json, results)
+            if options.json:
+                _write(options.json, results)
 
 
 def measure(section: str, table: Table, options: Options, started: float) -> dict[str, Row]:

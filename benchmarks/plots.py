@@ -23,7 +23,7 @@ def draw(table: Table, rows: Mapping[str, Row], folder: Path) -> None:
     if not measured:
         return
     axis = table.name.split()[-1]
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     for colour, curve in zip(COLOURS, dict.fromkeys(row["curve"] for row in measured), strict=False):
         points = [row for row in measured if row["curve"] == curve]
         _line(axes, axis, f"{curve}, sharedgrad", points, [row["sharedgrad"] for row in points], color=colour)
@@ -37,7 +37,7 @@ def draw(table: Table, rows: Mapping[str, Row], folder: Path) -> None:
     axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside right upper")
     figure.savefig(folder / f"{table.name.replace(' ', '-')}.png", dpi=120)
     pyplot.close(figure)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from statistics import median, quantiles
@@ -54,17 +53,13 @@ def alternating(calls: Mapping[Name, Call], repeats: int) -> dict[Name, Spread]:
 
     Every round begins with another contestant, so that none always follows the same one. A turn begins with a call
     that is not timed: the threads that the one before left spinning go to sleep, and the caches fill. A round in which
-    other processes were loud is measured again, for all contestants; the quietest rounds count.
+    other processes were loud is measured again, for all contestants; the quietest rounds count. As ever in ``timeit``,
+    Python's collector of cycles rests meanwhile.
     """
-    gc.collect()
-    gc.freeze()  # a collection then walks through what the calls make, not through what was imported
-    try:
-        turns = {name: _calls_a_turn(call) for name, call in calls.items()}
-        rounds: list[tuple[float, dict[Name, float]]] = []
-        while len(rounds) < TRIES * repeats and sum(others <= LOUD for others, _ in rounds) < repeats:
-            rounds.append(_round(calls, turns, first=len(rounds) % len(calls)))
-    finally:
-        gc.unfreeze()
+    turns = {name: _calls_a_turn(call) for name, call in calls.items()}
+    rounds: list[tuple[float, dict[Name, float]]] = []
+    while len(rounds) < TRIES * repeats and sum(others <= LOUD for others, _ in rounds) < repeats:
+        rounds.append(_round(calls, turns, first=len(rounds) % len(calls)))
     quietest = sorted(rounds, key=lambda one: one[0] > LOUD and one[0])[:repeats]
     loudest = quietest[-1][0]
     return {name: Spread(tuple(runs[name] for _, runs in quietest), loudest) for name in calls}
