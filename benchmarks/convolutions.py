@@ -1,88 +1,166 @@
-"""Single convolutions in GFLOP/s: forward, input gradient and weight gradient, beside PyTorch's forward.
-
-    python benchmarks/convolutions.py [--batch 64] [--threads 2] [--repeats 7]
-
-Float32, stride 1, "same" padding; a multiplication and an addition are two operations. PyTorch counts at its better
-of the two memory formats, each already in its own. The last column is the time of the weight gradients kept apart by
-sample over that of their sum. Needs torch.
-"""
+"""Single convolutions of many shapes: forward, input gradient and weight gradient, in GFLOP/s."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
-from statistics import median
-from timeit import repeat, timeit
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
-import torch
 
-import sharedgrad as sg
+from benchmarks import machine
+from benchmarks.options import Options
+from benchmarks.tables import Case, Row, Table
+from benchmarks.timing import Call, Spread, alternating, ready
 from sharedgrad import kernels
 from sharedgrad.geometry import Geometry
 
-# channels, filters, height and width, kernel, groups
-SHAPES = [
-    (1, 6, 28, 5, 1),
-    (1, 32, 28, 3, 1),
-    (3, 64, 32, 1, 1),
-    (16, 16, 32, 3, 1),
-    (64, 64, 32, 1, 1),
-    (64, 64, 32, 3, 1),
-    (128, 128, 16, 3, 1),
-    (256, 256, 8, 3, 1),
-    (64, 64, 32, 3, 64),
-]
+PASSES = ("forward", "input gradient", "weight gradient")
+FORMATS = ("contiguous", "channels_last")
 
 
-def alternating(runs: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Median seconds of each, in turn, every turn about 50 ms long."""
-    for run in runs:
-        run()
-    turns = [max(1, round(0.05 / min(repeat(run, number=1, repeat=3)))) for run in runs]
-    times = [[timeit(run, number=n) / n for run, n in zip(runs, turns, strict=True)] for _ in range(repeats)]
-    return [median(column) for column in zip(*times, strict=True)]
+class Shape(NamedTuple):
+    """A convolution of square maps with a square kernel, padded by half of it."""
+
+    batch: int
+    channels: int
+    filters: int
+    size: int
+    kernel: int
+    stride: int = 1
+    groups: int = 1
+
+    def __str__(self) -> str:
+        stride = f" stride {self.stride}" if self.stride > 1 else ""
+        groups = f", {self.groups} groups" if 1 < self.groups < self.channels else ""
+        depthwise = ", depthwise" if 1 < self.groups == self.channels else ""
+        maps = f"{self.channels}→{self.filters}, {self.kernel}×{self.kernel}{stride} on {self.size}×{self.size}"
+        return f"{maps}{groups}{depthwise}, batch {self.batch}"
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry.of(2, self.kernel, self.stride, self.kernel // 2, groups=self.groups)
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """x (N, C, H, W), w (F, C/groups, K, K) and dy (N, F, H', W')."""
+        rng = np.random.default_rng(0)
+        after = self.geometry.output((self.size, self.size))
+        x = rng.standard_normal((self.batch, self.channels, self.size, self.size), np.float32)
+        w = rng.standard_normal((self.filters, self.channels // self.groups, self.kernel, self.kernel), np.float32)
+        return x, w, rng.standard_normal((self.batch, self.filters, *after), np.float32)
+
+    @property
+    def gflop(self) -> float:
+        """Multiplications and additions of one pass, in 10⁹; what falls on the padding does not count."""
+        positions = self.geometry.output((self.size,) * 2)[0]
+        start = np.arange(positions)[:, None] * self.stride - self.kernel // 2 + np.arange(self.kernel)
+        cells = int(np.count_nonzero((start >= 0) & (start < self.size)))
+        return 2e-9 * self.batch * self.filters * (self.channels // self.groups) * cells**2
 
 
-def torch_forwards(x: np.ndarray, w: np.ndarray, groups: int) -> list[Callable[[], object]]:
-    def run(layout: torch.memory_format) -> Callable[[], object]:
-        tx, tw = (torch.tensor(a).contiguous(memory_format=layout) for a in (x, w))
-        return lambda: torch.nn.functional.conv2d(tx, tw, padding=w.shape[-1] // 2, groups=groups)
+SHAPES = (
+    # few channels
+    Shape(64, 1, 6, 28, 5),
+    Shape(64, 1, 32, 28, 3),
+    Shape(64, 3, 64, 32, 1),
+    Shape(64, 3, 64, 32, 3),
+    Shape(16, 3, 64, 128, 7, 2),
+    Shape(64, 6, 16, 14, 5),
+    Shape(16, 8, 8, 128, 3),
+    Shape(64, 16, 16, 32, 3),
+    Shape(64, 16, 32, 32, 3, 2),
+    Shape(64, 16, 32, 32, 1, 2),
+    # middling
+    Shape(64, 32, 64, 14, 3),
+    Shape(64, 32, 32, 28, 5),
+    Shape(64, 32, 32, 28, 7),
+    Shape(8, 32, 32, 128, 3),
+    Shape(64, 64, 64, 7, 3),
+    Shape(64, 64, 64, 32, 1),
+    Shape(64, 64, 64, 32, 3),
+    Shape(64, 64, 128, 32, 3, 2),
+    # many channels
+    Shape(64, 128, 128, 16, 3),
+    Shape(64, 128, 128, 28, 1),
+    Shape(64, 128, 256, 16, 3, 2),
+    Shape(64, 256, 256, 8, 3),
+    Shape(64, 256, 256, 7, 7),
+    Shape(64, 256, 256, 14, 1),
+    # other batch sizes
+    Shape(1, 1, 6, 28, 5),
+    Shape(1, 16, 16, 32, 3),
+    Shape(1, 64, 64, 32, 3),
+    Shape(1, 256, 256, 14, 3),
+    Shape(4, 64, 64, 32, 3),
+    Shape(17, 64, 64, 32, 3),
+    Shape(256, 16, 16, 32, 3),
+    Shape(256, 64, 64, 14, 3),
+    # groups
+    Shape(64, 64, 64, 32, 3, 1, 4),
+    Shape(64, 64, 64, 32, 3, 1, 64),
+    Shape(64, 64, 64, 32, 3, 2, 64),
+    Shape(64, 128, 128, 28, 5, 1, 128),
+    Shape(64, 256, 256, 7, 3, 1, 256),
+)
 
-    return [run(torch.contiguous_format), run(torch.channels_last)]
+
+def section(options: Options) -> list[Table]:
+    """One row a shape."""
+    note = (
+        "GFLOP/s: median (quartiles); a multiplication and an addition are two operations, those on padding do not "
+        "count. The share is ours of the machine's peak; PyTorch runs in the better of its two memory formats, "
+        "already in it."
+    )
+    columns = ["convolution"]
+    for name in PASSES:
+        columns += [name, f"{name}: % of peak", *([f"{name}: PyTorch", f"{name}: ratio"] if options.rivals else [])]
+    cases = tuple(Case(str(shape), partial(_row, options, shape)) for shape in SHAPES)
+    return [Table("convolutions", "Single convolutions", note, tuple(columns), cases)]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=7)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    torch.set_grad_enabled(False)
-    sg.set_threads(given.threads)
-    print(f"batch {given.batch}, {given.threads} threads, PyTorch {torch.__version__}; GFLOP/s\n")
-    print("| convolution | forward | input gradient | weight gradient | PyTorch forward | by sample / sum |")
-    print("|---" * 6 + "|")
-    rng = np.random.default_rng(0)
-    for c, f, size, k, groups in SHAPES:
-        g = Geometry.of(2, k, padding="same", groups=groups)
-        x = rng.normal(size=(given.batch, c, size, size)).astype(np.float32)
-        w = rng.normal(size=(f, c // groups, k, k)).astype(np.float32)
-        ours = kernels.of(x)
-        dy = ours.conv(x, w, None, g)
-        runs: list[Callable[[], object]] = [
-            lambda ours=ours, x=x, w=w, g=g: ours.conv(x, w, None, g),
-            lambda ours=ours, dy=dy, w=w, g=g, s=x.shape[2:]: ours.conv_input_gradient(dy, w, g, s),
-            lambda ours=ours, dy=dy, x=x, g=g: ours.conv_kernel_gradient(dy, x, g),
-            lambda ours=ours, dy=dy, x=x, g=g: ours.conv_kernel_gradients(dy, x, g),
-        ]
-        forward, dx, dw, by_sample, *theirs = alternating([*runs, *torch_forwards(x, w, groups)], given.repeats)
-        operations = 2e-9 * given.batch * f * size * size * (c // groups) * k * k
-        cells = " | ".join(f"{operations / t:.0f}" for t in (forward, dx, dw, min(theirs)))
-        name = f"{c}→{f}, {k}×{k} on {size}×{size}" + (f", {groups} groups" if groups > 1 else "")
-        print(f"| {name} | {cells} | {by_sample / dw:.2f} |", flush=True)
+def _row(options: Options, shape: Shape) -> Row:
+    ours = _ours(shape)
+    makers = {
+        (name, layout): partial(_theirs, shape, name, layout)
+        for name in PASSES
+        for layout in (FORMATS if options.rivals else ())
+    }
+    theirs, failures = ready(makers)
+    spreads = alternating(ours | theirs, options.repeats)
+    row: Row = {}
+    for name in PASSES:
+        row[name] = _rate(shape, spreads[name])
+        row[f"{name}: % of peak"] = 100 * row[name].median / machine.peak(options.threads, options.rivals)
+        rates = [_rate(shape, spreads[name, layout]) for layout in FORMATS if (name, layout) in spreads]
+        if rates:
+            row[f"{name}: PyTorch"] = best = max(rates, key=lambda rate: rate.median)
+            row[f"{name}: ratio"] = row[name].median / best.median
+        elif options.rivals:
+            row[f"{name}: PyTorch"] = failures[name, FORMATS[0]]
+    return row
 
 
-if __name__ == "__main__":
-    main()
+def _rate(shape: Shape, milliseconds: Spread) -> Spread:
+    return Spread(tuple(shape.gflop / (run / 1e3) for run in milliseconds.runs), milliseconds.others)
+
+
+def _ours(shape: Shape) -> dict[str, Call]:
+    (x, w, dy), g = shape.arrays(), shape.geometry
+    ours = kernels.of(x)
+    return {
+        "forward": lambda: ours.conv(x, w, None, g),
+        "input gradient": lambda: ours.conv_input_gradient(dy, w, g, x.shape[2:]),
+        "weight gradient": lambda: ours.conv_kernel_gradient(dy, x, g),
+    }
+
+
+def _theirs(shape: Shape, name: str, layout: str) -> Call:
+    import torch
+
+    order = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    x, w, dy = (torch.tensor(array).contiguous(memory_format=order) for array in shape.arrays())
+    slide = ([shape.stride] * 2, [shape.kernel // 2] * 2, [1, 1])
+    if name == "forward":
+        return torch.no_grad()(lambda: torch.nn.functional.conv2d(x, w, None, *slide, shape.groups))
+    wanted = [name == "input gradient", name == "weight gradient", False]
+    backward = torch.ops.aten.convolution_backward
+    return lambda: backward(dy, x, w, None, *slide, False, [0, 0], shape.groups, wanted)

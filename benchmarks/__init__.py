@@ -1,0 +1,1 @@
+"""sharedgrad measured, beside PyTorch where it is installed: ``python -m benchmarks --help``."""

@@ -1,0 +1,32 @@
+"""How long ``import sharedgrad`` takes, NumPy being there already."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+
+from benchmarks.memory import environment
+from benchmarks.options import Options
+from benchmarks.tables import Bar, Case, Row, Table
+from benchmarks.timing import Spread
+
+CODE = "import numpy, time; start = time.perf_counter(); import sharedgrad; print(time.perf_counter() - start)"
+
+
+def section(options: Options) -> list[Table]:
+    """One table with one row."""
+    note = "In a fresh process each, its files read before; seconds: median (quartiles)."
+    cases = (Case("`import sharedgrad`, NumPy already imported", partial(_row, options)),)
+    return [Table("import", "Import", note, ("what", "seconds", "bar", "reached"), cases)]
+
+
+def _row(options: Options) -> Row:
+    _seconds()
+    spread = Spread(tuple(_seconds() for _ in range(options.repeats)))
+    return {"seconds": spread, **Bar(0.2, 0.05, cost=True).cells(spread.median)}
+
+
+def _seconds() -> float:
+    command = [sys.executable, "-c", CODE]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True, env=environment()).stdout)

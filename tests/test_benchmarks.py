@@ -1,0 +1,93 @@
+"""The benchmark command runs, says what it measured, and tells a mistake in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+
+
+def tables(folder: Path, *arguments: str) -> dict[str, Any]:
+    """What the command writes as JSON; the same rows stand on the screen."""
+    ended = run(*arguments, "--repeats", "1", "--json", str(folder / "all.json"))
+    assert ended.returncode == 0, ended.stderr
+    written = json.loads((folder / "all.json").read_text("utf-8"))
+    assert {"processor", "cores", "peak GFLOP/s, float32", "kernels"} <= set(written["machine"])
+    for table in written["tables"].values():
+        assert f"## {table['title']}\n" in ended.stdout
+        for row in table["rows"]:
+            assert f"\n| {row[table['columns'][0]]}" in ended.stdout
+    return dict(written["tables"])
+
+
+def test_nets_without_rivals(tmp_path: Path) -> None:
+    found = tables(tmp_path, "steps", "inference", "persample", "--nets", "lenet5", "--batches", "3", "--alone")
+    assert list(found) == ["steps", "inference", "kept apart"]
+    (step,) = found["steps"]["rows"]
+    assert step["net"] == "lenet5, batch 3"
+    assert step["sharedgrad"]["median"] > 0
+    assert step["ratio"] is None
+    (apart,) = found["kept apart"]["rows"]
+    assert apart["cost"] == apart["kept apart"]["median"] / apart["plain"]["median"]
+    assert apart["bar"] == "≤ 1.15, aim 1.05"
+
+
+def test_processes(tmp_path: Path) -> None:
+    found = tables(tmp_path, "memory", "import", "--nets", "lenet5", "--alone")
+    assert found["import"]["rows"][0]["seconds"]["median"] > 0
+    if sys.platform == "linux":
+        assert found["memory"]["rows"][0]["sharedgrad"]["median"] > 1
+
+
+def test_a_budget_skips_what_comes_too_late(tmp_path: Path) -> None:
+    found = tables(tmp_path, "convolutions", "scaling", "--alone", "--budget", "0.3", "--plots", str(tmp_path / "p"))
+    first, *_, last = found["convolutions"]["rows"]
+    assert first["forward"]["median"] > 0
+    assert last["forward"] == "not measured: out of time"
+    assert (tmp_path / "p" / "scaling-by-batch.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_rivals_do_the_same_work(tmp_path: Path) -> None:
+    """A rival that gave other scores or other per-sample gradients would be a failure in its cell."""
+    found = tables(tmp_path, "steps", "inference", "persample", "--nets", "cnn,resnet20", "--batches", "4")
+    for name in ("steps", "inference"):
+        for row in found[name]["rows"]:
+            assert min(row[f"PyTorch {kind}"]["median"] for kind in ("eager", "channels_last")) > 0
+            assert row["ratio"] > 0
+    assert found["materialized"]["rows"][0]["torch.func"]["median"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nonsense"], "there is no section 'nonsense': choose from steps, "),
+        (["--nets", "lenet"], "there is no net 'lenet': choose from lenet5, "),
+        (["--repeats", "0"], "expected a number from 1, got '0'"),
+        (["--batches", "1,,2"], "expected a number from 1, got ''"),
+        (["--budget", "nan"], "expected seconds, got 'nan'"),
+        (["--alone", "--compile"], "exclude each other"),
+        (["--threads", "9999", "--alone"], "expected at most 256, got 9999"),
+        (["--json", "no/such/folder/x.json"], "no/such/folder/x.json cannot be written"),
+        (["steps", "--plots", "x"], "the section scaling, which is not asked for"),
+        (["--loud"], "unrecognized arguments: --loud"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], said: str) -> None:
+    ended = run(*arguments)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("benchmarks: ")
+    assert said in line
