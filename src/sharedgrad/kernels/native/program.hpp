@@ -123,8 +123,8 @@ constexpr Operation<T> kOperations[] = {
      [](In<T> o) {
          const auto &a = o.map(0), &b = o.map(1);
          const bool cells = a.channels == b.channels && a.height == b.height && a.width == b.width;
-         const bool flat = a.bare() && b.bare() &&
-                           std::ptrdiff_t(a.channels) * a.height * a.width == std::ptrdiff_t(b.channels) * b.height * b.width;
+         const auto size = [](const Map<T>& m) { return std::ptrdiff_t(m.channels) * m.height * m.width; };
+         const bool flat = (is_vector(a) || is_vector(b)) && size(a) == size(b);
          return a.samples == b.samples && (cells || flat) && (a.lanes == b.lanes || a.lanes == 1 || b.lanes == 1);
      },
      [](In<T> o) { relayout(o.map(0), o.map(1)); }},
