@@ -2,7 +2,9 @@
 
 #include "conv.hpp"
 #include "dense.hpp"
+#include "losses.hpp"
 #include "maps.hpp"
+#include "updates.hpp"
 
 #define STRING(x) #x
 #define NAME(x) STRING(x)
@@ -32,6 +34,12 @@ constexpr Kernels<T> kKernels = {
     blocks<T>,
     blocks_input_gradient<T>,
     outer_sum<T>,
+    softmax<T>,
+    softmax_backward<T>,
+    tanh<T>,
+    cross_entropy<T>,
+    sgd<T>,
+    adam<T>,
 };
 
 }  // namespace

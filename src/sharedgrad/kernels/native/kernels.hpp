@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace sharedgrad {
 
@@ -10,6 +11,27 @@ struct Geometry {
     int samples, channels, height, width;
     int filters, kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
     int out_h, out_w;
+};
+
+// One parameter's step: everything new goes into memory of its own.
+template <typename T>
+struct Update {
+    T* value;
+    const T *old_value, *gradient;
+    T* state[2];  // SGD: velocity or null; Adam: mean, square
+    const T* old_state[2];
+    std::ptrdiff_t size;
+    double steps;  // this parameter's own, with this one
+};
+
+struct SGDSettings {
+    double lr, momentum, weight_decay;
+    bool nesterov;
+};
+
+struct AdamSettings {
+    double lr, beta1, beta2, eps, weight_decay;
+    bool decoupled;
 };
 
 template <typename T>
@@ -43,6 +65,17 @@ struct Kernels {
     void (*blocks_input_gradient)(T* dp, const T* delta, const T* w, int, int, int, int);
     // total (K, B, O, I), delta (K, U, B, O), p (K, U, B, I); the last five numbers are K, U, B, O, I
     void (*outer_sum)(T* total, const T* delta, const T* p, int, int, int, int, int);
+
+    // scores (rows, classes)
+    void (*softmax)(T* y, const T* x, int rows, int classes);
+    void (*softmax_backward)(T* dx, const T* dy, const T* y, int rows, int classes);
+    void (*tanh)(T* y, const T* x, std::ptrdiff_t size);
+    // the sum of the losses; labels lie from 0 to classes − 1
+    double (*cross_entropy)(T* upstream, const T* scores, const std::int64_t* labels, int rows, int classes,
+                            double smoothing, double count);
+
+    void (*sgd)(const Update<T>* updates, int count, const SGDSettings& settings);
+    void (*adam)(const Update<T>* updates, int count, const AdamSettings& settings);
 };
 
 struct Table {

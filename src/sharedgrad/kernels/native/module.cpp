@@ -11,6 +11,7 @@
 #include <new>
 
 #include "kernels.hpp"
+#include "methods.hpp"
 #include "threads.hpp"
 
 namespace {
@@ -177,6 +178,10 @@ FUNCTION(blocks_input_gradient, 3, 4, hold(n(0) * n(1) * n(3), n(0) * n(1) * n(2
 FUNCTION(outer_sum, 3, 5, hold(n(0) * n(2) * n(3) * n(4), n(0) * n(1) * n(2) * n(3), n(0) * n(1) * n(2) * n(4)), p(0),
          p(1), p(2), n(0), n(1), n(2), n(3), n(4))
 
+FUNCTION(softmax, 2, 2, hold(n(0) * n(1), n(0) * n(1)), p(0), p(1), n(0), n(1))
+FUNCTION(softmax_backward, 3, 2, hold(n(0) * n(1), n(0) * n(1), n(0) * n(1)), p(0), p(1), p(2), n(0), n(1))
+FUNCTION(tanh, 2, 0, hold(a.size(0), a.size(0)), p(0), p(1), a.size(0))
+
 PyObject* threads(PyObject*, PyObject* count) {
     const Py_ssize_t n = PyLong_AsSsize_t(count);
     if (PyErr_Occurred()) return nullptr;
@@ -238,6 +243,9 @@ PyMethodDef methods[] = {
     METHOD(blocks),
     METHOD(blocks_input_gradient),
     METHOD(outer_sum),
+    METHOD(softmax),
+    METHOD(softmax_backward),
+    METHOD(tanh),
     {"set_threads", threads, METH_O, "Use this many threads."},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set in use."},
     {"choose", choose, METH_O, "Use the named instruction set, if this processor has it."},
@@ -249,7 +257,14 @@ PyModuleDef definition = {
 
 }  // namespace
 
+const sharedgrad::Table& sharedgrad::table_in_use() { return *table; }
+
 PyMODINIT_FUNC PyInit__native() {
     table = best();
-    return PyModule_Create(&definition);
+    PyObject* module = PyModule_Create(&definition);
+    if (module && PyModule_AddFunctions(module, training_methods)) {
+        Py_DecRef(module);
+        return nullptr;
+    }
+    return module;
 }
