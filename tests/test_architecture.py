@@ -21,7 +21,7 @@ FLOORS = [
     {"kernels"},
     {"uses"},
     {"layers"},
-    {"losses", "optimizers", "graph", "tape", "configuration", "network", "models", "storage", "summary"},
+    {"losses", "optimizers", "graph", "tape", "plan", "configuration", "network", "models", "storage", "summary"},
     {"data"},
     {"training"},
     {"sharedgrad"},  # the public names

@@ -216,7 +216,7 @@ class Network:
 
     def _plan(self, arrays: dict[str, Array], training: bool, record: bool) -> Plan | None:
         """The compiled way for arrays of these shapes, worked out when it is first needed."""
-        from sharedgrad.plan import Plan, Unsupported
+        from sharedgrad.plan import Plan, UnsupportedError
 
         revisions = tuple([node.layer.revision for node in self.nodes])
         key = (revisions, training, record, *(array.shape for array in arrays.values()))
@@ -224,7 +224,7 @@ class Network:
             shapes, samples = self._shapes(arrays), len(next(iter(arrays.values())))
             try:
                 plan = Plan(self.nodes, shapes, list(self.inputs), self.outputs, samples, self.dtype, training, record)
-            except Unsupported:
+            except UnsupportedError:
                 plan = None
             while len(self._plans) >= _PLANS:
                 self._plans.pop(next(iter(self._plans)))

@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sharedgrad.errors import CheckpointError, ConfigError
+from sharedgrad import kernels
+from sharedgrad.errors import CheckpointError, ConfigError, ShapeError
 from sharedgrad.parameter import Array, Gradients, Parameter
 
 
@@ -45,17 +46,22 @@ class Optimizer(ABC):
         Raises:
             ConfigError: These are no gradients, or of another network.
         """
-        if not isinstance(gradients, Gradients) or not any(p in gradients for p in self.parameters):
+        pairs = gradients.pairs(self.parameters) if isinstance(gradients, Gradients) else []
+        if not pairs:
             got = "those of other parameters" if isinstance(gradients, Gradients) else type(gradients).__name__
             raise ConfigError(f"{type(self).__name__}.step", f"expected gradients of its parameters, got {got}")
-        for parameter in self.parameters:
-            if parameter in gradients:
-                change = self._change(parameter, gradients[parameter])
-                parameter.replace(parameter.value - change)
+        for parameter, gradient in pairs:
+            if gradient.shape != parameter.shape:
+                problem = f"expected a gradient of shape {parameter.shape}, got {gradient.shape}"
+                raise ShapeError(parameter.name, problem)
+        used = [p for p, _ in pairs]
+        new = self._new([p.value for p in used], [g for _, g in pairs], [self.state[p] for p in used])
+        for parameter, value in zip(used, new, strict=True):
+            parameter.replace(value)
 
     @abstractmethod
-    def _change(self, parameter: Parameter, gradient: Array) -> Array:
-        """What is to be subtracted from the value."""
+    def _new(self, values: list[Array], gradients: list[Array], states: list[dict[str, Array]]) -> list[Array]:
+        """New values for all these parameters; their states are brought up to date."""
 
     def state_dict(self) -> dict[str, Array]:
         """Everything that the next step depends on besides values and gradients, for a checkpoint."""
@@ -108,16 +114,14 @@ class SGD(Optimizer):
         if nesterov and not momentum:
             raise ConfigError("SGD: nesterov", "needs a momentum above 0, got 0", "set momentum=0.9")
 
-    def _change(self, parameter: Parameter, gradient: Array) -> Array:
-        g = gradient
-        if self.weight_decay:
-            g = g + g.dtype.type(self.weight_decay) * parameter.value
-        if self.momentum:
-            momentum = g.dtype.type(self.momentum)
-            state = self.state[parameter]
-            state["momentum"] = v = momentum * state["momentum"] + g if state else g.copy()
-            g = g + momentum * v if self.nesterov else v
-        return g.dtype.type(self.lr) * g
+    def _new(self, values: list[Array], gradients: list[Array], states: list[dict[str, Array]]) -> list[Array]:
+        velocities = _kept("momentum", states, values) if self.momentum else []
+        new, velocities = kernels.of(values[0]).sgd(
+            values, gradients, velocities, self.lr, self.momentum, self.nesterov, self.weight_decay
+        )
+        for state, velocity in zip(states, velocities, strict=False):  # without momentum there are none
+            state["momentum"] = velocity
+        return new
 
 
 class Adam(Optimizer):
@@ -146,23 +150,24 @@ class Adam(Optimizer):
         self.betas = (_number("betas", betas[0], 0, 1), _number("betas", betas[1], 0, 1))
         self.eps, self.weight_decay = _number("eps", eps, 0), _number("weight_decay", weight_decay, 0)
 
-    def _change(self, parameter: Parameter, gradient: Array) -> Array:
-        kind, (beta1, beta2) = gradient.dtype.type, self.betas
-        g = gradient
-        if self.weight_decay and not self.decoupled:
-            g = g + kind(self.weight_decay) * parameter.value
-        state = self.state[parameter]
-        if not state:
-            state.update(mean=np.zeros_like(g), square=np.zeros_like(g), steps=np.zeros((), np.int64))
-        state["mean"] = m = kind(beta1) * state["mean"] + kind(1 - beta1) * g
-        state["square"] = v = kind(beta2) * state["square"] + kind(1 - beta2) * g * g
-        state["steps"] = state["steps"] + 1  # this parameter's own: others may have had gradients more often
-        t = int(state["steps"])
-        size = kind(self.lr / (1 - beta1**t))
-        change = size * m / (np.sqrt(v) / kind((1 - beta2**t) ** 0.5) + kind(self.eps))
-        if self.weight_decay and self.decoupled:
-            change = change + kind(self.lr * self.weight_decay) * parameter.value
-        return np.asarray(change)
+    def _new(self, values: list[Array], gradients: list[Array], states: list[dict[str, Array]]) -> list[Array]:
+        # each parameter's own: others may have had gradients more often
+        steps = [1 + int(state.get("steps", 0)) for state in states]
+        new, means, squares = kernels.of(values[0]).adam(
+            values,
+            gradients,
+            _kept("mean", states, values),
+            _kept("square", states, values),
+            steps,
+            self.lr,
+            self.betas,
+            self.eps,
+            self.weight_decay,
+            self.decoupled,
+        )
+        for state, mean, square, t in zip(states, means, squares, steps, strict=True):
+            state.update(mean=mean, square=square, steps=np.asarray(t, np.int64))
+        return new
 
 
 class AdamW(Adam):
@@ -214,6 +219,11 @@ SCHEDULES: dict[str, Schedule] = {
     "cosine": cosine,
     "one-cycle": one_cycle,
 }
+
+
+def _kept(name: str, states: list[dict[str, Array]], values: list[Array]) -> list[Array]:
+    """One array of each state; zeros before the first step."""
+    return [state[name] if state else np.zeros_like(w) for state, w in zip(states, values, strict=True)]
 
 
 def _number(name: str, value: Any, least: float, below: float = inf) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -73,8 +73,9 @@ class Parameter:
         """Take ``new`` over without a copy; the caller gives it away (optimizers do)."""
         if new.shape != self.shape:
             raise ShapeError(self.name, f"expected a value of shape {self.shape}, got {new.shape}")
-        self._value = np.asarray(new, self.dtype, order="C")
-        self._value.flags.writeable = False
+        new = np.asarray(new, self.dtype, order="C")
+        new.setflags(False)  # type: ignore[call-arg]  # write=False, which takes twice as long by name
+        self._value = new
         self.version += 1
 
     def initialize(self, seed: int) -> None:
@@ -172,6 +173,10 @@ class Gradients(Mapping[Parameter, Array]):
 
     def __neg__(self) -> Gradients:
         return self * -1.0
+
+    def pairs(self, parameters: Iterable[Parameter]) -> list[tuple[Parameter, Array]]:
+        """Those of the parameters that have a gradient, each with it."""
+        return [(p, self._arrays[p]) for p in parameters if p in self._arrays]
 
     def norm(self) -> float:
         """The Euclidean norm of all parameter gradients taken together (accumulated in float64)."""

@@ -142,13 +142,19 @@ def test_a_samples_output_does_not_depend_on_its_place_in_the_batch() -> None:
 @pytest.mark.parametrize("n", [1, 3, 40])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_bias_is_added_and_its_gradient_is_the_sum(n: int, dtype: type, instruction_set: str) -> None:  # noqa: F811
-    native, rng = kernels.native._native, np.random.default_rng(n)
+    from sharedgrad.kernels.native.program import Builder
+
+    rng = np.random.default_rng(n)
     for o, i in ((20, 1500), (70, 9)):
         (p, w, delta), bias = _dense(rng, n, o, i, dtype), frozen(rng.normal(size=o), dtype)
         y, dx, dw, db = (np.full(shape, np.nan, dtype) for shape in ((n, 1, o), (n, 1, i), (1, o, i), (o,)))
-        native.linear(y, p, w, bias, n, o, i)
-        native.linear_input_gradient(dx, delta, w, n, o, i)
-        native.linear_weight_gradient(dw, db, delta, p, n, o, i)
+        b = Builder(n, np.dtype(dtype))
+        y_map, x_map, dx_map, dy_map = (b.array(size, samples=n) for size in (o, i, i, o))
+        w_map, bias_map, dw_map, db_map = (b.array(size) for size in (o * i, o, o * i, o))
+        b.emit("linear", (y_map, x_map, w_map, bias_map), 0)
+        b.emit("linear_input_gradient", (dx_map, dy_map, w_map))
+        b.emit("linear_weight_gradient", (dw_map, db_map, dy_map, x_map), 0)
+        b.build().run(np.empty(0, dtype), np.empty(0, dtype), (y, p, dx, delta, w, bias, dw, db))
         expected = _expected(p, w, delta)
         close(y, expected[0] + bias)
         close(dx, expected[1])

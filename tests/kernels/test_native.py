@@ -104,13 +104,37 @@ def test_not_a_number_stays_one(instruction_set: str) -> None:
 
 @compiled
 def test_arrays_that_do_not_belong_together_are_refused() -> None:
-    native = kernels.native._native
-    with pytest.raises(TypeError, match="different types"):
-        native.relu(np.empty(3), np.empty(3, np.float32))
-    with pytest.raises(TypeError, match="float32 or float64"):
-        native.relu(np.empty(3, np.int64), np.empty(3, np.int64))
-    with pytest.raises(TypeError, match="expected 2 arguments, got 1"):
-        native.relu(np.empty(3))
+    native = kernels.native
+    with pytest.raises(TypeError, match="arrays of one type, float32 or float64"):
+        native.relu_backward(np.empty(3), np.empty(3, np.float32))
+    with pytest.raises(TypeError, match="arrays of one type, float32 or float64"):
+        native.relu(np.empty(3, np.int64))
+    with pytest.raises(TypeError, match="expected maps, code and a tuple"):
+        native._native.run(np.empty(3, np.int64))
+    with pytest.raises(TypeError, match="a program of int64"):
+        native._native.run(np.empty(11, np.int32), np.empty(3, np.int64), ())
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("maps", "code", "message"),
+    [
+        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], [99, 0], "no such operation"),
+        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], [9, 1], "no such map"),
+        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], [9, -1], "no such map"),
+        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], [7, 0, 0], "ends within"),
+        ([2, 0, 1, 1, 4, 1, 1, 0, 0, 0, 0], [9, 0], "another size"),
+        ([2, 1, 1, 1, 3, 1, 1, 0, 0, 0, 0], [9, 0], "another size"),
+        ([1, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], [9, 0], "another size"),
+        ([5, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], [9, 0], "another size"),
+        ([2, 0, 1, 3, 1, 1, 1, 0, 0, 0, 0], [9, 0], "another size"),
+        ([2, 0, 1, 1, 2**40, 1, 1, 0, 0, 0, 0], [9, 0], "another size"),
+    ],
+)
+def test_programs_that_make_no_sense_are_refused(maps: list[int], code: list[int], message: str) -> None:
+    arrays = (np.empty(0), np.empty(0), np.ones(3))
+    with pytest.raises(ValueError, match=message):
+        kernels.native._native.run(np.array(maps, np.int64), np.array(code, np.int64), arrays)
 
 
 @compiled
@@ -124,10 +148,8 @@ def test_arrays_of_wrong_size_are_refused_and_not_read_beyond_their_end() -> Non
         lambda: native.conv_input_gradient(dy, w[:5], g, (9, 9)),
         lambda: native.conv_kernel_gradient(dy, x[:1], g),
         lambda: native.max_pool_backward(dy, x, dy, g, "first"),
-        lambda: native.normalize(x, np.ones(3), np.ones(4)),
-        lambda: native.normalize_backward(x, x[:1], np.ones(4)),
     ):
-        with pytest.raises(ValueError, match=r"expected \d+ elements"):
+        with pytest.raises(ValueError, match=r"another size than its map|do not fit"):
             call()
 
 
@@ -184,26 +206,27 @@ def test_the_number_of_threads_may_change_while_others_compute() -> None:
 
 @compiled
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell its memory")
-def test_no_memory_in_a_thread_is_an_error_and_no_crash() -> None:
+def test_no_memory_is_an_error_and_no_crash() -> None:
     script = """
 import resource
 import numpy as np
 from sharedgrad import kernels, set_threads
 from sharedgrad.geometry import Geometry
 set_threads(2)
-small, large = (np.ones((1, 2, n), np.float32) for n in (20_000, 1_000_000))
-w, g = np.ones((12, 1, 1), np.float32), Geometry.of(1, 1, groups=2)
-expected = kernels.native.conv(small, w, None, g)
+x, g = np.ones((16, 1, 8, 8), np.float32), Geometry.of(2, 3)
+w, wide = np.ones((2, 1, 3, 3), np.float32), np.ones((20_000, 1, 30, 30), np.float32)
+expected = kernels.native.conv(x, w, None, g)
+large = np.ones((16, 1, 30, 30), np.float32)
 with open("/proc/self/statm") as file:
     used = int(file.read().split()[0]) * resource.getpagesize()
 limits = resource.getrlimit(resource.RLIMIT_AS)
 for attempt in range(10):
-    resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, limits[1]))  # the output and the blocks, but no rows
+    resource.setrlimit(resource.RLIMIT_AS, (used + 30_000_000, limits[1]))  # the maps, but not the weights in tiles
     try:
-        kernels.native.conv(large, w, None, g)
+        kernels.native.conv(large, wide, None, Geometry.of(2, 30))
     except MemoryError:
         resource.setrlimit(resource.RLIMIT_AS, limits)
-        assert np.array_equal(kernels.native.conv(small, w, None, g), expected)
+        assert np.array_equal(kernels.native.conv(x, w, None, g), expected)
         print("refused")
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)

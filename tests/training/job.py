@@ -16,6 +16,7 @@ import numpy as np
 
 from sharedgrad import SGD, BatchNorm2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d, Network, ReLU
 from sharedgrad.data import Augmentation, Normalization
+from sharedgrad.parameter import Parameter
 from sharedgrad.training import checkpoint, loop
 from sharedgrad.training.history import History
 
@@ -53,7 +54,7 @@ def fit(net: Network, **arguments: Any) -> History:
 FUNCTIONS = {
     "fsync": (os, "fsync"),
     "replace": (os, "replace"),
-    "change": (SGD, "_change"),
+    "change": (Parameter, "replace"),
     "forward": (Network, "forward"),
     "evaluate": (loop, "evaluate"),
     "close": (loop, "Metrics"),  # where an epoch becomes a row of the history

@@ -22,6 +22,7 @@ from sharedgrad.parameter import Array
 __all__ = ["Kernels", "compiled", "get_threads", "of", "programs", "set_threads", "use"]
 
 Index = tuple[int, ...]
+Arrays = list[Array]  # one for each parameter
 
 
 class Kernels(Protocol):
@@ -54,6 +55,30 @@ class Kernels(Protocol):
     def normalize(self, x: Array, mean: Array, inverse_std: Array) -> Array: ...
     def scale_shift(self, x: Array, scale: Array, shift: Array) -> Array: ...
     def normalize_backward(self, dy: Array, normal: Array, factor: Array) -> Array: ...
+    def cross_entropy(self, scores: Array, labels: Array, smoothing: float, count: float) -> tuple[float, Array]: ...
+    def sgd(
+        self,
+        values: Arrays,
+        gradients: Arrays,
+        velocities: Arrays,
+        lr: float,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
+    ) -> tuple[Arrays, Arrays]: ...
+    def adam(
+        self,
+        values: Arrays,
+        gradients: Arrays,
+        means: Arrays,
+        squares: Arrays,
+        steps: list[int],
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+        decoupled: bool,
+    ) -> tuple[Arrays, Arrays, Arrays]: ...
 
 
 try:

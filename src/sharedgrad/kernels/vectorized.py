@@ -16,6 +16,7 @@ from sharedgrad.kernels.threads import one_blas_thread, parallel
 from sharedgrad.parameter import Array
 
 Index = tuple[int, ...]
+Arrays = list[Array]
 
 CHUNK_BYTES = 1 << 20  # half of a common second-level cache; the other half is for the result
 
@@ -355,3 +356,73 @@ def normalize_backward(dy: Array, normal: Array, factor: Array) -> Array:
     dx -= normal * _by_channel(_channel_mean(dy * normal), normal)
     dx *= _by_channel(factor, normal)
     return dx
+
+
+# ---- losses and optimizers' steps
+
+
+def cross_entropy(scores: Array, labels: Array, smoothing: float, count: float) -> tuple[float, Array]:
+    """−Σ t · log p over scores (N, C, *P) and labels (N, *P), and p − t; both / count."""
+    if labels.size and not (labels.min() >= 0 and labels.max() < scores.shape[1]):
+        raise IndexError("a label is no class")
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    goal = np.full(scores.shape, smoothing / scores.shape[1], scores.dtype)
+    at_class = np.take_along_axis(goal, labels[:, None], 1) + scores.dtype.type(1 - smoothing)
+    np.put_along_axis(goal, labels[:, None], at_class, 1)
+    # 0 · −∞ is a class that is certainly wrong and not asked for: it costs nothing
+    terms = np.multiply(goal, log_p, out=np.zeros_like(goal), where=goal > 0)
+    value = -float(np.sum(terms, dtype=np.float64)) / count
+    return value, (np.exp(log_p) - goal) / scores.dtype.type(count)
+
+
+def sgd(
+    values: Arrays,
+    gradients: Arrays,
+    velocities: Arrays,
+    lr: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+) -> tuple[Arrays, Arrays]:
+    """Stochastic gradient descent, with momentum where there are velocities."""
+    new_values, new_velocities = [], []
+    for i, (w, g) in enumerate(zip(values, gradients, strict=True)):
+        kind = g.dtype.type
+        if weight_decay:
+            g = g + kind(weight_decay) * w
+        if velocities:
+            v = kind(momentum) * velocities[i] + g
+            new_velocities.append(v)
+            g = g + kind(momentum) * v if nesterov else v
+        new_values.append(np.asarray(w - kind(lr) * g))
+    return new_values, new_velocities
+
+
+def adam(
+    values: Arrays,
+    gradients: Arrays,
+    means: Arrays,
+    squares: Arrays,
+    steps: list[int],
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> tuple[Arrays, Arrays, Arrays]:
+    """Adam, and with ``decoupled`` weight decay AdamW."""
+    new: tuple[Arrays, Arrays, Arrays] = ([], [], [])
+    for w, g, mean, square, t in zip(values, gradients, means, squares, steps, strict=True):
+        kind = g.dtype.type
+        if weight_decay and not decoupled:
+            g = g + kind(weight_decay) * w
+        m = kind(betas[0]) * mean + kind(1 - betas[0]) * g
+        v = kind(betas[1]) * square + kind(1 - betas[1]) * g * g
+        size = kind(lr / (1 - betas[0] ** t))
+        change = size * m / (np.sqrt(v) / kind((1 - betas[1] ** t) ** 0.5) + kind(eps))
+        if weight_decay and decoupled:
+            change = change + kind(lr * weight_decay) * w
+        for arrays, array in zip(new, (w - change, m, v), strict=True):
+            arrays.append(np.asarray(array))
+    return new

@@ -37,14 +37,12 @@ from sharedgrad.kernels.vectorized import (
     patches,
     patches_backward,
     scale_shift,
-    softmax,
-    softmax_backward,
-    tanh,
 )
 from sharedgrad.parameter import Array
 
 __all__ = [
     "FALLBACKS",
+    "adam",
     "avg_pool",
     "avg_pool_backward",
     "batch_statistics",
@@ -54,6 +52,7 @@ __all__ = [
     "conv_input_gradient",
     "conv_kernel_gradient",
     "conv_kernel_gradients",
+    "cross_entropy",
     "instruction_set",
     "max_pool",
     "max_pool_backward",
@@ -67,6 +66,7 @@ __all__ = [
     "relu",
     "relu_backward",
     "scale_shift",
+    "sgd",
     "sigmoid",
     "sigmoid_backward",
     "softmax",
@@ -76,13 +76,14 @@ __all__ = [
 ]
 
 Index = tuple[int, ...]
+Arrays = list[Array]
 
 FALLBACKS = {
     "conv and max_pool with three spatial axes, more than 64 cells along one, or maps beyond 2³⁰": "not compiled yet",
     "max_pool_backward with ties other than 'first'": "a convention for study",
     "pad, pad_backward": "not compiled yet",
     "patches, patches_backward": "memory moves; NumPy does them as fast",
-    "softmax, softmax_backward, tanh": "not compiled yet",
+    "softmax and cross_entropy along another axis than the last": "not compiled yet",
 }
 
 _LARGEST = 1 << 30  # as in program.hpp
@@ -324,4 +325,88 @@ relu = _elementwise("activate", RELU, vectorized.relu)
 relu_backward = _elementwise("activate_backward", RELU, vectorized.relu_backward)
 sigmoid = _elementwise("activate", SIGMOID, vectorized.sigmoid)
 sigmoid_backward = _elementwise("activate_backward", SIGMOID, vectorized.sigmoid_backward)
+tanh = _elementwise("activate", TANH, vectorized.tanh)
 tanh_backward = _elementwise("activate_backward", TANH, vectorized.tanh_backward)
+
+
+# ---- softmax and losses
+
+
+def softmax(x: Array, axis: int) -> Array:
+    """e^x / Σ e^x along the axis, shifted by the largest x."""
+    if axis % x.ndim != x.ndim - 1:
+        return vectorized.softmax(x, axis)
+    y = np.empty(x.shape, x.dtype)
+    _native.softmax(y, _c(x), prod(x.shape[:-1]), x.shape[-1])
+    return y
+
+
+def softmax_backward(dy: Array, y: Array, axis: int) -> Array:
+    """dx_i = y_i · (dy_i − Σ_j dy_j y_j): every output depends on every input."""
+    if axis % y.ndim != y.ndim - 1:
+        return vectorized.softmax_backward(dy, y, axis)
+    dx = np.empty(y.shape, y.dtype)
+    _native.softmax_backward(dx, _c(dy), _c(y), prod(y.shape[:-1]), y.shape[-1])
+    return dx
+
+
+def cross_entropy(scores: Array, labels: Array, smoothing: float, count: float) -> tuple[float, Array]:
+    """−Σ t · log p over scores (N, C) and labels (N,), and p − t; both / count."""
+    if scores.ndim != 2:
+        return vectorized.cross_entropy(scores, labels, smoothing, count)
+    upstream = np.empty(scores.shape, scores.dtype)
+    labels = np.ascontiguousarray(labels, np.int64)
+    return _native.cross_entropy(upstream, _c(scores), labels, scores.shape[1], smoothing, count) / count, upstream
+
+
+# ---- optimizers' steps
+
+
+def _like(arrays: Arrays) -> Arrays:
+    return [np.empty(a.shape, a.dtype) for a in arrays]
+
+
+def _update(step: Callable[..., None], values: Arrays, gradients: Arrays, kept: list[Arrays], *settings: Any) -> Any:
+    """New values, and for each list of arrays in ``kept`` a new one."""
+    new, news = _like(values), [_like(values) for _ in kept]
+    try:
+        step(new, values, gradients, news, kept, *settings)
+    except (TypeError, ValueError):  # an array of another type or memory order: rare, so nobody asks first
+        given = [
+            [np.ascontiguousarray(a, w.dtype).reshape(w.shape) for a, w in zip(arrays, values, strict=True)]
+            for arrays in (values, gradients, *kept)
+        ]
+        step(new, given[0], given[1], news, given[2:], *settings)
+    return new, *news
+
+
+def sgd(
+    values: Arrays,
+    gradients: Arrays,
+    velocities: Arrays,
+    lr: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+) -> tuple[Arrays, Arrays]:
+    """Stochastic gradient descent, with momentum where there are velocities."""
+    kept = [velocities] if velocities else []
+    new, *news = _update(_native.sgd, values, gradients, kept, lr, momentum, weight_decay, nesterov)
+    return new, news[0] if news else []
+
+
+def adam(
+    values: Arrays,
+    gradients: Arrays,
+    means: Arrays,
+    squares: Arrays,
+    steps: list[int],
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> tuple[Arrays, Arrays, Arrays]:
+    """Adam, and with ``decoupled`` weight decay AdamW."""
+    settings = (steps, lr, *betas, eps, weight_decay, decoupled)
+    return _update(_native.adam, values, gradients, [means, squares], *settings)

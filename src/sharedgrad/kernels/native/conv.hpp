@@ -104,9 +104,9 @@ struct Correlation {
     std::ptrdiff_t x_block, x_group, x_row, x_step;
     int blocks, groups, filters;  // filters of one group
     const std::ptrdiff_t* taps;
-    int count, chunk;  // taps, and how many of them between one store of the sums and the next
+    int count, chunk;      // taps, and how many of them between one store of the sums and the next
     int columns, leading;  // taps of one kernel row, and which of them is the first to see new input
-    const T* weights;  // of each group, tile by tile: [tap][filter]
+    const T* weights;      // of each group, tile by tile: [tap][filter]
     const T* bias;
     bool add, relu;
     double operations;
@@ -143,7 +143,8 @@ void correlate_range(const Correlation<T>& p, const Tiles& tiles, int block, int
                 const int f = tiles.begin(i), size = tiles.size(i), filter = group * p.filters + f;
                 for (int c = 0; c < n; ++c) shifted[c] = out[c] + f * p.out.channel;
                 if (at + most < end) {
-                    const int rows = p.columns ? count / p.columns : 0, n_tiles = end_tile - first_tile, k = i - first_tile;
+                    const int rows = p.columns ? count / p.columns : 0, n_tiles = end_tile - first_tile,
+                              k = i - first_tile;
                     for (int r = rows * k / n_tiles; r < rows * (k + 1) / n_tiles; ++r)
                         for (int c = 0; c < n; ++c)
                             __builtin_prefetch(next + p.taps[start + r * p.columns + p.leading] + c * p.x_step);
@@ -172,7 +173,8 @@ void correlate_all(const Correlation<T>& p) {
     const Tiles parts(tiles.count, ceil_div(tiles.count, cuts));
     parallel(p.blocks * p.groups * ranges.count * parts.count, p.operations, [&](int task) {
         const int part = task % parts.count, range = task / parts.count % ranges.count;
-        const int group = task / parts.count / ranges.count % p.groups, block = task / parts.count / ranges.count / p.groups;
+        const int group = task / parts.count / ranges.count % p.groups,
+                  block = task / parts.count / ranges.count / p.groups;
         correlate_range(p, tiles, block, group, parts.begin(part), parts.begin(part + 1), ranges.begin(range) * most,
                         std::min(vectors, ranges.begin(range + 1) * most));
     });
@@ -197,10 +199,24 @@ void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Win
             for (int t = 0; t < in.count; ++t) weights[first + t * size + f] = w[first + f * in.count + t];
     });
     correlate_all<T>({{y.cell(0, 0, 0), y.block(), y.channel(), y.row(), kWidth<T>, y.height, y.width, y.lanes},
-                      in.data, in.block, in.channel * (x.channels / g.groups), in.row, in.step,
-                      y.blocks(), g.groups, filters, in.taps, in.count, chunk_of(g.kernel_h, g.kernel_w, filters),
-                      g.kernel_w, g.kernel_w - 1,
-                      weights, bias, false, relu, operations(y, x, g)});
+                      in.data,
+                      in.block,
+                      in.channel * (x.channels / g.groups),
+                      in.row,
+                      in.step,
+                      y.blocks(),
+                      g.groups,
+                      filters,
+                      in.taps,
+                      in.count,
+                      chunk_of(g.kernel_h, g.kernel_w, filters),
+                      g.kernel_w,
+                      g.kernel_w - 1,
+                      weights,
+                      bias,
+                      false,
+                      relu,
+                      operations(y, x, g)});
 }
 
 constexpr int kMostCells = 64;  // along one axis; native/__init__.py lets NumPy have larger kernels
@@ -279,8 +295,8 @@ void conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const W
             for (int f = 0; f < filters; ++f)
                 for (int i = 0; i < rows.count; ++i)
                     for (int j = 0; j < cells.count; ++j)
-                        taps[count++] = f * dy.channel() + rows.shift[i] * dy.row() +
-                                        std::ptrdiff_t(cells.shift[j]) * dy.lanes;
+                        taps[count++] =
+                            f * dy.channel() + rows.shift[i] * dy.row() + std::ptrdiff_t(cells.shift[j]) * dy.lanes;
             if (add && !split && !count) continue;
             phase_weights(weights, w, g, tiles, channels, filters, rows, cells);
             Grid<T> out = grid;
@@ -290,9 +306,8 @@ void conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const W
             out.rows = ceil_div(dx.height - a, g.stride_h);
             out.columns = ceil_div(dx.width - b, g.stride_w);
             correlate_all<T>({out, dy.cell(0, 0, 0), dy.block(), dy.channel() * filters, dy.row(), kWidth<T>,
-                              dx.blocks(), g.groups, channels, taps, count,
-                              chunk_of(rows.count, cells.count, channels), cells.count, 0,
-                              weights, nullptr, add && !split, false,
+                              dx.blocks(), g.groups, channels, taps, count, chunk_of(rows.count, cells.count, channels),
+                              cells.count, 0, weights, nullptr, add && !split, false,
                               operations(dy, dx, g) / g.stride_h / g.stride_w});
         }
     if (split) merge_columns(dx, grid.data, columns, g.stride_w, add);
@@ -350,9 +365,9 @@ struct WeightGradient {
                 for (int k = t_begin; k < t_end; ++k) {
                     const int t = t_tiles.begin(k);
                     outer<T>(f_tiles.size(i), t_tiles.size(k),
-                        {sums + ((f - first) * own + t - tap) * V, own * V, dy.cell(block, group * filters + f, h),
-                         dy.channel(), dy.row(), x + h * in.row, in.step, in.row, in.taps + t,
-                         std::min(rows, dy.height - h), vectors, last});
+                             {sums + ((f - first) * own + t - tap) * V, own * V, dy.cell(block, group * filters + f, h),
+                              dy.channel(), dy.row(), x + h * in.row, in.step, in.row, in.taps + t,
+                              std::min(rows, dy.height - h), vectors, last});
                 }
             }
     }

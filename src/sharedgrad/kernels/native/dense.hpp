@@ -1,6 +1,7 @@
 // Products of matrices as a dense layer needs them; all arrays row-major: x (N, I), w (O, I), y (N, O).
 //
-//   forward          y[n,o]  = b[o] + Σ_i x[n,i] · w[o,i]   both factors run along i: lanes are parts of one sum
+//   forward          y[n,o]  = b[o] + Σ_i x[n,i] · w[o,i]   both factors run along i: lanes are parts of one sum,
+//                                                            or, for many rows, w is turned first
 //   input gradient   dx[n,i] = Σ_o dy[n,o] · w[o,i]         rows of w run along i: lanes are different results
 //   weight gradient  dw[o,i] = Σ_n dy[n,o] · x[n,i]         rows of x run along i: likewise
 //
@@ -35,7 +36,7 @@ constexpr int kDenseTasks = 16;  // enough for the threads to share evenly
 // A vector's worth of multiplications counted as one operation, as in a convolution.
 inline double dense_operations(int n, int outputs, int inputs) { return double(n) * outputs * inputs / 8; }
 
-// ---- forward: a tile of dot products
+// ---- forward for few rows: a tile of dot products, w read as it lies
 
 #if defined(__AVX512F__)
 constexpr int kDotRows = 4, kDotColumns = 4;
@@ -44,7 +45,6 @@ constexpr int kDotRows = 4, kDotColumns = 3;
 #endif
 constexpr int kDotBlock = 2 * kDotColumns;  // rows of w that stay in the first-level cache while x passes
 constexpr int kDotLength = 1024;            // of so many numbers each
-constexpr int kDotBatch = 64;               // rows of x that stay in the second-level cache while w passes
 
 // y[n][o] (+)= Σ x[n][i] · w[o][i], begin ≤ i < end, for a tile of R × C; beyond the last row the last one is repeated
 template <typename T, int R, int C>
@@ -76,22 +76,20 @@ void dots(Rows<T> y, Rows<const T> x, Rows<const T> w, int begin, int end, int r
 template <typename T>
 void linear_by_dots(Rows<T> y, Rows<const T> x, Rows<const T> w, const T* bias, int n, int outputs, int inputs) {
     if (n == 0 || outputs == 0) return;
-    const Tiles batches(n, kDotBatch), lengths(std::max(inputs, 1), kDotLength), blocks(outputs, kDotBlock);
-    const Tiles ranges(blocks.count, ceil_div(blocks.count, ceil_div(kDenseTasks, batches.count)));
-    parallel(batches.count * ranges.count, dense_operations(n, outputs, inputs), [&](int task) {
-        const int batch = task / ranges.count, range = task % ranges.count;
-        const int end = batches.begin(batch) + batches.size(batch);
+    const Tiles lengths(std::max(inputs, 1), kDotLength), blocks(outputs, kDotBlock);
+    const Tiles ranges(blocks.count, ceil_div(blocks.count, kDenseTasks));
+    parallel(ranges.count, dense_operations(n, outputs, inputs), [&](int range) {
         for (int length = 0; length < lengths.count; ++length)
             for (int block = ranges.begin(range); block < ranges.begin(range) + ranges.size(range); ++block) {
                 const int from = lengths.begin(length), to = std::min(inputs, from + lengths.size(length));
                 const int first = blocks.begin(block), last = first + blocks.size(block);
                 const auto tile = [&](auto dots, int row, int column) {
                     dots(Rows<T>{y[row] + column, y.stride}, Rows<const T>{x[row], x.stride},
-                         Rows<const T>{w[column], w.stride}, from, to, end - row, last - column,
+                         Rows<const T>{w[column], w.stride}, from, to, n - row, last - column,
                          bias ? bias + column : nullptr);
                 };
-                for (int row = batches.begin(batch); row < end;) {
-                    if (end - row < kDotRows - 1) {  // one row at a time, with more columns
+                for (int row = 0; row < n;) {
+                    if (n - row < kDotRows - 1) {  // one row at a time, with more columns
                         tile(dots<T, 1, kDotBlock>, row++, first);
                         continue;
                     }
@@ -103,7 +101,7 @@ void linear_by_dots(Rows<T> y, Rows<const T> x, Rows<const T> w, const T* bias, 
     });
 }
 
-// ---- gradients: a tile of sums, whose lanes are neighbouring columns
+// ---- gradients, and forward for many rows: a tile of sums whose lanes are neighbouring columns
 
 #if defined(__AVX512F__)
 constexpr int kSumVectors = 4, kAccumulating = 24;  // registers that accumulate

@@ -1,6 +1,8 @@
 // All kernels, compiled once for each instruction set; SHAREDGRAD_ISA is its name.
 
+#include "losses.hpp"
 #include "program.hpp"
+#include "updates.hpp"
 
 #define STRING(x) #x
 #define NAME(x) STRING(x)
@@ -9,7 +11,10 @@ namespace sharedgrad {
 namespace {
 
 template <typename T>
-constexpr Kernels<T> kKernels = {kWidth<T>, run<T>, blocks<T>, blocks_input_gradient<T>, outer_sum<T>};
+constexpr Kernels<T> kKernels = {
+    kWidth<T>,        run<T>, blocks<T>, blocks_input_gradient<T>, outer_sum<T>, softmax<T>, softmax_backward<T>,
+    cross_entropy<T>, sgd<T>, adam<T>,
+};
 
 }  // namespace
 

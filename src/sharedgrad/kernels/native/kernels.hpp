@@ -23,6 +23,27 @@ struct Program {
 
 constexpr int kMapNumbers = 11;  // array, offset, samples, lanes, channels, height, width, top, bottom, left, right
 
+// One parameter's step: everything new goes into memory of its own.
+template <typename T>
+struct Update {
+    T* value;
+    const T *old_value, *gradient;
+    T* state[2];  // SGD: velocity or null; Adam: mean, square
+    const T* old_state[2];
+    std::ptrdiff_t size;
+    double steps;  // this parameter's own, with this one
+};
+
+struct SGDSettings {
+    double lr, momentum, weight_decay;
+    bool nesterov;
+};
+
+struct AdamSettings {
+    double lr, beta1, beta2, eps, weight_decay;
+    bool decoupled;
+};
+
 template <typename T>
 struct Kernels {
     int lanes;
@@ -34,6 +55,16 @@ struct Kernels {
     void (*blocks_input_gradient)(T* dp, const T* delta, const T* w, int, int, int, int);
     // total (K, B, O, I), delta (K, U, B, O), p (K, U, B, I); the last five numbers are K, U, B, O, I
     void (*outer_sum)(T* total, const T* delta, const T* p, int, int, int, int, int);
+
+    // scores (rows, classes)
+    void (*softmax)(T* y, const T* x, int rows, int classes);
+    void (*softmax_backward)(T* dx, const T* dy, const T* y, int rows, int classes);
+    // the sum of the losses; labels lie from 0 to classes − 1
+    double (*cross_entropy)(T* upstream, const T* scores, const std::int64_t* labels, int rows, int classes,
+                            double smoothing, double count);
+
+    void (*sgd)(const Update<T>* updates, int count, const SGDSettings& settings);
+    void (*adam)(const Update<T>* updates, int count, const AdamSettings& settings);
 };
 
 struct Table {

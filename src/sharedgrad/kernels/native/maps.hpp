@@ -1,9 +1,9 @@
 // Everything that goes over maps once, row by row: activations, sums, pooling.
 #pragma once
 
-#include <cmath>
 #include <limits>
 
+#include "elementary.hpp"
 #include "kernels.hpp"
 #include "layout.hpp"
 
@@ -51,35 +51,6 @@ void each(const Map<T>& y, const Map<T>& a, const Map<T>& b, const F& f) {
 // ---- activations
 
 enum Activation { kIdentity, kReLU, kSigmoid, kTanh };
-
-// e^x for float, to about one unit in the last place: 2^n · p(r) with x = n·ln 2 + r (Cody & Waite 1980)
-inline float exp_of(float x) {
-    x = std::min(std::max(x, -87.0f), 88.0f);
-    const float n = std::nearbyint(x * 1.44269504f);
-    const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    const std::int32_t bits = (std::int32_t(n) + 127) << 23;
-    float scale;
-    std::memcpy(&scale, &bits, 4);
-    return p * scale;
-}
-inline double exp_of(double x) { return std::exp(x); }
-
-template <typename T>
-inline T sigmoid_of(T x) {
-    return x != x ? x : T(1) / (T(1) + exp_of(-x));
-}
-
-template <typename T>
-inline T tanh_of(T x) {
-    return T(std::tanh(x));
-}
 
 template <typename T>
 void activate(const Map<T>& y, const Map<T>& x, int kind) {
@@ -156,12 +127,6 @@ void cell_lanes(int lanes, const Whole& whole, const Single& single) {
         whole();
     else
         for (int l = 0; l < lanes; ++l) single(l);
-}
-
-// Of numbers, or of vectors lane by lane.
-template <typename V>
-inline V larger(V a, V b) {
-    return (b > a) | (b != b) ? b : a;  // NaN wins
 }
 
 template <typename T>
@@ -254,8 +219,7 @@ void avg_pool(const Map<T>& y, const Map<T>& x, const Window& g, bool all) {
                 const T part = T(1) / T(counted(g, x.height, x.width, h, w, all));
                 for (int l = 0; l < I; ++l) {
                     T sum = 0;
-                    window_cells(g, x.height, x.width, h, w,
-                                 [&](int i, int j) { sum += in[i * x.row() + j * I + l]; });
+                    window_cells(g, x.height, x.width, h, w, [&](int i, int j) { sum += in[i * x.row() + j * I + l]; });
                     out[l] = sum * part;
                 }
             }

@@ -11,6 +11,7 @@
 #include <new>
 
 #include "kernels.hpp"
+#include "methods.hpp"
 #include "threads.hpp"
 
 namespace {
@@ -137,6 +138,9 @@ FUNCTION(blocks_input_gradient, 3, 4, hold(n(0) * n(1) * n(3), n(0) * n(1) * n(2
 FUNCTION(outer_sum, 3, 5, hold(n(0) * n(2) * n(3) * n(4), n(0) * n(1) * n(2) * n(3), n(0) * n(1) * n(2) * n(4)), p(0),
          p(1), p(2), n(0), n(1), n(2), n(3), n(4))
 
+FUNCTION(softmax, 2, 2, hold(n(0) * n(1), n(0) * n(1)), p(0), p(1), n(0), n(1))
+FUNCTION(softmax_backward, 3, 2, hold(n(0) * n(1), n(0) * n(1), n(0) * n(1)), p(0), p(1), p(2), n(0), n(1))
+
 // The buffers of a call, released at its end.
 class Buffers {
   public:
@@ -194,8 +198,9 @@ PyObject* run(PyObject*, PyObject* const* objects, Py_ssize_t count) {
         kind = own;
     }
     const auto* numbers = reinterpret_cast<const std::int64_t* const*>(program.memory());
-    const Program p{numbers[0],      numbers[1],     program.sizes()[0] / kMapNumbers, program.sizes()[1],
-                    arrays.memory(), arrays.sizes(), int(arrays.count())};
+    const Program p{numbers[0],         numbers[1],      program.sizes()[0] / kMapNumbers,
+                    program.sizes()[1], arrays.memory(), arrays.sizes(),
+                    int(arrays.count())};
     const char* problem = nullptr;
     bool memory = true;
     Py_BEGIN_ALLOW_THREADS;
@@ -265,6 +270,8 @@ PyMethodDef methods[] = {
     METHOD(blocks),
     METHOD(blocks_input_gradient),
     METHOD(outer_sum),
+    METHOD(softmax),
+    METHOD(softmax_backward),
     {"lanes", lanes, METH_O, "Lanes of a vector of elements of this many bytes."},
     {"set_threads", threads, METH_O, "Use this many threads."},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set in use."},
@@ -277,7 +284,14 @@ PyModuleDef definition = {
 
 }  // namespace
 
+const sharedgrad::Table& sharedgrad::table_in_use() { return *table; }
+
 PyMODINIT_FUNC PyInit__native() {
     table = best();
-    return PyModule_Create(&definition);
+    PyObject* module = PyModule_Create(&definition);
+    if (module && PyModule_AddFunctions(module, training_methods)) {
+        Py_DecRef(module);
+        return nullptr;
+    }
+    return module;
 }

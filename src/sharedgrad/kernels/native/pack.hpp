@@ -74,7 +74,8 @@ void separate(T* const (&to)[kWidth<T>], const T* from, int count, int alive) {
 template <typename T>
 void relayout(const Map<T>& to, const Map<T>& from) {
     constexpr int V = kWidth<T>;
-    const bool into = to.lanes > from.lanes || (to.lanes == from.lanes && to.height * to.width > from.height * from.width);
+    const bool into =
+        to.lanes > from.lanes || (to.lanes == from.lanes && to.height * to.width > from.height * from.width);
     const Map<T>& wide = into ? to : from;
     Map<T> plain = into ? from : to;  // one sample side by side, or as many as the other
     if (plain.bare()) plain.channels = wide.channels, plain.height = wide.height, plain.width = wide.width;

@@ -131,13 +131,15 @@ constexpr Operation<T> kOperations[] = {
     // 1 conv: y, x, w, bias; window, relu
     {4, 10, 1u << 3,
      [](In<T> o) {
-         return slides(o.map(0), o.map(1), o.window(0)) && holds(o, 2, kernel_size(o.map(0), o.map(1), o.window(0))) && holds(o, 3, o.map(0).channels);
+         return slides(o.map(0), o.map(1), o.window(0)) && holds(o, 2, kernel_size(o.map(0), o.map(1), o.window(0))) &&
+                holds(o, 3, o.map(0).channels);
      },
      [](In<T> o) { conv(o.map(0), o.map(1), o.data(2), o.data(3), o.window(0), o.number(9)); }},
     // 2 conv_input_gradient: dx, dy, w; window, add
     {3, 10, 0,
      [](In<T> o) {
-         return slides_back(o.map(0), o.map(1), o.window(0)) && holds(o, 2, kernel_size(o.map(1), o.map(0), o.window(0)));
+         return slides_back(o.map(0), o.map(1), o.window(0)) &&
+                holds(o, 2, kernel_size(o.map(1), o.map(0), o.window(0)));
      },
      [](In<T> o) { conv_input_gradient(o.map(0), o.map(1), o.data(2), o.window(0), o.number(9)); }},
     // 3 conv_kernel_gradient: dw, dy, x; window, by_sample
@@ -156,7 +158,8 @@ constexpr Operation<T> kOperations[] = {
      },
      [](In<T> o) { channel_sums(o.data(0), o.map(1), o.number(0)); }},
     // 5 activate: y, x; kind
-    {2, 1, 0, [](In<T> o) { return same(o.map(0), o.map(1)); }, [](In<T> o) { activate(o.map(0), o.map(1), o.number(0)); }},
+    {2, 1, 0, [](In<T> o) { return same(o.map(0), o.map(1)); },
+     [](In<T> o) { activate(o.map(0), o.map(1), o.number(0)); }},
     // 6 activate_backward: dx, dy, y; kind
     {3, 1, 0, [](In<T> o) { return same(o.map(0), o.map(1)) && same(o.map(0), o.map(2)); },
      [](In<T> o) { activate_backward(o.map(0), o.map(1), o.map(2), o.number(0)); }},
@@ -169,8 +172,7 @@ constexpr Operation<T> kOperations[] = {
     // 9 clear_margins: map
     {1, 0, 0, [](In<T>) { return true; }, [](In<T> o) { clear_margins(o.map(0)); }},
     // 10 max_pool: y, x; window
-    {2, 9, 0,
-     [](In<T> o) { return slides_pool(o.map(0), o.map(1), o.window(0)); },
+    {2, 9, 0, [](In<T> o) { return slides_pool(o.map(0), o.map(1), o.window(0)); },
      [](In<T> o) { max_pool(o.map(0), o.map(1), o.window(0)); }},
     // 11 max_pool_backward: dx, dy, x, y; window, relu
     {4, 10, 0,
@@ -179,12 +181,10 @@ constexpr Operation<T> kOperations[] = {
      },
      [](In<T> o) { max_pool_backward(o.map(0), o.map(1), o.map(2), o.map(3), o.window(0), o.number(9)); }},
     // 12 avg_pool: y, x; window, whether padding counts
-    {2, 10, 0,
-     [](In<T> o) { return slides_pool(o.map(0), o.map(1), o.window(0)); },
+    {2, 10, 0, [](In<T> o) { return slides_pool(o.map(0), o.map(1), o.window(0)); },
      [](In<T> o) { avg_pool(o.map(0), o.map(1), o.window(0), o.number(9)); }},
     // 13 avg_pool_backward: dx, dy; window, whether padding counts
-    {2, 10, 0,
-     [](In<T> o) { return slides_pool(o.map(1), o.map(0), o.window(0)); },
+    {2, 10, 0, [](In<T> o) { return slides_pool(o.map(1), o.map(0), o.window(0)); },
      [](In<T> o) { avg_pool_backward(o.map(0), o.map(1), o.window(0), o.number(9)); }},
     // 14 global_mean: y, x
     {2, 0, 0, [](In<T> o) { return vector_of(o.map(0), o.map(1)); }, [](In<T> o) { global_mean(o.map(0), o.map(1)); }},
@@ -192,10 +192,7 @@ constexpr Operation<T> kOperations[] = {
     {2, 0, 0, [](In<T> o) { return vector_of(o.map(1), o.map(0)); },
      [](In<T> o) { global_mean_backward(o.map(0), o.map(1)); }},
     // 16 batch_statistics: mean, variance, x
-    {3, 0, 0,
-     [](In<T> o) {
-         return holds(o, 0, o.map(2).channels) && holds(o, 1, o.map(2).channels);
-     },
+    {3, 0, 0, [](In<T> o) { return holds(o, 0, o.map(2).channels) && holds(o, 1, o.map(2).channels); },
      [](In<T> o) { batch_statistics(o.data(0), o.data(1), o.map(2)); }},
     // 17 normalize: y, x, mean, variance, weight, bias; relu, epsilon
     {6, 2, 0,
@@ -205,8 +202,7 @@ constexpr Operation<T> kOperations[] = {
          return same(o.map(0), o.map(1));
      },
      [](In<T> o) {
-         normalize(o.map(0), o.map(1), o.data(2), o.data(3), o.data(4), o.data(5), o.real(1),
-                   o.number(0));
+         normalize(o.map(0), o.map(1), o.data(2), o.data(3), o.data(4), o.data(5), o.real(1), o.number(0));
      }},
     // 18 normalize_backward: dx, dweight, dbias, dy, x, y, mean, variance, weight; training, epsilon
     {9, 2, 1u << 0 | 1u << 5,
@@ -262,6 +258,8 @@ constexpr Operation<T> kOperations[] = {
 
 // ---- reading and running
 
+constexpr int kMemories = 2;  // arrays that hold many maps; each other array is one map
+
 // A map's row of numbers, checked to lie within its array.
 template <typename T>
 bool read_map(Map<T>& map, const std::int64_t* n, const Program& p) {
@@ -269,11 +267,20 @@ bool read_map(Map<T>& map, const std::int64_t* n, const Program& p) {
     for (int i = 0; i < kMapNumbers; ++i)
         if (n[i] < 0 || (i != 1 && n[i] > most)) return false;
     if (n[0] >= p.array_count || !n[2] || !n[3] || n[3] > kWidth<T> || (n[3] & (n[3] - 1))) return false;
-    map = {static_cast<T*>(p.arrays[n[0]]) + n[1], int(n[2]), int(n[3]), int(n[4]), int(n[5]), int(n[6]),
-           int(n[7]), int(n[8]), int(n[9]), int(n[10])};
+    map = {static_cast<T*>(p.arrays[n[0]]) + n[1],
+           int(n[2]),
+           int(n[3]),
+           int(n[4]),
+           int(n[5]),
+           int(n[6]),
+           int(n[7]),
+           int(n[8]),
+           int(n[9]),
+           int(n[10])};
     const double size = double(map.blocks()) * map.channels * (n[7] + n[5] + n[8]) * (n[9] + n[6] + n[10]) * n[3];
     // vectors of several columns are loaded whole, also at a row's end
     const double spare = n[3] == 1 && map.bare() ? 0 : kWidth<T>;
+    if (n[0] >= kMemories) return double(n[1]) + size == double(p.sizes[n[0]]);
     return double(n[1]) + size + spare <= double(p.sizes[n[0]]);
 }
 
@@ -282,7 +289,7 @@ const char* run(const Program& p) {
     constexpr int operations = sizeof kOperations<T> / sizeof *kOperations<T>;
     Map<T>* maps = memory<Map<T>>(kMaps, p.map_count);
     for (std::ptrdiff_t i = 0; i < p.map_count; ++i)
-        if (!read_map(maps[i], p.maps + i * kMapNumbers, p)) return "a map does not lie within its array";
+        if (!read_map(maps[i], p.maps + i * kMapNumbers, p)) return "an array has another size than its map";
     for (const bool check : {true, false})
         for (std::ptrdiff_t at = 0; at < p.code_size;) {
             if (p.code[at] < 0 || p.code[at] >= operations) return "there is no such operation";
@@ -291,7 +298,8 @@ const char* run(const Program& p) {
             const Operands<T> o{maps, p.code + at + 1, p.code + at + 1 + op.maps};
             if (check) {
                 for (int i = 0; i < op.maps; ++i)
-                    if (o.maps[i] >= p.map_count || o.maps[i] < -int(op.optional >> i & 1)) return "there is no such map";
+                    if (o.maps[i] >= p.map_count || o.maps[i] < -int(op.optional >> i & 1))
+                        return "there is no such map";
                 if (!op.fits(o)) return "an operation's maps do not fit";
             } else {
                 op.run(o);

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -112,6 +111,9 @@ class Program:
         _native.run(self.maps, self.code, (kept, temporary, *arrays))
 
 
+Operation = tuple[str, tuple[Map | None, ...], tuple[int, ...]]  # name, maps, numbers
+
+
 @dataclass(eq=False)
 class Builder:
     """Collects operations.
@@ -123,7 +125,7 @@ class Builder:
 
     samples: int
     dtype: np.dtype[Any]
-    operations: list[tuple[str, tuple[Map | None, ...], tuple[int, ...]]] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
     outside: int = 0
 
     @property
@@ -162,7 +164,7 @@ class Builder:
     def _clear_margins(self) -> None:
         """Temporary memory has been used before: make margins zero before the map is first written."""
         seen: set[Map] = set()
-        operations = []
+        operations: list[Operation] = []
         for operation in self.operations:
             for m in operation[1]:
                 if m is not None and m not in seen and m.outside is None and not m.kept and any(m.margins):
@@ -254,8 +256,3 @@ def upstream_margins(g: Geometry, x: tuple[int, int], y: tuple[int, int]) -> tup
             before, after = max(before, -first), max(after, last - (out - 1))
         margins += (before, after)
     return margins  # type: ignore[return-value]
-
-
-def plain(shape: tuple[int, ...]) -> int:
-    """Elements of a plain array."""
-    return prod(shape)

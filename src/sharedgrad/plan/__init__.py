@@ -11,20 +11,12 @@ from sharedgrad.graph import Node
 from sharedgrad.kernels.native.program import Program
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Shape
-from sharedgrad.lowering import (
-    Backward,
-    Forward,
-    Gradient,
-    Input,
-    InputGradient,
-    Mask,
-    Output,
-    Unsupported,
-    Upstream,
-)
 from sharedgrad.parameter import Array, Buffer, Parameter
+from sharedgrad.plan.backward import Backward
+from sharedgrad.plan.forward import Forward
+from sharedgrad.plan.lowering import Gradient, Input, InputGradient, Mask, Output, UnsupportedError, Upstream
 
-__all__ = ["Plan", "Recording", "Unsupported"]
+__all__ = ["Plan", "Recording", "UnsupportedError"]
 
 _SPARE = 2  # memories that wait for the next forward pass
 
@@ -33,10 +25,10 @@ class Plan:
     """A network's way forward for one number of samples, and the ways back that have been asked for.
 
     Args:
-        nodes, shapes, inputs, outputs, samples, dtype, training, record: As for ``lowering.Forward``.
+        nodes, shapes, inputs, outputs, samples, dtype, training, record: As for ``plan.forward.Forward``.
 
     Raises:
-        Unsupported: A layer has no compiled operation.
+        UnsupportedError: A layer has no compiled operation.
     """
 
     def __init__(
@@ -66,9 +58,7 @@ class Plan:
             node.layer.track(recording.read(mean), recording.read(variance), count, context)  # type: ignore[attr-defined]
         return outputs, recording
 
-    def _given(
-        self, what: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array], context: Context
-    ) -> Array:
+    def _given(self, what: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array], context: Context) -> Array:
         match what:
             case Parameter() | Buffer():
                 return what.value
@@ -79,7 +69,7 @@ class Plan:
             case Mask(node):
                 shape = (self.way.builder.samples, *self.way.shapes[node.name])
                 context.enter(node.name)
-                return node.layer.mask(shape, self.way.builder.dtype, context)  # type: ignore[attr-defined, no-any-return]
+                return node.layer.mask(shape, self.way.builder.dtype, context)  # type: ignore[attr-defined]
         raise AssertionError(what)
 
     def empty(self, shape: Shape) -> Array:
@@ -118,7 +108,7 @@ class Recording:
         """The gradient of each parameter, and of each input that is wanted.
 
         Raises:
-            Unsupported: A layer has no compiled operation for this.
+            UnsupportedError: A layer has no compiled operation for this.
         """
         plan = self.plan
         back, dtype = plan.back(list(upstreams), wanted, by_sample), plan.way.builder.dtype

@@ -1,0 +1,68 @@
+// Elementary functions in a form that compilers turn into vectors.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "vector.hpp"
+
+namespace sharedgrad {
+namespace {
+
+// e^x for float, to about one unit in the last place: 2^n · p(r) with x = n·ln 2 + r (Cody & Waite 1980)
+inline float exp_of(float x) {
+    x = std::min(std::max(x, -87.0f), 88.0f);
+    const float n = std::nearbyint(x * 1.44269504f);
+    const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    const std::int32_t bits = (std::int32_t(n) + 127) << 23;
+    float scale;
+    std::memcpy(&scale, &bits, 4);
+    return p * scale;
+}
+inline double exp_of(double x) { return std::exp(x); }
+
+// NaN stays NaN.
+template <typename T>
+inline T sigmoid_of(T x) {
+    return x != x ? x : T(1) / (T(1) + exp_of(-x));
+}
+
+// tanh for float, to about one unit in the last place (Cephes, Moshier 1989): a polynomial near 0, where
+// 1 − 2/(e^2x + 1) would cancel. NaN stays NaN.
+inline float tanh_of(float x) {
+    const float z = x * x, size = std::fabs(x);
+    float p = -5.70498872745e-3f;
+    p = p * z + 2.06390887954e-2f;
+    p = p * z - 5.37397155531e-2f;
+    p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    const float near = p * z * x + x;
+    const float far = std::copysign(1.0f - 2.0f / (exp_of(2.0f * size) + 1.0f), x);
+    return size > 0.625f ? far : near;
+}
+inline double tanh_of(double x) { return std::tanh(x); }
+
+// Of numbers, or of vectors lane by lane.
+template <typename V>
+inline V larger(V a, V b) {
+    return (b > a) | (b != b) ? b : a;  // NaN wins
+}
+
+// e^x for x ≤ 0, lane by lane: 0 at −∞ (and, for float, below the smallest normal number)
+template <typename T>
+inline Vector<T> exp_of_negative(Vector<T> x) {
+    T lanes[kWidth<T>];
+    store(lanes, x);
+    for (int l = 0; l < kWidth<T>; ++l) lanes[l] = sizeof(T) == 4 && lanes[l] < T(-87) ? T(0) : exp_of(lanes[l]);
+    return load(lanes);
+}
+
+}  // namespace
+}  // namespace sharedgrad

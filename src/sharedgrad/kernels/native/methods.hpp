@@ -1,0 +1,18 @@
+// What the files that make up the Python module share.
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#ifndef Py_LIMITED_API
+#define Py_LIMITED_API 0x030B0000
+#endif
+#include <Python.h>
+
+#include "kernels.hpp"
+
+namespace sharedgrad {
+
+const Table& table_in_use();
+
+extern PyMethodDef training_methods[];  // training.cpp
+
+}  // namespace sharedgrad

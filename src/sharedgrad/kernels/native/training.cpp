@@ -1,0 +1,208 @@
+// Losses and optimizers' steps as Python functions. As in module.cpp, types and numbers of elements are checked here,
+// so that no wrong argument reads or writes beyond an array.
+
+#include <algorithm>
+#include <new>
+#include <vector>
+
+#include "methods.hpp"
+
+namespace {
+
+using namespace sharedgrad;
+
+// The arrays of one call, released at its end.
+class Buffers {
+  public:
+    explicit Buffers(Py_ssize_t most) { views_.reserve(most); }
+    Buffers(const Buffers&) = delete;
+    ~Buffers() {
+        for (auto& view : views_) PyBuffer_Release(&view);
+    }
+
+    // The array's memory if its elements are of one of the `kinds`; else null, with a Python error set.
+    void* add(PyObject* object, const char* kinds, Py_ssize_t* size, char* kind, bool output = false) {
+        Py_buffer view;
+        if (PyObject_GetBuffer(object, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (output ? PyBUF_WRITABLE : 0)))
+            return nullptr;
+        views_.push_back(view);
+        *kind = view.format ? view.format[0] : 'B';
+        *size = view.len / view.itemsize;
+        if (std::find(kinds, kinds + 2, *kind) == kinds + 2) {
+            PyErr_SetString(PyExc_TypeError, "an array has elements of another type than expected");
+            return nullptr;
+        }
+        static double nothing;  // an empty array may have no memory at all
+        return view.buf ? view.buf : &nothing;
+    }
+
+  private:
+    std::vector<Py_buffer> views_;
+};
+
+// Run function() without the interpreter's lock; false, with a Python error set, if there is no memory.
+template <typename Function>
+bool unlocked(const Function& function) {
+    bool memory = true;
+    Py_BEGIN_ALLOW_THREADS;
+    try {
+        function();
+    } catch (const std::bad_alloc&) {
+        memory = false;
+    }
+    Py_END_ALLOW_THREADS;
+    if (!memory) PyErr_NoMemory();
+    return memory;
+}
+
+bool expect(Py_ssize_t count, Py_ssize_t expected) {
+    if (count != expected) PyErr_Format(PyExc_TypeError, "expected %zd arguments, got %zd", expected, count);
+    return count == expected;
+}
+
+// cross_entropy(upstream, scores, labels, classes, smoothing, count): the sum of the losses; IndexError where a label
+// is no class.
+PyObject* cross_entropy(PyObject*, PyObject* const* objects, Py_ssize_t count) {
+    if (!expect(count, 6)) return nullptr;
+    const Py_ssize_t classes = PyLong_AsSsize_t(objects[3]);
+    const double smoothing = PyFloat_AsDouble(objects[4]), divisor = PyFloat_AsDouble(objects[5]);
+    if (PyErr_Occurred()) return nullptr;
+    Buffers buffers(3);
+    Py_ssize_t sizes[3];
+    char kinds[3];
+    void* upstream = buffers.add(objects[0], "fd", &sizes[0], &kinds[0], true);
+    void* scores = upstream ? buffers.add(objects[1], "fd", &sizes[1], &kinds[1]) : nullptr;
+    void* labels = scores ? buffers.add(objects[2], "lq", &sizes[2], &kinds[2]) : nullptr;
+    if (!labels) return nullptr;
+    const Py_ssize_t rows = sizes[2];
+    constexpr Py_ssize_t most = 1 << 30;
+    if (kinds[0] != kinds[1] || classes < 1 || classes > most || rows > most || sizes[0] != rows * classes ||
+        sizes[1] != rows * classes) {
+        PyErr_SetString(PyExc_ValueError, "upstream, scores and labels do not belong together");
+        return nullptr;
+    }
+    const auto* numbers = static_cast<const std::int64_t*>(labels);
+    for (Py_ssize_t i = 0; i < rows; ++i)
+        if (numbers[i] < 0 || numbers[i] >= classes) {
+            PyErr_SetString(PyExc_IndexError, "a label is no class");
+            return nullptr;
+        }
+    const auto run = [&](const auto& kernels, auto type) {
+        using T = decltype(type);
+        return kernels.cross_entropy(static_cast<T*>(upstream), static_cast<const T*>(scores), numbers, int(rows),
+                                     int(classes), smoothing, divisor);
+    };
+    double loss = 0;
+    const Table& table = table_in_use();
+    if (!unlocked([&] { loss = kinds[0] == 'f' ? run(table.f32, float()) : run(table.f64, double()); })) return nullptr;
+    return PyFloat_FromDouble(loss);
+}
+
+// The lists of arrays of an update: values, old values, gradients, then new and old ones of each state; each list has
+// one array for each parameter.
+constexpr int kMostStates = 2, kMostLists = 3 + 2 * kMostStates;
+
+struct Lists {
+    PyObject* list[kMostLists];
+    int states;
+    Py_ssize_t length;  // of each list; −1 with a Python error set
+
+    // objects: values, old values, gradients, list of new states, list of old states
+    Lists(PyObject* const* objects, int least, int most) : states(0), length(-1) {
+        if (!read(objects, least, most)) PyErr_SetString(PyExc_ValueError, "expected lists of as many arrays");
+    }
+    int count() const { return 3 + 2 * states; }
+    static bool is_output(int l) { return l == 0 || (l > 2 && l % 2); }
+
+  private:
+    bool read(PyObject* const* objects, int least, int most) {
+        for (int i = 0; i < 5; ++i)
+            if (!PyList_Check(objects[i])) return false;
+        const Py_ssize_t own = PyList_Size(objects[3]);
+        if (own < least || own > most || PyList_Size(objects[4]) != own) return false;
+        states = int(own);
+        for (int i = 0; i < 3; ++i) list[i] = objects[i];
+        for (int i = 0; i < states; ++i)
+            for (int old = 0; old < 2; ++old) list[3 + 2 * i + old] = PyList_GetItem(objects[3 + old], i);
+        for (int i = 0; i < count(); ++i)
+            if (!PyList_Check(list[i]) || PyList_Size(list[i]) != PyList_Size(list[0])) return false;
+        length = PyList_Size(list[0]);
+        return true;
+    }
+};
+
+// step(kernels, updates, count) on all parameters; `steps` is null or a list of their numbers of steps.
+template <typename Step>
+PyObject* update(const Lists& lists, PyObject* steps, const Step& step) {
+    if (lists.length < 0) return nullptr;
+    Buffers buffers(lists.count() * lists.length);
+    std::vector<Update<float>> singles;
+    std::vector<Update<double>> doubles;
+    for (Py_ssize_t i = 0; i < lists.length; ++i) {
+        void* memory[kMostLists] = {};
+        Py_ssize_t sizes[kMostLists];
+        char kinds[kMostLists];
+        for (int l = 0; l < lists.count(); ++l) {
+            PyObject* const array = PyList_GetItem(lists.list[l], i);
+            memory[l] = array ? buffers.add(array, "fd", &sizes[l], &kinds[l], lists.is_output(l)) : nullptr;
+            if (!memory[l]) return nullptr;
+            if (sizes[l] != sizes[0] || kinds[l] != kinds[0]) {
+                PyErr_Format(PyExc_ValueError, "parameter %zd: arrays of different types or sizes", i);
+                return nullptr;
+            }
+        }
+        PyObject* const own = steps ? PyList_GetItem(steps, i) : nullptr;
+        const double own_steps = own ? PyFloat_AsDouble(own) : 0;
+        if (PyErr_Occurred()) return nullptr;
+        const auto add = [&](auto& updates, auto type) {
+            using T = decltype(type);
+            const auto at = [&](int l) { return static_cast<T*>(memory[l]); };
+            updates.push_back({at(0), at(1), at(2), {at(3), at(5)}, {at(4), at(6)}, sizes[0], own_steps});
+        };
+        kinds[0] == 'f' ? add(singles, float()) : add(doubles, double());
+    }
+    const Table& table = table_in_use();
+    const bool done = unlocked([&] {
+        step(table.f32, singles.data(), int(singles.size()));
+        step(table.f64, doubles.data(), int(doubles.size()));
+    });
+    if (!done) return nullptr;
+    Py_RETURN_NONE;
+}
+
+// sgd(values, old values, gradients, states, old states, lr, momentum, weight decay, nesterov), with velocities as the
+// only state, or none
+PyObject* sgd(PyObject*, PyObject* const* objects, Py_ssize_t count) {
+    if (!expect(count, 9)) return nullptr;
+    const SGDSettings settings{PyFloat_AsDouble(objects[5]), PyFloat_AsDouble(objects[6]), PyFloat_AsDouble(objects[7]),
+                               PyObject_IsTrue(objects[8]) == 1};
+    if (PyErr_Occurred()) return nullptr;
+    return update(Lists(objects, 0, 1), nullptr,
+                  [&](const auto& k, const auto* updates, int n) { k.sgd(updates, n, settings); });
+}
+
+// adam(values, old values, gradients, states, old states, steps, lr, β₁, β₂, ε, weight decay, decoupled), with means
+// and squares as states
+PyObject* adam(PyObject*, PyObject* const* objects, Py_ssize_t count) {
+    if (!expect(count, 12)) return nullptr;
+    double numbers[5];
+    for (int i = 0; i < 5; ++i) numbers[i] = PyFloat_AsDouble(objects[6 + i]);
+    const AdamSettings settings{numbers[0], numbers[1], numbers[2],
+                                numbers[3], numbers[4], PyObject_IsTrue(objects[11]) == 1};
+    if (PyErr_Occurred()) return nullptr;
+    return update(Lists(objects, 2, 2), objects[5],
+                  [&](const auto& k, const auto* updates, int n) { k.adam(updates, n, settings); });
+}
+
+PyMethodDef method(const char* name, PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t)) {
+    return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function)), METH_FASTCALL, nullptr};
+}
+
+}  // namespace
+
+PyMethodDef sharedgrad::training_methods[] = {
+    method("cross_entropy", cross_entropy),
+    method("sgd", sgd),
+    method("adam", adam),
+    {nullptr, nullptr, 0, nullptr},
+};

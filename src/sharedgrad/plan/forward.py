@@ -1,0 +1,219 @@
+"""The way forward: what each layer writes into the program.
+
+An activation is computed together with the layer before it, and maps stay in blocks between layers: a private rewrite
+of the graph. What cannot be written raises :class:`UnsupportedError`, and the network goes layer by layer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from sharedgrad import layers
+from sharedgrad.graph import Node
+from sharedgrad.kernels.native import program as ops
+from sharedgrad.kernels.native.program import Map
+from sharedgrad.layers.layer import Layer, Shape
+from sharedgrad.plan.lowering import (
+    ACTIVATIONS,
+    AVG_POOLS,
+    CONVOLUTIONS,
+    MAX_POOLS,
+    Input,
+    Lowering,
+    Mask,
+    Output,
+    Statistics,
+    UnsupportedError,
+)
+
+
+class Forward(Lowering):
+    """All nodes, forward.
+
+    Args:
+        nodes: In topological order.
+        shapes: Of inputs and nodes, without the sample axis.
+        inputs: Names of the network's inputs.
+        outputs: Names of its outputs.
+        samples: N.
+        dtype: float32 or float64.
+        training: Mode of dropout and batch norm.
+        record: Whether a backward pass will follow.
+
+    Raises:
+        UnsupportedError: A layer has no compiled operation.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        shapes: Mapping[str, Shape],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        samples: int,
+        dtype: np.dtype[Any],
+        training: bool,
+        record: bool,
+    ) -> None:
+        super().__init__(samples, dtype)
+        self.nodes, self.shapes, self.inputs, self.outputs = nodes, shapes, inputs, outputs
+        self.training, self.record = training, record
+        self.values: dict[str, Map] = {}
+        self.by_name = {node.name: node for node in nodes}
+        self.readers = Counter(source for node in nodes for source in node.inputs)
+        self.fused: set[str] = set()  # activations that the node before has computed
+        self.masks: dict[str, Map] = {}
+        self.statistics: dict[str, Statistics] = {}
+        self.constants: dict[str, tuple[Map, Map]] = {}  # running mean and variance in evaluation mode
+        for name in inputs:
+            given = self.array(Input(name), shapes[name])
+            self.values[name] = self.place(shapes[name])
+            self.builder.emit("relayout", (self.values[name], given))
+        for node in nodes:
+            self._node(node)
+        for name in outputs:
+            self.builder.emit("relayout", (self.array(Output(name), shapes[name]), self.values[name]))
+        self.program = self.builder.build()
+
+    def follower(self, node: Node) -> Node | None:
+        """The activation that alone reads this node, if it is one."""
+        readers = [other for other in self.nodes if node.name in other.inputs]
+        if len(readers) == 1 and node.name not in self.outputs and type(readers[0].layer) in ACTIVATIONS:
+            return readers[0]
+        return None
+
+    def fused_relu(self, node: Node) -> Node | None:
+        """The ReLU that is computed together with this node, if there is one."""
+        after = self.follower(node)
+        return after if after is not None and type(after.layer) is layers.ReLU else None
+
+    def kept(self, m: Map) -> Map:
+        """The same map, remembered for the way back."""
+        m.kept = m.kept or self.record
+        return m
+
+    def _node(self, node: Node) -> None:
+        sources = [self.values[source] for source in node.inputs]
+        if node.name in self.fused:
+            self.values[node.name] = sources[0]
+            return
+        write = _FORWARD.get(type(node.layer))
+        if write is None:
+            raise UnsupportedError(type(node.layer).__name__)
+        self.values[node.name] = write(self, node, *sources)
+        after = self.fused_relu(node) if type(node.layer) in _WITH_RELU else None
+        if after is not None:
+            self.fused.add(after.name)
+            self.kept(self.values[node.name])
+
+    # ---- one method for each kind of layer: the map that holds the output
+
+    def _conv(self, node: Node, x: Map) -> Map:
+        layer: Any = node.layer
+        if layer.padding_mode != "zeros" or len(self.shapes[node.name]) != layer.rank + 1:
+            raise UnsupportedError("padding mode")
+        y, g = self.place(self.shapes[node.name]), layer.geometry
+        if max(g.kernel) > 64:
+            raise UnsupportedError("large kernels")
+        self.kept(x).reach(ops.input_margins(g, (x.height, x.width), (y.height, y.width)))
+        relu = self.fused_relu(node) is not None
+        maps = (y, x, self.parameter(layer.weight), self.parameter(layer.bias))
+        self.builder.emit("conv", maps, *ops.window(g), int(relu))
+        return y
+
+    def _linear(self, node: Node, x: Map) -> Map:
+        layer: Any = node.layer
+        if x.lanes != 1 or len(self.shapes[node.name]) != 1:
+            raise UnsupportedError("tokens")
+        y = self.place(self.shapes[node.name])
+        maps = (y, self.kept(x), self.parameter(layer.weight), self.parameter(layer.bias))
+        self.builder.emit("linear", maps, int(self.fused_relu(node) is not None))
+        return y
+
+    def _activation(self, node: Node, x: Map) -> Map:
+        source = self.by_name.get(node.inputs[0])
+        alone = source is not None and self.follower(source) is node
+        in_place = alone and isinstance(source.layer, (*CONVOLUTIONS, layers.Linear))  # type: ignore[union-attr]
+        y = x if in_place else self.place(self.shapes[node.name])
+        self.builder.emit("activate", (self.kept(y), x), ACTIVATIONS[type(node.layer)])
+        return y
+
+    def _max_pool(self, node: Node, x: Map) -> Map:
+        layer: Any = node.layer
+        if layer.ties != "first":
+            raise UnsupportedError("ties")
+        y = self.place(self.shapes[node.name])
+        self.builder.emit("max_pool", (self.kept(y), self.kept(x)), *ops.window(layer.geometry))
+        return y
+
+    def _avg_pool(self, node: Node, x: Map) -> Map:
+        layer: Any = node.layer
+        y = self.place(self.shapes[node.name])
+        self.builder.emit("avg_pool", (y, x), *ops.window(layer.geometry), int(layer.count_include_pad))
+        return y
+
+    def _global_mean(self, node: Node, x: Map) -> Map:
+        y = self.place(self.shapes[node.name])
+        self.builder.emit("global_mean", (y, x))
+        return y
+
+    def _flatten(self, node: Node, x: Map) -> Map:
+        if x.lanes == 1 and x.shape == (x.channels, 1, 1):
+            return x
+        y = self.place(self.shapes[node.name])
+        self.builder.emit("relayout", (y, x))
+        return y
+
+    def _add(self, node: Node, *sources: Map) -> Map:
+        total, *others = sources
+        y = self.place(self.shapes[node.name])
+        relu = ops.RELU if self.fused_relu(node) is not None else ops.IDENTITY
+        for i, other in enumerate(others, 1):
+            self.builder.emit("add", (y, total, other), relu if i == len(others) else ops.IDENTITY)
+            total = y
+        return y
+
+    def _dropout(self, node: Node, x: Map) -> Map:
+        if not self.training:
+            return x
+        y, mask = (self.place(self.shapes[node.name]) for _ in range(2))
+        self.masks[node.name] = self.kept(mask)
+        self.builder.emit("relayout", (mask, self.array(Mask(node), self.shapes[node.name])))
+        self.builder.emit("multiply", (y, x, mask))
+        return y
+
+    def _batch_norm(self, node: Node, x: Map) -> Map:
+        layer: Any = node.layer
+        y = self.place(self.shapes[node.name])
+        self.kept(x)
+        if self.training:
+            mean, variance = (Map(1, 1, x.channels, kept=True) for _ in range(2))
+            self.builder.emit("batch_statistics", (mean, variance, x))
+            count = self.builder.samples * prod(self.shapes[node.name][1:])
+            self.statistics[node.name] = Statistics(node, mean, variance, count)
+        else:
+            mean, variance = self.parameter(layer.running_mean), self.parameter(layer.running_var)  # type: ignore[assignment]
+        relu = self.fused_relu(node) is not None
+        maps = (y, x, mean, variance, self.parameter(layer.weight), self.parameter(layer.bias))
+        self.builder.emit("normalize", maps, int(relu), ops.bits(layer.eps))
+        return y
+
+
+_FORWARD: dict[type[Layer], Any] = {
+    **dict.fromkeys(CONVOLUTIONS, Forward._conv),
+    **dict.fromkeys(ACTIVATIONS, Forward._activation),
+    **dict.fromkeys(MAX_POOLS, Forward._max_pool),
+    **dict.fromkeys(AVG_POOLS, Forward._avg_pool),
+    layers.Linear: Forward._linear,
+    layers.GlobalAvgPool: Forward._global_mean,
+    layers.Flatten: Forward._flatten,
+    layers.Add: Forward._add,
+    layers.Dropout: Forward._dropout,
+    layers.BatchNorm2d: Forward._batch_norm,
+}
+_WITH_RELU = (*CONVOLUTIONS, layers.Linear, layers.Add, layers.BatchNorm2d)

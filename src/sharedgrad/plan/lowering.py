@@ -1,0 +1,106 @@
+"""What the ways forward and back share: which array from outside is which, and where maps are."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sharedgrad import layers
+from sharedgrad.graph import Node
+from sharedgrad.kernels.native import program as ops
+from sharedgrad.kernels.native.program import Builder, Map
+from sharedgrad.layers.layer import Layer, Shape
+from sharedgrad.parameter import Buffer, Parameter
+
+ACTIVATIONS: dict[type[Layer], int] = {layers.ReLU: ops.RELU, layers.Sigmoid: ops.SIGMOID, layers.Tanh: ops.TANH}
+CONVOLUTIONS = (layers.Conv1d, layers.Conv2d)
+MAX_POOLS, AVG_POOLS = (layers.MaxPool1d, layers.MaxPool2d), (layers.AvgPool1d, layers.AvgPool2d)
+
+
+class UnsupportedError(Exception):
+    """There is no compiled operation for this."""
+
+
+class Mask(NamedTuple):
+    """The factors of a dropout node, drawn anew for every step."""
+
+    node: Node
+
+
+class Input(NamedTuple):
+    """A network input."""
+
+    name: str
+
+
+class Output(NamedTuple):
+    """A node's output, as a plain array."""
+
+    name: str
+
+
+class Upstream(NamedTuple):
+    """The gradient that is given at a node."""
+
+    name: str
+
+
+class InputGradient(NamedTuple):
+    """The gradient at a network input."""
+
+    name: str
+
+
+class Gradient(NamedTuple):
+    """A parameter's gradient from one call, of all samples or sample by sample."""
+
+    parameter: Parameter
+    by_sample: bool
+
+
+class Statistics(NamedTuple):
+    """Where batch normalization left its batch's mean and variance."""
+
+    node: Node
+    mean: Map
+    variance: Map
+    values: int
+
+
+Outside = Input | Output | Upstream | InputGradient | Gradient | Mask | Parameter | Buffer
+
+
+class Lowering:
+    """What forward and backward share: a builder, and which array from outside is which."""
+
+    def __init__(self, samples: int, dtype: np.dtype[Any]) -> None:
+        self.builder = Builder(samples, dtype)
+        self.outside: list[Outside] = []
+        self._parameters: dict[Parameter | Buffer, Map] = {}
+
+    def array(self, what: Outside, shape: Shape, samples: int | None = None) -> Map:
+        """A plain array from outside; of all samples if ``samples`` is not given."""
+        self.outside.append(what)
+        samples = self.builder.samples if samples is None else samples
+        channels, *spatial = shape
+        height, width = ops.spatial(tuple(spatial)) if spatial else (1, 1)
+        return self.builder.array(channels, height, width, samples=samples)
+
+    def parameter(self, p: Parameter | Buffer | None) -> Map | None:
+        """A parameter's value as one row of numbers."""
+        if p is None:
+            return None
+        if p not in self._parameters:
+            shape = p.shape if isinstance(p, Parameter) else p.value.shape
+            self._parameters[p] = self.array(p, (prod(shape),), 1)
+        return self._parameters[p]
+
+    def place(self, shape: Shape) -> Map:
+        """A map in blocks for (C, L) or (C, H, W), a plain vector for (K,)."""
+        if len(shape) == 1:
+            return self.builder.vector(shape[0])
+        if len(shape) not in (2, 3):
+            raise UnsupportedError(f"samples of shape {shape}")
+        return self.builder.map(shape[0], *ops.spatial(shape[1:]))

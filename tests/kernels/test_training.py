@@ -1,0 +1,155 @@
+"""Compiled losses, activations and optimizers' steps: every instruction set, all sizes, the ends of the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from sharedgrad import kernels
+from sharedgrad.kernels import vectorized
+from tests.helpers import Array, close, frozen, same_bits
+from tests.kernels.test_native import instruction_set  # noqa: F401  (a fixture)
+
+pytestmark = pytest.mark.skipif(not kernels.compiled(), reason="no kernels were compiled")
+
+BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+@pytest.fixture(autouse=True)
+def _threads_put_back() -> Iterator[None]:
+    before = kernels.get_threads()
+    yield
+    kernels.set_threads(before)
+
+
+def _scores(rng: np.random.Generator, n: int, c: int, dtype: type) -> tuple[Array, Array]:
+    return frozen(rng.normal(size=(n, c)) * 5, dtype), frozen(rng.integers(0, c, n))
+
+
+@BOTH
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize(("n", "c"), [(1, 1), (1, 10), (7, 16), (65, 17), (3, 1000), (2000, 33)])
+def test_cross_entropy_of_all_sizes(n: int, c: int, smoothing: float, dtype: type, instruction_set: str) -> None:  # noqa: F811
+    scores, labels = _scores(np.random.default_rng(n), n, c, dtype)
+    value, upstream = kernels.native.cross_entropy(scores, labels, smoothing, n)
+    expected, gradient = vectorized.cross_entropy(scores.astype(np.float64), labels, smoothing, n)
+    assert value == pytest.approx(expected, rel=1e-6 if dtype == np.float32 else 1e-12, abs=1e-12)
+    assert upstream.dtype == dtype
+    np.testing.assert_allclose(upstream * n, gradient * n, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-15)
+
+
+@BOTH
+def test_cross_entropy_at_the_ends_of_the_numbers(dtype: type, instruction_set: str) -> None:  # noqa: F811
+    inf = np.inf
+    rows = [[1e4, 0, -1e4], [-1e30, 1e30, 0], [0.5, -inf, 1.0], [-inf, -inf, 2.0]]
+    scores, labels = np.array(rows, dtype), np.array([0, 1, 2, 2])
+    value, upstream = kernels.native.cross_entropy(scores, labels, 0.0, 1)
+    assert value == pytest.approx(np.log1p(np.exp(-0.5)))
+    assert upstream[2, 1] == 0
+    np.testing.assert_array_equal(upstream[[0, 1, 3]], 0)
+    assert kernels.native.cross_entropy(scores[2:3], np.array([1]), 0.0, 1)[0] == inf
+    assert kernels.native.cross_entropy(scores[2:3], np.array([0]), 0.1, 1)[0] == inf
+    for broken in (np.nan, inf):
+        value, upstream = kernels.native.cross_entropy(np.array([[0, broken, 1]], dtype), labels[:1], 0.0, 1)
+        assert np.isnan(value)
+        assert np.isnan(upstream).all()
+
+
+def test_a_label_that_is_no_class_is_refused_and_nothing_is_read_beyond_a_row() -> None:
+    for module in (kernels.native, vectorized, *([kernels._named("reference")])):
+        for label in (-1, 3, 2**40):
+            with pytest.raises(IndexError):
+                module.cross_entropy(np.zeros((2, 3)), np.array([0, label]), 0.0, 1.0)
+    native, numbers = kernels.native._native, (3, 0.0, 1.0)
+    with pytest.raises(ValueError, match="do not belong together"):
+        native.cross_entropy(np.zeros((2, 3)), np.zeros((2, 3)), np.zeros(3, np.int64), *numbers)
+    with pytest.raises(TypeError, match="another type"):
+        native.cross_entropy(np.zeros((2, 3)), np.zeros((2, 3)), np.zeros(2), *numbers)
+    with pytest.raises((ValueError, BufferError)):
+        native.cross_entropy(frozen(np.zeros((2, 3))), np.zeros((2, 3)), np.zeros(2, np.int64), *numbers)
+
+
+@BOTH
+@pytest.mark.parametrize("shape", [(1, 1), (5, 16), (3, 4, 31), (300, 500), (0, 4)])
+def test_softmax_along_the_last_axis(shape: tuple[int, ...], dtype: type, instruction_set: str) -> None:  # noqa: F811
+    rng = np.random.default_rng(0)
+    x, dy = (frozen(rng.normal(size=shape) * 8, dtype) for _ in range(2))
+    y = kernels.native.softmax(x, -1)
+    close(y, vectorized.softmax(x.astype(np.float64), -1), 1e-6 if dtype == np.float32 else 1e-14)
+    close(kernels.native.softmax_backward(dy, y, -1), vectorized.softmax_backward(dy, y, -1))
+
+
+def test_tanh_is_right_to_the_last_places(instruction_set: str) -> None:  # noqa: F811
+    x = np.concatenate([np.linspace(-10, 10, 100_001), np.logspace(-30, 1, 999), [0.0, -0.0, 1e30, -np.inf, np.inf]])
+    for dtype, units in ((np.float32, 3), (np.float64, 3)):
+        given = x.astype(dtype)
+        exact = np.tanh(given.astype(np.longdouble))
+        error = np.abs(kernels.native.tanh(given) - exact) / np.spacing(np.abs(exact).astype(dtype))
+        assert error.max() <= units
+        assert np.isnan(kernels.native.tanh(np.array([np.nan, 1], dtype))[0])
+        assert kernels.native.tanh(-given[given > 0]).max() < 0
+
+
+@BOTH
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_steps_of_small_and_large_parameters(decoupled: bool, dtype: type, instruction_set: str) -> None:  # noqa: F811
+    rng = np.random.default_rng(0)
+    shapes = [(), (3, 5), (70_000,), (0, 2), (1,)]
+    draw = lambda: [frozen(rng.normal(size=shape), dtype) for shape in shapes]  # noqa: E731
+    values, gradients, means, velocities = draw(), draw(), draw(), draw()
+    squares = [frozen(np.square(v), dtype) for v in draw()]
+    adam = (values, gradients, means, squares, [1, 2, 7, 1, 3], 0.1, (0.8, 0.99), 1e-3, 0.2, decoupled)
+    results = [(kernels.native.adam(*adam), vectorized.adam(*adam))]
+    for kept, settings in (([], (0.1, 0.0, False, 0.2)), (velocities, (0.1, 0.7, decoupled, 0.2))):
+        sgd = (values, gradients, kept, *settings)
+        results.append((kernels.native.sgd(*sgd), vectorized.sgd(*sgd)))
+    for actual, expected in results:
+        for ours, theirs in zip(actual, expected, strict=True):
+            for a, b in zip(ours, theirs, strict=True):
+                assert a.dtype == dtype
+                close(a, b, 1e-6 if dtype == np.float32 else 1e-14)
+
+
+def test_types_may_differ_from_parameter_to_parameter_and_gradients_from_both() -> None:
+    values = [np.ones(3, np.float32), np.ones((2, 2))]
+    gradients = [np.full(3, 0.5), np.asfortranarray(np.array([[1, 2], [3, 4]], np.float32))]
+    new, _ = kernels.native.sgd(values, gradients, [], 0.5, 0.0, False, 0.0)
+    np.testing.assert_array_equal(new[0], np.full(3, 0.75, np.float32))
+    np.testing.assert_array_equal(new[1], [[0.5, 0], [-0.5, -1]])
+    assert [a.dtype for a in new] == [np.float32, np.float64]
+
+
+def test_updates_that_do_not_belong_together_are_refused() -> None:
+    one, two = np.ones(3), np.ones(4)
+    for values, gradients, kept in (([one], [two], []), ([one], [one, one], []), ([one], [one], [two])):
+        with pytest.raises(ValueError):  # noqa: PT011
+            kernels.native.sgd(values, gradients, kept, 0.1, 0.9, False, 0.0)
+    native, new = kernels.native._native, [np.empty(3)]
+    with pytest.raises(ValueError, match="lists of as many"):
+        native.adam(new, [one], [one], [], [], [1], 0.1, 0.9, 0.99, 1e-8, 0.0, False)
+    with pytest.raises((ValueError, BufferError)):
+        native.sgd([frozen(one)], [one], [one], [], [], 0.1, 0.0, 0.0, False)
+
+
+@BOTH
+def test_the_number_of_threads_changes_no_bit(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    scores, labels = _scores(rng, 777, 301, dtype)
+    long = [frozen(rng.normal(size=size), dtype) for size in (300_000, 5)]
+
+    def results() -> list[Array]:
+        value, upstream = kernels.native.cross_entropy(scores, labels, 0.1, 1.0)
+        updated = kernels.native.adam(
+            long, long, long, [a * a for a in long], [1, 2], 0.1, (0.9, 0.99), 1e-8, 0.1, True
+        )
+        softmax = kernels.native.softmax(scores, 1)
+        return [np.float64(value), upstream, softmax, kernels.native.tanh(scores), updated[0][0], updated[0][1]]
+
+    kernels.set_threads(1)
+    first = results()
+    for count in (2, 3):
+        kernels.set_threads(count)
+        for actual, expected in zip(results(), first, strict=True):
+            same_bits(np.asarray(actual), np.asarray(expected))
