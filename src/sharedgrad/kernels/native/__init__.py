@@ -14,6 +14,7 @@ import numpy as np
 
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels import threads, vectorized
+from sharedgrad.kernels.memory import empty, empty_like
 from sharedgrad.kernels.native import _native
 from sharedgrad.kernels.vectorized import (
     avg_pool,
@@ -110,7 +111,7 @@ def conv(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
     """y (N, F, *P) from x (N, C, *S) and w (F, C/groups, *K)."""
     if len(x) < FEW_SAMPLES or not _served(g, x.shape):
         return vectorized.conv(x, w, b, g)
-    y = np.empty((len(x), len(w), *g.output(x.shape[2:])), x.dtype)
+    y = empty((len(x), len(w), *g.output(x.shape[2:])), x.dtype)
     _native.conv(y, _c(x), _c(w), None if b is None else _c(b), *_numbers(g, x.shape, y.shape))
     return y
 
@@ -120,7 +121,7 @@ def conv_input_gradient(dy: Array, w: Array, g: Geometry, spatial: Index) -> Arr
     shape = (len(dy), w.shape[1] * g.groups, *spatial)
     if len(dy) < FEW_SAMPLES or not _served(g, shape):
         return vectorized.conv_input_gradient(dy, w, g, spatial)
-    dx = np.empty(shape, dy.dtype)
+    dx = empty(shape, dy.dtype)
     _native.conv_input_gradient(dx, _c(dy), _c(w), *_numbers(g, dx.shape, dy.shape))
     return dx
 
@@ -129,7 +130,7 @@ def conv_kernel_gradients(dy: Array, x: Array, g: Geometry) -> Array:
     """dw kept apart by sample: (N, F, C/groups, *K)."""
     if len(x) < FEW_SAMPLES or not _served(g, x.shape):
         return vectorized.conv_kernel_gradients(dy, x, g)
-    dw = np.empty((len(dy), dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
+    dw = empty((len(dy), dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
     _native.conv_kernel_gradient(dw, _c(dy), _c(x), *_numbers(g, x.shape, dy.shape), 1)
     return dw
 
@@ -138,7 +139,7 @@ def conv_kernel_gradient(dy: Array, x: Array, g: Geometry) -> Array:
     """dw (F, C/groups, *K), the sum over all uses."""
     if len(x) < FEW_SAMPLES or not _served(g, x.shape):
         return vectorized.conv_kernel_gradient(dy, x, g)
-    dw = np.empty((dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
+    dw = empty((dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
     _native.conv_kernel_gradient(dw, _c(dy), _c(x), *_numbers(g, x.shape, dy.shape), 0)
     return dw
 
@@ -148,14 +149,14 @@ def conv_kernel_gradient(dy: Array, x: Array, g: Geometry) -> Array:
 
 def blocks(p: Array, w: Array) -> Array:
     """Each block's own matrix times each use's vector: p (*U, B, I), w (B, O, I) -> (*U, B, O)."""
-    y = np.empty((*p.shape[:-1], w.shape[1]), p.dtype)
+    y = empty((*p.shape[:-1], w.shape[1]), p.dtype)
     _native.blocks(y, _c(p), _c(w), prod(p.shape[:-2]), *w.shape)
     return y
 
 
 def blocks_input_gradient(delta: Array, w: Array) -> Array:
     """dp = δ · w, block by block."""
-    dp = np.empty((*delta.shape[:-1], w.shape[2]), delta.dtype)
+    dp = empty((*delta.shape[:-1], w.shape[2]), delta.dtype)
     _native.blocks_input_gradient(dp, _c(delta), _c(w), prod(delta.shape[:-2]), *w.shape)
     return dp
 
@@ -163,7 +164,7 @@ def blocks_input_gradient(delta: Array, w: Array) -> Array:
 def outer_sum(delta: Array, p: Array, keep: int = 0) -> Array:
     """Σ_u δ[u,b,o] · p[u,b,i] over all but the first ``keep`` use axes: (*kept, B, O, I)."""
     kept, uses = delta.shape[:keep], delta.shape[keep:-2]
-    total = np.empty((*kept, *delta.shape[-2:], p.shape[-1]), delta.dtype)
+    total = empty((*kept, *delta.shape[-2:], p.shape[-1]), delta.dtype)
     _native.outer_sum(total, _c(delta), _c(p), prod(kept), prod(uses), *total.shape[keep:])
     return total
 
@@ -175,7 +176,7 @@ def max_pool(x: Array, g: Geometry) -> Array:
     """The largest input under each window."""
     if not _served(g, x.shape):
         return vectorized.max_pool(x, g)
-    y = np.empty((*x.shape[:2], *g.output(x.shape[2:])), x.dtype)
+    y = empty((*x.shape[:2], *g.output(x.shape[2:])), x.dtype)
     _native.max_pool(y, _c(x), *_numbers(g, x.shape, y.shape))
     return y
 
@@ -184,7 +185,7 @@ def max_pool_backward(dy: Array, x: Array, y: Array, g: Geometry, ties: str) -> 
     """dx: the winner of each window gets its upstream gradient."""
     if not _served(g, x.shape) or ties != "first":
         return vectorized.max_pool_backward(dy, x, y, g, ties)
-    dx = np.empty(x.shape, dy.dtype)
+    dx = empty(x.shape, dy.dtype)
     _native.max_pool_backward(dx, _c(dy), _c(x), _c(y), *_numbers(g, x.shape, y.shape))
     return dx
 
@@ -194,7 +195,7 @@ def max_pool_backward(dy: Array, x: Array, y: Array, g: Geometry, ties: str) -> 
 
 def _elementwise(compiled: Callable[..., None]) -> Callable[..., Array]:
     def run(*arrays: Array) -> Array:
-        result = np.empty(arrays[0].shape, arrays[0].dtype)
+        result = empty_like(arrays[0])
         compiled(result, *map(_c, arrays))
         return result
 
@@ -218,28 +219,28 @@ def _maps(x: Array) -> tuple[int, int, int]:
 
 def batch_statistics(x: Array) -> tuple[Array, Array]:
     """Mean and (biased) variance of each channel."""
-    mean, variance = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
+    mean, variance = empty(x.shape[1:2], x.dtype), empty(x.shape[1:2], x.dtype)
     _native.batch_statistics(mean, variance, _c(x), *_maps(x))
     return mean, variance
 
 
 def normalize(x: Array, mean: Array, inverse_std: Array) -> Array:
     """(x − mean) · inverse_std, channel by channel."""
-    y = np.empty(x.shape, x.dtype)
+    y = empty_like(x)
     _native.normalize(y, _c(x), _c(mean), _c(inverse_std), *_maps(x))
     return y
 
 
 def scale_shift(x: Array, scale: Array, shift: Array) -> Array:
     """scale · x + shift, channel by channel."""
-    y = np.empty(x.shape, x.dtype)
+    y = empty_like(x)
     _native.scale_shift(y, _c(x), _c(scale), _c(shift), *_maps(x))
     return y
 
 
 def normalize_backward(dy: Array, normal: Array, factor: Array) -> Array:
     """dx through scale and normalization with the batch's own statistics."""
-    dx = np.empty(normal.shape, normal.dtype)
+    dx = empty_like(normal)
     _native.normalize_backward(dx, _c(dy), _c(normal), _c(factor), *_maps(normal))
     return dx
 
@@ -251,7 +252,7 @@ def softmax(x: Array, axis: int) -> Array:
     """e^x / Σ e^x along the axis, shifted by the largest x."""
     if axis % x.ndim != x.ndim - 1:
         return vectorized.softmax(x, axis)
-    y = np.empty(x.shape, x.dtype)
+    y = empty_like(x)
     _native.softmax(y, _c(x), prod(x.shape[:-1]), x.shape[-1])
     return y
 
@@ -260,7 +261,7 @@ def softmax_backward(dy: Array, y: Array, axis: int) -> Array:
     """dx_i = y_i · (dy_i − Σ_j dy_j y_j): every output depends on every input."""
     if axis % y.ndim != y.ndim - 1:
         return vectorized.softmax_backward(dy, y, axis)
-    dx = np.empty(y.shape, y.dtype)
+    dx = empty_like(y)
     _native.softmax_backward(dx, _c(dy), _c(y), prod(y.shape[:-1]), y.shape[-1])
     return dx
 
@@ -269,7 +270,7 @@ def cross_entropy(scores: Array, labels: Array, smoothing: float, count: float) 
     """−Σ t · log p over scores (N, C) and labels (N,), and p − t; both / count."""
     if scores.ndim != 2:
         return vectorized.cross_entropy(scores, labels, smoothing, count)
-    upstream = np.empty(scores.shape, scores.dtype)
+    upstream = empty_like(scores)
     labels = np.ascontiguousarray(labels, np.int64)
     return _native.cross_entropy(upstream, _c(scores), labels, scores.shape[1], smoothing, count) / count, upstream
 
@@ -278,7 +279,7 @@ def cross_entropy(scores: Array, labels: Array, smoothing: float, count: float) 
 
 
 def _like(arrays: Arrays) -> Arrays:
-    return [np.empty(a.shape, a.dtype) for a in arrays]
+    return [empty_like(a) for a in arrays]
 
 
 def _update(step: Callable[..., None], values: Arrays, gradients: Arrays, kept: list[Arrays], *settings: Any) -> Any:
