@@ -146,9 +146,9 @@ def test_the_bias_is_added_and_its_gradient_is_the_sum(n: int, dtype: type, inst
     for o, i in ((20, 1500), (70, 9)):
         (p, w, delta), bias = _dense(rng, n, o, i, dtype), frozen(rng.normal(size=o), dtype)
         y, dx, dw, db = (np.full(shape, np.nan, dtype) for shape in ((n, 1, o), (n, 1, i), (1, o, i), (o,)))
-        native.linear(y, p, w, bias, n, o, i)
-        native.linear_input_gradient(dx, delta, w, n, o, i)
-        native.linear_weight_gradient(dw, db, delta, p, n, o, i)
+        native.linear(y, p, w, bias, n, i, o)
+        native.linear_input_gradient(dx, delta, w, n, i, o)
+        native.linear_weight_gradient(dw, db, delta, p, n, i, o)
         expected = _expected(p, w, delta)
         close(y, expected[0] + bias)
         close(dx, expected[1])

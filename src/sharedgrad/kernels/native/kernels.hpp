@@ -56,7 +56,7 @@ struct Kernels {
     void (*scale_shift)(T* y, const T* x, const T* scale, const T* shift, int, int, std::ptrdiff_t);
     void (*normalize_backward)(T* dx, const T* dy, const T* normal, const T* factor, int, int, std::ptrdiff_t);
 
-    // x (N, I), w (O, I), y (N, O); the last three numbers are N, O, I; a bias may be null
+    // x (N, I), w (O, I), y (N, O); the last three numbers are N, I, O; a bias may be null
     void (*linear)(T* y, const T* x, const T* w, const T* bias, int, int, int);
     void (*linear_input_gradient)(T* dx, const T* dy, const T* w, int, int, int);
     void (*linear_weight_gradient)(T* dw, T* dbias, const T* dy, const T* x, int, int, int);

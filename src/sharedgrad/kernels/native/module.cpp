@@ -166,10 +166,10 @@ FUNCTION(scale_shift, 4, 3, hold(a.size(1), n(0) * n(1) * n(2), n(1), n(1)), p(0
 FUNCTION(normalize_backward, 4, 3, hold(a.size(1), n(0) * n(1) * n(2), a.size(1), n(1)), p(0), p(1), p(2), p(3), n(0),
          n(1), n(2))
 
-FUNCTION(linear, 4, 3, hold(n(0) * n(1), n(0) * n(2), n(1) * n(2), a.size(3) ? n(1) : 0), p(0), p(1), p(2), p(3), n(0),
+FUNCTION(linear, 4, 3, hold(n(0) * n(2), n(0) * n(1), n(1) * n(2), a.size(3) ? n(2) : 0), p(0), p(1), p(2), p(3), n(0),
          n(1), n(2))
-FUNCTION(linear_input_gradient, 3, 3, hold(n(0) * n(2), n(0) * n(1), n(1) * n(2)), p(0), p(1), p(2), n(0), n(1), n(2))
-FUNCTION(linear_weight_gradient, 4, 3, hold(n(1) * n(2), a.size(1) ? n(1) : 0, n(0) * n(1), n(0) * n(2)), p(0), p(1),
+FUNCTION(linear_input_gradient, 3, 3, hold(n(0) * n(1), n(0) * n(2), n(1) * n(2)), p(0), p(1), p(2), n(0), n(1), n(2))
+FUNCTION(linear_weight_gradient, 4, 3, hold(n(1) * n(2), a.size(1) ? n(2) : 0, n(0) * n(2), n(0) * n(1)), p(0), p(1),
          p(2), p(3), n(0), n(1), n(2))
 FUNCTION(blocks, 3, 4, hold(n(0) * n(1) * n(2), n(0) * n(1) * n(3), n(1) * n(2) * n(3)), p(0), p(1), p(2), n(0), n(1),
          n(2), n(3))
