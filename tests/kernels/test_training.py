@@ -57,6 +57,13 @@ def test_cross_entropy_at_the_ends_of_the_numbers(dtype: type, instruction_set: 
         assert np.isnan(upstream).all()
 
 
+@BOTH
+@pytest.mark.parametrize("classes", [3, 17, 40])
+def test_the_largest_score_may_stand_anywhere(classes: int, dtype: type, instruction_set: str) -> None:  # noqa: F811
+    scores = np.where(np.eye(classes), 1e4, 0).astype(dtype)
+    np.testing.assert_array_equal(kernels.native.softmax(scores, 1), np.eye(classes))
+
+
 def test_a_label_that_is_no_class_is_refused_and_nothing_is_read_beyond_a_row() -> None:
     for module in (kernels.native, vectorized, *([kernels._named("reference")])):
         for label in (-1, 3, 2**40):

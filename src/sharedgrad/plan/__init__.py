@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sharedgrad.graph import Node
-from sharedgrad.kernels.native.program import Program
+from sharedgrad.kernels.memory import empty
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Shape
 from sharedgrad.parameter import Array, Buffer, Parameter
@@ -52,7 +52,7 @@ class Plan:
         outputs = {name: self.empty(way.shapes[name]) for name in way.outputs}
         recording = Recording(self, self._spare.pop() if self._spare else _zeros(way.program.kept, way.builder.dtype))
         arrays = tuple([self._given(what, inputs, outputs, context) for what in way.outside])
-        run(way.program, recording.memory, arrays, way.builder.dtype)
+        way.program.run(recording.memory, arrays)
         for name, (node, mean, variance, count) in way.statistics.items():
             context.enter(name)
             node.layer.track(recording.read(mean), recording.read(variance), count, context)  # type: ignore[attr-defined]
@@ -74,7 +74,7 @@ class Plan:
 
     def empty(self, shape: Shape) -> Array:
         """An array (N, *shape) for somebody to keep."""
-        return np.empty((self.way.builder.samples, *shape), self.way.builder.dtype)
+        return empty((self.way.builder.samples, *shape), self.way.builder.dtype)
 
     def back(self, given: Collection[str], wanted: frozenset[str], by_sample: Collection[Parameter]) -> Backward:
         """The way back from these nodes to what is wanted."""
@@ -127,26 +127,19 @@ class Recording:
                     arrays.append(inputs[name])
                 case Gradient(parameter, apart):
                     samples = (plan.way.builder.samples,) if apart else ()
-                    array = np.empty((*samples, *parameter.shape), dtype)
+                    array = empty((*samples, *parameter.shape), dtype)
                     arrays.append(array)
                     if parameter in found:  # shared: what its other calls contribute is added below
                         again.append((parameter, array))
                     else:
                         found[parameter] = array
-        run(back.program, self.memory, tuple(arrays), dtype)
+        back.program.run(self.memory, tuple(arrays))
         for parameter, array in again:
             found[parameter] = found[parameter] + array
         return found, inputs
 
 
-def run(program: Program, kept: Array, arrays: tuple[Array, ...], dtype: np.dtype[Any]) -> None:
-    """Carry a program out, with memory for what is temporary."""
-    program.run(kept, np.empty(program.temporary, dtype), arrays)
-
-
 def _zeros(elements: int, dtype: np.dtype[Any]) -> Array:
-    """Zeros that begin at a line of the cache."""
-    spare = 64 // dtype.itemsize
-    memory = np.zeros(elements + spare, dtype)
-    start = -memory.ctypes.data % 64 // dtype.itemsize
-    return memory[start : start + elements]
+    memory = empty((elements,), dtype)
+    memory.fill(0)
+    return memory

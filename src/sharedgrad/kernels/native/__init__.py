@@ -15,6 +15,7 @@ import numpy as np
 
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels import threads, vectorized
+from sharedgrad.kernels.memory import empty, empty_like
 from sharedgrad.kernels.native import _native
 from sharedgrad.kernels.native.program import (
     RELU,
@@ -110,13 +111,9 @@ def _served(g: Geometry, x: Index) -> bool:
 # ---- single operations, each as a program of its own; the whole way of a network is one program (sharedgrad.plan)
 
 
-def _temporary(program: Program, dtype: np.dtype[Any]) -> Array:
-    return np.empty(program.temporary, dtype)
-
-
 def _run(program: Program, *arrays: Array) -> None:
     dtype = arrays[0].dtype
-    program.run(np.empty(0, dtype), _temporary(program, dtype), tuple(map(_c, arrays)))
+    program.run(np.empty(0, dtype), tuple(map(_c, arrays)))
 
 
 def _builder(samples: int, dtype: str, _instruction_set: str) -> Builder:
@@ -179,7 +176,7 @@ def conv(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
     """y (N, F, *P) from x (N, C, *S) and w (F, C/groups, *K)."""
     if not _served(g, x.shape):
         return vectorized.conv(x, w, b, g)
-    y = np.empty((len(x), len(w), *g.output(x.shape[2:])), x.dtype)
+    y = empty((len(x), len(w), *g.output(x.shape[2:])), x.dtype)
     _run(_conv_program(_kind(x), x.shape, w.shape, b is not None, g), y, x, w, *(() if b is None else (b,)))
     return y
 
@@ -189,7 +186,7 @@ def conv_input_gradient(dy: Array, w: Array, g: Geometry, spatial: Index) -> Arr
     shape = (len(dy), w.shape[1] * g.groups, *spatial)
     if not _served(g, shape):
         return vectorized.conv_input_gradient(dy, w, g, spatial)
-    dx = np.empty(shape, dy.dtype)
+    dx = empty(shape, dy.dtype)
     _run(_input_gradient_program(_kind(dy), shape, dy.shape, w.shape, g), dx, dy, w)
     return dx
 
@@ -198,7 +195,7 @@ def conv_kernel_gradients(dy: Array, x: Array, g: Geometry) -> Array:
     """dw kept apart by sample: (N, F, C/groups, *K)."""
     if not _served(g, x.shape):
         return vectorized.conv_kernel_gradients(dy, x, g)
-    dw = np.empty((len(dy), dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
+    dw = empty((len(dy), dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
     _run(_kernel_gradient_program(_kind(dy), x.shape, dy.shape, g, True), dw, dy, x)
     return dw
 
@@ -207,7 +204,7 @@ def conv_kernel_gradient(dy: Array, x: Array, g: Geometry) -> Array:
     """dw (F, C/groups, *K), the sum over all uses."""
     if not _served(g, x.shape):
         return vectorized.conv_kernel_gradient(dy, x, g)
-    dw = np.empty((dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
+    dw = empty((dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
     _run(_kernel_gradient_program(_kind(dy), x.shape, dy.shape, g, False), dw, dy, x)
     return dw
 
@@ -217,14 +214,14 @@ def conv_kernel_gradient(dy: Array, x: Array, g: Geometry) -> Array:
 
 def blocks(p: Array, w: Array) -> Array:
     """Each block's own matrix times each use's vector: p (*U, B, I), w (B, O, I) -> (*U, B, O)."""
-    y = np.empty((*p.shape[:-1], w.shape[1]), p.dtype)
+    y = empty((*p.shape[:-1], w.shape[1]), p.dtype)
     _native.blocks(y, _c(p), _c(w), prod(p.shape[:-2]), *w.shape)
     return y
 
 
 def blocks_input_gradient(delta: Array, w: Array) -> Array:
     """dp = δ · w, block by block."""
-    dp = np.empty((*delta.shape[:-1], w.shape[2]), delta.dtype)
+    dp = empty((*delta.shape[:-1], w.shape[2]), delta.dtype)
     _native.blocks_input_gradient(dp, _c(delta), _c(w), prod(delta.shape[:-2]), *w.shape)
     return dp
 
@@ -232,7 +229,7 @@ def blocks_input_gradient(delta: Array, w: Array) -> Array:
 def outer_sum(delta: Array, p: Array, keep: int = 0) -> Array:
     """Σ_u δ[u,b,o] · p[u,b,i] over all but the first ``keep`` use axes: (*kept, B, O, I)."""
     kept, uses = delta.shape[:keep], delta.shape[keep:-2]
-    total = np.empty((*kept, *delta.shape[-2:], p.shape[-1]), delta.dtype)
+    total = empty((*kept, *delta.shape[-2:], p.shape[-1]), delta.dtype)
     _native.outer_sum(total, _c(delta), _c(p), prod(kept), prod(uses), *total.shape[keep:])
     return total
 
@@ -266,7 +263,7 @@ def max_pool(x: Array, g: Geometry) -> Array:
     """The largest input under each window."""
     if not _served(g, x.shape):
         return vectorized.max_pool(x, g)
-    y = np.empty((*x.shape[:2], *g.output(x.shape[2:])), x.dtype)
+    y = empty((*x.shape[:2], *g.output(x.shape[2:])), x.dtype)
     _run(_pool_program(_kind(x), "max_pool", x.shape, g), y, x)
     return y
 
@@ -275,7 +272,7 @@ def max_pool_backward(dy: Array, x: Array, y: Array, g: Geometry, ties: str) -> 
     """dx: the winner of each window gets its upstream gradient."""
     if not _served(g, x.shape) or ties != "first":
         return vectorized.max_pool_backward(dy, x, y, g, ties)
-    dx = np.empty(x.shape, dy.dtype)
+    dx = empty(x.shape, dy.dtype)
     _run(_pool_backward_program(_kind(dy), "max_pool_backward", x.shape, g, 0), dx, dy, x, y)
     return dx
 
@@ -284,7 +281,7 @@ def avg_pool(x: Array, g: Geometry, count_padding: bool) -> Array:
     """The mean of each window."""
     if not _served(g, x.shape):
         return vectorized.avg_pool(x, g, count_padding)
-    y = np.empty((*x.shape[:2], *g.output(x.shape[2:])), x.dtype)
+    y = empty((*x.shape[:2], *g.output(x.shape[2:])), x.dtype)
     _run(_pool_program(_kind(x), "avg_pool", x.shape, g, int(count_padding)), y, x)
     return y
 
@@ -294,7 +291,7 @@ def avg_pool_backward(dy: Array, g: Geometry, spatial: Index, count_padding: boo
     shape = (*dy.shape[:2], *spatial)
     if not _served(g, shape):
         return vectorized.avg_pool_backward(dy, g, spatial, count_padding)
-    dx = np.empty(shape, dy.dtype)
+    dx = empty(shape, dy.dtype)
     _run(_pool_backward_program(_kind(dy), "avg_pool_backward", shape, g, int(count_padding)), dx, dy)
     return dx
 
@@ -314,7 +311,7 @@ def _elementwise(name: str, activation: int, fallback: Callable[..., Array]) -> 
         first = arrays[0]
         if not 0 < first.size <= _LARGEST:
             return fallback(*arrays)
-        result = np.empty(first.shape, first.dtype)
+        result = empty_like(first)
         _run(_elementwise_program(_kind(first), name, first.size, activation), result, *arrays)
         return result
 
@@ -336,7 +333,7 @@ def softmax(x: Array, axis: int) -> Array:
     """e^x / Σ e^x along the axis, shifted by the largest x."""
     if axis % x.ndim != x.ndim - 1:
         return vectorized.softmax(x, axis)
-    y = np.empty(x.shape, x.dtype)
+    y = empty_like(x)
     _native.softmax(y, _c(x), prod(x.shape[:-1]), x.shape[-1])
     return y
 
@@ -345,7 +342,7 @@ def softmax_backward(dy: Array, y: Array, axis: int) -> Array:
     """dx_i = y_i · (dy_i − Σ_j dy_j y_j): every output depends on every input."""
     if axis % y.ndim != y.ndim - 1:
         return vectorized.softmax_backward(dy, y, axis)
-    dx = np.empty(y.shape, y.dtype)
+    dx = empty_like(y)
     _native.softmax_backward(dx, _c(dy), _c(y), prod(y.shape[:-1]), y.shape[-1])
     return dx
 
@@ -354,7 +351,7 @@ def cross_entropy(scores: Array, labels: Array, smoothing: float, count: float) 
     """−Σ t · log p over scores (N, C) and labels (N,), and p − t; both / count."""
     if scores.ndim != 2:
         return vectorized.cross_entropy(scores, labels, smoothing, count)
-    upstream = np.empty(scores.shape, scores.dtype)
+    upstream = empty_like(scores)
     labels = np.ascontiguousarray(labels, np.int64)
     return _native.cross_entropy(upstream, _c(scores), labels, scores.shape[1], smoothing, count) / count, upstream
 
@@ -363,7 +360,7 @@ def cross_entropy(scores: Array, labels: Array, smoothing: float, count: float) 
 
 
 def _like(arrays: Arrays) -> Arrays:
-    return [np.empty(a.shape, a.dtype) for a in arrays]
+    return [empty_like(a) for a in arrays]
 
 
 def _update(step: Callable[..., None], values: Arrays, gradients: Arrays, kept: list[Arrays], *settings: Any) -> Any:

@@ -261,18 +261,18 @@ void linear(Rows<T> y, Rows<const T> x, Rows<const T> w, const T* bias, int n, i
 }
 
 template <typename T>
-void linear(T* y, const T* x, const T* w, const T* bias, int n, int outputs, int inputs) {
+void linear(T* y, const T* x, const T* w, const T* bias, int n, int inputs, int outputs) {
     linear<T>({y, outputs}, {x, inputs}, {w, inputs}, bias, n, outputs, inputs);
 }
 
 template <typename T>
-void linear_input_gradient(T* dx, const T* dy, const T* w, int n, int outputs, int inputs) {
+void linear_input_gradient(T* dx, const T* dy, const T* w, int n, int inputs, int outputs) {
     product<T, false, false>({dx, inputs}, nullptr, {dy, outputs}, {w, inputs}, n, inputs, outputs);
 }
 
 // dbias may be null
 template <typename T>
-void linear_weight_gradient(T* dw, T* dbias, const T* dy, const T* x, int n, int outputs, int inputs) {
+void linear_weight_gradient(T* dw, T* dbias, const T* dy, const T* x, int n, int inputs, int outputs) {
     product<T, true, false>({dw, inputs}, nullptr, {dy, outputs}, {x, inputs}, outputs, inputs, n);
     if (!dbias) return;
     std::fill_n(dbias, outputs, T(0));

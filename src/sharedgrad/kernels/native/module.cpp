@@ -289,7 +289,7 @@ const sharedgrad::Table& sharedgrad::table_in_use() { return *table; }
 PyMODINIT_FUNC PyInit__native() {
     table = best();
     PyObject* module = PyModule_Create(&definition);
-    if (module && PyModule_AddFunctions(module, training_methods)) {
+    if (module && (PyModule_AddFunctions(module, training_methods) || add_memory(module))) {
         Py_DecRef(module);
         return nullptr;
     }

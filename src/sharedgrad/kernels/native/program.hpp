@@ -225,7 +225,7 @@ constexpr Operation<T> kOperations[] = {
      },
      [](In<T> o) {
          const auto &y = o.map(0), &x = o.map(1);
-         linear(y.data, x.data, o.data(2), o.data(3), y.samples, y.channels, x.channels);
+         linear(y.data, x.data, o.data(2), o.data(3), y.samples, x.channels, y.channels);
          if (o.number(0)) activate(y, y, kReLU);
      }},
     // 20 linear_input_gradient: dx, dy, w
@@ -237,7 +237,7 @@ constexpr Operation<T> kOperations[] = {
      },
      [](In<T> o) {
          const auto &dx = o.map(0), &dy = o.map(1);
-         linear_input_gradient(dx.data, dy.data, o.data(2), dx.samples, dy.channels, dx.channels);
+         linear_input_gradient(dx.data, dy.data, o.data(2), dx.samples, dx.channels, dy.channels);
      }},
     // 21 linear_weight_gradient: dw, dbias, dy, x; by_sample
     {4, 1, 1u << 1,
@@ -250,7 +250,7 @@ constexpr Operation<T> kOperations[] = {
      [](In<T> o) {
          const auto &dy = o.map(2), &x = o.map(3);
          if (!o.number(0))
-             return linear_weight_gradient(o.data(0), o.data(1), dy.data, x.data, dy.samples, dy.channels, x.channels);
+             return linear_weight_gradient(o.data(0), o.data(1), dy.data, x.data, dy.samples, x.channels, dy.channels);
          outer_sum<T>(o.data(0), dy.data, x.data, dy.samples, 1, 1, dy.channels, x.channels);
          if (o.has(1)) std::copy_n(dy.data, dy.size(), o.data(1));
      }},

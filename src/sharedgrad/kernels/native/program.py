@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sharedgrad.geometry import Geometry
+from sharedgrad.kernels.memory import empty
 from sharedgrad.kernels.native import _native
 from sharedgrad.parameter import Array
 
@@ -106,9 +107,9 @@ class Program:
     kept: int
     temporary: int
 
-    def run(self, kept: Array, temporary: Array, arrays: tuple[Array, ...]) -> None:
+    def run(self, kept: Array, arrays: tuple[Array, ...]) -> None:
         """Carry it out; the arrays are contiguous and of the program's type."""
-        _native.run(self.maps, self.code, (kept, temporary, *arrays))
+        _native.run(self.maps, self.code, (kept, empty((self.temporary,), kept.dtype), *arrays))
 
 
 Operation = tuple[str, tuple[Map | None, ...], tuple[int, ...]]  # name, maps, numbers
