@@ -8,6 +8,7 @@
 #include "dense.hpp"
 #include "maps.hpp"
 #include "norm.hpp"
+#include "winograd_gradient.hpp"
 
 namespace sharedgrad {
 namespace {
@@ -103,6 +104,32 @@ bool vector_of(const Map<T>& vector, const Map<T>& map) {
     return is_vector(vector) && vector.samples == map.samples && vector.channels == map.channels;
 }
 
+// ---- the best way for a geometry
+
+template <typename T>
+void any_conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu) {
+    if (by_winograd(y, x, g, kFewChannels))
+        Winograd<T>(y, x, w, bias, g.pad_h, g.pad_w, false, false, relu).run();
+    else
+        conv(y, x, w, bias, g, relu);
+}
+
+template <typename T>
+void any_conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Window& g, bool add) {
+    if (by_winograd(dx, dy, g, kFewChannels) && g.pad_h <= 2 && g.pad_w <= 2)
+        Winograd<T>(dx, dy, w, nullptr, 2 - g.pad_h, 2 - g.pad_w, true, add, false).run();
+    else
+        conv_input_gradient(dx, dy, w, g, add);
+}
+
+template <typename T>
+void any_conv_kernel_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g, bool by_sample) {
+    if (by_winograd(dy, x, g, kFewSummed) && !by_sample)
+        WinogradGradient<T>(dy, x, g.pad_h, g.pad_w).run(dw);
+    else
+        conv_kernel_gradient(dw, dy, x, g, by_sample);
+}
+
 // ---- the operations: maps, numbers, what must hold, what happens
 
 template <typename T>
@@ -134,14 +161,14 @@ constexpr Operation<T> kOperations[] = {
          return slides(o.map(0), o.map(1), o.window(0)) && holds(o, 2, kernel_size(o.map(0), o.map(1), o.window(0))) &&
                 holds(o, 3, o.map(0).channels);
      },
-     [](In<T> o) { conv(o.map(0), o.map(1), o.data(2), o.data(3), o.window(0), o.number(9)); }},
+     [](In<T> o) { any_conv(o.map(0), o.map(1), o.data(2), o.data(3), o.window(0), o.number(9)); }},
     // 2 conv_input_gradient: dx, dy, w; window, add
     {3, 10, 0,
      [](In<T> o) {
          return slides_back(o.map(0), o.map(1), o.window(0)) &&
                 holds(o, 2, kernel_size(o.map(1), o.map(0), o.window(0)));
      },
-     [](In<T> o) { conv_input_gradient(o.map(0), o.map(1), o.data(2), o.window(0), o.number(9)); }},
+     [](In<T> o) { any_conv_input_gradient(o.map(0), o.map(1), o.data(2), o.window(0), o.number(9)); }},
     // 3 conv_kernel_gradient: dw, dy, x; window, by_sample
     {3, 10, 0,
      [](In<T> o) {
@@ -149,7 +176,7 @@ constexpr Operation<T> kOperations[] = {
          return slides(o.map(1), o.map(2), o.window(0)) && kernel > 0 &&
                 holds(o, 0, kernel * (o.number(9) ? o.map(1).samples : 1));
      },
-     [](In<T> o) { conv_kernel_gradient(o.data(0), o.map(1), o.map(2), o.window(0), o.number(9)); }},
+     [](In<T> o) { any_conv_kernel_gradient(o.data(0), o.map(1), o.map(2), o.window(0), o.number(9)); }},
     // 4 channel_sums: sums, dy; by_sample
     {2, 1, 0,
      [](In<T> o) {
