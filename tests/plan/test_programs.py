@@ -1,0 +1,82 @@
+"""Networks as compiled programs: the same numbers as layer by layer, whatever the network and however it is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sharedgrad as sg
+from sharedgrad import kernels
+from tests.helpers import Array, close
+from tests.plan.networks import MODES, Case, draw
+
+SEEDS = 60
+
+
+def _outputs(case: Case, y: Any) -> dict[str, Array]:
+    return y if isinstance(y, dict) else {case.net.outputs[0]: y}
+
+
+def _close(actual: Array, expected: Array) -> None:
+    """What cancels, as the gradient of a bias before batch norm, leaves rounding errors of what was added."""
+    close(actual, expected, 1e-3 if actual.dtype == np.float32 else None)
+
+
+def _same_gradients(actual: sg.Gradients, expected: sg.Gradients) -> None:
+    """The same parameters (by name: they may be two networks') and numbers."""
+    assert {p.name for p in actual} == {p.name for p in expected}
+    for parameter, gradient in actual.items():
+        _close(gradient, expected[parameter.name])
+    assert set(actual.inputs) == set(expected.inputs)
+    for name, gradient in actual.inputs.items():
+        _close(gradient, expected.inputs[name])
+
+
+def _same_step(case: Case, twin: Case, exact: bool) -> None:
+    """One forward and backward pass, compiled and layer by layer."""
+    y, tape = case.net.forward(*case.inputs, training=case.training)
+    assert tape._recording is not None
+    gradients = tape.backward(case.upstreams, inputs=case.want_inputs)
+    with kernels.use("vectorized"):
+        expected_y, plain = twin.net.forward(*twin.inputs, training=twin.training)
+        assert plain._recording is None
+        expected = plain.backward(twin.upstreams, inputs=twin.want_inputs)
+    for name, value in _outputs(case, y).items():
+        compare = np.testing.assert_array_equal if exact else _close
+        compare(value, _outputs(twin, expected_y)[name])
+    _same_gradients(gradients, expected)
+    for key, buffer in case.net._named_buffers().items():
+        close(buffer.value.astype(case.net.dtype), twin.net._named_buffers()[key].value.astype(case.net.dtype))
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("mode", MODES)
+def test_agrees_with_layer_by_layer(seed: int, mode: str, instruction_set: str) -> None:
+    case, twin = draw(seed, mode), draw(seed, mode)
+    _same_step(case, twin, mode == "whole")
+    rng = np.random.default_rng(seed)
+    for i, x in enumerate(case.inputs):  # once more, in memory that has been used
+        case.inputs[i] = twin.inputs[i] = rng.permutation(x.ravel()).reshape(x.shape)
+    _same_step(case, twin, mode == "whole")
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_the_tape_traces_what_it_goes_back(seed: int) -> None:
+    case = draw(seed, "double")
+    _, tape = case.net.forward(*case.inputs, training=case.training)
+    gradients = tape.backward(case.upstreams, inputs=True)
+    trace = tape.trace(case.upstreams)
+    _same_gradients(trace.gradients(), gradients)
+    _same_gradients(tape.backward(case.upstreams, inputs=True), gradients)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_prediction_is_the_forward_pass_in_evaluation_mode(seed: int) -> None:
+    case = draw(seed, "double", training=False)
+    y, _ = case.net.forward(*case.inputs, training=False)
+    for batch_size in (4, 256):
+        predicted = _outputs(case, case.net.predict(*case.inputs, batch_size=batch_size))
+        for name, value in _outputs(case, y).items():
+            close(predicted[name], value)
