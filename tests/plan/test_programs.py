@@ -80,3 +80,18 @@ def test_prediction_is_the_forward_pass_in_evaluation_mode(seed: int) -> None:
         predicted = _outputs(case, case.net.predict(*case.inputs, batch_size=batch_size))
         for name, value in _outputs(case, y).items():
             close(predicted[name], value)
+
+
+def test_one_cell_is_flattened_beside_windows_that_reach_beyond_it() -> None:
+    """A batch of one: the map could pass for the vector, but has margins and the vector has none."""
+    graph = {
+        "before": (sg.Conv2d(1, 2, 3, padding=1), "input"),
+        "flat": (sg.Flatten(), "before"),
+        "dense": (sg.Linear(2, 3), "flat"),
+        "beside": (sg.Conv2d(2, 2, 3, padding=1), "before"),
+    }
+    net = sg.Network(graph, (1, 1, 1), ["dense", "beside"], dtype="float64")
+    x, upstreams = np.ones((1, 1, 1, 1)), {"dense": np.ones((1, 3)), "beside": np.ones((1, 2, 1, 1))}
+    gradients = net.forward(x)[1].backward(upstreams, inputs=True)
+    with kernels.use("vectorized"):
+        _same_gradients(gradients, net.forward(x)[1].backward(upstreams, inputs=True))
