@@ -95,3 +95,45 @@ def test_one_cell_is_flattened_beside_windows_that_reach_beyond_it() -> None:
     gradients = net.forward(x)[1].backward(upstreams, inputs=True)
     with kernels.use("vectorized"):
         _same_gradients(gradients, net.forward(x)[1].backward(upstreams, inputs=True))
+
+
+def _goes_layer_by_layer(net: sg.Network, *inputs: Array) -> bool:
+    """Whether it does, with the numbers of NumPy's kernels."""
+    y, tape = net.forward(*inputs)
+    upstream = np.random.default_rng(1).normal(size=y.shape)
+    gradients = tape.backward(upstream, inputs=True)
+    net.step = 0
+    with kernels.use("vectorized"):
+        expected, plain = net.forward(*inputs)
+        close(y, expected)
+        _same_gradients(gradients, plain.backward(upstream, inputs=True))
+    return tape._recording is None
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        sg.Conv2d(1, 2, (1, 65)),
+        sg.Conv2d(1, 2, 3, stride=2**31 - 1),
+        sg.Conv2d(1, 2, 3, stride=2**30 + 1),
+        sg.MaxPool2d((65, 1)),
+        sg.MaxPool2d(2, 2**31 - 1),
+        sg.AvgPool2d((1, 70), 2**30 + 1),
+        sg.Conv2d(1, 2, 3, padding_mode="reflect", padding=1),
+        sg.MaxPool2d(2, ties="share"),
+        sg.Softmax(),
+    ],
+)
+def test_what_no_program_computes_goes_layer_by_layer(layer: sg.Layer) -> None:
+    net = sg.Network([layer], (1, 72, 72))
+    assert _goes_layer_by_layer(net, np.random.default_rng(0).normal(size=(2, 1, 72, 72)))
+
+
+def test_chosen_kernels_compute_layer_by_layer() -> None:
+    net, x = sg.Network([sg.Linear(3, 2)], (3,)), np.ones((2, 3))
+    assert net.forward(x)[1]._recording is not None
+    for name in ("vectorized", "reference"):
+        with kernels.use(name):  # type: ignore[arg-type]
+            assert net.forward(x)[1]._recording is None
+    with kernels.use("native"):
+        assert net.forward(x)[1]._recording is not None
