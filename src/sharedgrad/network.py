@@ -212,6 +212,8 @@ class Network:
             return {name: np.array(values[name]) for name in self.outputs}, lambda: records, None
         outputs, recording = plan.forward(arrays, context)
         again = Context(context.training, context.seed, context.step)
+        for buffer, value in recording.buffers.items():
+            again.update(buffer, value)
         return outputs, lambda: self._run(arrays, again)[1], recording
 
     def _plan(self, arrays: dict[str, Array], training: bool, record: bool) -> Plan | None:

@@ -43,6 +43,7 @@ class Plan:
         record: bool,
     ) -> None:
         self.way = Forward(nodes, shapes, inputs, outputs, samples, dtype, training, record)
+        self.buffers = [what for what in self.way.outside if isinstance(what, Buffer)]
         self._back: dict[Any, Backward] = {}
         self._spare: list[Array] = []
 
@@ -90,10 +91,15 @@ class Plan:
 
 
 class Recording:
-    """What one forward pass left behind for going backward."""
+    """What one forward pass left behind for going backward.
+
+    Attributes:
+        buffers: The values of the buffers that it read; later passes in training mode replace them.
+    """
 
     def __init__(self, plan: Plan, memory: Array) -> None:
         self.plan, self.memory = plan, memory
+        self.buffers = {buffer: buffer.value for buffer in plan.buffers}
 
     def __del__(self) -> None:
         self.plan.recycle(self.memory)
@@ -118,8 +124,10 @@ class Recording:
         again: list[tuple[Parameter, Array]] = []
         for what in back.outside:
             match what:
-                case Parameter() | Buffer():
+                case Parameter():
                     arrays.append(what.value)
+                case Buffer():
+                    arrays.append(self.buffers[what])
                 case Upstream(name):
                     arrays.append(upstreams[name])
                 case InputGradient(name):
