@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import sharedgrad as sg
-from sharedgrad import kernels
+from sharedgrad import kernels, network
 from sharedgrad.kernels import get_threads, set_threads
 from tests.helpers import Array, close, same_bits
 from tests.plan.networks import BATCHES, Case, draw
@@ -172,6 +173,22 @@ def test_several_python_threads_use_one_network_at_once(seed: int) -> None:
             for result in results:
                 for name, array in result.items():
                     same_bits(array, expected[i][name])
+
+
+def test_python_threads_work_out_more_ways_than_a_network_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "_PLANS", 2)
+    net, before = sg.Network([sg.Linear(3, 2)], (3,)), sys.getswitchinterval()
+
+    def work(first: int) -> None:
+        for i in range(1000):
+            net.predict(np.ones((1 + (first + i) % 4, 3)))
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(8)))
+    finally:
+        sys.setswitchinterval(before)
 
 
 # ---- samples that do not interact

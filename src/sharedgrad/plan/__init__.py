@@ -51,7 +51,7 @@ class Plan:
         """Outputs, which are the caller's own, and what the way back needs."""
         way = self.way
         outputs = {name: self.empty(way.shapes[name]) for name in way.outputs}
-        recording = Recording(self, self._spare.pop() if self._spare else _zeros(way.program.kept, way.builder.dtype))
+        recording = Recording(self, self._memory())
         arrays = tuple([self._given(what, inputs, outputs, context) for what in way.outside])
         run(way.program, recording.memory, arrays, way.builder.dtype)
         for name, (node, mean, variance, count) in way.statistics.items():
@@ -72,6 +72,13 @@ class Plan:
                 context.enter(node.name)
                 return node.layer.mask(shape, self.way.builder.dtype, context)  # type: ignore[attr-defined]
         raise AssertionError(what)
+
+    def _memory(self) -> Array:
+        """What a pass before has left, or new memory."""
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return _zeros(self.way.program.kept, self.way.builder.dtype)
 
     def empty(self, shape: Shape) -> Array:
         """An array (N, *shape) for somebody to keep."""
