@@ -212,6 +212,8 @@ class Network:
             return {name: np.array(values[name]) for name in self.outputs}, lambda: records, None
         outputs, recording = plan.forward(arrays, context)
         again = Context(context.training, context.seed, context.step)
+        for buffer, value in recording.buffers.items():
+            again.update(buffer, value)
         return outputs, lambda: self._run(arrays, again)[1], recording
 
     def _plan(self, arrays: dict[str, Array], training: bool, record: bool) -> Plan | None:
@@ -220,16 +222,17 @@ class Network:
 
         revisions = tuple([node.layer.revision for node in self.nodes])
         key = (revisions, training, record, *(array.shape for array in arrays.values()))
-        if key not in self._plans:
+        plans = self._plans
+        if key not in plans:
             shapes, samples = self._shapes(arrays), len(next(iter(arrays.values())))
             try:
                 plan = Plan(self.nodes, shapes, list(self.inputs), self.outputs, samples, self.dtype, training, record)
             except UnsupportedError:
                 plan = None
-            while len(self._plans) >= _PLANS:
-                self._plans.pop(next(iter(self._plans)))
-            self._plans[key] = plan
-        return self._plans[key]
+            newest = list(self._plans.items())[1 - _PLANS :]
+            self._plans = dict([*newest, (key, plan)])  # replaced at once: other threads may be reading it
+            return plan
+        return plans[key]
 
     def _run(self, arrays: dict[str, Array], context: Context) -> tuple[dict[str, Array], Records]:
         """Every node's value, layer by layer, and what each layer has saved."""

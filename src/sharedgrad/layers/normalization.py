@@ -58,7 +58,7 @@ class BatchNorm2d(Layer):
             mean, variance = k.batch_statistics(x)
             self.track(mean, variance, x.size // self.num_features, context)
         else:
-            mean, variance = (b.value.astype(x.dtype) for b in (self.running_mean, self.running_var))
+            mean, variance = (context.read(b).astype(x.dtype) for b in (self.running_mean, self.running_var))
         inverse_std = 1 / np.sqrt(variance + x.dtype.type(self.eps))
         normal = k.normalize(x, mean, inverse_std)
         y = k.scale_shift(normal, self.weight.value, self.bias.value)

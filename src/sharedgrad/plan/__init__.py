@@ -43,6 +43,7 @@ class Plan:
         record: bool,
     ) -> None:
         self.way = Forward(nodes, shapes, inputs, outputs, samples, dtype, training, record)
+        self.buffers = [what for what in self.way.outside if isinstance(what, Buffer)]
         self._back: dict[Any, Backward] = {}
         self._spare: list[Array] = []
 
@@ -50,7 +51,7 @@ class Plan:
         """Outputs, which are the caller's own, and what the way back needs."""
         way = self.way
         outputs = {name: self.empty(way.shapes[name]) for name in way.outputs}
-        recording = Recording(self, self._spare.pop() if self._spare else _zeros(way.program.kept, way.builder.dtype))
+        recording = Recording(self, self._memory())
         arrays = tuple([self._given(what, inputs, outputs, context) for what in way.outside])
         way.program.run(recording.memory, arrays)
         for name, (node, mean, variance, count) in way.statistics.items():
@@ -72,6 +73,13 @@ class Plan:
                 return node.layer.mask(shape, self.way.builder.dtype, context)  # type: ignore[attr-defined]
         raise AssertionError(what)
 
+    def _memory(self) -> Array:
+        """What a pass before has left, or new memory."""
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return _zeros(self.way.program.kept, self.way.builder.dtype)
+
     def empty(self, shape: Shape) -> Array:
         """An array (N, *shape) for somebody to keep."""
         return empty((self.way.builder.samples, *shape), self.way.builder.dtype)
@@ -90,10 +98,15 @@ class Plan:
 
 
 class Recording:
-    """What one forward pass left behind for going backward."""
+    """What one forward pass left behind for going backward.
+
+    Attributes:
+        buffers: The values of the buffers that it read; later passes in training mode replace them.
+    """
 
     def __init__(self, plan: Plan, memory: Array) -> None:
         self.plan, self.memory = plan, memory
+        self.buffers = {buffer: buffer.value for buffer in plan.buffers}
 
     def __del__(self) -> None:
         self.plan.recycle(self.memory)
@@ -118,8 +131,10 @@ class Recording:
         again: list[tuple[Parameter, Array]] = []
         for what in back.outside:
             match what:
-                case Parameter() | Buffer():
+                case Parameter():
                     arrays.append(what.value)
+                case Buffer():
+                    arrays.append(self.buffers[what])
                 case Upstream(name):
                     arrays.append(upstreams[name])
                 case InputGradient(name):

@@ -111,6 +111,12 @@ class Forward(Lowering):
             self.fused.add(after.name)
             self.kept(self.values[node.name])
 
+    def _refuse_unless_served(self, node: Node) -> None:
+        """Windows that are too large for the compiled code are NumPy's."""
+        layer: Any = node.layer
+        if not ops.served(layer.geometry, (self.builder.samples, *self.shapes[node.inputs[0]])):
+            raise UnsupportedError("large windows")
+
     # ---- one method for each kind of layer: the map that holds the output
 
     def _conv(self, node: Node, x: Map) -> Map:
@@ -118,8 +124,7 @@ class Forward(Lowering):
         if layer.padding_mode != "zeros" or len(self.shapes[node.name]) != layer.rank + 1:
             raise UnsupportedError("padding mode")
         y, g = self.place(self.shapes[node.name]), layer.geometry
-        if max(g.kernel) > 64:
-            raise UnsupportedError("large kernels")
+        self._refuse_unless_served(node)
         self.kept(x).reach(ops.input_margins(g, (x.height, x.width), (y.height, y.width)))
         relu = self.fused_relu(node) is not None
         maps = (y, x, self.parameter(layer.weight), self.parameter(layer.bias))
@@ -147,12 +152,14 @@ class Forward(Lowering):
         layer: Any = node.layer
         if layer.ties != "first":
             raise UnsupportedError("ties")
+        self._refuse_unless_served(node)
         y = self.place(self.shapes[node.name])
         self.builder.emit("max_pool", (self.kept(y), self.kept(x)), *ops.window(layer.geometry))
         return y
 
     def _avg_pool(self, node: Node, x: Map) -> Map:
         layer: Any = node.layer
+        self._refuse_unless_served(node)
         y = self.place(self.shapes[node.name])
         self.builder.emit("avg_pool", (y, x), *ops.window(layer.geometry), int(layer.count_include_pad))
         return y
@@ -163,7 +170,7 @@ class Forward(Lowering):
         return y
 
     def _flatten(self, node: Node, x: Map) -> Map:
-        if x.lanes == 1 and x.shape == (x.channels, 1, 1):
+        if len(self.shapes[node.inputs[0]]) == 1:  # not so (C, 1, 1): a window that reads it needs margins
             return x
         y = self.place(self.shapes[node.name])
         self.builder.emit("relayout", (y, x))

@@ -18,6 +18,7 @@ from sharedgrad.kernels import threads, vectorized
 from sharedgrad.kernels.memory import empty, empty_like
 from sharedgrad.kernels.native import _native
 from sharedgrad.kernels.native.program import (
+    LARGEST,
     RELU,
     SIGMOID,
     TANH,
@@ -25,6 +26,7 @@ from sharedgrad.kernels.native.program import (
     Map,
     Program,
     input_margins,
+    served,
     spatial,
     upstream_margins,
     window,
@@ -87,8 +89,6 @@ FALLBACKS = {
     "softmax and cross_entropy along another axis than the last": "not compiled yet",
 }
 
-_LARGEST = 1 << 30  # as in program.hpp
-
 threads.on_change(_native.set_threads)
 
 
@@ -99,13 +99,6 @@ def instruction_set() -> str:
 
 def _c(array: Array) -> Array:
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)
-
-
-def _served(g: Geometry, x: Index) -> bool:
-    """Whether the compiled code computes this for maps of shape x; it counts in 32 bits."""
-    padded = g.padded(x[2:])
-    small = prod(padded) <= _LARGEST and max(*x, *g.stride, *g.dilation) <= _LARGEST
-    return g.rank <= 2 and max(g.kernel) <= 64 and min(x) > 0 and small and min(g.output(x[2:])) > 0
 
 
 # ---- single operations, each as a program of its own; the whole way of a network is one program (sharedgrad.plan)
@@ -174,7 +167,7 @@ def _kind(array: Array) -> tuple[str, str]:
 
 def conv(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
     """y (N, F, *P) from x (N, C, *S) and w (F, C/groups, *K)."""
-    if not _served(g, x.shape):
+    if not served(g, x.shape):
         return vectorized.conv(x, w, b, g)
     y = empty((len(x), len(w), *g.output(x.shape[2:])), x.dtype)
     _run(_conv_program(_kind(x), x.shape, w.shape, b is not None, g), y, x, w, *(() if b is None else (b,)))
@@ -184,7 +177,7 @@ def conv(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
 def conv_input_gradient(dy: Array, w: Array, g: Geometry, spatial: Index) -> Array:
     """dx (N, C, *S) from dy (N, F, *P)."""
     shape = (len(dy), w.shape[1] * g.groups, *spatial)
-    if not _served(g, shape):
+    if not served(g, shape):
         return vectorized.conv_input_gradient(dy, w, g, spatial)
     dx = empty(shape, dy.dtype)
     _run(_input_gradient_program(_kind(dy), shape, dy.shape, w.shape, g), dx, dy, w)
@@ -193,7 +186,7 @@ def conv_input_gradient(dy: Array, w: Array, g: Geometry, spatial: Index) -> Arr
 
 def conv_kernel_gradients(dy: Array, x: Array, g: Geometry) -> Array:
     """dw kept apart by sample: (N, F, C/groups, *K)."""
-    if not _served(g, x.shape):
+    if not served(g, x.shape):
         return vectorized.conv_kernel_gradients(dy, x, g)
     dw = empty((len(dy), dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
     _run(_kernel_gradient_program(_kind(dy), x.shape, dy.shape, g, True), dw, dy, x)
@@ -202,7 +195,7 @@ def conv_kernel_gradients(dy: Array, x: Array, g: Geometry) -> Array:
 
 def conv_kernel_gradient(dy: Array, x: Array, g: Geometry) -> Array:
     """dw (F, C/groups, *K), the sum over all uses."""
-    if not _served(g, x.shape):
+    if not served(g, x.shape):
         return vectorized.conv_kernel_gradient(dy, x, g)
     dw = empty((dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
     _run(_kernel_gradient_program(_kind(dy), x.shape, dy.shape, g, False), dw, dy, x)
@@ -261,7 +254,7 @@ def _pool_backward_program(kind: tuple[str, str], name: str, x: Index, g: Geomet
 
 def max_pool(x: Array, g: Geometry) -> Array:
     """The largest input under each window."""
-    if not _served(g, x.shape):
+    if not served(g, x.shape):
         return vectorized.max_pool(x, g)
     y = empty((*x.shape[:2], *g.output(x.shape[2:])), x.dtype)
     _run(_pool_program(_kind(x), "max_pool", x.shape, g), y, x)
@@ -270,7 +263,7 @@ def max_pool(x: Array, g: Geometry) -> Array:
 
 def max_pool_backward(dy: Array, x: Array, y: Array, g: Geometry, ties: str) -> Array:
     """dx: the winner of each window gets its upstream gradient."""
-    if not _served(g, x.shape) or ties != "first":
+    if not served(g, x.shape) or ties != "first":
         return vectorized.max_pool_backward(dy, x, y, g, ties)
     dx = empty(x.shape, dy.dtype)
     _run(_pool_backward_program(_kind(dy), "max_pool_backward", x.shape, g, 0), dx, dy, x, y)
@@ -279,7 +272,7 @@ def max_pool_backward(dy: Array, x: Array, y: Array, g: Geometry, ties: str) -> 
 
 def avg_pool(x: Array, g: Geometry, count_padding: bool) -> Array:
     """The mean of each window."""
-    if not _served(g, x.shape):
+    if not served(g, x.shape):
         return vectorized.avg_pool(x, g, count_padding)
     y = empty((*x.shape[:2], *g.output(x.shape[2:])), x.dtype)
     _run(_pool_program(_kind(x), "avg_pool", x.shape, g, int(count_padding)), y, x)
@@ -289,7 +282,7 @@ def avg_pool(x: Array, g: Geometry, count_padding: bool) -> Array:
 def avg_pool_backward(dy: Array, g: Geometry, spatial: Index, count_padding: bool) -> Array:
     """dx: every cell of a window gets the same part of its upstream gradient."""
     shape = (*dy.shape[:2], *spatial)
-    if not _served(g, shape):
+    if not served(g, shape):
         return vectorized.avg_pool_backward(dy, g, spatial, count_padding)
     dx = empty(shape, dy.dtype)
     _run(_pool_backward_program(_kind(dy), "avg_pool_backward", shape, g, int(count_padding)), dx, dy)
@@ -309,7 +302,7 @@ def _elementwise_program(kind: tuple[str, str], name: str, size: int, activation
 def _elementwise(name: str, activation: int, fallback: Callable[..., Array]) -> Callable[..., Array]:
     def run(*arrays: Array) -> Array:
         first = arrays[0]
-        if not 0 < first.size <= _LARGEST:
+        if not 0 < first.size <= LARGEST:
             return fallback(*arrays)
         result = empty_like(first)
         _run(_elementwise_program(_kind(first), name, first.size, activation), result, *arrays)

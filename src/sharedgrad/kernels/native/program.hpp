@@ -35,6 +35,8 @@ struct Operands {
     }
 };
 
+constexpr int kLargest = 1 << 30;  // of all sizes, so that a + b − 1 is an int
+
 // ---- what must hold before an operation may run
 
 template <typename T>
@@ -52,10 +54,12 @@ bool holds(const Operands<T>& o, int i, std::ptrdiff_t elements) {
 template <typename T>
 bool slides(const Map<T>& small, const Map<T>& big, const Window& g) {
     const auto axis = [](int out, int stride, int kernel, int dilation, int pad, int before, int size, int after) {
-        return out > 0 && kernel > 0 && kernel <= kMostCells && stride > 0 && dilation > 0 && pad >= 0 &&
-               pad <= before && (out - 1LL) * stride + (kernel - 1LL) * dilation + 1 - pad <= size + after;
+        return out > 0 && kernel > 0 && kernel <= kMostCells && stride > 0 && stride <= kLargest && dilation > 0 &&
+               pad >= 0 && pad <= before &&
+               (out - 1LL) * stride + (kernel - 1LL) * dilation + 1 - pad <= 0LL + size + after;
     };
-    return small.samples == big.samples && small.lanes == big.lanes && g.groups > 0 &&
+    return small.samples == big.samples && small.lanes == big.lanes && g.groups > 0 && small.channels > 0 &&
+           big.channels > 0 &&
            axis(small.height, g.stride_h, g.kernel_h, g.dilation_h, g.pad_h, big.top, big.height, big.bottom) &&
            axis(small.width, g.stride_w, g.kernel_w, g.dilation_w, g.pad_w, big.left, big.width, big.right);
 }
@@ -73,7 +77,7 @@ inline bool reaches(int size, int out, int kernel, int stride, int pad, int dila
 template <typename T>
 bool slides_back(const Map<T>& dx, const Map<T>& dy, const Window& g) {
     Map<T> wide = dx;  // the windows themselves fit if the margins of a padded input are there
-    wide.top = wide.bottom = wide.left = wide.right = 1 << 20;
+    wide.top = wide.bottom = wide.left = wide.right = kLargest;
     return slides(dy, wide, g) &&
            reaches(dx.height, dy.height, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h, dy.top, dy.bottom) &&
            reaches(dx.width, dy.width, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w, dy.left, dy.right);
@@ -88,7 +92,7 @@ std::ptrdiff_t kernel_size(const Map<T>& small, const Map<T>& big, const Window&
 template <typename T>
 bool slides_pool(const Map<T>& small, const Map<T>& big, const Window& g) {
     Map<T> wide = big;  // a window may reach beyond the map: what is not there is left out
-    wide.top = wide.bottom = wide.left = wide.right = 1 << 20;
+    wide.top = wide.bottom = wide.left = wide.right = kLargest;
     return slides(small, wide, g) && small.channels == big.channels;
 }
 
@@ -290,9 +294,8 @@ constexpr int kMemories = 2;  // arrays that hold many maps; each other array is
 // A map's row of numbers, checked to lie within its array.
 template <typename T>
 bool read_map(Map<T>& map, const std::int64_t* n, const Program& p) {
-    constexpr std::int64_t most = 1 << 30;
     for (int i = 0; i < kMapNumbers; ++i)
-        if (n[i] < 0 || (i != 1 && n[i] > most)) return false;
+        if (n[i] < 0 || (i != 1 && n[i] > kLargest)) return false;
     if (n[0] >= p.array_count || !n[2] || !n[3] || n[3] > kWidth<T> || (n[3] & (n[3] - 1))) return false;
     map = {static_cast<T*>(p.arrays[n[0]]) + n[1],
            int(n[2]),
@@ -304,7 +307,9 @@ bool read_map(Map<T>& map, const std::int64_t* n, const Program& p) {
            int(n[8]),
            int(n[9]),
            int(n[10])};
-    const double size = double(map.blocks()) * map.channels * (n[7] + n[5] + n[8]) * (n[9] + n[6] + n[10]) * n[3];
+    const std::int64_t rows = n[7] + n[5] + n[8], columns = n[9] + n[6] + n[10];
+    const double cells = double(rows) * columns + (n[3] > 1 && !(rows & columns & 1));  // as Map::channel
+    const double size = double(map.blocks()) * map.channels * cells * n[3];
     // vectors of several columns are loaded whole, also at a row's end
     const double spare = n[3] == 1 && map.bare() ? 0 : kWidth<T>;
     if (n[0] >= kMemories) return double(n[1]) + size == double(p.sizes[n[0]]);

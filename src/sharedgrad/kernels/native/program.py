@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -218,6 +219,15 @@ def bits(value: float) -> int:
 
 
 # ---- geometry as the compiled side takes it: two spatial axes
+
+LARGEST = 1 << 30  # as in program.hpp
+
+
+def served(g: Geometry, x: tuple[int, ...]) -> bool:
+    """Whether the compiled code slides this window over maps of shape x (N, C, *S); it counts in 32 bits."""
+    padded = g.padded(x[2:])
+    small = prod(padded) <= LARGEST and max(*x, *g.stride, *g.dilation) <= LARGEST
+    return g.rank <= 2 and max(g.kernel) <= 64 and min(x) > 0 and small and min(g.output(x[2:])) > 0
 
 
 def axes(g: Geometry) -> tuple[tuple[int, ...], ...]:

@@ -1,0 +1,206 @@
+"""Networks drawn at random, of all layers that compiled programs know, joined in all ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import sharedgrad as sg
+from sharedgrad.errors import ShapeError
+from tests.helpers import Array, numbers
+
+Shape = tuple[int, ...]
+BATCHES = (1, 2, 3, 5, 8, 9, 16, 17, 33, 40)
+
+# What a network computes with. Where rounding could turn a ReLU on or off or change a window's winner, two
+# implementations may differ by more than rounding; so float32 either stays exact or has no such layers.
+MODES = {
+    "double": (np.float64, ("ReLU", "Sigmoid", "Tanh", "MaxPool", "AvgPool", "BatchNorm2d", "GlobalAvgPool")),
+    "single": (np.float32, ("Sigmoid", "Tanh", "AvgPool", "BatchNorm2d", "GlobalAvgPool")),
+    "whole": (np.float32, ("ReLU", "ReLU", "MaxPool")),
+}
+
+
+@dataclass
+class Case:
+    """A network and what to do with it.
+
+    Attributes:
+        net: The network; drawn with one seed twice, two networks with the same values.
+        inputs: Its inputs, samples included.
+        upstreams: Node -> gradient: at outputs and at inner nodes.
+        training: The mode.
+        want_inputs: Whether the inputs' gradients are asked for.
+    """
+
+    net: sg.Network
+    inputs: list[Array]
+    upstreams: dict[str, Array]
+    training: bool
+    want_inputs: bool
+
+
+class _Drawing:
+    """A graph that grows node by node."""
+
+    def __init__(self, rng: np.random.Generator, samples: int, training: bool, choices: tuple[str, ...]) -> None:
+        self.rng, self.samples, self.training, self.choices = rng, samples, training, choices
+        self.graph: dict[str, tuple[Any, ...]] = {}
+        self.shapes: dict[str, Shape] = {}
+        self.inputs: dict[str, Shape] = {}
+
+    def chance(self, probability: float) -> bool:
+        return bool(self.rng.random() < probability)
+
+    def pick(self, things: Any) -> Any:
+        things = list(things)
+        return things[self.rng.integers(len(things))]
+
+    def input(self) -> str:
+        rank = self.pick([1, 2, 2])
+        name = f"in{len(self.inputs)}"
+        self.inputs[name] = self.shapes[name] = (self.pick([1, 2, 3, 4, 6]), *numbers(self.rng, 3, 11, rank))
+        return name
+
+    def node(self, layer: sg.Layer, *sources: str) -> str:
+        name = f"n{len(self.graph)}"
+        self.shapes[name] = layer.output_shape(*(self.shapes[source] for source in sources))
+        self.graph[name] = (layer, *sources)
+        return name
+
+    # ---- layers for a shape
+
+    def conv(self, shape: Shape, same: bool = False) -> sg.Layer:
+        rank, channels = len(shape) - 1, shape[0]
+        groups = self.pick([g for g in (1, 1, 2, 3, channels) if channels % g == 0])
+        filters = channels if same else groups * self.pick([1, 2, 3] if groups > 1 else [1, 2, 4, 5, 7, 9])
+        kernel = tuple(min(k, n) for k, n in zip(numbers(self.rng, 1, 4, rank), shape[1:], strict=True))
+        settings: dict[str, Any] = {"padding": "same"}
+        if not same:
+            room = [(n - 1) // max(1, k - 1) for n, k in zip(shape[1:], kernel, strict=True)]
+            settings = {
+                "stride": numbers(self.rng, 1, 3, rank) if self.chance(0.5) else 1,
+                "padding": tuple(numbers(self.rng, 0, 2, 2) for _ in range(rank)),
+                "dilation": tuple(int(self.rng.integers(1, max(1, min(2, r)) + 1)) for r in room),
+            }
+        kind = sg.Conv1d if rank == 1 else sg.Conv2d
+        return kind(channels, filters, kernel, groups=groups, bias=self.chance(0.7), **settings)
+
+    def pool(self, name: str, shape: Shape) -> sg.Layer:
+        rank = len(shape) - 1
+        kernel = tuple(min(k, n) for k, n in zip(numbers(self.rng, 1, 3, rank), shape[1:], strict=True))
+        stride = None if self.chance(0.4) else numbers(self.rng, 1, 3, rank)
+        padding = tuple(tuple(int(n) for n in self.rng.integers(0, k, 2)) for k in kernel) if self.chance(0.5) else 0
+        more = {"count_include_pad": self.chance(0.5)} if name == "AvgPool" else {}
+        return getattr(sg, f"{name}{rank}d")(kernel, stride, padding, **more)
+
+    def layer(self, shape: Shape) -> sg.Layer:
+        maps = len(shape) > 1
+        choices: list[Callable[[], sg.Layer]] = [lambda: sg.Dropout(0.5)]
+        choices += 4 * [(lambda: self.conv(shape)) if maps else (lambda: self.linear(shape))]
+        for name in self.choices:
+            if name.endswith("Pool") and name != "GlobalAvgPool":
+                choices += [lambda name=name: self.pool(name, shape)] * maps
+            elif name == "GlobalAvgPool":
+                choices += [sg.GlobalAvgPool] * maps
+            elif name == "BatchNorm2d":
+                enough = self.samples * int(np.prod(shape[1:])) > 2 or not self.training
+                choices += [lambda: sg.BatchNorm2d(shape[0], eps=0.1)] * (2 * (len(shape) == 3 and enough))
+            else:
+                choices.append(getattr(sg, name))
+        return self.pick(choices)() if len(shape) > 1 or not self.chance(0.5) else self.linear(shape)
+
+    def linear(self, shape: Shape) -> sg.Layer:
+        return sg.Linear(shape[0], self.pick([1, 3, 10, 17]), bias=self.chance(0.7))
+
+    # ---- one step of growth
+
+    def grow(self, source: str) -> str:
+        shape = self.shapes[source]
+        if self.chance(0.15) and (others := [n for n, s in self.shapes.items() if s == shape]):
+            return self.node(sg.Add(), source, *(self.pick(others) for _ in range(self.pick([1, 1, 2]))))
+        if self.chance(0.15) and (used := self._fitting(shape)):
+            return self.node(self.pick(used), source)
+        if len(shape) > 1 and self.chance(0.15):  # a residual block
+            inner = self.node(self.conv(shape, same=True), source)
+            if "ReLU" in self.choices and self.chance(0.6):
+                inner = self.node(sg.ReLU(), inner)
+            return self.node(sg.Add(), inner, source)
+        if len(shape) > 1 and (self.chance(0.08) or np.prod(shape[1:]) == 1):
+            return self.node(sg.Flatten(), source)
+        layer = self.layer(shape)
+        if isinstance(layer, sg.Conv1d | sg.Conv2d | sg.Linear) and self.chance(0.25):
+            self._tie(layer)
+        name = self.node(layer, source)
+        if isinstance(layer, sg.Conv2d | sg.Linear | sg.BatchNorm2d) and "ReLU" in self.choices and self.chance(0.4):
+            name = self.node(sg.ReLU(), name)
+        return name
+
+    def _fitting(self, shape: Shape) -> list[sg.Layer]:
+        """Layers of the graph that take this shape too."""
+        found = []
+        for layer, *sources in self.graph.values():
+            if len(sources) == 1 and not (isinstance(layer, sg.BatchNorm2d) and np.prod(shape[1:]) == 1):
+                try:
+                    layer.output_shape(shape)
+                except ShapeError:
+                    continue
+                found.append(layer)
+        return found
+
+    def _tie(self, layer: Any) -> None:
+        """Let it share the weight of another layer, if there is one of its shape."""
+        for other, *_ in self.graph.values():
+            weight = getattr(other, "weight", None)
+            if type(other) is type(layer) and weight.shape == layer.weight.shape:
+                layer.weight = weight
+                return
+
+
+def draw(seed: int, mode: str, training: bool | None = None, samples: int | None = None) -> Case:
+    """Network number ``seed``: called again, the same once more.
+
+    Args:
+        seed: Every number is another network.
+        mode: One of MODES.
+        training: The mode of the forward pass; drawn if None.
+        samples: The size of the batch; one of BATCHES, in turn, if None.
+    """
+    rng = np.random.default_rng([seed, sorted(MODES).index(mode)])
+    dtype, choices = MODES[mode]
+    samples = samples or BATCHES[seed % len(BATCHES)]
+    drawn = bool(rng.random() < 0.7)
+    training = drawn if training is None else training
+    d = _Drawing(rng, samples, training, choices)
+    last = d.input()
+    for _ in range(int(rng.integers(3, 9))):
+        source = last if d.chance(0.8) else d.pick(d.shapes)
+        last = d.grow(d.input() if d.chance(0.05) else source)
+    outputs = list(dict.fromkeys([last, *([d.pick(d.graph)] if d.chance(0.3) else [])]))
+    net = sg.Network(d.graph, d.inputs, outputs, seed=seed, dtype=np.dtype(dtype).name)
+    values = _whole if mode == "whole" else _normal
+    for parameter in net.parameters():
+        fan = max(1, int(np.prod(parameter.shape[1:])))
+        parameter.value = values(rng, parameter.shape, fan)
+    for key, buffer in net._named_buffers().items():
+        if not key.endswith("tracked"):
+            buffer.replace(rng.uniform(0.5, 2, buffer.value.shape))
+    inputs = [values(rng, (samples, *shape), 1).astype(dtype) for shape in d.inputs.values()]
+    at = [last] if d.chance(0.9) else []
+    at += [d.pick(d.graph) for _ in range(d.pick([0, 0, 1, 2]))] or [] if at else [d.pick(d.graph)]
+    shapes = net.shapes()
+    upstreams = {name: values(rng, (samples, *shapes[name]), 1) for name in at}
+    return Case(net, inputs, upstreams, training, d.chance(0.5))
+
+
+def _normal(rng: np.random.Generator, shape: Shape, fan: int) -> Array:
+    return rng.normal(size=shape) / np.sqrt(fan)
+
+
+def _whole(rng: np.random.Generator, shape: Shape, fan: int) -> Array:
+    """Small whole numbers; of a kernel's, about three are not zero."""
+    values = rng.integers(-2, 3, shape).astype(float)
+    return values if fan == 1 else np.sign(values) * (rng.random(shape) < 3 / fan)
