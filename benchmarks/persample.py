@@ -5,12 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 import sharedgrad as sg
-from benchmarks import nets, shim, training
+from benchmarks import nets, training
 from benchmarks.options import Options
 from benchmarks.tables import Bar, Case, Row, Table, compared
 from benchmarks.timing import Call, Spread, alternating, ready
-
-shim.install()
 
 BATCH = 64
 MAX_NORM = 1.0

@@ -183,7 +183,8 @@ class Network:
         outputs, records, recording = self._compute(arrays, context, record=True)
         samples = len(next(iter(arrays.values())))
         shapes = {name: (samples, *shape) for name, shape in self._shapes(arrays).items()}
-        tape = Tape(self.nodes, records, recording, shapes, self.outputs, list(self.inputs), self.dtype, batched)
+        ends = self.outputs, list(self.inputs)
+        tape = Tape(self.nodes, records, recording, shapes, *ends, self.dtype, batched, training)
         if training:
             context.commit()
             self.step += 1

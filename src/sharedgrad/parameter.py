@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from numbers import Real
 from typing import Any, TypeVar
 
 import numpy as np
@@ -121,7 +122,8 @@ class Buffer:
 class Gradients(Mapping[Parameter, Array]):
     """Parameter -> gradient of the loss. A value: it adds, scales and never goes stale.
 
-    Look a gradient up by its Parameter or by the parameter's name.
+    Look a gradient up by its Parameter or by the parameter's name. It has the parameter's shape, or (N, *shape)
+    where ``tape.backward`` was asked to keep it apart by sample.
 
     Attributes:
         inputs: gradient of the loss with respect to each network input, where it was asked for.
@@ -155,7 +157,11 @@ class Gradients(Mapping[Parameter, Array]):
     __hash__ = object.__hash__
 
     def __add__(self, other: Gradients) -> Gradients:
-        """The gradient of the sum of two losses; a parameter in only one of them keeps its gradient."""
+        """The gradient of the sum of two losses; a parameter in only one of them keeps its gradient.
+
+        Raises:
+            ShapeError: One of them keeps a gradient apart by sample, the other does not.
+        """
         if not isinstance(other, Gradients):
             return NotImplemented
         return Gradients(_add(self._arrays, other._arrays), _add(self.inputs, other.inputs))
@@ -179,18 +185,31 @@ class Gradients(Mapping[Parameter, Array]):
         return [(p, self._arrays[p]) for p in parameters if p in self._arrays]
 
     def norm(self) -> float:
-        """The Euclidean norm of all parameter gradients taken together (accumulated in float64)."""
+        """The Euclidean norm of all parameter gradients taken together (accumulated in float64).
+
+        Raises:
+            ConfigError: A gradient is kept apart by sample.
+        """
+        for parameter, array in self._arrays.items():
+            if array.shape != parameter.shape:
+                fix = "sum it over its first axis, or use tape.clipped(upstream, max_norm), which gives the norms"
+                raise ConfigError("norm", f"the gradient of {parameter.name} is kept apart by sample", fix)
         return float(np.sqrt(sum(float(np.sum(np.square(a, dtype=np.float64))) for a in self._arrays.values())))
 
     def clipped(self, max_norm: float) -> Gradients:
         """Scaled down to ``max_norm`` if the norm is larger (Pascanu et al. 2013, arXiv:1211.5063)."""
-        if not max_norm > 0:
-            raise ConfigError("max_norm", f"expected a positive number, got {max_norm}")
-        norm = self.norm()
+        max_norm, norm = positive(max_norm, "max_norm"), self.norm()
         return self * (max_norm / norm) if norm > max_norm else self
 
     def __repr__(self) -> str:
         return "Gradients(" + ", ".join(f"{p.name}: {text(p.shape)}" for p in self._arrays) + ")"
+
+
+def positive(value: Any, where: str) -> float:
+    """A positive number, or one line that says what came."""
+    if not isinstance(value, Real) or not float(value) > 0:
+        raise ConfigError(where, f"expected a positive number, got {value!r}")
+    return float(value)
 
 
 K = TypeVar("K")
@@ -199,5 +218,8 @@ K = TypeVar("K")
 def _add(a: Mapping[K, Array], b: Mapping[K, Array]) -> dict[K, Array]:
     total = dict(a)
     for key, array in b.items():
+        if key in total and total[key].shape != array.shape:
+            got = f"{text(total[key].shape)} and {text(array.shape)}"
+            raise ShapeError(getattr(key, "name", str(key)), f"expected gradients of one shape to add, got {got}")
         total[key] = total[key] + array if key in total else array
     return total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,8 +14,8 @@ from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError, StaleTapeError
 from sharedgrad.graph import Node
 from sharedgrad.kernels.threads import one_blas_thread
-from sharedgrad.parameter import Array, Gradients, Parameter, numbers
-from sharedgrad.uses import Uses
+from sharedgrad.parameter import Array, Gradients, Parameter, numbers, positive
+from sharedgrad.uses import Uses, squared_norms
 
 if TYPE_CHECKING:
     from sharedgrad.plan import Recording
@@ -63,11 +63,11 @@ class Trace:
         return _summed((uses for call in self.calls for uses in call.uses), self.inputs)
 
 
-def _summed(uses: Iterator[Uses], inputs: dict[str, Array]) -> Gradients:
+def _summed(uses: Iterable[Uses], inputs: dict[str, Array], by_sample: Collection[Parameter] = ()) -> Gradients:
     """The gradient of each parameter is the sum over all its uses: in one call, and over calls that share it."""
     total: dict[Parameter, Array] = {}
     for use in uses:
-        gradient = use.gradient()
+        gradient = use.sum(by="sample") if use.parameter in by_sample else use.gradient()
         total[use.parameter] = total[use.parameter] + gradient if use.parameter in total else gradient
     return Gradients(total, inputs)
 
@@ -88,34 +88,84 @@ class Tape:
         inputs: Sequence[str],
         dtype: np.dtype[Any],
         batched: bool,
+        training: bool,
     ) -> None:
-        self._nodes, self._shapes = nodes, shapes
+        self._nodes, self._shapes, self._training = nodes, shapes, training
         self._records, self._recording = cache(records), recording
         self._outputs, self._inputs, self._dtype, self._batched = outputs, inputs, dtype, batched
         self._revisions = [node.layer.revision for node in nodes]
         self._parameters = {node.layer: list(node.layer.parameters().values()) for node in nodes}
         self._versions = {p: p.version for used in self._parameters.values() for p in used}
 
-    def backward(self, upstream: ArrayLike | Mapping[str, ArrayLike], inputs: bool = False) -> Gradients:
+    def backward(
+        self,
+        upstream: ArrayLike | Mapping[str, ArrayLike],
+        inputs: bool = False,
+        by_sample: Iterable[Parameter] = (),
+    ) -> Gradients:
         """The gradient of every parameter that the upstream gradients reach.
 
         Args:
             upstream: Gradient of the loss with respect to the output, in its shape; or node name -> gradient, for
                 several outputs and for losses at inner nodes. What reaches a node on several paths adds.
             inputs: Whether ``Gradients.inputs`` is wanted too: the gradient with respect to the network's inputs.
+            by_sample: Parameters whose gradients are kept apart by sample: arrays (N, *shape) whose sum over N is
+                the gradient. Each is that sample's own: N backward passes would give the same. (N = 1 where the
+                forward pass was given a sample without a sample axis.)
 
         Raises:
             StaleTapeError: A weight has changed since the forward pass.
             ShapeError: An upstream gradient does not have its node's output shape.
+            ConfigError: A parameter in ``by_sample`` is of another network, or samples have no gradient of their
+                own because a layer between it and the loss mixes them (batch normalization in training mode).
         """
         self._refuse_if_stale()
-        deltas, wanted = self._upstreams(upstream), self._wanted(inputs)
+        deltas, wanted, apart = self._upstreams(upstream), self._wanted(inputs), self._known(by_sample)
+        self._refuse_if_mixed(deltas, apart, "by_sample")
         if self._recording is not None and kernels.programs():
-            found = self._recording.backward(deltas, wanted)
-            return Gradients(found[0], {name: self._single(array) for name, array in found[1].items()})
+            found = self._recording.backward(deltas, wanted, apart)
+            if found is not None:
+                return Gradients(found[0], {name: self._single(array) for name, array in found[1].items()})
         flowed: dict[str, Array] = {}
         with one_blas_thread():
-            return _summed((use for call in self._walk(deltas, wanted, flowed) for use in call.uses), flowed)
+            return _summed((use for call in self._walk(deltas, wanted, flowed) for use in call.uses), flowed, apart)
+
+    def clipped(self, upstream: ArrayLike | Mapping[str, ArrayLike], max_norm: float) -> tuple[Gradients, Array]:
+        """The sum of the samples' gradients, each scaled down to ``max_norm`` if its norm is larger.
+
+        Σ_n min(1, max_norm / ‖g_n‖) · g_n, where g_n is sample n's gradient of all parameters that the upstream
+        gradients reach, taken together (Abadi et al. 2016, arXiv:1607.00133). The g_n themselves are not kept.
+
+        Args:
+            upstream: As for :meth:`backward`. Of a mean loss every g_n carries the factor 1/N; take
+                ``reduction="sum"`` for the samples' own.
+            max_norm: The largest norm that a sample's gradient keeps.
+
+        Returns:
+            The sum, and the norms ‖g_n‖ (N,) before clipping.
+
+        Raises:
+            StaleTapeError, ShapeError: As for :meth:`backward`.
+            ConfigError: ``max_norm`` is not positive, or a layer mixes the samples.
+        """
+        self._refuse_if_stale()
+        max_norm, deltas = positive(max_norm, "tape.clipped: max_norm"), self._upstreams(upstream)
+        self._refuse_if_mixed(deltas, self._versions, "tape.clipped")
+        return self._clipped_by_layers(deltas, max_norm)
+
+    def _clipped_by_layers(self, deltas: dict[str, Array], max_norm: float) -> tuple[Gradients, Array]:
+        uses: dict[Parameter, list[Uses]] = {}
+        squares = np.zeros(next(iter(self._shapes.values()))[0])
+        with one_blas_thread():
+            for call in self._walk(deltas, self._wanted(False), {}):
+                for use in call.uses:
+                    uses.setdefault(use.parameter, []).append(use)
+            for calls in uses.values():
+                squares += squared_norms(calls, len(squares))
+            norms = np.sqrt(squares)
+            factors = np.divide(max_norm, norms, out=np.ones_like(norms), where=norms > max_norm)
+            weighted = (use.part(slice(None), factors) for calls in uses.values() for use in calls)
+            return _summed(weighted, {}), norms.astype(self._dtype)
 
     def trace(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> Trace:
         """As :meth:`backward`, with the uses kept apart instead of summed."""
@@ -139,6 +189,37 @@ class Tape:
                 if needed and gradient is not None:
                     pending[source] = pending[source] + gradient if source in pending else gradient
         found.update({name: self._single(pending[name]) for name in self._inputs if name in pending})
+
+    def _known(self, parameters: Iterable[Parameter]) -> frozenset[Parameter]:
+        """The parameters, checked to be this network's."""
+        known = frozenset(parameters) if isinstance(parameters, Iterable) else frozenset([parameters])
+        for parameter in known:
+            if parameter not in self._versions:
+                name = getattr(parameter, "name", repr(parameter))
+                raise ConfigError(
+                    "by_sample", f"{name} is no parameter of this network", "choose from net.parameters()"
+                )
+        return known
+
+    def _refuse_if_mixed(self, given: Collection[str], parameters: Collection[Parameter], where: str) -> None:
+        """What flows back through a layer that mixes samples is no sample's own gradient any more."""
+        reached, mixer = set(given), dict[str, str]()
+        for node in reversed(self._nodes if self._training and parameters else ()):
+            if node.name not in reached:
+                continue
+            for parameter in self._parameters[node.layer]:
+                if parameter in parameters and node.name in mixer:
+                    problem = (
+                        f"{mixer[node.name]} in training mode mixes the samples, so none has a gradient of its own"
+                    )
+                    fix = "go forward with training=False, or keep where it was used apart: trace(upstream)[p][i]."
+                    raise ConfigError(where, f"{problem} with respect to {parameter.name}", f'{fix}sum(by="sample")')
+            if node.layer.mixes_samples:
+                mixer[node.name] = node.layer.label
+            for source in node.inputs:
+                reached.add(source)
+                if node.name in mixer:
+                    mixer[source] = mixer[node.name]
 
     def _wanted(self, inputs: bool) -> frozenset[str]:
         """Names whose gradient leads to a parameter, or to an input that is asked for."""

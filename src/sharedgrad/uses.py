@@ -61,6 +61,10 @@ class Uses(ABC):
         """
 
     @abstractmethod
+    def part(self, samples: slice, weights: Array | None = None) -> Uses:
+        """The uses of some samples alone, their contributions multiplied by one weight (len,) for each sample."""
+
+    @abstractmethod
     def factors(self, **use: int | Sequence[int]) -> tuple[Array, ...]:
         """The factors of one use, given by an index on every axis, e.g. ``factors(sample=0, position=(3, 4))``."""
 
@@ -80,6 +84,19 @@ class Uses(ABC):
             use[name] = index[start : start + len(lengths)]
             start += len(lengths)
         return use
+
+    def _of_samples(self, array: Array, samples: slice, weights: Array | None = None) -> Array:
+        """A factor's part that belongs to some samples, perhaps times one weight for each."""
+        (axis,) = self._kept("sample")
+        chosen = array[(slice(None),) * axis + (samples,)]
+        if weights is None:
+            return chosen
+        shape = [-1 if i == axis else 1 for i in range(array.ndim)]
+        return np.asarray(chosen * weights.reshape(shape).astype(array.dtype))
+
+    def _fewer(self, samples: slice) -> dict[str, tuple[int, ...]]:
+        """The axes of some samples' uses."""
+        return {**self.axes, "sample": (len(range(*self.axes["sample"])[samples]),)}
 
     def _kept(self, by: str | Sequence[str]) -> list[int]:
         """The axis numbers that ``by`` keeps apart."""
@@ -179,6 +196,11 @@ class Outer(Uses):
         total = kernels.of(delta).outer_sum(delta, patch, len(kept))
         return total.reshape(*total.shape[: len(kept)], *self.parameter.shape)
 
+    def part(self, samples: slice, weights: Array | None = None) -> Outer:
+        """The weights go into δ_u."""
+        delta, patch = self._of_samples(self.delta, samples, weights), self._of_samples(self.patch, samples)
+        return Outer(self.parameter, delta, patch, self._fewer(samples))
+
     def factors(self, **use: int | Sequence[int]) -> tuple[Array, ...]:
         """δ_u (B, O) and p_u (B, I) of one use."""
         index = self._index(use)
@@ -222,6 +244,11 @@ class Window(Uses):
         if kept == [0]:
             return kernels.of(self.small).conv_kernel_gradients(self.small, self.big, self.geometry)
         return self._unfolded(self.small, self.big).sum(by)
+
+    def part(self, samples: slice, weights: Array | None = None) -> Window:
+        """The weights go into δ_u."""
+        small = self._of_samples(self.small, samples, weights)
+        return Window(self.parameter, small, self.big[samples], self.geometry)
 
     def factors(self, **use: int | Sequence[int]) -> tuple[Array, ...]:
         """δ_u (groups, F/groups) and the window p_u (groups, C/groups · cells) of one use."""
@@ -269,6 +296,10 @@ class Direct(Uses):
         kept = self._kept(by)
         return np.asarray(self.delta.sum(axis=tuple(a for a in range(len(self.shape)) if a not in kept)))
 
+    def part(self, samples: slice, weights: Array | None = None) -> Direct:
+        """The weights go into the contributions."""
+        return Direct(self.parameter, self._of_samples(self.delta, samples, weights), self._fewer(samples))
+
     def factors(self, **use: int | Sequence[int]) -> tuple[Array, ...]:
         """The contribution alone: its local derivative is 1 or multiplied in already."""
         return (self.contribution(**use),)
@@ -309,6 +340,11 @@ class Lookup(Uses):
         np.add.at(total, (np.arange(len(index))[:, None], index), delta)
         return total.reshape(*lengths, *self.parameter.shape)
 
+    def part(self, samples: slice, weights: Array | None = None) -> Lookup:
+        """The weights go into δ_u."""
+        index, delta = self._of_samples(self.index, samples), self._of_samples(self.delta, samples, weights)
+        return Lookup(self.parameter, index, delta, self._fewer(samples))
+
     def factors(self, **use: int | Sequence[int]) -> tuple[Array, ...]:
         """The row number and the upstream gradient (D,) of one use."""
         index = self._index(use)
@@ -325,6 +361,22 @@ class Lookup(Uses):
         """δ_u[d] where use u read this row, else 0."""
         row, column = np.unravel_index(self._element(element), self.parameter.shape)
         return np.where(self.index == row, self.delta[..., column], 0)
+
+
+_AT_ONCE = 1 << 22  # numbers of gradients kept apart by sample that are in memory together
+
+
+def squared_norms(calls: Sequence[Uses], samples: int) -> Array:
+    """‖g_n‖² (N,) in float64 of one parameter: each sample's gradient, its uses in all calls added first."""
+    squares = np.zeros(samples)
+    step = max(1, _AT_ONCE // max(1, prod(calls[0].parameter.shape)))
+    for start in range(0, samples, step):
+        chosen = slice(start, start + step)
+        total = calls[0].part(chosen).sum(by="sample").astype(np.float64)
+        for uses in calls[1:]:
+            total += uses.part(chosen).sum(by="sample")
+        squares[chosen] = np.square(total).reshape(len(total), -1).sum(axis=1)
+    return squares
 
 
 def kernel_uses(

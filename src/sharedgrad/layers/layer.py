@@ -26,6 +26,7 @@ class Layer(ABC):
 
     registry: ClassVar[dict[str, type[Layer]]] = {}
     name: str = ""  # the node that the layer was first used in; a network sets it, messages say it
+    mixes_samples: ClassVar[bool] = False  # whether in training mode a sample's output depends on the other samples
     revision: int = 0  # how often an attribute has been set: what was worked out from a layer holds as long as this
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -39,6 +39,8 @@ class BatchNorm2d(Layer):
             where the batch's variance is the unbiased one, as in PyTorch.
     """
 
+    mixes_samples = True
+
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         num_features = whole(num_features, "BatchNorm2d: num_features")
         if not eps > 0 or not 0 <= momentum <= 1:

@@ -44,7 +44,7 @@ class Plan:
     ) -> None:
         self.way = Forward(nodes, shapes, inputs, outputs, samples, dtype, training, record)
         self.buffers = [what for what in self.way.outside if isinstance(what, Buffer)]
-        self._back: dict[Any, Backward] = {}
+        self._back: dict[Any, Backward | None] = {}
         self._spare: list[Array] = []
 
     def forward(self, inputs: Mapping[str, Array], context: Context) -> tuple[dict[str, Array], Recording]:
@@ -84,11 +84,14 @@ class Plan:
         """An array (N, *shape) for somebody to keep."""
         return empty((self.way.builder.samples, *shape), self.way.builder.dtype)
 
-    def back(self, given: Collection[str], wanted: frozenset[str], by_sample: Collection[Parameter]) -> Backward:
-        """The way back from these nodes to what is wanted."""
-        key = frozenset(given), wanted, frozenset(by_sample)
+    def back(self, given: Collection[str], wanted: frozenset[str], by_sample: frozenset[Parameter]) -> Backward | None:
+        """The way back from these nodes to what is wanted; None if a layer has no compiled operation for it."""
+        key = frozenset(given), wanted, by_sample
         if key not in self._back:
-            self._back[key] = Backward(self.way, given, wanted, by_sample)
+            try:
+                self._back[key] = Backward(self.way, given, wanted, by_sample)
+            except UnsupportedError:
+                self._back[key] = None
         return self._back[key]
 
     def recycle(self, memory: Array) -> None:
@@ -116,15 +119,13 @@ class Recording:
         return self.memory[m.offset : m.offset + m.channels].copy()
 
     def backward(
-        self, upstreams: Mapping[str, Array], wanted: frozenset[str], by_sample: Collection[Parameter] = ()
-    ) -> tuple[dict[Parameter, Array], dict[str, Array]]:
-        """The gradient of each parameter, and of each input that is wanted.
-
-        Raises:
-            UnsupportedError: A layer has no compiled operation for this.
-        """
-        plan = self.plan
-        back, dtype = plan.back(list(upstreams), wanted, by_sample), plan.way.builder.dtype
+        self, upstreams: Mapping[str, Array], wanted: frozenset[str], by_sample: frozenset[Parameter]
+    ) -> tuple[dict[Parameter, Array], dict[str, Array]] | None:
+        """The gradient of each parameter, and of each input that is wanted; None if that is not compiled."""
+        plan, dtype = self.plan, self.plan.way.builder.dtype
+        back = plan.back(list(upstreams), wanted, by_sample)
+        if back is None:
+            return None
         found: dict[Parameter, Array] = {}
         inputs: dict[str, Array] = {}
         arrays: list[Array] = []

@@ -41,7 +41,7 @@ class Backward(Lowering):
     """
 
     def __init__(
-        self, forward: Forward, given: Collection[str], wanted: Collection[str], by_sample: Collection[Parameter] = ()
+        self, forward: Forward, given: Collection[str], wanted: Collection[str], by_sample: Collection[Parameter]
     ) -> None:
         super().__init__(forward.builder.samples, forward.builder.dtype)
         self.forward, self.given, self.wanted, self.by_sample = forward, given, wanted, by_sample
@@ -102,7 +102,7 @@ class Backward(Lowering):
         """An array for a parameter's gradient, and whether it is kept apart by sample."""
         apart = parameter in self.by_sample
         samples = self.builder.samples if apart else 1
-        return self.array(Gradient(parameter, apart), (samples * prod(parameter.shape),), 1), int(apart)
+        return self.array(Gradient(parameter, apart), (prod(parameter.shape),), samples), int(apart)
 
     # ---- one method for each kind of layer
 
@@ -132,10 +132,12 @@ class Backward(Lowering):
         (source,) = node.inputs
         x = self.forward.values[source]
         dw, apart = self.gradient(layer.weight)
-        db = None if layer.bias is None else self.gradient(layer.bias)[0]
+        together = layer.bias is not None and (layer.bias in self.by_sample) == bool(apart)
+        db = self.gradient(layer.bias)[0] if together else None
         self.builder.emit("linear_weight_gradient", (dw, db, delta, x), apart)
-        if layer.bias is not None and (layer.bias in self.by_sample) != bool(apart):
-            raise UnsupportedError("weight and bias of one layer, one by sample and one not")
+        if layer.bias is not None and not together:
+            db, apart = self.gradient(layer.bias)
+            self.builder.emit("channel_sums", (db, delta), apart)
         if self.needs(source):
             dx = self.fresh(source)
             self.builder.emit("linear_input_gradient", (dx, delta, self.parameter(layer.weight)))
