@@ -35,7 +35,7 @@ _NAMES = (
     "avg_pool_backward",
     "global_mean",
     "global_mean_backward",
-    "batch_statistics",
+    "batch_normalize",
     "normalize",
     "normalize_backward",
     "linear",
