@@ -47,7 +47,7 @@ class Backward(Lowering):
         self.forward, self.given, self.wanted, self.by_sample = forward, given, wanted, by_sample
         self.pending: dict[str, Map] = {}
         self.holders: Counter[Map] = Counter()  # how many nodes still have to read a gradient
-        self.through_relu: dict[str, Map] = {}  # nodes that apply the ReLU after them on the way back
+        self.through_relu: set[str] = set()  # nodes that apply the ReLU after them on the way back
         for name in given:
             delta = self.place(forward.shapes[name])
             self.builder.emit("relayout", (delta, self.array(Upstream(name), forward.shapes[name])))
@@ -145,18 +145,18 @@ class Backward(Lowering):
 
     def _activation(self, node: Node, delta: Map) -> None:
         (source,) = node.inputs
-        y = self.forward.values[node.name]
         before = self.forward.by_name.get(source)
         if (
             node.name in self.forward.fused
             and type(before.layer) is layers.BatchNorm2d  # type: ignore[union-attr]
             and source not in self.given
         ):
-            self.through_relu[source] = y
+            self.through_relu.add(source)
             self.give(source, delta)
             return
         dx = self.reuse(delta)
-        self.builder.emit("activate_backward", (dx, delta, y), ACTIVATIONS[type(node.layer)])
+        maps = (dx, delta, self.forward.values[node.name])
+        self.builder.emit("activate_backward", maps, ACTIVATIONS[type(node.layer)])
         self.give(source, dx)
 
     def _max_pool(self, node: Node, delta: Map) -> None:
@@ -220,10 +220,11 @@ class Backward(Lowering):
         if layer.weight in self.by_sample or layer.bias in self.by_sample:
             raise UnsupportedError("batch norm by sample")
         dw, db = self.gradient(layer.weight)[0], self.gradient(layer.bias)[0]
-        dx = self.fresh(source) if self.needs(source) else None
-        x, y = self.forward.values[source], self.through_relu.get(node.name)
-        maps = (dx, dw, db, delta, x, y, mean, variance, self.parameter(layer.weight))
-        self.builder.emit("normalize_backward", maps, int(statistics is not None), ops.bits(layer.eps))
+        dx = self.reuse(delta) if self.needs(source) else None
+        weight, bias = self.parameter(layer.weight), self.parameter(layer.bias)
+        maps = (dx, dw, db, delta, self.forward.values[source], mean, variance, weight, bias)
+        numbers = int(statistics is not None), int(node.name in self.through_relu), ops.bits(layer.eps)
+        self.builder.emit("normalize_backward", maps, *numbers)
         if dx is not None:
             self.give(source, dx)
 

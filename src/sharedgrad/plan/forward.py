@@ -80,12 +80,15 @@ class Forward(Lowering):
             self.builder.emit("relayout", (self.array(Output(name), shapes[name]), self.values[name]))
         self.program = self.builder.build()
 
+    def only_reader(self, node: Node) -> Node | None:
+        """The node that alone reads this one, if there is just one."""
+        readers = [other for other in self.nodes if node.name in other.inputs]
+        return readers[0] if len(readers) == 1 and node.name not in self.outputs else None
+
     def follower(self, node: Node) -> Node | None:
         """The activation that alone reads this node, if it is one."""
-        readers = [other for other in self.nodes if node.name in other.inputs]
-        if len(readers) == 1 and node.name not in self.outputs and type(readers[0].layer) in ACTIVATIONS:
-            return readers[0]
-        return None
+        after = self.only_reader(node)
+        return after if after is not None and type(after.layer) in ACTIVATIONS else None
 
     def fused_relu(self, node: Node) -> Node | None:
         """The ReLU that is computed together with this node, if there is one."""
@@ -100,12 +103,16 @@ class Forward(Lowering):
     def _node(self, node: Node) -> None:
         sources = [self.values[source] for source in node.inputs]
         if node.name in self.fused:
-            self.values[node.name] = sources[0]
+            self.values.setdefault(node.name, sources[0])
+            self._fuse_relu(node)
             return
         write = _FORWARD.get(type(node.layer))
         if write is None:
             raise UnsupportedError(type(node.layer).__name__)
         self.values[node.name] = write(self, node, *sources)
+        self._fuse_relu(node)
+
+    def _fuse_relu(self, node: Node) -> None:
         after = self.fused_relu(node) if type(node.layer) in _WITH_RELU else None
         if after is not None:
             self.fused.add(after.name)
@@ -200,15 +207,27 @@ class Forward(Lowering):
         self.kept(x)
         if self.training:
             mean, variance = (Map(1, 1, x.channels, kept=True) for _ in range(2))
-            self.builder.emit("batch_statistics", (mean, variance, x))
             count = self.builder.samples * prod(self.shapes[node.name][1:])
             self.statistics[node.name] = Statistics(node, mean, variance, count)
         else:
             mean, variance = self.parameter(layer.running_mean), self.parameter(layer.running_var)  # type: ignore[assignment]
-        relu = self.fused_relu(node) is not None
-        maps = (y, x, mean, variance, self.parameter(layer.weight), self.parameter(layer.bias))
-        self.builder.emit("normalize", maps, int(relu), ops.bits(layer.eps))
+        total, shortcut = self._shortcut(node)
+        relu = self.fused_relu(total or node)
+        maps = (y, x, shortcut, mean, variance, self.parameter(layer.weight), self.parameter(layer.bias))
+        name = "batch_normalize" if self.training else "normalize"
+        self.builder.emit(name, maps, int(relu is not None), ops.bits(layer.eps))
+        if total is not None:
+            self.fused.add(total.name)
+            self.values[total.name] = y
         return y
+
+    def _shortcut(self, node: Node) -> tuple[Node, Map] | tuple[None, None]:
+        """The sum that alone reads this node, if its other term is known already, and that term."""
+        after = self.only_reader(node)
+        if after is None or type(after.layer) is not layers.Add or len(after.inputs) != 2:
+            return None, None
+        others = [self.values[name] for name in after.inputs if name in self.values]
+        return (after, others[0]) if len(others) == 1 else (None, None)
 
 
 _FORWARD: dict[type[Layer], Any] = {

@@ -29,22 +29,39 @@ void rows_of(const Map<T>& map, bool one, const Function& function) {
     });
 }
 
-// y[i] = f(x[i]); a row of y is written before the next row of x is read
+// A function of numbers, as one of vectors.
+template <typename T, typename F>
+auto lanewise(const F& f) {
+    return [f](Vector<T> v) {
+        T lanes[kWidth<T>];
+        store(lanes, v);
+        for (int l = 0; l < kWidth<T>; ++l) lanes[l] = f(lanes[l]);
+        return load(lanes);
+    };
+}
+
+// y[i] = f(x[i]), vector by vector; y may lie where x lies
 template <typename T, typename F>
 void each(const Map<T>& y, const Map<T>& x, const F& f) {
+    constexpr int V = kWidth<T>;
     rows_of(x, x.bare() && y.bare(), [&](int b, int c, int h, std::ptrdiff_t at, std::ptrdiff_t n) {
         T* to = y.cell(b, c, h) + at;
         const T* from = x.cell(b, c, h) + at;
-        for (std::ptrdiff_t i = 0; i < n; ++i) to[i] = f(from[i]);
+        std::ptrdiff_t i = 0;
+        for (; i + V <= n; i += V) store(to + i, f(load(from + i)));
+        if (i < n) store_part(to + i, f(load_part(from + i, int(n - i))), int(n - i));
     });
 }
 
 template <typename T, typename F>
 void each(const Map<T>& y, const Map<T>& a, const Map<T>& b, const F& f) {
+    constexpr int V = kWidth<T>;
     rows_of(a, a.bare() && b.bare() && y.bare(), [&](int block, int c, int h, std::ptrdiff_t at, std::ptrdiff_t n) {
         T* to = y.cell(block, c, h) + at;
         const T *p = a.cell(block, c, h) + at, *q = b.cell(block, c, h) + at;
-        for (std::ptrdiff_t i = 0; i < n; ++i) to[i] = f(p[i], q[i]);
+        std::ptrdiff_t i = 0;
+        for (; i + V <= n; i += V) store(to + i, f(load(p + i), load(q + i)));
+        if (i < n) store_part(to + i, f(load_part(p + i, int(n - i)), load_part(q + i, int(n - i))), int(n - i));
     });
 }
 
@@ -53,44 +70,52 @@ void each(const Map<T>& y, const Map<T>& a, const Map<T>& b, const F& f) {
 enum Activation { kIdentity, kReLU, kSigmoid, kTanh };
 
 template <typename T>
+inline Vector<T> relu_of(Vector<T> v) {
+    return v <= T(0) ? Vector<T>{} : v;  // NaN stays NaN
+}
+
+template <typename T>
 void activate(const Map<T>& y, const Map<T>& x, int kind) {
+    using V = Vector<T>;
     switch (kind) {
         case kReLU:
-            return each(y, x, [](T v) { return v <= T(0) ? T(0) : v; });  // NaN stays NaN
+            return each(y, x, [](V v) { return relu_of<T>(v); });
         case kSigmoid:
-            return each(y, x, [](T v) { return sigmoid_of(v); });
+            return each(y, x, lanewise<T>([](T v) { return sigmoid_of(v); }));
         case kTanh:
-            return each(y, x, [](T v) { return tanh_of(v); });
+            return each(y, x, lanewise<T>([](T v) { return tanh_of(v); }));
         default:
-            return each(y, x, [](T v) { return v; });
+            return each(y, x, [](V v) { return v; });
     }
 }
 
 template <typename T>
 void activate_backward(const Map<T>& dx, const Map<T>& dy, const Map<T>& y, int kind) {
+    using V = Vector<T>;
     switch (kind) {
         case kReLU:
-            return each(dx, dy, y, [](T up, T out) { return out > T(0) ? up : T(0); });
+            return each(dx, dy, y, [](V up, V out) { return out > T(0) ? up : V{}; });
         case kSigmoid:
-            return each(dx, dy, y, [](T up, T out) { return up * out * (T(1) - out); });
+            return each(dx, dy, y, [](V up, V out) { return up * out * (T(1) - out); });
         case kTanh:
-            return each(dx, dy, y, [](T up, T out) { return up * (T(1) - out * out); });
+            return each(dx, dy, y, [](V up, V out) { return up * (T(1) - out * out); });
         default:
-            return each(dx, dy, [](T up) { return up; });
+            return each(dx, dy, [](V up) { return up; });
     }
 }
 
 template <typename T>
 void add(const Map<T>& y, const Map<T>& a, const Map<T>& b, int kind) {
+    using V = Vector<T>;
     if (kind == kReLU)
-        each(y, a, b, [](T p, T q) { return p + q <= T(0) ? T(0) : p + q; });
+        each(y, a, b, [](V p, V q) { return relu_of<T>(p + q); });
     else
-        each(y, a, b, [](T p, T q) { return p + q; });
+        each(y, a, b, [](V p, V q) { return p + q; });
 }
 
 template <typename T>
 void multiply(const Map<T>& y, const Map<T>& a, const Map<T>& b) {
-    each(y, a, b, [](T p, T q) { return p * q; });
+    each(y, a, b, [](Vector<T> p, Vector<T> q) { return p * q; });
 }
 
 // The zeros around a map.

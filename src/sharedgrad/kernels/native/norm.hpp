@@ -1,4 +1,6 @@
 // Batch normalization, channel by channel: x̂ = (x − mean) / √(variance + ε), y = weight · x̂ + bias.
+//
+// A task is one channel of all samples: what its first pass reads is still in the cache when the second one comes.
 #pragma once
 
 #include <cmath>
@@ -8,23 +10,8 @@
 namespace sharedgrad {
 namespace {
 
-// Rows of one channel, vector by vector: function(block, row, offset, lanes that exist, whether all do).
-// Padding lanes must not enter a sum: `alive` has ones where a sample is.
-template <typename T>
-struct Channel {
-    const Map<T>& map;
-    int c;
-
-    template <typename Function>
-    void vectors(const Function& function) const {
-        constexpr int V = kWidth<T>;
-        for (int h = 0; h < map.height; ++h) {
-            std::ptrdiff_t i = 0;
-            for (; i + V <= map.used(); i += V) function(h, i, V);
-            if (i < map.used()) function(h, i, int(map.used() - i));
-        }
-    }
-};
+constexpr int kSeveral = 4;     // sums side by side, so that none waits for the one before it
+constexpr int kTogether = 128;  // vectors whose mean is taken before their squares are: they stay in the first cache
 
 template <typename T>
 inline Vector<T> get(const T* from, int count) {
@@ -39,7 +26,25 @@ inline void put(T* to, Vector<T> v, int count) {
         store_part(to, v, count);
 }
 
-// Ones in the lanes that hold samples; lanes beyond a row's end are zero anyway.
+// The vectors of `used` numbers: function(which of the sums, offset, lanes that exist).
+template <typename T, typename Function>
+inline void vectors_of(std::ptrdiff_t used, const Function& function) {
+    constexpr int V = kWidth<T>;
+    std::ptrdiff_t i = 0;
+    for (; i + kSeveral * V <= used; i += kSeveral * V)
+        for (int k = 0; k < kSeveral; ++k) function(k, i + k * V, V);
+    for (; i + V <= used; i += V) function(0, i, V);
+    if (i < used) function(0, i, int(used - i));
+}
+
+template <typename T>
+inline Vector<T> sum_of(const Vector<T> (&v)[kSeveral]) {
+    Vector<T> sum = v[0];
+    for (int k = 1; k < kSeveral; ++k) sum += v[k];
+    return sum;
+}
+
+// Ones in the lanes that hold samples. Padding must not enter a sum, and what flows back into it must stay zero.
 template <typename T>
 Vector<T> alive(const Map<T>& map, int block) {
     T lanes[kWidth<T>];
@@ -48,92 +53,140 @@ Vector<T> alive(const Map<T>& map, int block) {
 }
 
 template <typename T>
-inline Vector<T> ones_below(int count) {
+inline Vector<T> where(Vector<T> mask, Vector<T> v) {
+    return mask > T(0) ? v : Vector<T>{};  // not a product: NaN in padding would come through
+}
+
+template <typename T>
+inline Vector<T> first_lanes(int count) {
     T lanes[kWidth<T>];
     for (int l = 0; l < kWidth<T>; ++l) lanes[l] = T(l < count);
     return load(lanes);
 }
 
-// Mean and (biased) variance of each channel over samples and positions.
+// Mean and (biased) variance over samples and positions, in one pass over memory: each lane of a few rows has its mean
+// and its squared differences from that, which join those of the rows before (Chan, Golub & LeVeque 1983).
 template <typename T>
-void batch_statistics(T* mean, T* variance, const Map<T>& x) {
-    const double count = x.operations() / x.channels;
-    parallel(x.channels, 2 * x.operations(), [&](int c) {
-        const Channel<T> channel{x, c};
-        double sum = 0, squares = 0;
-        for (int b = 0; b < x.blocks(); ++b) {
-            Vector<T> part = {};
-            channel.vectors([&](int h, std::ptrdiff_t i, int n) { part += get(x.cell(b, c, h) + i, n); });
-            sum += total<T>(part * alive(x, b));
+void channel_statistics(T& mean, T& variance, const Map<T>& x, int c) {
+    constexpr int V = kWidth<T>;
+    const int whole = int(x.used() / V), rest = int(x.used() % V);
+    const Vector<T> in_row = splat(T(whole)) + first_lanes<T>(rest);  // numbers of one row in each lane
+    const Vector<T> share = in_row > T(0) ? T(1) / in_row : Vector<T>{};
+    const int together = std::max(1, kTogether / std::max(1, whole));
+    Vector<T> means = {}, squares = {};
+    double rows = 0;
+    for (int b = 0; b < x.blocks(); ++b) {
+        const Vector<T> mask = alive(x, b);
+        for (int h = 0; h < x.height; h += together) {
+            const int n = std::min(together, x.height - h);
+            Vector<T> sum[kSeveral] = {}, part[kSeveral] = {};
+            for (int r = 0; r < n; ++r) {
+                const T* row = x.cell(b, c, h + r);
+                vectors_of<T>(x.used(), [&](int k, std::ptrdiff_t i, int count) { sum[k] += get(row + i, count); });
+            }
+            const Vector<T> own = sum_of<T>(sum) * share * splat(T(1) / T(n));
+            for (int r = 0; r < n; ++r) {
+                const T* row = x.cell(b, c, h + r);
+                vectors_of<T>(x.used(), [&](int k, std::ptrdiff_t i, int count) {
+                    Vector<T> d = get(row + i, count) - own;
+                    if (count < V) d = where<T>(first_lanes<T>(count), d);
+                    part[k] += d * d;
+                });
+            }
+            const Vector<T> step = own - means;
+            means += where<T>(mask, step * splat(T(n / (rows + n))));
+            squares += where<T>(mask, sum_of<T>(part) + step * step * in_row * splat(T(rows * n / (rows + n))));
+            rows += n;
         }
-        const T m = mean[c] = T(sum / count);
-        for (int b = 0; b < x.blocks(); ++b) {
-            Vector<T> part = {};
-            channel.vectors([&](int h, std::ptrdiff_t i, int n) {
-                Vector<T> d = get(x.cell(b, c, h) + i, n) - splat(m);
-                if (n < kWidth<T>) d *= ones_below<T>(n);
-                part += d * d;
-            });
-            squares += total<T>(part * alive(x, b));
-        }
-        variance[c] = T(squares / count);
-    });
+    }
+    const Vector<T> last = alive(x, x.blocks() - 1);
+    double counts[V], count = 0, sum = 0, total_squares = 0;
+    for (int l = 0; l < V; ++l) {
+        counts[l] = double(in_row[l]) * x.height * (x.blocks() - (last[l] > 0 ? 0 : 1));
+        count += counts[l];
+        sum += counts[l] * means[l];
+    }
+    sum /= count;
+    for (int l = 0; l < V; ++l) total_squares += squares[l] + counts[l] * (means[l] - sum) * (means[l] - sum);
+    mean = T(sum);
+    variance = T(total_squares / count);
 }
 
-// y = (x − mean) · inverse_std · weight + bias, then perhaps ReLU
+// y of one channel, as forward and (for its ReLU) backward compute it.
 template <typename T>
-void normalize(const Map<T>& y, const Map<T>& x, const T* mean, const T* variance, const T* weight, const T* bias,
-               T epsilon, bool relu) {
-    parallel(x.blocks() * x.channels, x.operations(), [&](int task) {
-        const int b = task / x.channels, c = task % x.channels;
-        const T scale = weight[c] / std::sqrt(variance[c] + epsilon), shift = bias[c] - mean[c] * scale;
-        Channel<T>{x, c}.vectors([&](int h, std::ptrdiff_t i, int n) {
-            const Vector<T> v = get(x.cell(b, c, h) + i, n) * splat(scale) + splat(shift);
-            put(y.cell(b, c, h) + i, relu ? (v <= T(0) ? Vector<T>{} : v) : v, n);
-        });
+struct Scaling {
+    T scale, shift;
+    Scaling(T mean, T variance, T weight, T bias, T epsilon)
+        : scale(weight / std::sqrt(variance + epsilon)), shift(bias - mean * scale) {}
+    Vector<T> operator()(Vector<T> x) const { return x * splat(scale) + splat(shift); }
+};
+
+// y = x̂ · weight + bias, then perhaps + shortcut, then perhaps ReLU. With Own, mean and variance are first taken from
+// x.
+template <typename T, bool Own>
+void normalize(const Map<T>& y, const Map<T>& x, const Map<T>* shortcut, T* mean, T* variance, const T* weight,
+               const T* bias, bool relu, T epsilon) {
+    parallel(x.channels, 2 * x.operations(), [&](int c) {
+        if (Own) channel_statistics(mean[c], variance[c], x, c);
+        const Scaling<T> scaled(mean[c], variance[c], weight[c], bias[c], epsilon);
+        for (int b = 0; b < x.blocks(); ++b)
+            for (int h = 0; h < x.height; ++h) {
+                const T* from = x.cell(b, c, h);
+                const T* more = shortcut ? shortcut->cell(b, c, h) : nullptr;
+                T* to = y.cell(b, c, h);
+                vectors_of<T>(x.used(), [&](int, std::ptrdiff_t i, int n) {
+                    Vector<T> v = scaled(get(from + i, n));
+                    if (more) v += get(more + i, n);
+                    put(to + i, relu ? (v <= T(0) ? Vector<T>{} : v) : v, n);  // NaN stays NaN
+                });
+            }
     });
 }
 
 // With the batch's own statistics: dweight = Σ dy·x̂, dbias = Σ dy and
 //   dx = weight · inverse_std · (dy − mean(dy) − x̂ · mean(dy·x̂));
-// with constant ones: dx = weight · inverse_std · dy. Where y is given, dy goes through its ReLU first.
+// with constant ones: dx = weight · inverse_std · dy. With `relu`, dy goes through the ReLU that followed first.
+// dx may lie where dy lies.
 template <typename T>
-void normalize_backward(const Map<T>* dx, T* dweight, T* dbias, const Map<T>& dy, const Map<T>& x, const Map<T>* y,
-                        const T* mean, const T* variance, const T* weight, T epsilon, bool training) {
+void normalize_backward(const Map<T>* dx, T* dweight, T* dbias, const Map<T>& dy, const Map<T>& x, const T* mean,
+                        const T* variance, const T* weight, const T* bias, bool training, bool relu, T epsilon) {
     const double count = x.operations() / x.channels;
     parallel(x.channels, 3 * x.operations(), [&](int c) {
-        const Channel<T> channel{x, c};
         const T inverse = T(1) / std::sqrt(variance[c] + epsilon);
-        const auto delta = [&](int b, int h, std::ptrdiff_t i, int n) {
-            const Vector<T> up = get(dy.cell(b, c, h) + i, n);
-            return y ? (get(y->cell(b, c, h) + i, n) > T(0) ? up : Vector<T>{}) : up;
-        };
-        const auto normal = [&](int b, int h, std::ptrdiff_t i, int n) {
-            return (get(x.cell(b, c, h) + i, n) - splat(mean[c])) * splat(inverse);
+        const Scaling<T> scaled(mean[c], variance[c], weight[c], bias[c], epsilon);
+        const auto through = [&](Vector<T> up, Vector<T> in) {
+            return relu ? (scaled(in) > T(0) ? up : Vector<T>{}) : up;
         };
         double sum = 0, products = 0;
         for (int b = 0; b < x.blocks(); ++b) {
-            Vector<T> part = {}, product = {};
-            channel.vectors([&](int h, std::ptrdiff_t i, int n) {
-                const Vector<T> d = delta(b, h, i, n);
-                part += d;
-                product += d * normal(b, h, i, n);
-            });
+            Vector<T> part[kSeveral] = {}, product[kSeveral] = {};
+            for (int h = 0; h < x.height; ++h) {
+                const T *up = dy.cell(b, c, h), *from = x.cell(b, c, h);
+                vectors_of<T>(x.used(), [&](int k, std::ptrdiff_t i, int n) {
+                    const Vector<T> in = get(from + i, n), d = through(get(up + i, n), in);
+                    part[k] += d;
+                    product[k] += d * (in - splat(mean[c]));
+                });
+            }
             const Vector<T> mask = alive(x, b);
-            sum += total<T>(part * mask);
-            products += total<T>(product * mask);
+            sum += total<T>(where<T>(mask, sum_of<T>(part)));
+            products += total<T>(where<T>(mask, sum_of<T>(product)));
         }
+        products *= inverse;
         dweight[c] = T(products);
         dbias[c] = T(sum);
         if (!dx) return;
-        const T factor = weight[c] * inverse;
-        const T less = training ? T(sum / count) : T(0), slope = training ? T(products / count) : T(0);
+        const T less = training ? T(sum / count) : T(0), slope = training ? T(products / count) * inverse : T(0);
         for (int b = 0; b < x.blocks(); ++b) {
-            const Vector<T> mask = alive(x, b);  // what flows on from padding must stay zero
-            channel.vectors([&](int h, std::ptrdiff_t i, int n) {
-                const Vector<T> d = delta(b, h, i, n) - splat(less) - normal(b, h, i, n) * splat(slope);
-                put(dx->cell(b, c, h) + i, d * splat(factor) * mask, n);
-            });
+            const Vector<T> factor = splat(weight[c] * inverse), mask = alive(x, b);
+            for (int h = 0; h < x.height; ++h) {
+                const T *up = dy.cell(b, c, h), *from = x.cell(b, c, h);
+                T* to = dx->cell(b, c, h);
+                vectors_of<T>(x.used(), [&](int, std::ptrdiff_t i, int n) {
+                    const Vector<T> in = get(from + i, n), d = through(get(up + i, n), in);
+                    put(to + i, where<T>(mask, (d - splat(less) - (in - splat(mean[c])) * splat(slope)) * factor), n);
+                });
+            }
         }
     });
 }

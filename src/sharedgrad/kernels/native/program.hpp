@@ -148,6 +148,19 @@ template <typename T>
 using In = const Operands<T>&;
 
 template <typename T>
+bool normalizes(In<T> o) {
+    for (int i = 3; i < 7; ++i)
+        if (!holds(o, i, o.map(0).channels)) return false;
+    return same(o.map(0), o.map(1)) && (!o.has(2) || same(o.map(0), o.map(2)));
+}
+
+template <typename T, bool Own>
+void normalize_with(In<T> o) {
+    normalize<T, Own>(o.map(0), o.map(1), o.perhaps(2), o.data(3), o.data(4), o.data(5), o.data(6), o.number(0),
+                      o.real(1));
+}
+
+template <typename T>
 constexpr Operation<T> kOperations[] = {
     // 0 relayout: to, from
     {2, 0, 0,
@@ -222,30 +235,20 @@ constexpr Operation<T> kOperations[] = {
     // 15 global_mean_backward: dx, dy
     {2, 0, 0, [](In<T> o) { return vector_of(o.map(1), o.map(0)); },
      [](In<T> o) { global_mean_backward(o.map(0), o.map(1)); }},
-    // 16 batch_statistics: mean, variance, x
-    {3, 0, 0, [](In<T> o) { return holds(o, 0, o.map(2).channels) && holds(o, 1, o.map(2).channels); },
-     [](In<T> o) { batch_statistics(o.data(0), o.data(1), o.map(2)); }},
-    // 17 normalize: y, x, mean, variance, weight, bias; relu, epsilon
-    {6, 2, 0,
+    // 16 batch_normalize: y, x, shortcut, mean, variance, weight, bias; relu, epsilon; mean and variance are written
+    {7, 2, 1u << 2, normalizes<T>, normalize_with<T, true>},
+    // 17 normalize: the same with given mean and variance
+    {7, 2, 1u << 2, normalizes<T>, normalize_with<T, false>},
+    // 18 normalize_backward: dx, dweight, dbias, dy, x, mean, variance, weight, bias; training, relu, epsilon
+    {9, 3, 1u << 0,
      [](In<T> o) {
-         for (int i = 2; i < 6; ++i)
-             if (!holds(o, i, o.map(0).channels)) return false;
-         return same(o.map(0), o.map(1));
-     },
-     [](In<T> o) {
-         normalize(o.map(0), o.map(1), o.data(2), o.data(3), o.data(4), o.data(5), o.real(1), o.number(0));
-     }},
-    // 18 normalize_backward: dx, dweight, dbias, dy, x, y, mean, variance, weight; training, epsilon
-    {9, 2, 1u << 0 | 1u << 5,
-     [](In<T> o) {
-         for (int i : {1, 2, 6, 7, 8})
+         for (int i : {1, 2, 5, 6, 7, 8})
              if (!holds(o, i, o.map(3).channels)) return false;
-         return (!o.has(0) || same(o.map(0), o.map(3))) && (!o.has(5) || same(o.map(5), o.map(3))) &&
-                same(o.map(4), o.map(3));
+         return (!o.has(0) || same(o.map(0), o.map(3))) && same(o.map(4), o.map(3));
      },
      [](In<T> o) {
-         normalize_backward(o.perhaps(0), o.data(1), o.data(2), o.map(3), o.map(4), o.perhaps(5), o.data(6), o.data(7),
-                            o.data(8), o.real(1), o.number(0));
+         normalize_backward(o.perhaps(0), o.data(1), o.data(2), o.map(3), o.map(4), o.data(5), o.data(6), o.data(7),
+                            o.data(8), o.number(0), o.number(1), o.real(2));
      }},
     // 19 linear: y, x, w, bias; relu
     {4, 1, 1u << 3,

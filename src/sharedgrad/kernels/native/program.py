@@ -36,7 +36,7 @@ _NAMES = (
     "avg_pool_backward",
     "global_mean",
     "global_mean_backward",
-    "batch_statistics",
+    "batch_normalize",
     "normalize",
     "normalize_backward",
     "linear",
