@@ -151,13 +151,20 @@ class Tape:
         self._refuse_if_stale()
         max_norm, deltas = positive(max_norm, "tape.clipped: max_norm"), self._upstreams(upstream)
         self._refuse_if_mixed(deltas, self._versions, "tape.clipped")
-        return self._clipped_by_layers(deltas, max_norm)
+        wanted = self._wanted(False)
+        if self._recording is not None and kernels.programs():
+            found = self._recording.clipped(deltas, wanted, max_norm)
+            if found is not None:
+                return Gradients(found[0]), found[1]
+        return self._clipped_by_layers(deltas, wanted, max_norm)
 
-    def _clipped_by_layers(self, deltas: dict[str, Array], max_norm: float) -> tuple[Gradients, Array]:
+    def _clipped_by_layers(
+        self, deltas: dict[str, Array], wanted: Set[str], max_norm: float
+    ) -> tuple[Gradients, Array]:
         uses: dict[Parameter, list[Uses]] = {}
         squares = np.zeros(next(iter(self._shapes.values()))[0])
         with one_blas_thread():
-            for call in self._walk(deltas, self._wanted(False), {}):
+            for call in self._walk(deltas, wanted, {}):
                 for use in call.uses:
                     uses.setdefault(use.parameter, []).append(use)
             for calls in uses.values():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from math import inf
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,8 +14,19 @@ from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Shape
 from sharedgrad.parameter import Array, Buffer, Parameter
 from sharedgrad.plan.backward import Backward
+from sharedgrad.plan.clipped import Clipped
 from sharedgrad.plan.forward import Forward
-from sharedgrad.plan.lowering import Gradient, Input, InputGradient, Mask, Output, UnsupportedError, Upstream
+from sharedgrad.plan.lowering import (
+    Gradient,
+    Input,
+    InputGradient,
+    Mask,
+    MaxNorm,
+    Norms,
+    Output,
+    UnsupportedError,
+    Upstream,
+)
 
 __all__ = ["Plan", "Recording", "UnsupportedError"]
 
@@ -44,7 +56,7 @@ class Plan:
     ) -> None:
         self.way = Forward(nodes, shapes, inputs, outputs, samples, dtype, training, record)
         self.buffers = [what for what in self.way.outside if isinstance(what, Buffer)]
-        self._back: dict[Any, Backward | None] = {}
+        self._back: dict[Any, Backward | None] = {}  # None: a layer has no compiled operation for it
         self._spare: list[Array] = []
 
     def forward(self, inputs: Mapping[str, Array], context: Context) -> tuple[dict[str, Array], Recording]:
@@ -84,12 +96,12 @@ class Plan:
         """An array (N, *shape) for somebody to keep."""
         return empty((self.way.builder.samples, *shape), self.way.builder.dtype)
 
-    def back(self, given: Collection[str], wanted: frozenset[str], by_sample: frozenset[Parameter]) -> Backward | None:
-        """The way back from these nodes to what is wanted; None if a layer has no compiled operation for it."""
-        key = frozenset(given), wanted, by_sample
+    def back(self, kind: type[Backward], given: Collection[str], *settings: frozenset[Any]) -> Backward | None:
+        """The way back from these nodes, as ``kind`` takes its settings; None if it is not compiled."""
+        key = kind, frozenset(given), settings
         if key not in self._back:
             try:
-                self._back[key] = Backward(self.way, given, wanted, by_sample)
+                self._back[key] = kind(self.way, given, *settings)
             except UnsupportedError:
                 self._back[key] = None
         return self._back[key]
@@ -122,12 +134,25 @@ class Recording:
         self, upstreams: Mapping[str, Array], wanted: frozenset[str], by_sample: frozenset[Parameter]
     ) -> tuple[dict[Parameter, Array], dict[str, Array]] | None:
         """The gradient of each parameter, and of each input that is wanted; None if that is not compiled."""
-        plan, dtype = self.plan, self.plan.way.builder.dtype
-        back = plan.back(list(upstreams), wanted, by_sample)
+        back = self.plan.back(Backward, upstreams, wanted, by_sample)
         if back is None:
             return None
-        found: dict[Parameter, Array] = {}
-        inputs: dict[str, Array] = {}
+        found = self._run(back, upstreams)
+        return found.parameters, found.inputs
+
+    def clipped(
+        self, upstreams: Mapping[str, Array], wanted: frozenset[str], max_norm: float
+    ) -> tuple[dict[Parameter, Array], Array] | None:
+        """The sum of clipped per-sample gradients and the norms (N,); None if that is not compiled."""
+        back = self.plan.back(Clipped, upstreams, wanted)
+        if back is None:
+            return None
+        found = self._run(back, upstreams, max_norm)
+        return found.parameters, found.norms
+
+    def _run(self, back: Backward, upstreams: Mapping[str, Array], max_norm: float = inf) -> _Found:
+        plan, dtype = self.plan, self.plan.way.builder.dtype
+        found = _Found({}, {}, empty((plan.way.builder.samples,), dtype))
         arrays: list[Array] = []
         again: list[tuple[Parameter, Array]] = []
         for what in back.outside:
@@ -139,20 +164,32 @@ class Recording:
                 case Upstream(name):
                     arrays.append(upstreams[name])
                 case InputGradient(name):
-                    inputs[name] = plan.empty(plan.way.shapes[name])
-                    arrays.append(inputs[name])
+                    found.inputs[name] = plan.empty(plan.way.shapes[name])
+                    arrays.append(found.inputs[name])
                 case Gradient(parameter, apart):
                     samples = (plan.way.builder.samples,) if apart else ()
                     array = empty((*samples, *parameter.shape), dtype)
                     arrays.append(array)
-                    if parameter in found:  # shared: what its other calls contribute is added below
+                    if parameter in found.parameters:  # shared: what its other calls contribute is added below
                         again.append((parameter, array))
                     else:
-                        found[parameter] = array
+                        found.parameters[parameter] = array
+                case Norms():
+                    arrays.append(found.norms)
+                case MaxNorm():
+                    arrays.append(np.array([max_norm], np.float64).view(dtype))
         back.program.run(self.memory, tuple(arrays))
         for parameter, array in again:
-            found[parameter] = found[parameter] + array
-        return found, inputs
+            found.parameters[parameter] = found.parameters[parameter] + array
+        return found
+
+
+class _Found(NamedTuple):
+    """What a way back gives; the norms are there only if it clips."""
+
+    parameters: dict[Parameter, Array]
+    inputs: dict[str, Array]
+    norms: Array
 
 
 def _zeros(elements: int, dtype: np.dtype[Any]) -> Array:

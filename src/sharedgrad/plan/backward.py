@@ -22,7 +22,6 @@ from sharedgrad.plan.lowering import (
     Gradient,
     InputGradient,
     Lowering,
-    UnsupportedError,
     Upstream,
 )
 
@@ -48,6 +47,7 @@ class Backward(Lowering):
         self.pending: dict[str, Map] = {}
         self.holders: Counter[Map] = Counter()  # how many nodes still have to read a gradient
         self.through_relu: set[str] = set()  # nodes that apply the ReLU after them on the way back
+        self.start()
         for name in given:
             delta = self.place(forward.shapes[name])
             self.builder.emit("relayout", (delta, self.array(Upstream(name), forward.shapes[name])))
@@ -58,7 +58,14 @@ class Backward(Lowering):
             if name in wanted and name in self.pending:
                 out = self.array(InputGradient(name), forward.shapes[name])
                 self.builder.emit("relayout", (out, self.pending[name]))
+        self.finish()
         self.program = self.builder.build()
+
+    def start(self) -> None:
+        """What is to be done before the first node."""
+
+    def finish(self) -> None:
+        """What is to be done after the last node."""
 
     def _pend(self, name: str, delta: Map) -> None:
         self.pending[name] = delta
@@ -104,17 +111,42 @@ class Backward(Lowering):
         samples = self.builder.samples if apart else 1
         return self.array(Gradient(parameter, apart), (prod(parameter.shape),), samples), int(apart)
 
+    def conv_gradients(self, layer: Any, delta: Map, x: Map) -> None:
+        """Those of a convolution's kernel and bias."""
+        dw, apart = self.gradient(layer.weight)
+        self.builder.emit("conv_kernel_gradient", (dw, delta, x), *ops.window(layer.geometry), apart)
+        if layer.bias is not None:
+            db, apart = self.gradient(layer.bias)
+            self.builder.emit("channel_sums", (db, delta), apart)
+
+    def linear_gradients(self, layer: Any, delta: Map, x: Map) -> None:
+        """Those of a dense layer's weight and bias."""
+        dw, apart = self.gradient(layer.weight)
+        together = layer.bias is not None and (layer.bias in self.by_sample) == bool(apart)
+        db = self.gradient(layer.bias)[0] if together else None
+        self.builder.emit("linear_weight_gradient", (dw, db, delta, x), apart)
+        if layer.bias is not None and not together:
+            db, apart = self.gradient(layer.bias)
+            self.builder.emit("channel_sums", (db, delta), apart)
+
+    def norm_gradients(self, layer: Any, *maps: Map | None) -> tuple[Map, Map]:
+        """Those of batch normalization's weight and bias: where their sums go; kept apart they come from here."""
+        own, total = [], []
+        for p in (layer.weight, layer.bias):
+            array, apart = self.gradient(p)
+            own.append(array if apart else None)
+            total.append(Map(1, 1, array.channels) if apart else array)
+        if any(own):
+            self.builder.emit("normalize_gradients", (*own, *maps), ops.bits(layer.eps))
+        return total[0], total[1]
+
     # ---- one method for each kind of layer
 
     def _conv(self, node: Node, delta: Map) -> None:
         layer: Any = node.layer
         g, (source,) = layer.geometry, node.inputs
         x = self.forward.values[source]
-        dw, apart = self.gradient(layer.weight)
-        self.builder.emit("conv_kernel_gradient", (dw, delta, x), *ops.window(g), apart)
-        if layer.bias is not None:
-            db, apart = self.gradient(layer.bias)
-            self.builder.emit("channel_sums", (db, delta), apart)
+        self.conv_gradients(layer, delta, x)
         if not self.needs(source):
             return
         delta.reach(ops.upstream_margins(g, (x.height, x.width), (delta.height, delta.width)))
@@ -130,14 +162,7 @@ class Backward(Lowering):
     def _linear(self, node: Node, delta: Map) -> None:
         layer: Any = node.layer
         (source,) = node.inputs
-        x = self.forward.values[source]
-        dw, apart = self.gradient(layer.weight)
-        together = layer.bias is not None and (layer.bias in self.by_sample) == bool(apart)
-        db = self.gradient(layer.bias)[0] if together else None
-        self.builder.emit("linear_weight_gradient", (dw, db, delta, x), apart)
-        if layer.bias is not None and not together:
-            db, apart = self.gradient(layer.bias)
-            self.builder.emit("channel_sums", (db, delta), apart)
+        self.linear_gradients(layer, delta, self.forward.values[source])
         if self.needs(source):
             dx = self.fresh(source)
             self.builder.emit("linear_input_gradient", (dx, delta, self.parameter(layer.weight)))
@@ -217,14 +242,11 @@ class Backward(Lowering):
             mean, variance = statistics.mean, statistics.variance
         else:
             mean, variance = self.parameter(layer.running_mean), self.parameter(layer.running_var)  # type: ignore[assignment]
-        if layer.weight in self.by_sample or layer.bias in self.by_sample:
-            raise UnsupportedError("batch norm by sample")
-        dw, db = self.gradient(layer.weight)[0], self.gradient(layer.bias)[0]
+        x, relu = self.forward.values[source], node.name in self.through_relu
+        dw, db = self.norm_gradients(layer, delta, x, self.forward.values[node.name] if relu else None, mean, variance)
         dx = self.reuse(delta) if self.needs(source) else None
-        weight, bias = self.parameter(layer.weight), self.parameter(layer.bias)
-        maps = (dx, dw, db, delta, self.forward.values[source], mean, variance, weight, bias)
-        numbers = int(statistics is not None), int(node.name in self.through_relu), ops.bits(layer.eps)
-        self.builder.emit("normalize_backward", maps, *numbers)
+        maps = (dx, dw, db, delta, x, mean, variance, self.parameter(layer.weight), self.parameter(layer.bias))
+        self.builder.emit("normalize_backward", maps, int(statistics is not None), int(relu), ops.bits(layer.eps))
         if dx is not None:
             self.give(source, dx)
 

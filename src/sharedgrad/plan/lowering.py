@@ -60,6 +60,14 @@ class Gradient(NamedTuple):
     by_sample: bool
 
 
+class MaxNorm(NamedTuple):
+    """The largest norm that a sample's gradient keeps, in float64 whatever the program's type."""
+
+
+class Norms(NamedTuple):
+    """The norm of each sample's gradient."""
+
+
 class Statistics(NamedTuple):
     """Where batch normalization left its batch's mean and variance."""
 
@@ -69,7 +77,7 @@ class Statistics(NamedTuple):
     values: int
 
 
-Outside = Input | Output | Upstream | InputGradient | Gradient | Mask | Parameter | Buffer
+Outside = Input | Output | Upstream | InputGradient | Gradient | MaxNorm | Norms | Mask | Parameter | Buffer
 
 
 class Lowering:

@@ -8,6 +8,7 @@
 #include "dense.hpp"
 #include "maps.hpp"
 #include "norm.hpp"
+#include "persample.hpp"
 #include "winograd_gradient.hpp"
 
 namespace sharedgrad {
@@ -106,6 +107,23 @@ bool is_vector(const Map<T>& v) {
 template <typename T>
 bool vector_of(const Map<T>& vector, const Map<T>& map) {
     return is_vector(vector) && vector.samples == map.samples && vector.channels == map.channels;
+}
+
+// A number in float64 for each of so many samples, in memory of T.
+template <typename T>
+bool holds_squares(const Operands<T>& o, int i, int samples) {
+    return holds(o, i, std::ptrdiff_t(samples) * int(sizeof(double) / sizeof(T)));
+}
+
+template <typename T>
+double* squares(const Operands<T>& o, int i) {
+    return reinterpret_cast<double*>(o.data(i));
+}
+
+// A factor for each sample of a map, and for its padding.
+template <typename T>
+bool holds_factors(const Operands<T>& o, int i, const Map<T>& m) {
+    return is_vector(o.map(i)) && o.map(i).size() >= m.blocks() * m.lanes;
 }
 
 // ---- the best way for a geometry
@@ -287,6 +305,69 @@ constexpr Operation<T> kOperations[] = {
              return linear_weight_gradient(o.data(0), o.data(1), dy.data, x.data, dy.samples, x.channels, dy.channels);
          outer_sum<T>(o.data(0), dy.data, x.data, dy.samples, 1, 1, dy.channels, x.channels);
          if (o.has(1)) std::copy_n(dy.data, dy.size(), o.data(1));
+     }},
+    // 22 zero: map
+    {1, 0, 0, [](In<T>) { return true; }, [](In<T> o) { std::fill_n(o.data(0), o.map(0).size(), T(0)); }},
+    // 23 add_squares: squares, map
+    {2, 0, 0, [](In<T> o) { return holds_squares(o, 0, o.map(1).samples); },
+     [](In<T> o) { add_squares(squares(o, 0), o.map(1)); }},
+    // 24 add_linear_squares: squares, dy, x; whether there is a bias
+    {3, 1, 0,
+     [](In<T> o) {
+         return is_vector(o.map(1)) && is_vector(o.map(2)) && o.map(1).samples == o.map(2).samples &&
+                holds_squares(o, 0, o.map(1).samples);
+     },
+     [](In<T> o) { add_linear_squares(squares(o, 0), o.map(1), o.map(2), o.number(0)); }},
+    // 25 add_kernel_squares: squares, dy, x, kept; window
+    {4, 9, 1u << 3,
+     [](In<T> o) {
+         if (!slides(o.map(1), o.map(2), o.window(0))) return false;
+         const std::ptrdiff_t kernel = kernel_size(o.map(1), o.map(2), o.window(0));
+         const Map<T>* kept = o.perhaps(3);
+         return kernel > 0 && holds_squares(o, 0, o.map(1).samples) &&
+                (!kept || (kept->samples == o.map(1).samples && kept->lanes == o.map(1).lanes && kept->bare() &&
+                           kept->channels == kernel && kept->height * kept->width == 1));
+     },
+     [](In<T> o) { add_kernel_squares(squares(o, 0), o.map(1), o.map(2), o.window(0), o.perhaps(3)); }},
+    // 26 add_gram_squares: squares, dy, x; window
+    {3, 9, 0,
+     [](In<T> o) {
+         return slides(o.map(1), o.map(2), o.window(0)) && kernel_size(o.map(1), o.map(2), o.window(0)) > 0 &&
+                o.map(1).lanes == kWidth<T> && holds_squares(o, 0, o.map(1).samples);
+     },
+     [](In<T> o) { add_gram_squares(squares(o, 0), o.map(1), o.map(2), o.window(0)); }},
+    // 27 clip_factors: factors, norms, squares, max_norm (in float64)
+    {4, 0, 0,
+     [](In<T> o) {
+         const int samples = o.map(1).channels;
+         return is_vector(o.map(1)) && o.map(1).samples == 1 && is_vector(o.map(0)) && o.map(0).size() >= samples &&
+                holds_squares(o, 2, samples) && holds_squares(o, 3, 1);
+     },
+     [](In<T> o) {
+         double max_norm;
+         std::memcpy(&max_norm, o.data(3), sizeof max_norm);
+         clip_factors(o.map(0), o.map(1), squares(o, 2), max_norm);
+     }},
+    // 28 scale_samples: map, factors
+    {2, 0, 0, [](In<T> o) { return holds_factors(o, 1, o.map(0)); },
+     [](In<T> o) { scale_samples(o.map(0), o.data(1)); }},
+    // 29 weighted_sum: sum, map, factors
+    {3, 0, 0,
+     [](In<T> o) {
+         const auto& m = o.map(1);
+         return m.bare() && m.height * m.width == 1 && holds(o, 0, m.channels) && holds_factors(o, 2, m);
+     },
+     [](In<T> o) { weighted_sum(o.data(0), o.map(1), o.data(2)); }},
+    // 30 normalize_gradients: dweight, dbias, dy, x, y, mean, variance; epsilon
+    {7, 1, 1u << 0 | 1u << 1 | 1u << 4,
+     [](In<T> o) {
+         const auto& dy = o.map(2);
+         for (int i : {0, 1, 5, 6})
+             if (!holds(o, i, std::ptrdiff_t(dy.channels) * (i < 2 ? dy.samples : 1))) return false;
+         return same(o.map(3), dy) && (!o.has(4) || same(o.map(4), dy));
+     },
+     [](In<T> o) {
+         normalize_gradients(o.data(0), o.data(1), o.map(2), o.map(3), o.perhaps(4), o.data(5), o.data(6), o.real(0));
      }},
 };
 

@@ -42,6 +42,15 @@ _NAMES = (
     "linear",
     "linear_input_gradient",
     "linear_weight_gradient",
+    "zero",
+    "add_squares",
+    "add_linear_squares",
+    "add_kernel_squares",
+    "add_gram_squares",
+    "clip_factors",
+    "scale_samples",
+    "weighted_sum",
+    "normalize_gradients",
 )
 _CODES = {name: code for code, name in enumerate(_NAMES)}
 IDENTITY, RELU, SIGMOID, TANH = range(4)  # activations
@@ -134,6 +143,11 @@ class Builder:
     def lanes(self) -> int:
         """Samples side by side: as many as fill a vector, or all that there are."""
         return min(_native.lanes(self.dtype.itemsize), 1 << (self.samples - 1).bit_length())
+
+    @property
+    def full(self) -> bool:
+        """Whether a vector holds one cell of as many samples as it has lanes."""
+        return self.lanes == _native.lanes(self.dtype.itemsize)
 
     def array(self, channels: int, height: int = 1, width: int = 1, samples: int = 1) -> Map:
         """A plain array from outside: the next in the order in which ``run`` gets them."""

@@ -1,0 +1,134 @@
+"""The way back to the sum of clipped per-sample gradients, without keeping all samples' gradients.
+
+First all nodes backward, where every parameter adds its squared norms, sample by sample, to one row of numbers. Then
+each sample's factor. Then the parameters' gradients, from upstream gradients that are scaled by these factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from math import prod
+from typing import Any
+
+from sharedgrad.geometry import Geometry
+from sharedgrad.kernels.native import program as ops
+from sharedgrad.kernels.native.program import Builder, Map
+from sharedgrad.parameter import Parameter
+from sharedgrad.plan.backward import Backward
+from sharedgrad.plan.forward import Forward
+from sharedgrad.plan.lowering import MaxNorm, Norms, UnsupportedError
+
+_MOST_KEPT = 1 << 25  # bytes of one kernel's gradients that are kept until their factors are known
+_MOST_PRODUCTS = 1 << 20  # bytes of inner products that a thread holds
+
+# Measured, as multiplications of vectors: to keep a sum and read it again; an inner product's beside a convolution's.
+_KEEPING, _INNER = 60, 1.3
+
+
+class Clipped(Backward):
+    """All nodes backward, to the sum of clipped gradients.
+
+    Args:
+        forward, given, wanted: As for ``plan.backward.Backward``.
+
+    Raises:
+        UnsupportedError: A layer has no compiled operation, or a parameter is used in several places: its uses must
+            be added before its norm is known.
+    """
+
+    def __init__(self, forward: Forward, given: Collection[str], wanted: Collection[str]) -> None:
+        samples, lanes = forward.builder.samples, forward.builder.lanes
+        self._squares = Map(1, 1, samples * (8 // forward.builder.dtype.itemsize))  # in float64
+        self._factors = Map(1, 1, -(-samples // lanes) * lanes)
+        self._scaled: dict[Map, None] = {}  # upstream gradients that are read again, scaled
+        self._sums: list[tuple[Parameter, Callable[[Map], None]]] = []  # what comes after the factors
+        super().__init__(forward, given, wanted, ())
+
+    def start(self) -> None:
+        """No squares yet."""
+        self.builder.emit("zero", (self._squares,))
+
+    def finish(self) -> None:
+        """The factors, and the gradients with them."""
+        if len({parameter for parameter, _ in self._sums}) < len(self._sums):
+            raise UnsupportedError("a parameter that is used in several places")
+        norms, most = self.array(Norms(), (self.builder.samples,), 1), self.array(MaxNorm(), self._one_double, 1)
+        self.builder.emit("clip_factors", (self._factors, norms, self._squares, most))
+        for delta in self._scaled:
+            self.builder.emit("scale_samples", (delta, self._factors))
+        for parameter, write in self._sums:
+            write(self.gradient(parameter)[0])
+
+    @property
+    def _one_double(self) -> tuple[int]:
+        return (8 // self.builder.dtype.itemsize,)
+
+    def conv_gradients(self, layer: Any, delta: Map, x: Map) -> None:
+        """Norms now, sums later: of kernels that are kept, else by going through the scaled map once more."""
+        g, size = layer.geometry, prod(layer.weight.shape)
+        match _way(g, layer.weight.shape, delta, x, self.builder):
+            case "keep":
+                kept = Map(delta.samples, delta.lanes, size)
+                self.builder.emit("add_kernel_squares", (self._squares, delta, x, kept), *ops.window(g))
+                self._weighted(layer.weight, kept)
+            case "products":
+                self.builder.emit("add_gram_squares", (self._squares, delta, x), *ops.window(g))
+                self._again(layer.weight, delta, x, g)
+            case _:
+                self.builder.emit("add_kernel_squares", (self._squares, delta, x, None), *ops.window(g))
+                self._again(layer.weight, delta, x, g)
+        if layer.bias is not None:
+            sums = self.builder.vector(delta.channels)
+            self.builder.emit("channel_sums", (sums, delta), 1)
+            self._squared(layer.bias, sums)
+
+    def linear_gradients(self, layer: Any, delta: Map, x: Map) -> None:
+        """Norms now, sums later."""
+        self.builder.emit("add_linear_squares", (self._squares, delta, x), int(layer.bias is not None))
+        self._read_scaled(delta)
+        emit = self.builder.emit
+        self._sums.append((layer.weight, lambda dw: emit("linear_weight_gradient", (dw, None, delta, x), 0)))
+        if layer.bias is not None:
+            self._sums.append((layer.bias, lambda db: emit("channel_sums", (db, delta), 0)))
+
+    def norm_gradients(self, layer: Any, *maps: Map | None) -> tuple[Map, Map]:
+        """Norms now, sums later."""
+        own = [self.builder.vector(prod(p.shape)) for p in (layer.weight, layer.bias)]
+        self.builder.emit("normalize_gradients", (*own, *maps), ops.bits(layer.eps))
+        for p, sums in zip((layer.weight, layer.bias), own, strict=True):
+            self._squared(p, sums)
+        return Map(1, 1, own[0].channels), Map(1, 1, own[1].channels)
+
+    def _squared(self, parameter: Parameter, apart: Map) -> None:
+        """A parameter so small that its samples' gradients are kept."""
+        self.builder.emit("add_squares", (self._squares, apart))
+        self._weighted(parameter, apart)
+
+    def _weighted(self, parameter: Parameter, apart: Map) -> None:
+        emit = self.builder.emit
+        self._sums.append((parameter, lambda total: emit("weighted_sum", (total, apart, self._factors))))
+
+    def _again(self, kernel: Parameter, delta: Map, x: Map, g: Geometry) -> None:
+        emit = self.builder.emit
+        self._read_scaled(delta)
+        self._sums.append((kernel, lambda dw: emit("conv_kernel_gradient", (dw, delta, x), *ops.window(g), 0)))
+
+    def _read_scaled(self, delta: Map) -> None:
+        self._scaled[delta] = None
+        self.holders[delta] += 1  # for good: nobody may write over it
+
+
+def _way(g: Geometry, kernel: tuple[int, ...], delta: Map, x: Map, builder: Builder) -> str:
+    """The cheapest way to a kernel's norms and weighted sum, in what it takes besides the plain weight gradient."""
+    filters, channels, itemsize = kernel[0], x.channels, builder.dtype.itemsize
+    (_, _), (stride, _), _, _ = ops.axes(g)
+    ways = {"again": prod(kernel) * delta.height * delta.width + 0.0}
+    if delta.samples * prod(kernel) * itemsize <= _MOST_KEPT:
+        ways["keep"] = prod(kernel) * _KEEPING
+    held = (x.height * x.width**2 + delta.width**2) * delta.lanes * itemsize
+    if builder.full and held <= _MOST_PRODUCTS:
+        rows = range(0, delta.height * stride, stride)
+        pairs = sum(max(0, x.height - apart) for apart in rows) * x.width**2 * channels
+        pairs += delta.height * (delta.height + 1) // 2 * delta.width**2 * filters
+        ways["products"] = pairs * _INNER
+    return min(ways, key=lambda way: ways[way])
