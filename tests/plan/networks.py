@@ -51,6 +51,7 @@ class _Drawing:
         self.graph: dict[str, tuple[Any, ...]] = {}
         self.shapes: dict[str, Shape] = {}
         self.inputs: dict[str, Shape] = {}
+        self.watched: list[str] = []  # nodes whose values a program may never write down, or not as they are
 
     def chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
@@ -121,7 +122,7 @@ class _Drawing:
     def grow(self, source: str) -> str:
         shape = self.shapes[source]
         if self.chance(0.15) and (others := [n for n, s in self.shapes.items() if s == shape]):
-            return self.node(sg.Add(), source, *(self.pick(others) for _ in range(self.pick([1, 1, 2]))))
+            return self.fused(self.node(sg.Add(), source, *(self.pick(others) for _ in range(self.pick([1, 1, 2])))))
         if self.chance(0.15) and (used := self._fitting(shape)):
             return self.node(self.pick(used), source)
         if len(shape) > 1 and self.chance(0.15):  # a residual block
@@ -134,10 +135,21 @@ class _Drawing:
         layer = self.layer(shape)
         if isinstance(layer, sg.Conv1d | sg.Conv2d | sg.Linear) and self.chance(0.25):
             self._tie(layer)
-        name = self.node(layer, source)
-        if isinstance(layer, sg.Conv2d | sg.Linear | sg.BatchNorm2d) and "ReLU" in self.choices and self.chance(0.4):
-            name = self.node(sg.ReLU(), name)
-        return name
+        return self.fused(self.node(layer, source))
+
+    def fused(self, name: str) -> str:
+        """Perhaps a ReLU behind the node, and perhaps a pool behind that: what programs compute in one."""
+        if "ReLU" not in self.choices or not self.chance(0.4):
+            return name
+        relu = self.node(sg.ReLU(), name)
+        self.watched += [name, relu]
+        shape = self.shapes[relu]
+        if len(shape) == 1 or not self.chance(0.4):
+            return relu
+        pooled = self.node(self.pool("MaxPool", shape), relu)
+        if self.chance(0.3):  # somebody else reads what is pooled
+            return self.node(sg.Flatten(), relu)
+        return pooled
 
     def _fitting(self, shape: Shape) -> list[sg.Layer]:
         """Layers of the graph that take this shape too."""
@@ -189,8 +201,8 @@ def draw(seed: int, mode: str, training: bool | None = None, samples: int | None
         if not key.endswith("tracked"):
             buffer.replace(rng.uniform(0.5, 2, buffer.value.shape))
     inputs = [values(rng, (samples, *shape), 1).astype(dtype) for shape in d.inputs.values()]
-    at = [last] if d.chance(0.9) else []
-    at += [d.pick(d.graph) for _ in range(d.pick([0, 0, 1, 2]))] or [] if at else [d.pick(d.graph)]
+    at = [last] if d.chance(0.9) else [d.pick(d.graph)]
+    at += [d.pick(d.watched or d.graph) for _ in range(d.pick([0, 0, 1, 2]))]
     shapes = net.shapes()
     upstreams = {name: values(rng, (samples, *shapes[name]), 1) for name in at}
     return Case(net, inputs, upstreams, training, d.chance(0.5))

@@ -73,6 +73,21 @@ def test_the_tape_traces_what_it_goes_back(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("mode", ["double", "whole"])
+def test_gradients_sample_by_sample_are_the_traces(seed: int, mode: str, instruction_set: str) -> None:
+    case = draw(seed, mode)
+    _, tape = case.net.forward(*case.inputs, training=case.training)
+    norms = {p for n in case.net if isinstance(n.layer, sg.BatchNorm2d) for p in n.layer.parameters().values()}
+    apart = [p for p in case.net.parameters() if p not in norms]
+    assert tape._recording is not None
+    found, _ = tape._recording.backward(tape._upstreams(case.upstreams), tape._wanted(False), apart)
+    trace = tape.trace(case.upstreams)
+    for parameter, gradient in found.items():
+        uses = trace[parameter]
+        _close(gradient, sum(u.sum(by="sample") if parameter in apart else u.gradient() for u in uses))
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_prediction_is_the_forward_pass_in_evaluation_mode(seed: int) -> None:
     case = draw(seed, "double", training=False)
     y, _ = case.net.forward(*case.inputs, training=False)
@@ -95,6 +110,15 @@ def test_one_cell_is_flattened_beside_windows_that_reach_beyond_it() -> None:
     gradients = net.forward(x)[1].backward(upstreams, inputs=True)
     with kernels.use("vectorized"):
         _same_gradients(gradients, net.forward(x)[1].backward(upstreams, inputs=True))
+
+
+def test_a_relu_behind_a_sum_of_three_takes_the_whole_sum() -> None:
+    """What a sum of parts would lose: −2 and 1 are negative together, but with 3 they are not."""
+    graph = {name: (sg.Linear(1, 1), "input") for name in ("a", "b", "c")}
+    net = sg.Network(graph | {"sum": (sg.Add(), "a", "b", "c"), "relu": (sg.ReLU(), "sum")}, (1,))
+    for name, weight in {"a": -2.0, "b": 1.0, "c": 3.0}.items():
+        net.parameter(f"{name}.weight").value = [[weight]]
+    assert net.predict([[1.0], [-1.0]]).tolist() == [[2.0], [0.0]]
 
 
 def _goes_layer_by_layer(net: sg.Network, *inputs: Array) -> bool:
