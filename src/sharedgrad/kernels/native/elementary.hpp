@@ -21,7 +21,7 @@ inline float exp_of(float x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    const std::int32_t bits = (std::int32_t(n) + 127) << 23;
+    const std::uint32_t bits = std::uint32_t(std::int32_t(n) + 127) << 23;
     float scale;
     std::memcpy(&scale, &bits, 4);
     return p * scale;
