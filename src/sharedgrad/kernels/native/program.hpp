@@ -4,10 +4,10 @@
 // Here every map is checked to lie within its array, and every operation that its maps fit, before anything runs.
 #pragma once
 
-#include "conv.hpp"
 #include "dense.hpp"
 #include "maps.hpp"
 #include "norm.hpp"
+#include "passes.hpp"
 
 namespace sharedgrad {
 namespace {
@@ -147,22 +147,23 @@ constexpr Operation<T> kOperations[] = {
          return slides(o.map(0), o.map(1), o.window(0)) && holds(o, 2, kernel_size(o.map(0), o.map(1), o.window(0))) &&
                 holds(o, 3, o.map(0).channels);
      },
-     [](In<T> o) { conv(o.map(0), o.map(1), o.data(2), o.data(3), o.window(0), o.number(9)); }},
-    // 2 conv_input_gradient: dx, dy, w; window, add
-    {3, 10, 0,
+     [](In<T> o) { convolve(o.map(0), o.map(1), o.data(2), o.data(3), o.window(0), o.number(9)); }},
+    // 2 conv_input_gradient: dx, dy, w, output of the ReLU that dx goes through; window, add
+    {4, 10, 1u << 3,
      [](In<T> o) {
          return slides_back(o.map(0), o.map(1), o.window(0)) &&
-                holds(o, 2, kernel_size(o.map(1), o.map(0), o.window(0)));
+                holds(o, 2, kernel_size(o.map(1), o.map(0), o.window(0))) && (!o.has(3) || same(o.map(0), o.map(3)));
      },
-     [](In<T> o) { conv_input_gradient(o.map(0), o.map(1), o.data(2), o.window(0), o.number(9)); }},
-    // 3 conv_kernel_gradient: dw, dy, x; window, by_sample
-    {3, 10, 0,
+     [](In<T> o) { input_gradient(o.map(0), o.map(1), o.data(2), o.perhaps(3), o.window(0), o.number(9)); }},
+    // 3 conv_weight_gradient: dw, dbias, dy, x; window, by_sample
+    {4, 10, 1u << 1,
      [](In<T> o) {
-         const std::ptrdiff_t kernel = kernel_size(o.map(1), o.map(2), o.window(0));
-         return slides(o.map(1), o.map(2), o.window(0)) && kernel > 0 &&
-                holds(o, 0, kernel * (o.number(9) ? o.map(1).samples : 1));
+         const auto &dy = o.map(2), &x = o.map(3);
+         const std::ptrdiff_t kernel = kernel_size(dy, x, o.window(0)), apart = o.number(9) ? dy.samples : 1;
+         return slides(dy, x, o.window(0)) && kernel > 0 && holds(o, 0, kernel * apart) &&
+                holds(o, 1, dy.channels * apart);
      },
-     [](In<T> o) { conv_kernel_gradient(o.data(0), o.map(1), o.map(2), o.window(0), o.number(9)); }},
+     [](In<T> o) { weight_gradient(o.data(0), o.data(1), o.map(2), o.map(3), o.window(0), o.number(9)); }},
     // 4 channel_sums: sums, dy; by_sample
     {2, 1, 0,
      [](In<T> o) {
