@@ -53,11 +53,14 @@ def separable() -> Layers:
         "point2": sg.Conv2d(9, 7, 1, bias=False),
         "relu4": sg.ReLU(),
         "again": (sg.Conv2d(9, 7, (1, 3), padding=(0, 1)), "relu3"),
+        "sum": (sg.Add(), "relu4", "again"),
         "relu5": sg.ReLU(),
-        "sum": (sg.Add(), "relu4", "relu5"),
-        "relu6": sg.ReLU(),
         "depth3": sg.Conv2d(7, 7, 3, groups=7, padding=1),
-        "short": (sg.Add(), "depth3", "relu6"),
+        "short": (sg.Add(), "depth3", "relu5"),
+        "relu6": sg.ReLU(),
+        "twice": (sg.Add(), "relu6", "again"),
+        "depth4": (sg.Conv2d(7, 7, 3, groups=7, padding=1), "relu6"),
+        "all": (sg.Add(), "twice", "depth4"),
         "mean": sg.GlobalAvgPool(),
         "out": sg.Linear(7, 3),
     }
@@ -105,7 +108,7 @@ def test_residual_blocks(samples: int, training: bool) -> None:
     compare(residual, samples, (4, 9), "float32", training=training)
 
 
-@pytest.mark.parametrize("names", [("bn1",), ("add1",), ("relu1", "short_bn"), ("bn3", "add2"), ("relu",)])
+@pytest.mark.parametrize("names", [("bn1",), ("add1",), ("relu1", "short_bn"), ("bn3", "add2"), ("relu", "bn")])
 def test_losses_and_outputs_at_inner_nodes(names: tuple[str, ...]) -> None:
     compare(residual, 17, (5, 6), upstreams=names)
     compare(residual, 17, (5, 6), outputs=("out", *names))
@@ -117,7 +120,7 @@ def test_depthwise_and_pointwise_convolutions(samples: int) -> None:
     compare(separable, samples, (16, 11), "float32")
 
 
-@pytest.mark.parametrize("names", [("relu1",), ("relu2", "depth1"), ("relu3", "relu4"), ("relu6", "sum"), ("point1",)])
+@pytest.mark.parametrize("names", [("relu1",), ("relu2", "depth1"), ("relu3", "relu4"), ("relu5", "sum"), ("point1",)])
 def test_losses_and_outputs_beside_a_relu(names: tuple[str, ...]) -> None:
     compare(separable, 17, (5, 6), upstreams=names)
     compare(separable, 17, (5, 6), outputs=("out", *names))
