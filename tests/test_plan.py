@@ -40,6 +40,32 @@ def residual() -> Layers:
     }
 
 
+def separable() -> Layers:
+    """Depthwise and 1×1 convolutions, each ReLU's gradient completed by the convolution after it, or by two paths."""
+    return {
+        "conv": (sg.Conv2d(2, 9, 1), "input"),
+        "depth1": sg.Conv2d(9, 9, 3, padding=1, groups=9),
+        "relu1": sg.ReLU(),
+        "point1": sg.Conv2d(9, 9, 1),
+        "relu2": sg.ReLU(),
+        "depth2": sg.Conv2d(9, 9, 5, padding=2, groups=9, bias=False),
+        "relu3": sg.ReLU(),
+        "point2": sg.Conv2d(9, 7, 1, bias=False),
+        "relu4": sg.ReLU(),
+        "again": (sg.Conv2d(9, 7, (1, 3), padding=(0, 1)), "relu3"),
+        "sum": (sg.Add(), "relu4", "again"),
+        "relu5": sg.ReLU(),
+        "depth3": sg.Conv2d(7, 7, 3, groups=7, padding=1),
+        "short": (sg.Add(), "depth3", "relu5"),
+        "relu6": sg.ReLU(),
+        "twice": (sg.Add(), "relu6", "again"),
+        "depth4": (sg.Conv2d(7, 7, 3, groups=7, padding=1), "relu6"),
+        "all": (sg.Add(), "twice", "depth4"),
+        "mean": sg.GlobalAvgPool(),
+        "out": sg.Linear(7, 3),
+    }
+
+
 def run(
     layers: Callable[[], Layers],
     samples: int,
@@ -82,10 +108,22 @@ def test_residual_blocks(samples: int, training: bool) -> None:
     compare(residual, samples, (4, 9), "float32", training=training)
 
 
-@pytest.mark.parametrize("names", [("bn1",), ("add1",), ("relu1", "short_bn"), ("bn3", "add2"), ("relu",)])
+@pytest.mark.parametrize("names", [("bn1",), ("add1",), ("relu1", "short_bn"), ("bn3", "add2"), ("relu", "bn")])
 def test_losses_and_outputs_at_inner_nodes(names: tuple[str, ...]) -> None:
     compare(residual, 17, (5, 6), upstreams=names)
     compare(residual, 17, (5, 6), outputs=("out", *names))
+
+
+@pytest.mark.parametrize("samples", [1, 8, 16, 17, 33])
+def test_depthwise_and_pointwise_convolutions(samples: int) -> None:
+    compare(separable, samples, (7, 9))
+    compare(separable, samples, (16, 11), "float32")
+
+
+@pytest.mark.parametrize("names", [("relu1",), ("relu2", "depth1"), ("relu3", "relu4"), ("relu5", "sum"), ("point1",)])
+def test_losses_and_outputs_beside_a_relu(names: tuple[str, ...]) -> None:
+    compare(separable, 17, (5, 6), upstreams=names)
+    compare(separable, 17, (5, 6), outputs=("out", *names))
 
 
 def test_statistics_far_from_zero() -> None:
@@ -111,13 +149,14 @@ def test_not_a_number_stays_one_in_its_channel() -> None:
     assert (y[:, 1] == 0).all()
 
 
-def test_the_number_of_threads_changes_no_bit() -> None:
+@pytest.mark.parametrize("layers", [residual, separable])
+def test_the_number_of_threads_changes_no_bit(layers: Callable[[], Layers]) -> None:
     before = kernels.get_threads()
     results = []
     try:
         for threads in (1, 2, 3):
             kernels.set_threads(threads)
-            results.append(run(residual, 33, (16, 16), "float32"))
+            results.append(run(layers, 33, (16, 16), "float32"))
     finally:
         kernels.set_threads(before)
     for result in results[1:]:

@@ -46,6 +46,7 @@ class Backward(Lowering):
         self.forward, self.given, self.wanted, self.by_sample = forward, given, wanted, by_sample
         self.pending: dict[str, Map] = {}
         self.holders: Counter[Map] = Counter()  # how many nodes still have to read a gradient
+        self.gated: set[str] = set()  # ReLUs whose gradient has come through them already
         self.through_relu: set[str] = set()  # nodes that apply the ReLU after them on the way back
         self.start()
         for name in given:
@@ -114,8 +115,10 @@ class Backward(Lowering):
     def conv_gradients(self, layer: Any, delta: Map, x: Map) -> None:
         """Those of a convolution's kernel and bias."""
         dw, apart = self.gradient(layer.weight)
-        self.builder.emit("conv_kernel_gradient", (dw, delta, x), *ops.window(layer.geometry), apart)
-        if layer.bias is not None:
+        together = layer.bias is not None and (layer.bias in self.by_sample) == bool(apart)
+        db = self.gradient(layer.bias)[0] if together else None
+        self.builder.emit("conv_weight_gradient", (dw, db, delta, x), *ops.window(layer.geometry), apart)
+        if layer.bias is not None and not together:
             db, apart = self.gradient(layer.bias)
             self.builder.emit("channel_sums", (db, delta), apart)
 
@@ -150,14 +153,13 @@ class Backward(Lowering):
         if not self.needs(source):
             return
         delta.reach(ops.upstream_margins(g, (x.height, x.width), (delta.height, delta.width)))
-        weight = self.parameter(layer.weight)
         held = self.pending.get(source)
-        if held is not None and self.holders[held] == 1:
-            self.builder.emit("conv_input_gradient", (held, delta, weight), *ops.window(g), 1)
-            return
-        dx = self.fresh(source)
-        self.builder.emit("conv_input_gradient", (dx, delta, weight), *ops.window(g), 0)
-        self.give(source, dx)
+        add = held is not None and self.holders[held] == 1
+        dx = held if held is not None and add else self.fresh(source)
+        maps = (dx, delta, self.parameter(layer.weight), self.gate(node))
+        self.builder.emit("conv_input_gradient", maps, *ops.window(g), int(add))
+        if not add:
+            self.give(source, dx)
 
     def _linear(self, node: Node, delta: Map) -> None:
         layer: Any = node.layer
@@ -170,12 +172,10 @@ class Backward(Lowering):
 
     def _activation(self, node: Node, delta: Map) -> None:
         (source,) = node.inputs
-        before = self.forward.by_name.get(source)
-        if (
-            node.name in self.forward.fused
-            and type(before.layer) is layers.BatchNorm2d  # type: ignore[union-attr]
-            and source not in self.given
-        ):
+        if node.name in self.gated:
+            self.give(source, delta)
+            return
+        if self._norm_before(node):
             self.through_relu.add(source)
             self.give(source, delta)
             return
@@ -183,6 +183,25 @@ class Backward(Lowering):
         maps = (dx, delta, self.forward.values[node.name])
         self.builder.emit("activate_backward", maps, ACTIVATIONS[type(node.layer)])
         self.give(source, dx)
+
+    def _norm_before(self, node: Node) -> bool:
+        """Whether a batch norm takes this activation's part on the way back."""
+        before = self.forward.by_name.get(node.inputs[0])
+        norm = before is not None and type(before.layer) is layers.BatchNorm2d
+        return norm and node.name in self.forward.fused and node.inputs[0] not in self.given
+
+    def gate(self, node: Node) -> Map | None:
+        """The output of the ReLU that this node reads, if this node's gradient completes that ReLU's and goes on
+        through it as it is stored."""
+        (source,) = node.inputs
+        relu, held = self.forward.by_name.get(source), self.pending.get(source)
+        if relu is None or type(relu.layer) is not layers.ReLU or self._norm_before(relu):
+            return None
+        first = next(other for other in self.forward.nodes if source in other.inputs)
+        if first is not node or (held is not None and self.holders[held] > 1):
+            return None
+        self.gated.add(source)
+        return self.forward.values[source]
 
     def _max_pool(self, node: Node, delta: Map) -> None:
         layer: Any = node.layer

@@ -111,7 +111,7 @@ class Clipped(Backward):
     def _again(self, kernel: Parameter, delta: Map, x: Map, g: Geometry) -> None:
         emit = self.builder.emit
         self._read_scaled(delta)
-        self._sums.append((kernel, lambda dw: emit("conv_kernel_gradient", (dw, delta, x), *ops.window(g), 0)))
+        self._sums.append((kernel, lambda dw: emit("conv_weight_gradient", (dw, None, delta, x), *ops.window(g), 0)))
 
     def _read_scaled(self, delta: Map) -> None:
         self._scaled[delta] = None

@@ -144,7 +144,7 @@ def _input_gradient_program(kind: tuple[str, str], x: Index, dy: Index, w: Index
     dx_out, dy_in, w_in = _plain(b, x), _plain(b, dy), b.array(prod(w))
     delta, dx = _blocked(b, dy_in), b.map(*dx_out.shape)
     delta.reach(upstream_margins(g, spatial(x[2:]), spatial(dy[2:])))
-    b.emit("conv_input_gradient", (dx, delta, w_in), *window(g), 0)
+    b.emit("conv_input_gradient", (dx, delta, w_in, None), *window(g), 0)
     b.emit("relayout", (dx_out, dx))
     return b.build()
 
@@ -156,7 +156,7 @@ def _kernel_gradient_program(kind: tuple[str, str], x: Index, dy: Index, g: Geom
     dw, dy_in, x_in = b.array(size * (x[0] if by_sample else 1)), _plain(b, dy), _plain(b, x)
     delta, big = _blocked(b, dy_in), _blocked(b, x_in)
     big.reach(input_margins(g, spatial(x[2:]), spatial(dy[2:])))
-    b.emit("conv_kernel_gradient", (dw, delta, big), *window(g), int(by_sample))
+    b.emit("conv_weight_gradient", (dw, None, delta, big), *window(g), int(by_sample))
     return b.build()
 
 

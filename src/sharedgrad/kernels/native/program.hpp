@@ -4,12 +4,11 @@
 // Here every map is checked to lie within its array, and every operation that its maps fit, before anything runs.
 #pragma once
 
-#include "conv.hpp"
 #include "dense.hpp"
 #include "maps.hpp"
 #include "norm.hpp"
+#include "passes.hpp"
 #include "persample.hpp"
-#include "winograd_gradient.hpp"
 
 namespace sharedgrad {
 namespace {
@@ -126,32 +125,6 @@ bool holds_factors(const Operands<T>& o, int i, const Map<T>& m) {
     return is_vector(o.map(i)) && o.map(i).size() >= m.blocks() * m.lanes;
 }
 
-// ---- the best way for a geometry
-
-template <typename T>
-void any_conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu) {
-    if (by_winograd(y, x, g, kFewChannels))
-        Winograd<T>(y, x, w, bias, g.pad_h, g.pad_w, false, false, relu).run();
-    else
-        conv(y, x, w, bias, g, relu);
-}
-
-template <typename T>
-void any_conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Window& g, bool add) {
-    if (by_winograd(dx, dy, g, kFewChannels) && g.pad_h <= 2 && g.pad_w <= 2)
-        Winograd<T>(dx, dy, w, nullptr, 2 - g.pad_h, 2 - g.pad_w, true, add, false).run();
-    else
-        conv_input_gradient(dx, dy, w, g, add);
-}
-
-template <typename T>
-void any_conv_kernel_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g, bool by_sample) {
-    if (by_winograd(dy, x, g, kFewSummed) && !by_sample)
-        WinogradGradient<T>(dy, x, g.pad_h, g.pad_w).run(dw);
-    else
-        conv_kernel_gradient(dw, dy, x, g, by_sample);
-}
-
 // ---- the operations: maps, numbers, what must hold, what happens
 
 template <typename T>
@@ -196,22 +169,23 @@ constexpr Operation<T> kOperations[] = {
          return slides(o.map(0), o.map(1), o.window(0)) && holds(o, 2, kernel_size(o.map(0), o.map(1), o.window(0))) &&
                 holds(o, 3, o.map(0).channels);
      },
-     [](In<T> o) { any_conv(o.map(0), o.map(1), o.data(2), o.data(3), o.window(0), o.number(9)); }},
-    // 2 conv_input_gradient: dx, dy, w; window, add
-    {3, 10, 0,
+     [](In<T> o) { convolve(o.map(0), o.map(1), o.data(2), o.data(3), o.window(0), o.number(9)); }},
+    // 2 conv_input_gradient: dx, dy, w, output of the ReLU that dx goes through; window, add
+    {4, 10, 1u << 3,
      [](In<T> o) {
          return slides_back(o.map(0), o.map(1), o.window(0)) &&
-                holds(o, 2, kernel_size(o.map(1), o.map(0), o.window(0)));
+                holds(o, 2, kernel_size(o.map(1), o.map(0), o.window(0))) && (!o.has(3) || same(o.map(0), o.map(3)));
      },
-     [](In<T> o) { any_conv_input_gradient(o.map(0), o.map(1), o.data(2), o.window(0), o.number(9)); }},
-    // 3 conv_kernel_gradient: dw, dy, x; window, by_sample
-    {3, 10, 0,
+     [](In<T> o) { input_gradient(o.map(0), o.map(1), o.data(2), o.perhaps(3), o.window(0), o.number(9)); }},
+    // 3 conv_weight_gradient: dw, dbias, dy, x; window, by_sample
+    {4, 10, 1u << 1,
      [](In<T> o) {
-         const std::ptrdiff_t kernel = kernel_size(o.map(1), o.map(2), o.window(0));
-         return slides(o.map(1), o.map(2), o.window(0)) && kernel > 0 &&
-                holds(o, 0, kernel * (o.number(9) ? o.map(1).samples : 1));
+         const auto &dy = o.map(2), &x = o.map(3);
+         const std::ptrdiff_t kernel = kernel_size(dy, x, o.window(0)), apart = o.number(9) ? dy.samples : 1;
+         return slides(dy, x, o.window(0)) && kernel > 0 && holds(o, 0, kernel * apart) &&
+                holds(o, 1, dy.channels * apart);
      },
-     [](In<T> o) { any_conv_kernel_gradient(o.data(0), o.map(1), o.map(2), o.window(0), o.number(9)); }},
+     [](In<T> o) { weight_gradient(o.data(0), o.data(1), o.map(2), o.map(3), o.window(0), o.number(9)); }},
     // 4 channel_sums: sums, dy; by_sample
     {2, 1, 0,
      [](In<T> o) {

@@ -23,7 +23,7 @@ _NAMES = (
     "relayout",
     "conv",
     "conv_input_gradient",
-    "conv_kernel_gradient",
+    "conv_weight_gradient",
     "channel_sums",
     "activate",
     "activate_backward",

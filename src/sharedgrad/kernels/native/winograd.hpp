@@ -170,28 +170,27 @@ void product(int filters, int columns, T* sums, std::ptrdiff_t channel, const T*
 
 // ---- strips of tiles
 
+// What a pass does besides the products.
+template <typename T>
+struct Finish {
+    int pad_h, pad_w;
+    bool turned;            // the kernels, for the input gradient
+    const T* bias;          // or null
+    bool relu, add;         // on the way out; to what is there
+    const Map<T>* through;  // the output of a ReLU that the result goes back through, or null
+};
+
 template <typename T>
 struct Winograd {
     const Map<T>&out, &in;
-    int pad_h, pad_w;
-    const T* weights;
-    const T* bias;
-    bool add, relu;
+    Finish<T> last;
     Tiles filters;
+    const T* weights;
     int across, strip, chunk;  // tiles of a row; tiles of a strip; tiles of filters whose sums are kept at once
 
-    Winograd(const Map<T>& out, const Map<T>& in, const T* w, const T* bias, int pad_h, int pad_w, bool turned,
-             bool add, bool relu)
-        : out(out),
-          in(in),
-          pad_h(pad_h),
-          pad_w(pad_w),
-          bias(bias),
-          add(add),
-          relu(relu),
-          filters(out.channels, kTileFilters),
-          across(ceil_div(out.width, 2)) {
-        weights = transform_kernels(w, out.channels, in.channels, filters, turned);
+    Winograd(const Map<T>& out, const Map<T>& in, const T* w, const Finish<T>& last)
+        : out(out), in(in), last(last), filters(out.channels, kTileFilters), across(ceil_div(out.width, 2)) {
+        weights = transform_kernels(w, out.channels, in.channels, filters, last.turned);
         const int fit = int(kPointBytes / sizeof(Vector<T>) / in.channels);
         strip = std::max(kPointColumns, std::min(kMostTiles, fit) / kPointColumns * kPointColumns);
         chunk = std::max(1, int(kSumBytes / (kPoints * strip * sizeof(Vector<T>))) / kTileFilters);
@@ -212,7 +211,7 @@ struct Winograd {
             const T* map = in.data + block * in.block() + c * in.channel();
             for (int t = 0; t < count; ++t)
                 transform_input(inputs + c * channel + std::ptrdiff_t(t) * kWidth<T>, point, map, in,
-                                (first + t) / across * 2 + in.top - pad_h, (first + t) % across * 2 + in.left - pad_w);
+                                (first + t) / across * 2 + in.top - last.pad_h, (first + t) % across * 2 + in.left - last.pad_w);
         }
         for (int begin = 0; begin < filters.count; begin += chunk) {
             const int end = std::min(filters.count, begin + chunk), own = filters.begin(begin);
@@ -237,25 +236,26 @@ struct Winograd {
     }
 
     void outputs(int block, int f, int first, int count, const T* sums, std::ptrdiff_t apart) const {
-        const Vector<T> b = splat(bias ? bias[f] : T(0));
-        T* const map = out.cell(block, f, 0);
-        const std::ptrdiff_t line = out.row();
-        const auto put = [&](T* to, Vector<T> v) {
-            v += b;
-            if (add) v += load(to);
-            store(to, relu ? (v <= T(0) ? Vector<T>{} : v) : v);  // NaN stays NaN
-        };
+        const Vector<T> b = splat(last.bias ? last.bias[f] : T(0));
         for (int t = 0; t < count; ++t) {
             const int h = (first + t) / across * 2, w = (first + t) % across * 2;
             Vector<T> y[2][2];
             transform_output(y, sums + std::ptrdiff_t(t) * kWidth<T>, apart);
-            T* const to = map + h * line + std::ptrdiff_t(w) * kWidth<T>;
-            const bool lower = h + 1 < out.height, right = w + 1 < out.width;
-            put(to, y[0][0]);
-            if (right) put(to + kWidth<T>, y[0][1]);
-            if (lower) put(to + line, y[1][0]);
-            if (lower && right) put(to + line + kWidth<T>, y[1][1]);
+            for (int i = 0; i < std::min(2, out.height - h); ++i) {
+                T* const to = out.cell(block, f, h + i) + std::ptrdiff_t(w) * kWidth<T>;
+                const T* const gate =
+                    last.through ? last.through->cell(block, f, h + i) + std::ptrdiff_t(w) * kWidth<T> : nullptr;
+                put(to, y[i][0] + b, gate);
+                if (w + 1 < out.width) put(to + kWidth<T>, y[i][1] + b, gate ? gate + kWidth<T> : nullptr);
+            }
         }
+    }
+
+    void put(T* to, Vector<T> v, const T* gate) const {
+        if (last.add) v += load(to);
+        if (last.relu) v = v <= T(0) ? Vector<T>{} : v;  // NaN stays NaN
+        if (gate) v = load(gate) > T(0) ? v : Vector<T>{};
+        store(to, v);
     }
 };
 

@@ -1,0 +1,45 @@
+// Which kernels carry out the three passes of a convolution.
+#pragma once
+
+#include "conv.hpp"
+#include "depthwise.hpp"
+#include "maps.hpp"
+#include "winograd_gradient.hpp"
+
+namespace sharedgrad {
+namespace {
+
+// y = x ∗ w + bias, then perhaps ReLU
+template <typename T>
+void convolve(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu) {
+    if (depthwise(y, x, g)) return depthwise_conv(y, x, w, bias, g, relu);
+    if (by_winograd(y, x, g, kFewChannels))
+        return Winograd<T>(y, x, w, {g.pad_h, g.pad_w, false, bias, relu, false, nullptr}).run();
+    conv(y, x, w, bias, g, relu);
+}
+
+// dx, or dx added to what is there; where `through` is the output of a ReLU, what flows back goes on through that.
+template <typename T>
+void input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>* through, const Window& g, bool add) {
+    if (depthwise(dy, dx, g)) return depthwise_input_gradient(dx, dy, w, through, g, add);
+    if (by_winograd(dx, dy, g, kFewChannels) && g.pad_h <= 2 && g.pad_w <= 2)
+        return Winograd<T>(dx, dy, w, {2 - g.pad_h, 2 - g.pad_w, true, nullptr, false, add, through}).run();
+    conv_input_gradient(dx, dy, w, g, add);
+    if (through) activate_backward(dx, dx, *through, kReLU);
+}
+
+// dw and, where there is a bias, dbias; of all samples or sample by sample
+template <typename T>
+void weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const Window& g, bool by_sample) {
+    if (!by_sample && depthwise(dy, x, g))
+        return (g.kernel_h == 3 ? depthwise_kernel_gradient<T, 3> : depthwise_kernel_gradient<T, 5>)(dw, dbias, dy, x,
+                                                                                                     g);
+    if (!by_sample && by_winograd(dy, x, g, kFewSummed))
+        WinogradGradient<T>(dy, x, g.pad_h, g.pad_w).run(dw);
+    else
+        conv_kernel_gradient(dw, dy, x, g, by_sample);
+    if (dbias) channel_sums(dbias, dy, by_sample);
+}
+
+}  // namespace
+}  // namespace sharedgrad
