@@ -80,7 +80,7 @@ def run(
     rng = np.random.default_rng(samples)
     for name, array in net.state_dict().items():  # nothing is one or zero
         if not name.endswith("tracked"):
-            array += rng.uniform(0.1, 0.5, array.shape).astype(dtype)
+            array += rng.uniform(-0.3, 0.3, array.shape).astype(dtype)
             net.load_state_dict(net.state_dict() | {name: array})
     x = rng.normal(size=(samples, 2, *size))
     y, tape = net.forward(x, training=training)
