@@ -110,12 +110,24 @@ class Tape:
         """
         self._refuse_if_stale()
         deltas, wanted = self._upstreams(upstream), self._wanted(inputs)
-        if self._recording is not None and kernels.programs():
-            found = self._recording.backward(deltas, wanted)
-            return Gradients(found[0], {name: self._single(array) for name, array in found[1].items()})
+        compiled = self._compiled(deltas, wanted)
+        if compiled is not None:
+            return compiled
         flowed: dict[str, Array] = {}
         with one_blas_thread():
             return _summed((use for call in self._walk(deltas, wanted, flowed) for use in call.uses), flowed)
+
+    def _compiled(self, deltas: dict[str, Array], wanted: frozenset[str]) -> Gradients | None:
+        """The gradients from the compiled way back, if there is one from these nodes."""
+        if self._recording is None or not kernels.programs():
+            return None
+        from sharedgrad.plan import UnsupportedError
+
+        try:
+            found, inputs = self._recording.backward(deltas, wanted)
+        except UnsupportedError:
+            return None
+        return Gradients(found, {name: self._single(array) for name, array in inputs.items()})
 
     def trace(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> Trace:
         """As :meth:`backward`, with the uses kept apart instead of summed."""

@@ -47,7 +47,10 @@ class Backward(Lowering):
         self.forward, self.given, self.wanted, self.by_sample = forward, given, wanted, by_sample
         self.pending: dict[str, Map] = {}
         self.holders: Counter[Map] = Counter()  # how many nodes still have to read a gradient
+        self.summed: set[str] = set()  # convolutions whose bias has its gradient
         self.through_relu: dict[str, Map] = {}  # nodes that apply the ReLU after them on the way back
+        if unseen := forward.unseen.intersection(given):
+            raise UnsupportedError(f"a gradient given at {', '.join(unseen)}")
         for name in given:
             delta = self.place(forward.shapes[name])
             self.builder.emit("relayout", (delta, self.array(Upstream(name), forward.shapes[name])))
@@ -112,7 +115,7 @@ class Backward(Lowering):
         x = self.forward.values[source]
         dw, apart = self.gradient(layer.weight)
         self.builder.emit("conv_kernel_gradient", (dw, delta, x), *ops.window(g), apart)
-        if layer.bias is not None:
+        if layer.bias is not None and node.name not in self.summed:
             db, apart = self.gradient(layer.bias)
             self.builder.emit("channel_sums", (db, delta), apart)
         if not self.needs(source):
@@ -160,6 +163,9 @@ class Backward(Lowering):
     def _max_pool(self, node: Node, delta: Map) -> None:
         layer: Any = node.layer
         (source,) = node.inputs
+        if node.name in self.forward.halved:
+            self._halve(node, delta)
+            return
         before = self.forward.by_name.get(source)
         relu = (  # x comes from a ReLU that nobody else reads: go back through both at once
             before is not None
@@ -173,6 +179,19 @@ class Backward(Lowering):
         maps = (dx, delta, self.forward.values[source], self.forward.values[node.name])
         self.builder.emit("max_pool_backward", maps, *ops.window(layer.geometry), int(relu))
         self.give(before.inputs[0] if relu and before is not None else source, dx)
+
+    def _halve(self, node: Node, delta: Map) -> None:
+        """Through max pooling and the activation before it; a convolution before that gets its bias's gradient too."""
+        origin, activation, winners = self.forward.halved[node.name]
+        before, sums = self.forward.by_name.get(origin), None
+        bias = before.layer.bias if before is not None and type(before.layer) in CONVOLUTIONS else None  # type: ignore[attr-defined]
+        alone = self.forward.readers[origin] == 1 and origin not in self.given
+        if bias is not None and alone and bias not in self.by_sample:
+            sums = self.gradient(bias)[0]
+            self.summed.add(origin)
+        dx = self.fresh(origin)
+        self.builder.emit("halve_backward", (dx, sums, delta, self.forward.values[node.name], winners), activation)
+        self.give(origin, dx)
 
     def _avg_pool(self, node: Node, delta: Map) -> None:
         layer: Any = node.layer

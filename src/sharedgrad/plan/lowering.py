@@ -60,6 +60,14 @@ class Gradient(NamedTuple):
     by_sample: bool
 
 
+class Halved(NamedTuple):
+    """What the way back through a max pooling needs that has halved its maps, and the activation before it."""
+
+    origin: str  # whose output both have read
+    activation: int
+    winners: Map
+
+
 class Statistics(NamedTuple):
     """Where batch normalization left its batch's mean and variance."""
 

@@ -325,15 +325,16 @@ struct WeightGradient {
     bool by_sample;
 
     // The lanes are samples (and columns): store them apart, or add them.
-    void finish(const T* sums, int block, int filter, int filters_here, int tap, int taps_here) const {
+    void finish(T* sums, int block, int filter, int filters_here, int tap, int taps_here) const {
         const int V = kWidth<T>, alive = dy.alive(block);
+        if (!by_sample) sum_each(sums, filters_here * taps_here);
         for (int f = 0; f < filters_here; ++f) {
             T* to = dw + std::size_t(filter + f) * in.count + tap;
-            const T* from = sums + std::ptrdiff_t(f) * taps_here * V;
             if (!by_sample) {
-                for (int t = 0; t < taps_here; ++t) to[t] = total<T>(load(from + t * V));
+                std::copy_n(sums + std::ptrdiff_t(f) * taps_here, taps_here, to);
                 continue;
             }
+            const T* from = sums + std::ptrdiff_t(f) * taps_here * V;
             const std::size_t sample = std::size_t(dy.channels) * in.count;
             to += std::size_t(block) * dy.lanes * sample;
             if (dy.lanes == V) {
@@ -355,19 +356,19 @@ struct WeightGradient {
                    int t_begin, int t_end) const {
         const int V = kWidth<T>, vectors = ceil_div(dy.width * dy.lanes, V);
         const int last = dy.width * dy.lanes - (vectors - 1) * V;
-        const int rows = std::max(1, kPositions / vectors);
+        const Tiles rows(dy.height, std::max(1, kPositions / vectors));
         const int first = f_tiles.begin(f_begin), tap = t_tiles.begin(t_begin);
         const std::ptrdiff_t own = t_tiles.begin(t_end) - tap;
         const T* const x = in.data + block * in.block + std::ptrdiff_t(group) * channels * in.channel;
-        for (int h = 0; h < dy.height; h += rows)
+        for (int r = 0; r < rows.count; ++r)
             for (int i = f_begin; i < f_end; ++i) {
                 const int f = f_tiles.begin(i);
                 for (int k = t_begin; k < t_end; ++k) {
-                    const int t = t_tiles.begin(k);
+                    const int t = t_tiles.begin(k), h = rows.begin(r);
                     outer<T>(f_tiles.size(i), t_tiles.size(k),
                              {sums + ((f - first) * own + t - tap) * V, own * V, dy.cell(block, group * filters + f, h),
-                              dy.channel(), dy.row(), x + h * in.row, in.step, in.row, in.taps + t,
-                              std::min(rows, dy.height - h), vectors, last});
+                              dy.channel(), dy.row(), x + h * in.row, in.step, in.row, in.taps + t, rows.size(r),
+                              vectors, last});
                 }
             }
     }

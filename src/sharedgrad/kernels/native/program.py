@@ -41,6 +41,8 @@ _NAMES = (
     "linear",
     "linear_input_gradient",
     "linear_weight_gradient",
+    "halve",
+    "halve_backward",
 )
 _CODES = {name: code for code, name in enumerate(_NAMES)}
 IDENTITY, RELU, SIGMOID, TANH = range(4)  # activations
