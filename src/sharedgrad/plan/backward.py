@@ -39,6 +39,8 @@ class Backward(Lowering):
         UnsupportedError: A layer has no compiled operation.
     """
 
+    sums_early = True  # biases' gradients, where a map is written anyway
+
     def __init__(
         self, forward: Forward, given: Collection[str], wanted: Collection[str], by_sample: Collection[Parameter]
     ) -> None:
@@ -47,7 +49,10 @@ class Backward(Lowering):
         self.pending: dict[str, Map] = {}
         self.holders: Counter[Map] = Counter()  # how many nodes still have to read a gradient
         self.gated: set[str] = set()  # ReLUs whose gradient has come through them already
+        self.summed: set[str] = set()  # convolutions whose bias has its gradient
         self.through_relu: set[str] = set()  # nodes that apply the ReLU after them on the way back
+        if unseen := forward.unseen.intersection(given):
+            raise UnsupportedError(f"a gradient given at {', '.join(unseen)}")
         self.start()
         for name in given:
             delta = self.place(forward.shapes[name])
@@ -112,13 +117,14 @@ class Backward(Lowering):
         samples = self.builder.samples if apart else 1
         return self.array(Gradient(parameter, apart), (prod(parameter.shape),), samples), int(apart)
 
-    def conv_gradients(self, layer: Any, delta: Map, x: Map) -> None:
-        """Those of a convolution's kernel and bias."""
+    def conv_gradients(self, layer: Any, delta: Map, x: Map, summed: bool) -> None:
+        """Those of a convolution's kernel and, unless it is summed already, bias."""
         dw, apart = self.gradient(layer.weight)
-        together = layer.bias is not None and (layer.bias in self.by_sample) == bool(apart)
+        biased = layer.bias is not None and not summed
+        together = biased and (layer.bias in self.by_sample) == bool(apart)
         db = self.gradient(layer.bias)[0] if together else None
         self.builder.emit("conv_weight_gradient", (dw, db, delta, x), *ops.window(layer.geometry), apart)
-        if layer.bias is not None and not together:
+        if biased and not together:
             db, apart = self.gradient(layer.bias)
             self.builder.emit("channel_sums", (db, delta), apart)
 
@@ -149,7 +155,7 @@ class Backward(Lowering):
         layer: Any = node.layer
         g, (source,) = layer.geometry, node.inputs
         x = self.forward.values[source]
-        self.conv_gradients(layer, delta, x)
+        self.conv_gradients(layer, delta, x, node.name in self.summed)
         if not self.needs(source):
             return
         delta.reach(ops.upstream_margins(g, (x.height, x.width), (delta.height, delta.width)))
@@ -206,6 +212,9 @@ class Backward(Lowering):
     def _max_pool(self, node: Node, delta: Map) -> None:
         layer: Any = node.layer
         (source,) = node.inputs
+        if node.name in self.forward.halved:
+            self._halve(node, delta)
+            return
         before = self.forward.by_name.get(source)
         relu = (  # x comes from a ReLU that nobody else reads: go back through both at once
             before is not None
@@ -219,6 +228,19 @@ class Backward(Lowering):
         maps = (dx, delta, self.forward.values[source], self.forward.values[node.name])
         self.builder.emit("max_pool_backward", maps, *ops.window(layer.geometry), int(relu))
         self.give(before.inputs[0] if relu and before is not None else source, dx)
+
+    def _halve(self, node: Node, delta: Map) -> None:
+        """Through max pooling and the activation before it; a convolution before that gets its bias's gradient too."""
+        origin, activation, winners = self.forward.halved[node.name]
+        before, sums = self.forward.by_name.get(origin), None
+        bias = before.layer.bias if before is not None and type(before.layer) in CONVOLUTIONS else None  # type: ignore[attr-defined]
+        alone = self.forward.readers[origin] == 1 and origin not in self.given
+        if bias is not None and alone and self.sums_early and bias not in self.by_sample:
+            sums = self.gradient(bias)[0]
+            self.summed.add(origin)
+        dx = self.fresh(origin)
+        self.builder.emit("halve_backward", (dx, sums, delta, self.forward.values[node.name], winners), activation)
+        self.give(origin, dx)
 
     def _avg_pool(self, node: Node, delta: Map) -> None:
         layer: Any = node.layer

@@ -36,6 +36,8 @@ class Clipped(Backward):
             be added before its norm is known.
     """
 
+    sums_early = False  # what is summed must be scaled first
+
     def __init__(self, forward: Forward, given: Collection[str], wanted: Collection[str]) -> None:
         samples, lanes = forward.builder.samples, forward.builder.lanes
         self._squares = Map(1, 1, samples * (8 // forward.builder.dtype.itemsize))  # in float64
@@ -63,7 +65,7 @@ class Clipped(Backward):
     def _one_double(self) -> tuple[int]:
         return (8 // self.builder.dtype.itemsize,)
 
-    def conv_gradients(self, layer: Any, delta: Map, x: Map) -> None:
+    def conv_gradients(self, layer: Any, delta: Map, x: Map, summed: bool) -> None:
         """Norms now, sums later: of kernels that are kept, else by going through the scaled map once more."""
         g, size = layer.geometry, prod(layer.weight.shape)
         match _way(g, layer.weight.shape, delta, x, self.builder):

@@ -23,6 +23,7 @@ from sharedgrad.plan.lowering import (
     AVG_POOLS,
     CONVOLUTIONS,
     MAX_POOLS,
+    Halved,
     Input,
     Lowering,
     Mask,
@@ -69,6 +70,8 @@ class Forward(Lowering):
         self.fused: set[str] = set()  # activations that the node before has computed
         self.masks: dict[str, Map] = {}
         self.statistics: dict[str, Statistics] = {}
+        self.halved: dict[str, Halved] = {}
+        self.unseen: set[str] = set()  # activations whose outputs only pooling has seen
         self.constants: dict[str, tuple[Map, Map]] = {}  # running mean and variance in evaluation mode
         for name in inputs:
             given = self.array(Input(name), shapes[name])
@@ -81,14 +84,27 @@ class Forward(Lowering):
         self.program = self.builder.build()
 
     def only_reader(self, node: Node) -> Node | None:
-        """The node that alone reads this one, if there is just one."""
+        """The node that alone reads this one, and nobody outside."""
         readers = [other for other in self.nodes if node.name in other.inputs]
         return readers[0] if len(readers) == 1 and node.name not in self.outputs else None
 
     def follower(self, node: Node) -> Node | None:
         """The activation that alone reads this node, if it is one."""
-        after = self.only_reader(node)
-        return after if after is not None and type(after.layer) in ACTIVATIONS else None
+        reader = self.only_reader(node)
+        return reader if reader is not None and type(reader.layer) in ACTIVATIONS else None
+
+    def is_halved(self, node: Node) -> bool:
+        """Whether max pooling that halves its maps is all that reads this node."""
+        reader = self.only_reader(node)
+        return reader is not None and self.halves(reader)
+
+    def halves(self, node: Node) -> bool:
+        """Whether the node is max pooling in windows of 2×2 that touch."""
+        layer: Any = node.layer
+        if type(layer) is not layers.MaxPool2d or layer.ties != "first":
+            return False
+        before, after = self.shapes[node.inputs[0]], self.shapes[node.name]
+        return ops.window(layer.geometry)[:6] == (2, 2, 2, 2, 0, 0) and after[1:] == (before[1] // 2, before[2] // 2)
 
     def fused_relu(self, node: Node) -> Node | None:
         """The ReLU that is computed together with this node, if there is one."""
@@ -116,7 +132,8 @@ class Forward(Lowering):
         after = self.fused_relu(node) if type(node.layer) in _WITH_RELU else None
         if after is not None:
             self.fused.add(after.name)
-            self.kept(self.values[node.name])
+            if not self.is_halved(after):
+                self.kept(self.values[node.name])
 
     def _refuse_unless_served(self, node: Node) -> None:
         """Windows that are too large for the compiled code are NumPy's."""
@@ -148,6 +165,9 @@ class Forward(Lowering):
         return y
 
     def _activation(self, node: Node, x: Map) -> Map:
+        if self.is_halved(node):  # pooling computes it
+            self.unseen.add(node.name)
+            return x
         source = self.by_name.get(node.inputs[0])
         alone = source is not None and self.follower(source) is node
         in_place = alone and isinstance(source.layer, (*CONVOLUTIONS, layers.Linear))  # type: ignore[union-attr]
@@ -161,8 +181,24 @@ class Forward(Lowering):
             raise UnsupportedError("ties")
         self._refuse_unless_served(node)
         y = self.place(self.shapes[node.name])
+        if self.halves(node):
+            self._halve(node, y, x)
+            return y
         self.builder.emit("max_pool", (self.kept(y), self.kept(x)), *ops.window(layer.geometry))
         return y
+
+    def _halve(self, node: Node, y: Map, x: Map) -> None:
+        """The activation before, unless the layer before that has computed it, and max pooling."""
+        origin, kind, computed = node.inputs[0], ops.IDENTITY, ops.IDENTITY
+        before = self.by_name.get(origin)
+        if before is not None and type(before.layer) in ACTIVATIONS and self.is_halved(before):
+            origin, kind = before.inputs[0], ACTIVATIONS[type(before.layer)]
+            computed = ops.IDENTITY if before.name in self.fused else kind
+            self.unseen.add(before.name)
+        winners = self.kept(self.place(self.shapes[node.name])) if self.record else None
+        self.builder.emit("halve", (self.kept(y), winners, x), computed)
+        if winners is not None:
+            self.halved[node.name] = Halved(origin, kind, winners)
 
     def _avg_pool(self, node: Node, x: Map) -> Map:
         layer: Any = node.layer

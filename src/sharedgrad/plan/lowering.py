@@ -68,6 +68,14 @@ class Norms(NamedTuple):
     """The norm of each sample's gradient."""
 
 
+class Halved(NamedTuple):
+    """What the way back through a max pooling needs that has halved its maps, and the activation before it."""
+
+    origin: str  # whose output both have read
+    activation: int
+    winners: Map
+
+
 class Statistics(NamedTuple):
     """Where batch normalization left its batch's mean and variance."""
 

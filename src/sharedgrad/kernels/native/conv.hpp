@@ -332,12 +332,12 @@ struct KernelTasks {
 // and columns.
 template <typename T>
 struct KernelSums {
-    const T* sums;
+    T* sums;
     int filter, filters, tap, taps;
     std::ptrdiff_t weight(int f, int taps_of_filter) const {  // where row f begins in the kernel
         return std::ptrdiff_t(filter + f) * taps_of_filter + tap;
     }
-    const T* row(int f) const { return sums + std::ptrdiff_t(f) * taps * kWidth<T>; }
+    T* row(int f) const { return sums + std::ptrdiff_t(f) * taps * kWidth<T>; }
 };
 
 // The sums of a range of filters and taps over all positions.
@@ -351,19 +351,19 @@ struct WeightGradient {
     void positions(T* sums, int block, int group, int f_begin, int f_end, int t_begin, int t_end) const {
         const int V = kWidth<T>, vectors = ceil_div(dy.width * dy.lanes, V);
         const int last = dy.width * dy.lanes - (vectors - 1) * V;
-        const int rows = std::max(1, kPositions / vectors);
+        const Tiles rows(dy.height, std::max(1, kPositions / vectors));
         const int first = cut.f_tiles.begin(f_begin), tap = cut.t_tiles.begin(t_begin);
         const std::ptrdiff_t own = cut.t_tiles.begin(t_end) - tap;
         const T* const x = in.data + block * in.block + std::ptrdiff_t(group) * channels * in.channel;
-        for (int h = 0; h < dy.height; h += rows)
+        for (int r = 0; r < rows.count; ++r)
             for (int i = f_begin; i < f_end; ++i) {
                 const int f = cut.f_tiles.begin(i);
                 for (int k = t_begin; k < t_end; ++k) {
-                    const int t = cut.t_tiles.begin(k);
+                    const int t = cut.t_tiles.begin(k), h = rows.begin(r);
                     outer<T>(cut.f_tiles.size(i), cut.t_tiles.size(k),
                              {sums + ((f - first) * own + t - tap) * V, own * V, dy.cell(block, group * filters + f, h),
-                              dy.channel(), dy.row(), x + h * in.row, in.step, in.row, in.taps + t,
-                              std::min(rows, dy.height - h), vectors, last});
+                              dy.channel(), dy.row(), x + h * in.row, in.step, in.row, in.taps + t, rows.size(r),
+                              vectors, last});
                 }
             }
     }
@@ -410,13 +410,14 @@ void conv_kernel_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Window
     const KernelTasks cut(dy.channels / g.groups, in.count, g.groups);
     const std::ptrdiff_t sample = std::ptrdiff_t(dy.channels) * in.count;
     kernel_sums(dy, x, g, in, cut, by_sample, [&](int, int block, const KernelSums<T>& own) {
+        if (!by_sample) sum_each(own.sums, std::ptrdiff_t(own.filters) * own.taps);
         for (int f = 0; f < own.filters; ++f) {
-            const T* from = own.row(f);
             T* to = dw + own.weight(f, in.count);
             if (!by_sample) {
-                for (int t = 0; t < own.taps; ++t) to[t] = total<T>(load(from + t * V));
+                std::copy_n(own.sums + std::ptrdiff_t(f) * own.taps, own.taps, to);
                 continue;
             }
+            const T* from = own.row(f);
             T* samples[V];
             for (int l = 0; l < dy.alive(block); ++l) samples[l] = to + (block * dy.lanes + l) * sample;
             if (dy.lanes == V)

@@ -301,6 +301,17 @@ void global_mean_backward(const Map<T>& dx, const Map<T>& dy) {
     });
 }
 
+// sums[l] = Σ over the vector's columns of sample l's numbers
+template <typename T>
+void sum_samples(T* sums, Vector<T> v, int samples) {
+    T lanes[kWidth<T>];
+    store(lanes, v);
+    for (int l = 0; l < samples; ++l) {
+        sums[l] = 0;
+        for (int i = l; i < kWidth<T>; i += samples) sums[l] += lanes[i];
+    }
+}
+
 // Each channel's sum over positions, of all samples (C) or sample by sample (N, C).
 template <typename T>
 void channel_sums(T* sums, const Map<T>& dy, bool by_sample) {
@@ -314,13 +325,11 @@ void channel_sums(T* sums, const Map<T>& dy, bool by_sample) {
                 for (; i + kWidth<T> <= dy.used(); i += kWidth<T>) sum += load(row + i);
                 if (i < dy.used()) sum += load_part(row + i, int(dy.used() - i));
             }
-            T lanes[kWidth<T>];
-            store(lanes, sum);
+            T own[kWidth<T>];
+            sum_samples(own, sum, I);
             for (int l = 0; l < dy.alive(b); ++l) {
-                T own = 0;
-                for (int i = l; i < kWidth<T>; i += I) own += lanes[i];
-                all += own;
-                if (by_sample) sums[(std::ptrdiff_t(b) * I + l) * dy.channels + c] = own;
+                all += own[l];
+                if (by_sample) sums[(std::ptrdiff_t(b) * I + l) * dy.channels + c] = own[l];
             }
         }
         if (!by_sample) sums[c] = T(all);

@@ -68,5 +68,19 @@ inline void sum_lanes(T* sums, Vector<T> (&v)[R]) {
     }
 }
 
+// v[i] = Σ over the lanes of vector i, in place: number i is written when vectors up to i have been read
+template <typename T>
+void sum_each(T* v, std::ptrdiff_t count) {
+    constexpr int R = 16;
+    for (std::ptrdiff_t i = 0; i < count; i += R) {
+        const int n = count - i < R ? int(count - i) : R;
+        Vector<T> rows[R];
+        T sums[R];
+        for (int j = 0; j < R; ++j) rows[j] = j < n ? load(v + (i + j) * kWidth<T>) : Vector<T>{};
+        sum_lanes(sums, rows);
+        std::memcpy(v + i, sums, n * sizeof(T));
+    }
+}
+
 }  // namespace
 }  // namespace sharedgrad

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "dense.hpp"
+#include "halve.hpp"
 #include "maps.hpp"
 #include "norm.hpp"
 #include "passes.hpp"
@@ -94,6 +95,13 @@ bool slides_pool(const Map<T>& small, const Map<T>& big, const Window& g) {
     Map<T> wide = big;  // a window may reach beyond the map: what is not there is left out
     wide.top = wide.bottom = wide.left = wide.right = kLargest;
     return slides(small, wide, g) && small.channels == big.channels;
+}
+
+// `small` has one cell for each window of 2×2 cells of `big`.
+template <typename T>
+bool half(const Map<T>& small, const Map<T>& big) {
+    return small.samples == big.samples && small.lanes == big.lanes && small.channels == big.channels &&
+           small.height == big.height / 2 && small.width == big.width / 2;
 }
 
 // Plain (N, C).
@@ -343,6 +351,16 @@ constexpr Operation<T> kOperations[] = {
      [](In<T> o) {
          normalize_gradients(o.data(0), o.data(1), o.map(2), o.map(3), o.perhaps(4), o.data(5), o.data(6), o.real(0));
      }},
+    // 31 halve: y, winners, x; kind of activation
+    {3, 1, 1u << 1, [](In<T> o) { return half(o.map(0), o.map(2)) && (!o.has(1) || same(o.map(1), o.map(0))); },
+     [](In<T> o) { halve(o.map(0), o.perhaps(1), o.map(2), o.number(0)); }},
+    // 32 halve_backward: dx, sums, dy, y, winners; kind of activation
+    {5, 1, 1u << 1,
+     [](In<T> o) {
+         return half(o.map(2), o.map(0)) && same(o.map(2), o.map(3)) && same(o.map(2), o.map(4)) &&
+                holds(o, 1, o.map(0).channels);
+     },
+     [](In<T> o) { halve_backward(o.map(0), o.data(1), o.map(2), o.map(3), o.map(4), o.number(0)); }},
 };
 
 // ---- reading and running

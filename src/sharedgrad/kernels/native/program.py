@@ -51,6 +51,8 @@ _NAMES = (
     "scale_samples",
     "weighted_sum",
     "normalize_gradients",
+    "halve",
+    "halve_backward",
 )
 _CODES = {name: code for code, name in enumerate(_NAMES)}
 IDENTITY, RELU, SIGMOID, TANH = range(4)  # activations

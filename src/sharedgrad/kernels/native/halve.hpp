@@ -1,0 +1,204 @@
+// An activation and the max pooling after it in windows of 2×2 that touch: maps half as high and wide.
+//
+// Only winners get a gradient, so the way back needs the pooled outputs and the number of each window's winner, and no
+// map of full size is kept.
+#pragma once
+
+#include <limits>
+#include <utility>
+
+#include "maps.hpp"
+
+namespace sharedgrad {
+namespace {
+
+// ---- even and odd columns: of I lanes each, lying in two vectors one after the other
+
+template <int I, int Odd, typename V, std::size_t... L>
+inline V every_second(V a, V b, std::index_sequence<L...>) {
+    return __builtin_shufflevector(a, b, int((2 * (L / I) + Odd) * I + L % I)...);
+}
+
+template <int I, int Second, typename V, std::size_t... L>
+inline V alternate(V even, V odd, std::index_sequence<L...>) {
+    constexpr int lanes = sizeof...(L);
+    constexpr auto from = [](int lane) {
+        const int column = (Second * lanes + lane) / I;
+        return column % 2 * lanes + column / 2 * I + lane % I;
+    };
+    return __builtin_shufflevector(even, odd, from(int(L))...);
+}
+
+template <typename T, int I>
+struct Columns {
+    static constexpr int V = kWidth<T>;
+    using Lanes = std::make_index_sequence<V>;
+
+    // The first `count` numbers of each, from 2·count in a row.
+    static void read(Vector<T>& even, Vector<T>& odd, const T* row, int count) {
+        const Vector<T> a = I == V ? load(row) : load_part(row, std::min(V, 2 * count));
+        const Vector<T> b = I == V ? load(row + V) : load_part(row + V, std::max(0, 2 * count - V));
+        even = every_second<I, 0>(a, b, Lanes());
+        odd = every_second<I, 1>(a, b, Lanes());
+    }
+    static void write(T* row, Vector<T> even, Vector<T> odd, int count) {
+        const Vector<T> a = alternate<I, 0>(even, odd, Lanes()), b = alternate<I, 1>(even, odd, Lanes());
+        if (I == V || 2 * count == 2 * V) {
+            store(row, a);
+            store(row + V, b);
+            return;
+        }
+        store_part(row, a, std::min(V, 2 * count));
+        store_part(row + V, b, std::max(0, 2 * count - V));
+    }
+};
+
+// ---- forward
+
+template <int Kind, typename T>
+inline Vector<T> activated(Vector<T> x) {
+    if constexpr (Kind == kIdentity) return x;
+    if constexpr (Kind == kReLU) return x <= T(0) ? Vector<T>{} : x;
+    T lanes[kWidth<T>];
+    store(lanes, x);
+    for (T& v : lanes) v = Kind == kSigmoid ? sigmoid_of(v) : tanh_of(v);
+    return load(lanes);
+}
+
+// dx from dy and the activation's output.
+template <int Kind, typename T>
+inline Vector<T> through(Vector<T> dy, Vector<T> y) {
+    if constexpr (Kind == kReLU) return y > T(0) ? dy : Vector<T>{};
+    if constexpr (Kind == kSigmoid) return dy * y * (T(1) - y);
+    if constexpr (Kind == kTanh) return dy * (T(1) - y * y);
+    return dy;
+}
+
+// Whether a comparison holds in any lane.
+template <typename Mask>
+inline bool any(Mask mask) {
+    std::uint64_t words[sizeof mask / 8], all = 0;
+    std::memcpy(words, &mask, sizeof mask);
+    for (const auto word : words) all |= word;
+    return all;
+}
+
+// The largest of four activations, and which of them has it first. The activation grows with its input, so that of
+// the largest input will do, unless rounding makes another one its equal: the first of equals wins.
+template <int Kind, typename T>
+inline Vector<T> largest(Vector<T> (&x)[4], Vector<T>& winner) {
+    using V = Vector<T>;
+    constexpr bool smooth = Kind == kSigmoid || Kind == kTanh;
+    if (Kind == kReLU)
+        for (V& v : x) v = activated<Kind, T>(v);
+    V top = larger(larger(x[0], x[1]), larger(x[2], x[3]));
+    V y = Kind == kReLU ? top : activated<Kind, T>(top);
+    if constexpr (smooth) {
+        const V slope = through<Kind, T>(V{} + T(1), y), one = V{} + T(1);
+        const V small = (V{} + 8 * std::numeric_limits<T>::epsilon()) * (Kind == kSigmoid ? y : one);
+        auto close = top < top;
+        for (const V& v : x) close |= (v != top) & ((top - v) * slope <= small);
+        if (any(close)) {
+            for (V& v : x) v = activated<Kind, T>(v);
+            y = top = larger(larger(x[0], x[1]), larger(x[2], x[3]));
+        }
+    }
+    winner = V{} + T(4);  // nobody: what is not a number equals nothing
+    for (int i = 3; i >= 0; --i) {
+        auto wins = x[i] == top;
+        if (smooth) wins |= x[i] != x[i];  // an activation's gradient is then no number either
+        winner = wins ? V{} + T(i) : winner;
+    }
+    return y;
+}
+
+template <int Kind, typename T, int I>
+void halve(const Map<T>& y, const Map<T>* winners, const Map<T>& x) {
+    parallel(y.blocks() * y.channels, x.operations(), [&](int task) {
+        const int b = task / y.channels, c = task % y.channels;
+        for (int h = 0; h < y.height; ++h) {
+            const T* const in = x.cell(b, c, 2 * h);
+            T* const out = y.cell(b, c, h);
+            T* const won = winners ? winners->cell(b, c, h) : nullptr;
+            for (std::ptrdiff_t i = 0; i < y.used(); i += kWidth<T>) {
+                const int n = int(std::min<std::ptrdiff_t>(kWidth<T>, y.used() - i));
+                Vector<T> cells[4], winner;
+                Columns<T, I>::read(cells[0], cells[1], in + 2 * i, n);
+                Columns<T, I>::read(cells[2], cells[3], in + x.row() + 2 * i, n);
+                store_part(out + i, largest<Kind, T>(cells, winner), n);
+                if (won) store_part(won + i, winner, n);
+            }
+        }
+    });
+}
+
+// ---- backward
+
+// dx, and its sum over each channel if that is wanted.
+template <int Kind, typename T, int I>
+void halve_backward(const Map<T>& dx, T* sums, const Map<T>& dy, const Map<T>& y, const Map<T>& winners) {
+    parallel(y.channels, dx.operations(), [&](int c) {
+        double all = 0;
+        for (int b = 0; b < y.blocks(); ++b) {
+            Vector<T> sum = {};
+            for (int h = 0; h < y.height; ++h) {
+                const T *up = dy.cell(b, c, h), *out = y.cell(b, c, h), *won = winners.cell(b, c, h);
+                T* const back = dx.cell(b, c, 2 * h);
+                for (std::ptrdiff_t i = 0; i < y.used(); i += kWidth<T>) {
+                    const int n = int(std::min<std::ptrdiff_t>(kWidth<T>, y.used() - i));
+                    const Vector<T> part = through<Kind, T>(load_part(up + i, n), load_part(out + i, n));
+                    const Vector<T> winner = load_part(won + i, n);
+                    Vector<T> cells[4];
+                    for (int k = 0; k < 4; ++k) cells[k] = winner == T(k) ? part : Vector<T>{};
+                    Columns<T, I>::write(back + 2 * i, cells[0], cells[1], n);
+                    Columns<T, I>::write(back + dx.row() + 2 * i, cells[2], cells[3], n);
+                    sum += winner == T(4) ? Vector<T>{} : part;
+                }
+                if (dx.width % 2)  // no window reaches the last column, nor the last row below
+                    for (int r = 0; r < 2; ++r) std::fill_n(back + r * dx.row() + 2 * y.used(), I, T(0));
+            }
+            if (dx.height % 2) std::fill_n(dx.cell(b, c, dx.height - 1), dx.used(), T(0));
+            T lanes[kWidth<T>];
+            sum_samples(lanes, sum, I);
+            for (int l = 0; l < y.alive(b); ++l) all += lanes[l];
+        }
+        if (sums) sums[c] = T(all);
+    });
+}
+
+// ---- for each activation and number of lanes
+
+// function(kind, lanes), both as compile-time numbers
+template <typename T, int Kind, int I = 1, typename Function>
+void for_lanes(int lanes, const Function& function) {
+    if constexpr (I < kWidth<T>)
+        if (lanes != I) return for_lanes<T, Kind, 2 * I>(lanes, function);
+    function(std::integral_constant<int, Kind>(), std::integral_constant<int, I>());
+}
+
+template <typename T, typename Function>
+void for_kind(int kind, int lanes, const Function& function) {
+    switch (kind) {
+        case kReLU:
+            return for_lanes<T, kReLU>(lanes, function);
+        case kSigmoid:
+            return for_lanes<T, kSigmoid>(lanes, function);
+        case kTanh:
+            return for_lanes<T, kTanh>(lanes, function);
+        default:
+            return for_lanes<T, kIdentity>(lanes, function);
+    }
+}
+
+template <typename T>
+void halve(const Map<T>& y, const Map<T>* winners, const Map<T>& x, int kind) {
+    for_kind<T>(kind, x.lanes, [&](auto k, auto lanes) { halve<k, T, lanes>(y, winners, x); });
+}
+
+template <typename T>
+void halve_backward(const Map<T>& dx, T* sums, const Map<T>& dy, const Map<T>& y, const Map<T>& winners, int kind) {
+    for_kind<T>(kind, y.lanes, [&](auto k, auto lanes) { halve_backward<k, T, lanes>(dx, sums, dy, y, winners); });
+}
+
+}  // namespace
+}  // namespace sharedgrad
