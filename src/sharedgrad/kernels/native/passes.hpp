@@ -4,6 +4,7 @@
 #include "conv.hpp"
 #include "depthwise.hpp"
 #include "maps.hpp"
+#include "pointwise.hpp"
 
 namespace sharedgrad {
 namespace {
@@ -12,6 +13,7 @@ namespace {
 template <typename T>
 void convolve(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu) {
     if (depthwise(y, x, g)) return depthwise_conv(y, x, w, bias, g, relu);
+    if (pointwise(y, x, g)) return pointwise_conv(y, x, w, bias, relu);
     conv(y, x, w, bias, g, relu);
 }
 
@@ -19,6 +21,7 @@ void convolve(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const
 template <typename T>
 void input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>* through, const Window& g, bool add) {
     if (depthwise(dy, dx, g)) return depthwise_input_gradient(dx, dy, w, through, g, add);
+    if (pointwise(dy, dx, g)) return pointwise_input_gradient(dx, dy, w, through, add);
     conv_input_gradient(dx, dy, w, g, add);
     if (through) activate_backward(dx, dx, *through, kReLU);
 }
@@ -29,6 +32,7 @@ void weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const W
     if (!by_sample && depthwise(dy, x, g))
         return (g.kernel_h == 3 ? depthwise_kernel_gradient<T, 3> : depthwise_kernel_gradient<T, 5>)(dw, dbias, dy, x,
                                                                                                      g);
+    if (!by_sample && pointwise(dy, x, g)) return pointwise_weight_gradient(dw, dbias, dy, x);
     conv_kernel_gradient(dw, dy, x, g, by_sample);
     if (dbias) channel_sums(dbias, dy, by_sample);
 }
