@@ -70,6 +70,32 @@ def test_convolutions_of_all_sizes(seed: int, instruction_set: str) -> None:
         close(getattr(kernels.native, name)(*arguments), getattr(vectorized, name)(*arguments))
 
 
+@pytest.mark.parametrize(
+    ("channels", "filters", "kernel", "padding", "size"),
+    [
+        (300, 50, 1, 0, (2, 40)),  # more channels than one tile's share of the cache, rows longer than a piece
+        (3, 70, 1, 0, (9, 3)),  # several rows to a piece, the last one not full
+        (520, 24, 1, 0, (2, 2)),  # filters in several ranges
+        (10, 10, 3, 1, (5, 7)),
+        (10, 10, 3, 2, (1, 4)),
+        (4, 4, 5, 0, (9, 6)),
+    ],
+)
+def test_convolutions_of_one_cell_or_one_channel(
+    channels: int, filters: int, kernel: int, padding: int, size: tuple[int, int], instruction_set: str
+) -> None:
+    rng, groups = np.random.default_rng(channels), 1 if kernel == 1 else channels
+    for samples, dtype in ((33, np.float32), (16, np.float64)):
+        g = Geometry.of(2, kernel, padding=padding, groups=groups)
+        x = frozen(rng.normal(size=(samples, channels, *size)), dtype)
+        w = frozen(rng.normal(size=(filters, channels // groups, kernel, kernel)), dtype)
+        b = frozen(rng.normal(size=filters), dtype)
+        dy = frozen(rng.normal(size=(samples, filters, *g.output(size))), dtype)
+        close(kernels.native.conv(x, w, b, g), vectorized.conv(x, w, b, g))
+        close(kernels.native.conv_input_gradient(dy, w, g, size), vectorized.conv_input_gradient(dy, w, g, size))
+        close(kernels.native.conv_kernel_gradient(dy, x, g), vectorized.conv_kernel_gradient(dy, x, g))
+
+
 @pytest.mark.parametrize("size", [1, 15, 16, 17, 1000, 200_000])
 def test_elementwise_kernels_of_all_sizes(size: int, instruction_set: str) -> None:
     rng = np.random.default_rng(size)

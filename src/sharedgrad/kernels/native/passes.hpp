@@ -4,6 +4,7 @@
 #include "conv.hpp"
 #include "depthwise.hpp"
 #include "maps.hpp"
+#include "pointwise.hpp"
 #include "winograd_gradient.hpp"
 
 namespace sharedgrad {
@@ -13,6 +14,7 @@ namespace {
 template <typename T>
 void convolve(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu) {
     if (depthwise(y, x, g)) return depthwise_conv(y, x, w, bias, g, relu);
+    if (pointwise(y, x, g)) return pointwise_conv(y, x, w, bias, relu);
     if (by_winograd(y, x, g, kFewChannels))
         return Winograd<T>(y, x, w, {g.pad_h, g.pad_w, false, bias, relu, false, nullptr}).run();
     conv(y, x, w, bias, g, relu);
@@ -22,6 +24,7 @@ void convolve(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const
 template <typename T>
 void input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>* through, const Window& g, bool add) {
     if (depthwise(dy, dx, g)) return depthwise_input_gradient(dx, dy, w, through, g, add);
+    if (pointwise(dy, dx, g)) return pointwise_input_gradient(dx, dy, w, through, add);
     if (by_winograd(dx, dy, g, kFewChannels) && g.pad_h <= 2 && g.pad_w <= 2)
         return Winograd<T>(dx, dy, w, {2 - g.pad_h, 2 - g.pad_w, true, nullptr, false, add, through}).run();
     conv_input_gradient(dx, dy, w, g, add);
@@ -34,6 +37,7 @@ void weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const W
     if (!by_sample && depthwise(dy, x, g))
         return (g.kernel_h == 3 ? depthwise_kernel_gradient<T, 3> : depthwise_kernel_gradient<T, 5>)(dw, dbias, dy, x,
                                                                                                      g);
+    if (!by_sample && pointwise(dy, x, g)) return pointwise_weight_gradient(dw, dbias, dy, x);
     if (!by_sample && by_winograd(dy, x, g, kFewSummed))
         WinogradGradient<T>(dy, x, g.pad_h, g.pad_w).run(dw);
     else

@@ -19,6 +19,8 @@ struct CorrelateTile {
     const T* bias;     // of each filter, or null
     const int* valid;  // lanes of each vector that exist
     bool resume, relu;
+    const T* const* gate = nullptr;  // of each vector, first filter: the output of a ReLU that the sums go back through
+    std::ptrdiff_t gate_channel = 0;
 };
 
 template <typename T, int F, int C>
@@ -43,7 +45,8 @@ void correlate(const CorrelateTile<T>& tile) {
     }
     for (int f = 0; f < F; ++f)
         for (int c = 0; c < C; ++c) {
-            const V y = tile.relu ? (sum[f][c] <= T(0) ? V{} : sum[f][c]) : sum[f][c];  // NaN stays NaN
+            V y = tile.relu ? (sum[f][c] <= T(0) ? V{} : sum[f][c]) : sum[f][c];  // NaN stays NaN
+            if (tile.gate) y = load(tile.gate[c] + f * tile.gate_channel) > T(0) ? y : V{};
             T* to = tile.out[c] + f * tile.out_channel;
             if (tile.valid[c] == kWidth<T>)
                 store(to, y);
