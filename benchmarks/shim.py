@@ -40,7 +40,7 @@ def _backward(
 
 
 def _clipped(tape: sg.Tape, upstream: Any, max_norm: float) -> tuple[sg.Gradients, np.ndarray]:
-    apart = _backward(tape, upstream, by_sample={p for used in tape._parameters.values() for p in used})
+    apart = _backward(tape, upstream, by_sample=set(tape._structure.used))
     norms = np.sqrt(sum(np.square(array).reshape(len(array), -1).sum(axis=1) for array in apart.values()))
     factors = np.minimum(1, max_norm / np.maximum(norms, np.finfo(norms.dtype).tiny))
     return sg.Gradients({p: np.tensordot(factors, array, 1) for p, array in apart.items()}), norms

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -72,6 +71,28 @@ def _summed(uses: Iterator[Uses], inputs: dict[str, Array]) -> Gradients:
     return Gradients(total, inputs)
 
 
+class Structure:
+    """What all tapes of a network have in common, as long as no attribute of a layer is set anew."""
+
+    def __init__(
+        self, nodes: Sequence[Node], outputs: Sequence[str], inputs: Sequence[str], revisions: tuple[int, ...]
+    ) -> None:
+        self.nodes, self.outputs, self.inputs, self.revisions = nodes, outputs, inputs, revisions
+        self.parameters = {node.layer: list(node.layer.parameters().values()) for node in nodes}
+        self.used = list({p: None for used in self.parameters.values() for p in used})
+        self._wanted: dict[bool, frozenset[str]] = {}
+
+    def wanted(self, inputs: bool) -> frozenset[str]:
+        """Names whose gradient leads to a parameter, or to an input that is asked for."""
+        if inputs not in self._wanted:
+            wanted = set(self.inputs) if inputs else set()
+            for node in self.nodes:
+                if self.parameters[node.layer] or any(source in wanted for source in node.inputs):
+                    wanted.add(node.name)
+            self._wanted[inputs] = frozenset(wanted)
+        return self._wanted[inputs]
+
+
 class Tape:
     """What one forward pass saved. Go backward as often as you like: nothing is consumed or accumulated.
 
@@ -80,21 +101,18 @@ class Tape:
 
     def __init__(
         self,
-        nodes: Sequence[Node],
+        structure: Structure,
         records: Callable[[], Records],
         recording: Recording | None,
         shapes: Mapping[str, Shape],
-        outputs: Sequence[str],
-        inputs: Sequence[str],
+        samples: int,
         dtype: np.dtype[Any],
         batched: bool,
     ) -> None:
-        self._nodes, self._shapes = nodes, shapes
-        self._records, self._recording = cache(records), recording
-        self._outputs, self._inputs, self._dtype, self._batched = outputs, inputs, dtype, batched
-        self._revisions = [node.layer.revision for node in nodes]
-        self._parameters = {node.layer: list(node.layer.parameters().values()) for node in nodes}
-        self._versions = {p: p.version for used in self._parameters.values() for p in used}
+        self._structure, self._recording = structure, recording
+        self._records, self._done = records, None if recording is not None else records()
+        self._shapes, self._samples, self._dtype, self._batched = shapes, samples, dtype, batched
+        self._versions = [p.version for p in structure.used]
 
     def backward(self, upstream: ArrayLike | Mapping[str, ArrayLike], inputs: bool = False) -> Gradients:
         """The gradient of every parameter that the upstream gradients reach.
@@ -109,7 +127,7 @@ class Tape:
             ShapeError: An upstream gradient does not have its node's output shape.
         """
         self._refuse_if_stale()
-        deltas, wanted = self._upstreams(upstream), self._wanted(inputs)
+        deltas, wanted = self._upstreams(upstream), self._structure.wanted(inputs)
         compiled = self._compiled(deltas, wanted)
         if compiled is not None:
             return compiled
@@ -132,7 +150,7 @@ class Tape:
     def trace(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> Trace:
         """As :meth:`backward`, with the uses kept apart instead of summed."""
         self._refuse_if_stale()
-        deltas, wanted = self._upstreams(upstream), self._wanted(True)
+        deltas, wanted = self._upstreams(upstream), self._structure.wanted(True)
         trace = Trace()
         with one_blas_thread():
             trace.calls = list(self._walk(deltas, wanted, trace.inputs))
@@ -140,7 +158,9 @@ class Tape:
 
     def _walk(self, pending: dict[str, Array], wanted: Set[str], found: dict[str, Array]) -> Iterator[Call]:
         """Visit each node once, in reverse, when all that flows back to it has been added."""
-        for node, saved in reversed(self._records()):
+        if self._done is None:
+            self._done = self._records()
+        for node, saved in reversed(self._done):
             delta = pending.pop(node.name, None)
             if delta is None or node.name not in wanted:
                 continue
@@ -150,24 +170,17 @@ class Tape:
             for source, needed, gradient in zip(node.inputs, needs, gradients, strict=True):
                 if needed and gradient is not None:
                     pending[source] = pending[source] + gradient if source in pending else gradient
-        found.update({name: self._single(pending[name]) for name in self._inputs if name in pending})
-
-    def _wanted(self, inputs: bool) -> frozenset[str]:
-        """Names whose gradient leads to a parameter, or to an input that is asked for."""
-        wanted = set(self._inputs) if inputs else set()
-        for node in self._nodes:
-            if self._parameters[node.layer] or any(source in wanted for source in node.inputs):
-                wanted.add(node.name)
-        return frozenset(wanted)
+        found.update({name: self._single(pending[name]) for name in self._structure.inputs if name in pending})
 
     def _upstreams(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> dict[str, Array]:
         if not isinstance(upstream, Mapping):
-            if len(self._outputs) != 1:
-                names = ", ".join(self._outputs)
+            outputs = self._structure.outputs
+            if len(outputs) != 1:
+                names = ", ".join(outputs)
                 raise ConfigError(
                     "tape.backward", f"the network has several outputs ({names})", "pass name -> gradient"
                 )
-            upstream = {self._outputs[0]: upstream}
+            upstream = {outputs[0]: upstream}
         arrays = {}
         for name, value in upstream.items():
             if name not in self._shapes:
@@ -175,7 +188,7 @@ class Tape:
                     "tape.backward", f"there is no node {name!r}", f"choose from {', '.join(self._shapes)}"
                 )
             array = numbers(value, self._dtype, f"upstream gradient at {name!r}")
-            shape = self._shapes[name]
+            shape = (self._samples, *self._shapes[name])
             if not self._batched and array.shape == shape[1:]:
                 array = array[None]
             if array.shape != shape:
@@ -191,12 +204,13 @@ class Tape:
         return array if self._batched else array[0]
 
     def _refuse_if_stale(self) -> None:
-        if self._revisions != [node.layer.revision for node in self._nodes]:
-            for layer, used in self._parameters.items():
+        structure = self._structure
+        if structure.revisions != tuple([node.layer.revision for node in structure.nodes]):
+            for layer, used in structure.parameters.items():
                 if used != list(layer.parameters().values()):
                     problem = "a parameter has been tied since this tape's forward pass"
                     raise StaleTapeError(layer.label, problem, "call forward again")
-        for parameter, version in self._versions.items():
+        for parameter, version in zip(structure.used, self._versions, strict=True):
             if parameter.version != version:
                 raise StaleTapeError(
                     parameter.name,

@@ -14,7 +14,7 @@ from sharedgrad.layers.layer import Shape
 from sharedgrad.parameter import Array, Buffer, Parameter
 from sharedgrad.plan.backward import Backward
 from sharedgrad.plan.forward import Forward
-from sharedgrad.plan.lowering import Gradient, Input, InputGradient, Mask, Output, UnsupportedError, Upstream
+from sharedgrad.plan.lowering import Input, Mask, Output, UnsupportedError
 
 __all__ = ["Plan", "Recording", "UnsupportedError"]
 
@@ -43,6 +43,8 @@ class Plan:
         record: bool,
     ) -> None:
         self.way = Forward(nodes, shapes, inputs, outputs, samples, dtype, training, record)
+        self._values = self.way.numbered(Parameter | Buffer)
+        self._others = self.way.numbered(Input | Output | Mask)
         self._back: dict[Any, Backward] = {}
         self._spare: list[Array] = []
 
@@ -51,8 +53,12 @@ class Plan:
         way = self.way
         outputs = {name: self.empty(way.shapes[name]) for name in way.outputs}
         recording = Recording(self, self._spare.pop() if self._spare else _zeros(way.program.kept, way.builder.dtype))
-        arrays = tuple([self._given(what, inputs, outputs, context) for what in way.outside])
-        way.program.run(recording.memory, arrays)
+        arrays: list[Any] = [None] * len(way.outside)
+        for i, value in self._values:
+            arrays[i] = value.value
+        for i, what in self._others:
+            arrays[i] = self._given(what, inputs, outputs, context)
+        way.program.run(recording.memory, tuple(arrays))
         for name, (node, mean, variance, count) in way.statistics.items():
             context.enter(name)
             node.layer.track(recording.read(mean), recording.read(variance), count, context)  # type: ignore[attr-defined]
@@ -60,8 +66,6 @@ class Plan:
 
     def _given(self, what: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array], context: Context) -> Array:
         match what:
-            case Parameter() | Buffer():
-                return what.value
             case Input(name):
                 return inputs[name]
             case Output(name):
@@ -112,30 +116,20 @@ class Recording:
         """
         plan = self.plan
         back, dtype = plan.back(list(upstreams), wanted, by_sample), plan.way.builder.dtype
-        found: dict[Parameter, Array] = {}
-        inputs: dict[str, Array] = {}
-        arrays: list[Array] = []
-        again: list[tuple[Parameter, Array]] = []
-        for what in back.outside:
-            match what:
-                case Parameter() | Buffer():
-                    arrays.append(what.value)
-                case Upstream(name):
-                    arrays.append(upstreams[name])
-                case InputGradient(name):
-                    inputs[name] = plan.empty(plan.way.shapes[name])
-                    arrays.append(inputs[name])
-                case Gradient(parameter, apart):
-                    samples = (plan.way.builder.samples,) if apart else ()
-                    array = empty((*samples, *parameter.shape), dtype)
-                    arrays.append(array)
-                    if parameter in found:  # shared: what its other calls contribute is added below
-                        again.append((parameter, array))
-                    else:
-                        found[parameter] = array
+        arrays: list[Any] = [None] * len(back.outside)
+        for i, value in back.values:
+            arrays[i] = value.value
+        for i, (name,) in back.upstreams:
+            arrays[i] = upstreams[name]
+        for i, (name,) in back.input_gradients:
+            arrays[i] = plan.empty(plan.way.shapes[name])
+        for i, (parameter, apart) in back.gradients:
+            arrays[i] = empty((plan.way.builder.samples, *parameter.shape) if apart else parameter.shape, dtype)
         back.program.run(self.memory, tuple(arrays))
-        for parameter, array in again:
-            found[parameter] = found[parameter] + array
+        found: dict[Parameter, Array] = {}
+        for i, (parameter, _) in back.gradients:  # a shared parameter has one of each of its calls
+            found[parameter] = found[parameter] + arrays[i] if parameter in found else arrays[i]
+        inputs = {name: arrays[i] for i, (name,) in back.input_gradients}
         return found, inputs
 
 

@@ -12,7 +12,7 @@ from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
 from sharedgrad.kernels.native.program import Map
 from sharedgrad.layers.layer import Layer
-from sharedgrad.parameter import Parameter
+from sharedgrad.parameter import Buffer, Parameter
 from sharedgrad.plan.forward import Forward
 from sharedgrad.plan.lowering import (
     ACTIVATIONS,
@@ -62,6 +62,8 @@ class Backward(Lowering):
                 out = self.array(InputGradient(name), forward.shapes[name])
                 self.builder.emit("relayout", (out, self.pending[name]))
         self.program = self.builder.build()
+        self.values, self.upstreams = self.numbered(Parameter | Buffer), self.numbered(Upstream)
+        self.input_gradients, self.gradients = self.numbered(InputGradient), self.numbered(Gradient)
 
     def _pend(self, name: str, delta: Map) -> None:
         self.pending[name] = delta
