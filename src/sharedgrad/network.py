@@ -16,7 +16,7 @@ from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.parameter import Array, Buffer, Parameter, numbers
-from sharedgrad.tape import Records, Tape
+from sharedgrad.tape import Records, Structure, Tape
 
 if TYPE_CHECKING:
     from sharedgrad.plan import Plan, Recording
@@ -67,6 +67,7 @@ class Network:
                 buffer.value = buffer.value.astype(self.dtype)
         self._checked: dict[tuple[Shape, ...], dict[str, Shape]] = {}
         self._plans: dict[Any, Plan | None] = {}
+        self._known: Structure | None = None
         if all(shape is not None for shape in self.inputs.values()):
             self.shapes()
 
@@ -182,9 +183,8 @@ class Network:
         context = Context(training, self.seed, self.step)
         outputs, records, recording = self._compute(arrays, context, record=True)
         samples = len(next(iter(arrays.values())))
-        shapes = {name: (samples, *shape) for name, shape in self._shapes(arrays).items()}
-        ends = self.outputs, list(self.inputs)
-        tape = Tape(self.nodes, records, recording, shapes, *ends, self.dtype, batched, training)
+        structure, shapes = self._structure(), self._shapes(arrays)
+        tape = Tape(structure, records, recording, shapes, samples, self.dtype, batched, training)
         if training:
             context.commit()
             self.step += 1
@@ -219,12 +219,11 @@ class Network:
 
     def _plan(self, arrays: dict[str, Array], training: bool, record: bool) -> Plan | None:
         """The compiled way for arrays of these shapes, worked out when it is first needed."""
-        from sharedgrad.plan import Plan, UnsupportedError
-
-        revisions = tuple([node.layer.revision for node in self.nodes])
-        key = (revisions, training, record, *(array.shape for array in arrays.values()))
+        key = (self._structure().revisions, training, record, *[array.shape for array in arrays.values()])
         plans = self._plans
         if key not in plans:
+            from sharedgrad.plan import Plan, UnsupportedError
+
             shapes, samples = self._shapes(arrays), len(next(iter(arrays.values())))
             try:
                 plan = Plan(self.nodes, shapes, list(self.inputs), self.outputs, samples, self.dtype, training, record)
@@ -234,6 +233,13 @@ class Network:
             self._plans = dict([*newest, (key, plan)])  # replaced at once: other threads may be reading it
             return plan
         return plans[key]
+
+    def _structure(self) -> Structure:
+        """What tapes need to know of the graph, worked out anew when an attribute of a layer has been set."""
+        revisions = tuple([node.layer.revision for node in self.nodes])
+        if self._known is None or self._known.revisions != revisions:
+            self._known = Structure(self.nodes, self.outputs, list(self.inputs), revisions)
+        return self._known
 
     def _run(self, arrays: dict[str, Array], context: Context) -> tuple[dict[str, Array], Records]:
         """Every node's value, layer by layer, and what each layer has saved."""
@@ -256,12 +262,13 @@ class Network:
 
     def _doors(self, inputs: Sequence[ArrayLike], named: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], bool]:
         """The inputs as arrays of the network's type, copied: what the caller does to his own later is his affair."""
-        given = dict(zip(self.inputs, inputs, strict=False)) | dict(named)
-        if set(given) != set(self.inputs) or len(inputs) + len(named) != len(self.inputs):
+        given = dict(zip(self.inputs, inputs, strict=False))
+        given.update(named)
+        if given.keys() != self.inputs.keys() or len(inputs) + len(named) != len(self.inputs):
             expected = ", ".join(self.inputs)
             raise ConfigError("network inputs", f"expected {expected}, got {len(inputs)} arrays and {sorted(named)}")
         arrays = {name: self._incoming(name, given[name]) for name in self.inputs}
-        single = all(shape is not None and arrays[name].shape == shape for name, shape in self.inputs.items())
+        single = all([shape is not None and arrays[name].shape == shape for name, shape in self.inputs.items()])
         if single:
             arrays = {name: array[None] for name, array in arrays.items()}
         if len({array.shape[:1] for array in arrays.values()}) != 1:

@@ -24,12 +24,16 @@ def numbers(value: Any, dtype: np.dtype[Any] | type, where: str) -> Array:
         ShapeError: It holds something else, or its rows differ in length.
     """
     try:
-        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        array = value if type(value) is np.ndarray else _array(value)
         if array.dtype.kind not in "fiub":
             raise TypeError(f"{array.dtype} values")
         return np.array(array, dtype, order="C")
     except (TypeError, ValueError) as error:
         raise ShapeError(where, f"expected an array of numbers, got {error}") from None
+
+
+def _array(value: Any) -> Array:
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
 
 
 class Parameter:

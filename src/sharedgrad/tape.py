@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -72,6 +71,29 @@ def _summed(uses: Iterable[Uses], inputs: dict[str, Array], by_sample: Collectio
     return Gradients(total, inputs)
 
 
+class Structure:
+    """What all tapes of a network have in common, as long as no attribute of a layer is set anew."""
+
+    def __init__(
+        self, nodes: Sequence[Node], outputs: Sequence[str], inputs: Sequence[str], revisions: tuple[int, ...]
+    ) -> None:
+        self.nodes, self.outputs, self.inputs, self.revisions = nodes, outputs, inputs, revisions
+        self.parameters = {node.layer: list(node.layer.parameters().values()) for node in nodes}
+        self.used = list({p: None for used in self.parameters.values() for p in used})
+        self._wanted: dict[bool, frozenset[str]] = {}
+        self.mixes = any(node.layer.mixes_samples for node in nodes)
+
+    def wanted(self, inputs: bool) -> frozenset[str]:
+        """Names whose gradient leads to a parameter, or to an input that is asked for."""
+        if inputs not in self._wanted:
+            wanted = set(self.inputs) if inputs else set()
+            for node in self.nodes:
+                if self.parameters[node.layer] or any(source in wanted for source in node.inputs):
+                    wanted.add(node.name)
+            self._wanted[inputs] = frozenset(wanted)
+        return self._wanted[inputs]
+
+
 class Tape:
     """What one forward pass saved. Go backward as often as you like: nothing is consumed or accumulated.
 
@@ -80,22 +102,20 @@ class Tape:
 
     def __init__(
         self,
-        nodes: Sequence[Node],
+        structure: Structure,
         records: Callable[[], Records],
         recording: Recording | None,
         shapes: Mapping[str, Shape],
-        outputs: Sequence[str],
-        inputs: Sequence[str],
+        samples: int,
         dtype: np.dtype[Any],
         batched: bool,
         training: bool,
     ) -> None:
-        self._nodes, self._shapes, self._training = nodes, shapes, training
-        self._records, self._recording = cache(records), recording
-        self._outputs, self._inputs, self._dtype, self._batched = outputs, inputs, dtype, batched
-        self._revisions = [node.layer.revision for node in nodes]
-        self._parameters = {node.layer: list(node.layer.parameters().values()) for node in nodes}
-        self._versions = {p: p.version for used in self._parameters.values() for p in used}
+        self._structure, self._recording = structure, recording
+        self._records, self._done = records, None if recording is not None else records()
+        self._shapes, self._samples, self._dtype = shapes, samples, dtype
+        self._batched, self._training = batched, training
+        self._versions = [p.version for p in structure.used]
 
     def backward(
         self,
@@ -120,7 +140,7 @@ class Tape:
                 own because a layer between it and the loss mixes them (batch normalization in training mode).
         """
         self._refuse_if_stale()
-        deltas, wanted, apart = self._upstreams(upstream), self._wanted(inputs), self._known(by_sample)
+        deltas, wanted, apart = self._upstreams(upstream), self._structure.wanted(inputs), self._known(by_sample)
         self._refuse_if_mixed(deltas, apart, "by_sample")
         if self._recording is not None and kernels.programs():
             found = self._recording.backward(deltas, wanted, apart)
@@ -150,8 +170,8 @@ class Tape:
         """
         self._refuse_if_stale()
         max_norm, deltas = positive(max_norm, "tape.clipped: max_norm"), self._upstreams(upstream)
-        self._refuse_if_mixed(deltas, self._versions, "tape.clipped")
-        wanted = self._wanted(False)
+        self._refuse_if_mixed(deltas, self._structure.used, "tape.clipped")
+        wanted = self._structure.wanted(False)
         if self._recording is not None and kernels.programs():
             found = self._recording.clipped(deltas, wanted, max_norm)
             if found is not None:
@@ -162,7 +182,7 @@ class Tape:
         self, deltas: dict[str, Array], wanted: Set[str], max_norm: float
     ) -> tuple[Gradients, Array]:
         uses: dict[Parameter, list[Uses]] = {}
-        squares = np.zeros(next(iter(self._shapes.values()))[0])
+        squares = np.zeros(self._samples)
         with one_blas_thread():
             for call in self._walk(deltas, wanted, {}):
                 for use in call.uses:
@@ -177,7 +197,7 @@ class Tape:
     def trace(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> Trace:
         """As :meth:`backward`, with the uses kept apart instead of summed."""
         self._refuse_if_stale()
-        deltas, wanted = self._upstreams(upstream), self._wanted(True)
+        deltas, wanted = self._upstreams(upstream), self._structure.wanted(True)
         trace = Trace()
         with one_blas_thread():
             trace.calls = list(self._walk(deltas, wanted, trace.inputs))
@@ -185,7 +205,9 @@ class Tape:
 
     def _walk(self, pending: dict[str, Array], wanted: Set[str], found: dict[str, Array]) -> Iterator[Call]:
         """Visit each node once, in reverse, when all that flows back to it has been added."""
-        for node, saved in reversed(self._records()):
+        if self._done is None:
+            self._done = self._records()
+        for node, saved in reversed(self._done):
             delta = pending.pop(node.name, None)
             if delta is None or node.name not in wanted:
                 continue
@@ -195,13 +217,13 @@ class Tape:
             for source, needed, gradient in zip(node.inputs, needs, gradients, strict=True):
                 if needed and gradient is not None:
                     pending[source] = pending[source] + gradient if source in pending else gradient
-        found.update({name: self._single(pending[name]) for name in self._inputs if name in pending})
+        found.update({name: self._single(pending[name]) for name in self._structure.inputs if name in pending})
 
     def _known(self, parameters: Iterable[Parameter]) -> frozenset[Parameter]:
         """The parameters, checked to be this network's."""
         known = frozenset(parameters) if isinstance(parameters, Iterable) else frozenset([parameters])
         for parameter in known:
-            if parameter not in self._versions:
+            if parameter not in self._structure.used:
                 name = getattr(parameter, "name", repr(parameter))
                 raise ConfigError(
                     "by_sample", f"{name} is no parameter of this network", "choose from net.parameters()"
@@ -210,11 +232,14 @@ class Tape:
 
     def _refuse_if_mixed(self, given: Collection[str], parameters: Collection[Parameter], where: str) -> None:
         """What flows back through a layer that mixes samples is no sample's own gradient any more."""
+        structure = self._structure
+        if not (self._training and parameters and structure.mixes):
+            return
         reached, mixer = set(given), dict[str, str]()
-        for node in reversed(self._nodes if self._training and parameters else ()):
+        for node in reversed(structure.nodes):
             if node.name not in reached:
                 continue
-            for parameter in self._parameters[node.layer]:
+            for parameter in structure.parameters[node.layer]:
                 if parameter in parameters and node.name in mixer:
                     problem = (
                         f"{mixer[node.name]} in training mode mixes the samples, so none has a gradient of its own"
@@ -228,22 +253,15 @@ class Tape:
                 if node.name in mixer:
                     mixer[source] = mixer[node.name]
 
-    def _wanted(self, inputs: bool) -> frozenset[str]:
-        """Names whose gradient leads to a parameter, or to an input that is asked for."""
-        wanted = set(self._inputs) if inputs else set()
-        for node in self._nodes:
-            if self._parameters[node.layer] or any(source in wanted for source in node.inputs):
-                wanted.add(node.name)
-        return frozenset(wanted)
-
     def _upstreams(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> dict[str, Array]:
         if not isinstance(upstream, Mapping):
-            if len(self._outputs) != 1:
-                names = ", ".join(self._outputs)
+            outputs = self._structure.outputs
+            if len(outputs) != 1:
+                names = ", ".join(outputs)
                 raise ConfigError(
                     "tape.backward", f"the network has several outputs ({names})", "pass name -> gradient"
                 )
-            upstream = {self._outputs[0]: upstream}
+            upstream = {outputs[0]: upstream}
         arrays = {}
         for name, value in upstream.items():
             if name not in self._shapes:
@@ -251,7 +269,7 @@ class Tape:
                     "tape.backward", f"there is no node {name!r}", f"choose from {', '.join(self._shapes)}"
                 )
             array = numbers(value, self._dtype, f"upstream gradient at {name!r}")
-            shape = self._shapes[name]
+            shape = (self._samples, *self._shapes[name])
             if not self._batched and array.shape == shape[1:]:
                 array = array[None]
             if array.shape != shape:
@@ -267,12 +285,13 @@ class Tape:
         return array if self._batched else array[0]
 
     def _refuse_if_stale(self) -> None:
-        if self._revisions != [node.layer.revision for node in self._nodes]:
-            for layer, used in self._parameters.items():
+        structure = self._structure
+        if structure.revisions != tuple([node.layer.revision for node in structure.nodes]):
+            for layer, used in structure.parameters.items():
                 if used != list(layer.parameters().values()):
                     problem = "a parameter has been tied since this tape's forward pass"
                     raise StaleTapeError(layer.label, problem, "call forward again")
-        for parameter, version in self._versions.items():
+        for parameter, version in zip(structure.used, self._versions, strict=True):
             if parameter.version != version:
                 raise StaleTapeError(
                     parameter.name,

@@ -16,17 +16,7 @@ from sharedgrad.parameter import Array, Buffer, Parameter
 from sharedgrad.plan.backward import Backward
 from sharedgrad.plan.clipped import Clipped
 from sharedgrad.plan.forward import Forward
-from sharedgrad.plan.lowering import (
-    Gradient,
-    Input,
-    InputGradient,
-    Mask,
-    MaxNorm,
-    Norms,
-    Output,
-    UnsupportedError,
-    Upstream,
-)
+from sharedgrad.plan.lowering import Input, Mask, Norms, Output, UnsupportedError
 
 __all__ = ["Plan", "Recording", "UnsupportedError"]
 
@@ -56,6 +46,8 @@ class Plan:
     ) -> None:
         self.way = Forward(nodes, shapes, inputs, outputs, samples, dtype, training, record)
         self.buffers = [what for what in self.way.outside if isinstance(what, Buffer)]
+        self._values = self.way.numbered(Parameter | Buffer)
+        self._others = self.way.numbered(Input | Output | Mask)
         self._back: dict[Any, Backward | None] = {}  # None: a layer has no compiled operation for it
         self._spare: list[Array] = []
 
@@ -64,8 +56,12 @@ class Plan:
         way = self.way
         outputs = {name: self.empty(way.shapes[name]) for name in way.outputs}
         recording = Recording(self, self._memory())
-        arrays = tuple([self._given(what, inputs, outputs, context) for what in way.outside])
-        way.program.run(recording.memory, arrays)
+        arrays: list[Any] = [None] * len(way.outside)
+        for i, value in self._values:
+            arrays[i] = value.value
+        for i, what in self._others:
+            arrays[i] = self._given(what, inputs, outputs, context)
+        way.program.run(recording.memory, tuple(arrays))
         for name, (node, mean, variance, count) in way.statistics.items():
             context.enter(name)
             node.layer.track(recording.read(mean), recording.read(variance), count, context)  # type: ignore[attr-defined]
@@ -73,8 +69,6 @@ class Plan:
 
     def _given(self, what: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array], context: Context) -> Array:
         match what:
-            case Parameter() | Buffer():
-                return what.value
             case Input(name):
                 return inputs[name]
             case Output(name):
@@ -152,35 +146,25 @@ class Recording:
 
     def _run(self, back: Backward, upstreams: Mapping[str, Array], max_norm: float = inf) -> _Found:
         plan, dtype = self.plan, self.plan.way.builder.dtype
-        found = _Found({}, {}, empty((plan.way.builder.samples,), dtype))
-        arrays: list[Array] = []
-        again: list[tuple[Parameter, Array]] = []
-        for what in back.outside:
-            match what:
-                case Parameter():
-                    arrays.append(what.value)
-                case Buffer():
-                    arrays.append(self.buffers[what])
-                case Upstream(name):
-                    arrays.append(upstreams[name])
-                case InputGradient(name):
-                    found.inputs[name] = plan.empty(plan.way.shapes[name])
-                    arrays.append(found.inputs[name])
-                case Gradient(parameter, apart):
-                    samples = (plan.way.builder.samples,) if apart else ()
-                    array = empty((*samples, *parameter.shape), dtype)
-                    arrays.append(array)
-                    if parameter in found.parameters:  # shared: what its other calls contribute is added below
-                        again.append((parameter, array))
-                    else:
-                        found.parameters[parameter] = array
-                case Norms():
-                    arrays.append(found.norms)
-                case MaxNorm():
-                    arrays.append(np.array([max_norm], np.float64).view(dtype))
+        samples = plan.way.builder.samples
+        found = _Found({}, {}, empty((samples,), dtype))
+        arrays: list[Any] = [None] * len(back.outside)
+        for i, value in back.values:
+            arrays[i] = value.value
+        for i, buffer in back.buffers:
+            arrays[i] = self.buffers[buffer]
+        for i, (name,) in back.upstreams:
+            arrays[i] = upstreams[name]
+        for i, (name,) in back.input_gradients:
+            arrays[i] = found.inputs[name] = plan.empty(plan.way.shapes[name])
+        for i, (parameter, apart) in back.gradients:
+            arrays[i] = empty((samples, *parameter.shape) if apart else parameter.shape, dtype)
+        for i, what in back.limits:
+            arrays[i] = found.norms if isinstance(what, Norms) else np.array([max_norm], np.float64).view(dtype)
         back.program.run(self.memory, tuple(arrays))
-        for parameter, array in again:
-            found.parameters[parameter] = found.parameters[parameter] + array
+        for i, (parameter, _) in back.gradients:  # a shared parameter has one of each of its calls
+            own, total = arrays[i], found.parameters
+            total[parameter] = total[parameter] + own if parameter in total else own
         return found
 
 

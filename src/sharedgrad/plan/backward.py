@@ -12,7 +12,7 @@ from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
 from sharedgrad.kernels.native.program import Map
 from sharedgrad.layers.layer import Layer
-from sharedgrad.parameter import Parameter
+from sharedgrad.parameter import Buffer, Parameter
 from sharedgrad.plan.forward import Forward
 from sharedgrad.plan.lowering import (
     ACTIVATIONS,
@@ -22,6 +22,9 @@ from sharedgrad.plan.lowering import (
     Gradient,
     InputGradient,
     Lowering,
+    MaxNorm,
+    Norms,
+    UnsupportedError,
     Upstream,
 )
 
@@ -66,6 +69,9 @@ class Backward(Lowering):
                 self.builder.emit("relayout", (out, self.pending[name]))
         self.finish()
         self.program = self.builder.build()
+        self.values, self.buffers = self.numbered(Parameter), self.numbered(Buffer)
+        self.upstreams, self.limits = self.numbered(Upstream), self.numbered(Norms | MaxNorm)
+        self.input_gradients, self.gradients = self.numbered(InputGradient), self.numbered(Gradient)
 
     def start(self) -> None:
         """What is to be done before the first node."""

@@ -104,6 +104,10 @@ class Lowering:
         height, width = ops.spatial(tuple(spatial)) if spatial else (1, 1)
         return self.builder.array(channels, height, width, samples=samples)
 
+    def numbered(self, kind: Any) -> list[tuple[int, Any]]:
+        """Which arrays from outside are of this kind, each with its number."""
+        return [(i, what) for i, what in enumerate(self.outside) if isinstance(what, kind)]
+
     def parameter(self, p: Parameter | Buffer | None) -> Map | None:
         """A parameter's value as one row of numbers."""
         if p is None:

@@ -6,6 +6,8 @@
 //   dw[f,t] = Σ_{samples,o} dy[f,o] · x[o·stride + t]   the lanes are the samples' own gradients until the end
 #pragma once
 
+#include <utility>
+
 #include "kernels.hpp"
 #include "pack.hpp"
 #include "tile.hpp"
@@ -16,6 +18,7 @@ namespace {
 constexpr int kTasks = 16;      // enough for the threads to share evenly, few enough to keep rows together
 constexpr int kLines = 512;     // vectors of input that stay in the first-level cache while all filters use them
 constexpr int kPositions = 96;  // likewise while all taps use them
+constexpr int kMostCells = 64;  // of a kernel along one axis; native/__init__.py lets NumPy have larger ones
 
 // Multiplications of one pass, a vector's worth counted as one.
 template <typename T>
@@ -97,20 +100,80 @@ struct Grid {
     int rows, columns, lanes;  // lanes of one column
 };
 
+// The taps of one output. So many channels at a time as the cache holds, kernel row by kernel row, so that outputs near
+// a border leave out the rows of the kernel that lie in the margin: [chunk of channels][row][channel][column].
+struct Taps {
+    int channels, rows, columns, chunk;
+    const std::ptrdiff_t *offsets, *places;  // of each tap: in the input, in the weights
+    int stride, height;                      // kernel row i of output row h meets input row h·stride + shifts[i]
+    const int* shifts;
+
+    int count() const { return channels * rows * columns; }
+    int channels_from(int c) const { return std::min(chunk, channels - c); }
+
+    // The kernel rows that meet the input from one of these output rows on to another: [first, last).
+    std::pair<int, int> meeting(int from, int to) const {
+        const auto meets = [&](int i) { return to * stride + shifts[i] >= 0 && from * stride + shifts[i] < height; };
+        int first = 0, last = rows;
+        while (first < last && !meets(first)) ++first;
+        while (first < last && !meets(last - 1)) --last;
+        return {first, last};
+    }
+};
+
+// Chunks whose windows, in a tile of outputs for so many filters, fill the cache's share.
+inline int chunk_of(int rows, int columns, int filters) {
+    return std::max(1, kLines / std::max(1, rows * (columns + most_columns(std::min(filters, kTileFilters)) - 1)));
+}
+
+// offset(channel, row, column) and place(channel, row, column) of all taps in their order
+template <typename Offset, typename Place>
+Taps ordered(Taps taps, const Offset& offset, const Place& place) {
+    auto* offsets = memory<std::ptrdiff_t>(kOrder, taps.count());
+    auto* places = memory<std::ptrdiff_t>(kPlaces, taps.count());
+    taps.offsets = offsets;
+    taps.places = places;
+    for (int first = 0; first < taps.channels; first += taps.chunk)
+        for (int i = 0; i < taps.rows; ++i)
+            for (int c = first; c < first + taps.channels_from(first); ++c)
+                for (int j = 0; j < taps.columns; ++j) {
+                    *offsets++ = offset(c, i, j);
+                    *places++ = place(c, i, j);
+                }
+    return taps;
+}
+
 template <typename T>
 struct Correlation {
     Grid<T> out;
     const T* x;
     std::ptrdiff_t x_block, x_group, x_row, x_step;
     int blocks, groups, filters;  // filters of one group
-    const std::ptrdiff_t* taps;
-    int count, chunk;      // taps, and how many of them between one store of the sums and the next
-    int columns, leading;  // taps of one kernel row, and which of them is the first to see new input
-    const T* weights;      // of each group, tile by tile: [tap][filter]
+    const Taps& taps;
+    int leading;       // which column of a kernel row is the first to see new input
+    const T* weights;  // of each group, tile by tile: [tap][filter]
     const T* bias;
     bool add, relu;
     double operations;
 };
+
+// The weights tile by tile: [tap][filter]. Groups, filters and taps lie so far apart in w.
+template <typename T>
+const T* packed(const T* w, const Taps& taps, int groups, int filters, std::ptrdiff_t group_step,
+                std::ptrdiff_t filter_step) {
+    const Tiles tiles(filters, kTileFilters);
+    const int count = taps.count();
+    T* weights = memory<T>(kWeights, std::size_t(groups) * filters * count);
+    parallel(groups * tiles.count, double(groups) * filters * count, [&](int task) {
+        const int group = task / tiles.count, first = tiles.begin(task % tiles.count);
+        const int size = tiles.size(task % tiles.count);
+        const T* const from = w + group * group_step + first * filter_step;
+        T* const to = weights + std::size_t(group * filters + first) * count;
+        for (int f = 0; f < size; ++f)
+            for (int t = 0; t < count; ++t) to[std::ptrdiff_t(t) * size + f] = from[f * filter_step + taps.places[t]];
+    });
+    return weights;
+}
 
 // A task's share of the outputs: a range of vectors for a range of filter tiles.
 template <typename T>
@@ -119,6 +182,7 @@ void correlate_range(const Correlation<T>& p, const Tiles& tiles, int block, int
     const int vectors = ceil_div(p.out.columns * p.out.lanes, kWidth<T>);
     const int last = p.out.columns * p.out.lanes - (vectors - 1) * kWidth<T>;
     const int most = most_columns(tiles.size(0));
+    const Taps& taps = p.taps;
     T* const y = p.out.data + block * p.out.block + std::ptrdiff_t(group) * p.filters * p.out.channel;
     const T* const x = p.x + block * p.x_block + group * p.x_group;
     for (int at = first; at < end; at += most) {
@@ -136,30 +200,33 @@ void correlate_range(const Correlation<T>& p, const Tiles& tiles, int block, int
         const int h = (at + most) / vectors, v = (at + most) % vectors;  // of the next round
         const T* const next = x + h * p.x_row + v * p.x_step;
         const T* const next_out = y + h * p.out.row + v * p.out.step;
-        int start = 0;
-        do {  // once even where there are no taps: the outputs are the bias
-            const int count = std::min(p.chunk, p.count - start);
+        const auto rows = taps.meeting(at / vectors, (at + n - 1) / vectors);
+        for (int channel = 0; channel < taps.channels; channel += taps.chunk) {
+            const int row = taps.channels_from(channel) * taps.columns;  // taps of one kernel row
+            const int start = channel * taps.rows * taps.columns + rows.first * row;
+            const int count = (rows.second - rows.first) * row;
+            const bool last_chunk = channel + taps.chunk >= taps.channels;
             for (int i = first_tile; i < end_tile; ++i) {
                 const int f = tiles.begin(i), size = tiles.size(i), filter = group * p.filters + f;
                 for (int c = 0; c < n; ++c) shifted[c] = out[c] + f * p.out.channel;
                 if (at + most < end) {
-                    const int rows = p.columns ? count / p.columns : 0, n_tiles = end_tile - first_tile,
-                              k = i - first_tile;
-                    for (int r = rows * k / n_tiles; r < rows * (k + 1) / n_tiles; ++r)
+                    const int lines = count / std::max(1, taps.columns), n_tiles = end_tile - first_tile;
+                    const int k = i - first_tile;
+                    for (int r = lines * k / n_tiles; r < lines * (k + 1) / n_tiles; ++r)
                         for (int c = 0; c < n; ++c)
-                            __builtin_prefetch(next + p.taps[start + r * p.columns + p.leading] + c * p.x_step);
-                    if (!start)
+                            __builtin_prefetch(next + taps.offsets[start + r * taps.columns + p.leading] +
+                                               c * p.x_step);
+                    if (!channel)
                         for (int g = 0; g < size; ++g)
                             for (int c = 0; c < n; ++c)
                                 __builtin_prefetch(next_out + (f + g) * p.out.channel + c * p.out.step, 1);
                 }
-                const T* w = p.weights + std::size_t(filter) * p.count + std::size_t(start) * size;
-                kCorrelate<T>[size - 1][n - 1]({shifted, p.out.channel, from, p.taps + start, count, w,
-                                                p.bias ? p.bias + filter : nullptr, valid, p.add || start,
-                                                p.relu && start + count == p.count});
+                const T* w = p.weights + std::size_t(filter) * taps.count() + std::size_t(start) * size;
+                kCorrelate<T>[size - 1][n - 1]({shifted, p.out.channel, from, taps.offsets + start, count, w,
+                                                p.bias ? p.bias + filter : nullptr, valid, p.add || channel,
+                                                p.relu && last_chunk});
             }
-            start += count;
-        } while (start < p.count);
+        }
     }
 }
 
@@ -180,46 +247,34 @@ void correlate_all(const Correlation<T>& p) {
     });
 }
 
-// Taps of whole channels whose windows fill the share of the cache.
-inline int chunk_of(int kernel_h, int kernel_w, int filters) {
-    const int lines = std::max(1, kernel_h * (kernel_w + most_columns(std::min(filters, kTileFilters)) - 1));
-    return std::max(1, kernel_h * kernel_w) * std::max(1, kLines / lines);
-}
-
 template <typename T>
 void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu) {
-    const int filters = y.channels / g.groups;
+    const int filters = y.channels / g.groups, channels = x.channels / g.groups, cells = g.kernel_h * g.kernel_w;
     const auto in = windows(x, g);
-    const Tiles tiles(filters, kTileFilters);
-    T* weights = memory<T>(kWeights, std::size_t(y.channels) * in.count);
-    parallel(g.groups * tiles.count, double(y.channels) * in.count, [&](int task) {
-        const int i = task % tiles.count, size = tiles.size(i);
-        const std::size_t first = (task / tiles.count * filters + tiles.begin(i)) * std::size_t(in.count);
-        for (int f = 0; f < size; ++f)
-            for (int t = 0; t < in.count; ++t) weights[first + t * size + f] = w[first + f * in.count + t];
-    });
+    int shifts[kMostCells];
+    for (int i = 0; i < g.kernel_h; ++i) shifts[i] = i * g.dilation_h - g.pad_h;
+    const int chunk = chunk_of(g.kernel_h, g.kernel_w, filters);
+    const auto place = [&](int c, int i, int j) { return std::ptrdiff_t(c) * cells + i * g.kernel_w + j; };
+    const Taps taps = ordered(
+        {channels, g.kernel_h, g.kernel_w, chunk, nullptr, nullptr, g.stride_h, x.height, shifts},
+        [&](int c, int i, int j) { return in.taps[place(c, i, j)]; }, place);
     correlate_all<T>({{y.cell(0, 0, 0), y.block(), y.channel(), y.row(), kWidth<T>, y.height, y.width, y.lanes},
                       in.data,
                       in.block,
-                      in.channel * (x.channels / g.groups),
+                      in.channel * channels,
                       in.row,
                       in.step,
                       y.blocks(),
                       g.groups,
                       filters,
-                      in.taps,
-                      in.count,
-                      chunk_of(g.kernel_h, g.kernel_w, filters),
-                      g.kernel_w,
+                      taps,
                       g.kernel_w - 1,
-                      weights,
+                      packed(w, taps, g.groups, filters, std::ptrdiff_t(filters) * in.count, in.count),
                       bias,
                       false,
                       relu,
                       operations(y, x, g)});
 }
-
-constexpr int kMostCells = 64;  // along one axis; native/__init__.py lets NumPy have larger kernels
 
 // The kernel cells along one axis that inputs i ≡ phase (mod stride) meet, and where: output i/stride + shift.
 struct Phase {
@@ -234,24 +289,6 @@ struct Phase {
         }
     }
 };
-
-// The weights as one phase's taps meet them, tile by tile: [tap][channel], with a tap for each filter and cell.
-template <typename T>
-void phase_weights(T* weights, const T* w, const Window& g, const Tiles& tiles, int channels, int filters,
-                   const Phase& rows, const Phase& columns) {
-    const int cells = g.kernel_h * g.kernel_w, count = filters * rows.count * columns.count;
-    parallel(g.groups * tiles.count, double(g.groups) * channels * count, [&](int task) {
-        const int group = task / tiles.count, i = task % tiles.count, first = tiles.begin(i), size = tiles.size(i);
-        T* to = weights + std::size_t(group * channels + first) * count;
-        for (int f = 0; f < filters; ++f)
-            for (int a = 0; a < rows.count; ++a)
-                for (int b = 0; b < columns.count; ++b, to += size) {
-                    const int cell = rows.cell[a] * g.kernel_w + columns.cell[b];
-                    const T* from = w + (std::size_t(group * filters + f) * channels + first) * cells + cell;
-                    for (int c = 0; c < size; ++c) to[c] = from[std::size_t(c) * cells];
-                }
-    });
-}
 
 // dx with its columns phase by phase, back in order.
 template <typename T>
@@ -283,22 +320,22 @@ void conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const W
         grid.block = grid.channel * dx.channels;
         grid.data = memory<T>(kSplit, grid.block * dx.blocks());
     }
-    const Tiles tiles(channels, kTileFilters);
-    const std::size_t most = std::size_t(filters) * g.kernel_h * g.kernel_w;
-    auto* taps = memory<std::ptrdiff_t>(kTaps, most);
-    T* weights = memory<T>(kWeights, most * dx.channels);
+    const int kernel = g.kernel_h * g.kernel_w;
     for (int a = 0; a < std::min(g.stride_h, dx.height); ++a)
         for (int b = 0; b < std::min(g.stride_w, dx.width); ++b) {
             const Phase rows(a, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h);
             const Phase cells(b, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w);
-            int count = 0;
-            for (int f = 0; f < filters; ++f)
-                for (int i = 0; i < rows.count; ++i)
-                    for (int j = 0; j < cells.count; ++j)
-                        taps[count++] =
-                            f * dy.channel() + rows.shift[i] * dy.row() + std::ptrdiff_t(cells.shift[j]) * dy.lanes;
-            if (add && !split && !count) continue;
-            phase_weights(weights, w, g, tiles, channels, filters, rows, cells);
+            if (add && !split && !(rows.count * cells.count)) continue;
+            const Taps taps = ordered(
+                {filters, rows.count, cells.count, chunk_of(rows.count, cells.count, channels), nullptr, nullptr, 1,
+                 dy.height, rows.shift},
+                [&](int f, int i, int j) {
+                    return f * dy.channel() + rows.shift[i] * dy.row() + std::ptrdiff_t(cells.shift[j]) * dy.lanes;
+                },
+                [&](int f, int i, int j) {
+                    return std::ptrdiff_t(f) * channels * kernel + rows.cell[i] * g.kernel_w + cells.cell[j];
+                });
+            const T* weights = packed(w, taps, g.groups, channels, std::ptrdiff_t(filters) * channels * kernel, kernel);
             Grid<T> out = grid;
             out.data += a * grid.row + (split ? std::ptrdiff_t(b) * columns : b) * dx.lanes;
             out.row = g.stride_h * grid.row;
@@ -306,8 +343,7 @@ void conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const W
             out.rows = ceil_div(dx.height - a, g.stride_h);
             out.columns = ceil_div(dx.width - b, g.stride_w);
             correlate_all<T>({out, dy.cell(0, 0, 0), dy.block(), dy.channel() * filters, dy.row(), kWidth<T>,
-                              dx.blocks(), g.groups, channels, taps, count, chunk_of(rows.count, cells.count, channels),
-                              cells.count, 0, weights, nullptr, add && !split, false,
+                              dx.blocks(), g.groups, channels, taps, 0, weights, nullptr, add && !split, false,
                               operations(dy, dx, g) / g.stride_h / g.stride_w});
         }
     if (split) merge_columns(dx, grid.data, columns, g.stride_w, add);
@@ -348,7 +384,8 @@ struct WeightGradient {
     const KernelTasks& cut;
     int filters, channels;  // of one group
 
-    void positions(T* sums, int block, int group, int f_begin, int f_end, int t_begin, int t_end) const {
+    void positions(T* sums, int block, int group, int f_begin, int f_end, int t_begin, int t_end,
+                   bool resume) const {
         const int V = kWidth<T>, vectors = ceil_div(dy.width * dy.lanes, V);
         const int last = dy.width * dy.lanes - (vectors - 1) * V;
         const Tiles rows(dy.height, std::max(1, kPositions / vectors));
@@ -363,7 +400,7 @@ struct WeightGradient {
                     outer<T>(cut.f_tiles.size(i), cut.t_tiles.size(k),
                              {sums + ((f - first) * own + t - tap) * V, own * V, dy.cell(block, group * filters + f, h),
                               dy.channel(), dy.row(), x + h * in.row, in.step, in.row, in.taps + t, rows.size(r),
-                              vectors, last});
+                              vectors, last, resume || r});
                 }
             }
     }
@@ -386,11 +423,9 @@ void kernel_sums(const Map<T>& dy, const Map<T>& x, const Window& g, const Windo
         const std::size_t size = std::size_t(own.filters) * own.taps * kWidth<T>;
         T* sums = memory<T>(kSums, size);
         own.sums = sums;
-        std::fill_n(sums, size, T(0));
         for (int block = 0; block < blocks; ++block) {
-            pass.positions(sums, block, group, f_begin, f_end, t_begin, t_end);
+            pass.positions(sums, block, group, f_begin, f_end, t_begin, t_end, block && !by_block);
             if (by_block || block == blocks - 1) finish(task, block, own);
-            if (by_block) std::fill_n(sums, size, T(0));
         }
     });
 }

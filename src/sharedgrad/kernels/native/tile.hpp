@@ -95,6 +95,7 @@ struct OuterTile {
     std::ptrdiff_t x_step, x_row;
     const std::ptrdiff_t* taps;
     int rows, vectors, last;  // positions: vectors of a row, and lanes of its last vector that exist
+    bool resume;              // add to what the sums hold
 };
 
 // With Part, the last vector of each row is not full. (A variant of its own: it would cost the other its registers.)
@@ -106,7 +107,8 @@ void outer(const OuterTile<T>& tile) {
     V sum[F][K];
     for (int k = 0; k < K; ++k) taps[k] = tile.taps[k];
     for (int f = 0; f < F; ++f)
-        for (int k = 0; k < K; ++k) sum[f][k] = load(tile.sums + f * tile.sums_filter + k * kWidth<T>);
+        for (int k = 0; k < K; ++k)
+            sum[f][k] = tile.resume ? load(tile.sums + f * tile.sums_filter + k * kWidth<T>) : V{};
     for (int r = 0; r < tile.rows; ++r) {
         const T* dy = tile.dy + r * tile.dy_row;
         const T* x = tile.x + r * tile.x_row;

@@ -18,7 +18,7 @@ constexpr int kMostTiles = 16;                    // tiles of a strip
 template <typename T>
 constexpr int kAside = 5 * kWidth<T>;          // points begin in different sets of a cache
 constexpr std::size_t kPointBytes = 32 << 10;  // of one point's inputs, to stay in the first-level cache
-constexpr std::size_t kSumBytes = 512 << 10;   // of all points' outputs, beside the inputs in the second-level cache
+constexpr std::size_t kResultBytes = 512 << 10;   // of all points' outputs, beside the inputs in the second-level cache
 
 template <typename T>
 bool by_winograd(const Map<T>& out, const Map<T>& in, const Window& g, int least) {
@@ -193,7 +193,7 @@ struct Winograd {
         weights = transform_kernels(w, out.channels, in.channels, filters, last.turned);
         const int fit = int(kPointBytes / sizeof(Vector<T>) / in.channels);
         strip = std::max(kPointColumns, std::min(kMostTiles, fit) / kPointColumns * kPointColumns);
-        chunk = std::max(1, int(kSumBytes / (kPoints * strip * sizeof(Vector<T>))) / kTileFilters);
+        chunk = std::max(1, int(kResultBytes / (kPoints * strip * sizeof(Vector<T>))) / kTileFilters);
     }
 
     void run() const {
