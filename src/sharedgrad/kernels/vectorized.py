@@ -53,7 +53,7 @@ def _windows(padded: Array, g: Geometry) -> Array:
 def _columns(x: Array, g: Geometry) -> Array:
     """Patches as columns: (N, groups, C/groups · cells, positions)."""
     windows = _windows(_zero_padded(x, g), g)
-    return windows.reshape(len(x), g.groups, -1, prod(windows.shape[2 + g.rank :]))
+    return windows.reshape(len(x), g.groups, x.shape[1] // g.groups * g.cells, prod(windows.shape[2 + g.rank :]))
 
 
 def _add_columns(columns: Array, g: Geometry, dx: Array, positions: Index) -> None:
@@ -96,7 +96,7 @@ def conv_input_gradient(dy: Array, w: Array, g: Geometry, spatial: Index) -> Arr
     positions = dy.shape[2:]
     dx = np.empty((len(dy), w.shape[1] * g.groups, *spatial), dy.dtype)
     transposed = w.reshape(g.groups, len(w) // g.groups, -1).transpose(0, 2, 1)
-    delta = dy.reshape(len(dy), g.groups, -1, prod(positions))
+    delta = dy.reshape(len(dy), g.groups, dy.shape[1] // g.groups, prod(positions))
 
     def backward(chunk: slice) -> None:
         _add_columns(transposed @ delta[chunk], g, dx[chunk], positions)
@@ -111,7 +111,7 @@ def conv_kernel_gradients(dy: Array, x: Array, g: Geometry) -> Array:
     positions, filters = dy.shape[2:], dy.shape[1]
     shape = (filters, x.shape[1] // g.groups, *g.kernel)
     dw = np.empty((len(dy), g.groups, filters // g.groups, prod(shape[1:])), dy.dtype)
-    delta = dy.reshape(len(dy), g.groups, -1, prod(positions))
+    delta = dy.reshape(len(dy), g.groups, filters // g.groups, prod(positions))
 
     def backward(chunk: slice) -> None:
         np.matmul(delta[chunk], _columns(x[chunk], g).transpose(0, 1, 3, 2), out=dw[chunk])
