@@ -1,4 +1,4 @@
-// Convolution: its three passes over maps in blocks.
+// Convolution over maps in blocks: forward and input gradient. conv_gradient.hpp has the weight gradient.
 //
 // All are sums over taps t, with a tap an offset into a map with margins:
 //   y[f,o]  = Σ_t w[f,t] · x[o·stride + t]              t = (channel, kernel cell)
@@ -8,87 +8,11 @@
 
 #include <utility>
 
-#include "kernels.hpp"
-#include "pack.hpp"
 #include "tile.hpp"
+#include "windows.hpp"
 
 namespace sharedgrad {
 namespace {
-
-constexpr int kTasks = 16;      // enough for the threads to share evenly, few enough to keep rows together
-constexpr int kLines = 512;     // vectors of input that stay in the first-level cache while all filters use them
-constexpr int kPositions = 96;  // likewise while all taps use them
-constexpr int kMostCells = 64;  // of a kernel along one axis; native/__init__.py lets NumPy have larger ones
-
-// Multiplications of one pass, a vector's worth counted as one.
-template <typename T>
-double operations(const Map<T>& small, const Map<T>& big, const Window& g) {
-    return small.operations() * (big.channels / g.groups) * g.kernel_h * g.kernel_w / 8;
-}
-
-// ---- the columns of a map, phase by phase, so that vectors of several columns can be loaded at a stride
-
-template <typename T>
-bool phased(const Map<T>& x, const Window& g) {
-    return g.stride_w > 1 && x.lanes < kWidth<T>;
-}
-
-template <typename T>
-int phase_columns(const Map<T>& x, const Window& g) {
-    return ceil_div(x.left + x.width + x.right, g.stride_w);
-}
-
-// [channel of any block][row][phase][column of the phase]
-template <typename T>
-const T* split_columns(const Map<T>& x, const Window& g) {
-    const int columns = phase_columns(x, g), height = x.top + x.height + x.bottom;
-    const std::ptrdiff_t row = std::ptrdiff_t(g.stride_w) * columns * x.lanes;
-    const std::ptrdiff_t size = row * height * x.channels * x.blocks() + kWidth<T>;  // vectors are loaded whole
-    T* split = memory<T>(kSplit, size);
-    std::fill_n(split, size, T(0));
-    T* to = split;
-    for (int channel = 0; channel < x.blocks() * x.channels; ++channel)
-        for (int h = 0; h < height; ++h, to += row) {
-            const T* from = x.data + channel * x.channel() + h * x.row();
-            for (int c = 0; c < x.left + x.width + x.right; ++c, from += x.lanes)
-                std::copy_n(from, x.lanes, to + (c % g.stride_w * std::ptrdiff_t(columns) + c / g.stride_w) * x.lanes);
-        }
-    return split;
-}
-
-// ---- where windows find their cells
-
-template <typename T>
-struct Windows {
-    const T* data;  // of the first window's first row
-    std::ptrdiff_t block, channel, row, step;
-    const std::ptrdiff_t* taps;
-    int count;
-};
-
-template <typename T>
-Windows<T> windows(const Map<T>& x, const Window& g) {
-    const bool split = phased(x, g);
-    const int columns = phase_columns(x, g), group_channels = x.channels / g.groups;
-    const std::ptrdiff_t row = split ? std::ptrdiff_t(g.stride_w) * columns * x.lanes : x.row();
-    const std::ptrdiff_t channel = split ? row * (x.top + x.height + x.bottom) : x.channel();
-    auto* taps = memory<std::ptrdiff_t>(kTaps, std::size_t(group_channels) * g.kernel_h * g.kernel_w);
-    int t = 0;
-    for (int c = 0; c < group_channels; ++c)
-        for (int i = 0; i < g.kernel_h; ++i)
-            for (int j = 0; j < g.kernel_w; ++j) {
-                const int q = x.left - g.pad_w + j * g.dilation_w;
-                const int column = split ? q % g.stride_w * columns + q / g.stride_w : q;
-                taps[t++] = c * channel + i * g.dilation_h * row + std::ptrdiff_t(column) * x.lanes;
-            }
-    return {(split ? split_columns(x, g) : x.data) + (x.top - g.pad_h) * row,
-            channel * x.channels,
-            channel,
-            g.stride_h * row,
-            std::ptrdiff_t(split ? 1 : g.stride_w) * kWidth<T>,
-            taps,
-            t};
-}
 
 // ---- forward and input gradient
 
@@ -347,121 +271,6 @@ void conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const W
                               operations(dy, dx, g) / g.stride_h / g.stride_w});
         }
     if (split) merge_columns(dx, grid.data, columns, g.stride_w, add);
-}
-
-// ---- weight gradient
-
-// How the weight gradient is cut into tasks: the sums of one stay in the second-level cache, and there are enough for
-// the threads.
-struct KernelTasks {
-    Tiles f_tiles, t_tiles, f_ranges, t_ranges;
-    int count;
-    KernelTasks(int filters, int taps, int groups)
-        : f_tiles(filters, kTileDeltas),
-          t_tiles(taps, kTileTaps),
-          f_ranges(f_tiles.count, 4),
-          t_ranges(t_tiles.count, std::min(24, ceil_div(t_tiles.count, ceil_div(kTasks / 2, groups * f_ranges.count)))),
-          count(groups * f_ranges.count * t_ranges.count) {}
-};
-
-// What a task has added up: [filter][tap][lane], of its own filters and taps of the whole kernel. The lanes are samples
-// and columns.
-template <typename T>
-struct KernelSums {
-    T* sums;
-    int filter, filters, tap, taps;
-    std::ptrdiff_t weight(int f, int taps_of_filter) const {  // where row f begins in the kernel
-        return std::ptrdiff_t(filter + f) * taps_of_filter + tap;
-    }
-    T* row(int f) const { return sums + std::ptrdiff_t(f) * taps * kWidth<T>; }
-};
-
-// The sums of a range of filters and taps over all positions.
-template <typename T>
-struct WeightGradient {
-    const Map<T>& dy;
-    const Windows<T>& in;
-    const KernelTasks& cut;
-    int filters, channels;  // of one group
-
-    void positions(T* sums, int block, int group, int f_begin, int f_end, int t_begin, int t_end,
-                   bool resume) const {
-        const int V = kWidth<T>, vectors = ceil_div(dy.width * dy.lanes, V);
-        const int last = dy.width * dy.lanes - (vectors - 1) * V;
-        const Tiles rows(dy.height, std::max(1, kPositions / vectors));
-        const int first = cut.f_tiles.begin(f_begin), tap = cut.t_tiles.begin(t_begin);
-        const std::ptrdiff_t own = cut.t_tiles.begin(t_end) - tap;
-        const T* const x = in.data + block * in.block + std::ptrdiff_t(group) * channels * in.channel;
-        for (int r = 0; r < rows.count; ++r)
-            for (int i = f_begin; i < f_end; ++i) {
-                const int f = cut.f_tiles.begin(i);
-                for (int k = t_begin; k < t_end; ++k) {
-                    const int t = cut.t_tiles.begin(k), h = rows.begin(r);
-                    outer<T>(cut.f_tiles.size(i), cut.t_tiles.size(k),
-                             {sums + ((f - first) * own + t - tap) * V, own * V, dy.cell(block, group * filters + f, h),
-                              dy.channel(), dy.row(), x + h * in.row, in.step, in.row, in.taps + t, rows.size(r),
-                              vectors, last, resume || r});
-                }
-            }
-    }
-};
-
-// finish(task, block, sums) after each block of samples, or once after all of them.
-template <typename T, typename Finish>
-void kernel_sums(const Map<T>& dy, const Map<T>& x, const Window& g, const Windows<T>& in, const KernelTasks& cut,
-                 bool by_block, const Finish& finish) {
-    const int filters = dy.channels / g.groups, blocks = dy.blocks();
-    const WeightGradient<T> pass{dy, in, cut, filters, x.channels / g.groups};
-    parallel(cut.count, operations(dy, x, g), [&](int task) {
-        const int t_range = task % cut.t_ranges.count, f_range = task / cut.t_ranges.count % cut.f_ranges.count;
-        const int group = task / cut.t_ranges.count / cut.f_ranges.count;
-        const int f_begin = cut.f_ranges.begin(f_range), f_end = cut.f_ranges.begin(f_range + 1);
-        const int t_begin = cut.t_ranges.begin(t_range), t_end = cut.t_ranges.begin(t_range + 1);
-        const int first = cut.f_tiles.begin(f_begin), tap = cut.t_tiles.begin(t_begin);
-        KernelSums<T> own{nullptr, group * filters + first, cut.f_tiles.begin(f_end) - first, tap,
-                          cut.t_tiles.begin(t_end) - tap};
-        const std::size_t size = std::size_t(own.filters) * own.taps * kWidth<T>;
-        T* sums = memory<T>(kSums, size);
-        own.sums = sums;
-        for (int block = 0; block < blocks; ++block) {
-            pass.positions(sums, block, group, f_begin, f_end, t_begin, t_end, block && !by_block);
-            if (by_block || block == blocks - 1) finish(task, block, own);
-        }
-    });
-}
-
-// What one sample has of a vector of sums: its columns added.
-template <typename T>
-inline T of_sample(const T* lanes, int l, int samples) {
-    T sum = 0;
-    for (int i = l; i < kWidth<T>; i += samples) sum += lanes[i];
-    return sum;
-}
-
-template <typename T>
-void conv_kernel_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g, bool by_sample) {
-    constexpr int V = kWidth<T>;
-    const auto in = windows(x, g);
-    const KernelTasks cut(dy.channels / g.groups, in.count, g.groups);
-    const std::ptrdiff_t sample = std::ptrdiff_t(dy.channels) * in.count;
-    kernel_sums(dy, x, g, in, cut, by_sample, [&](int, int block, const KernelSums<T>& own) {
-        if (!by_sample) sum_each(own.sums, std::ptrdiff_t(own.filters) * own.taps);
-        for (int f = 0; f < own.filters; ++f) {
-            T* to = dw + own.weight(f, in.count);
-            if (!by_sample) {
-                std::copy_n(own.sums + std::ptrdiff_t(f) * own.taps, own.taps, to);
-                continue;
-            }
-            const T* from = own.row(f);
-            T* samples[V];
-            for (int l = 0; l < dy.alive(block); ++l) samples[l] = to + (block * dy.lanes + l) * sample;
-            if (dy.lanes == V)
-                separate(samples, from, own.taps, dy.alive(block));
-            else
-                for (int t = 0; t < own.taps; ++t)
-                    for (int l = 0; l < dy.alive(block); ++l) samples[l][t] = of_sample(from + t * V, l, dy.lanes);
-        }
-    });
 }
 
 }  // namespace

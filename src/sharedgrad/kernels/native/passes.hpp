@@ -2,6 +2,7 @@
 #pragma once
 
 #include "conv.hpp"
+#include "conv_gradient.hpp"
 #include "depthwise.hpp"
 #include "maps.hpp"
 #include "pointwise.hpp"

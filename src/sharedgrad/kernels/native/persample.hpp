@@ -10,7 +10,7 @@
 
 #include <cmath>
 
-#include "conv.hpp"
+#include "conv_gradient.hpp"
 #include "norm.hpp"
 
 namespace sharedgrad {

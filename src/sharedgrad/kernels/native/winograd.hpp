@@ -16,9 +16,9 @@ constexpr int kPoints = 16;
 constexpr int kFewChannels = 24, kFewSummed = 8;  // with fewer the transforms cost more than they spare
 constexpr int kMostTiles = 16;                    // tiles of a strip
 template <typename T>
-constexpr int kAside = 5 * kWidth<T>;          // points begin in different sets of a cache
-constexpr std::size_t kPointBytes = 32 << 10;  // of one point's inputs, to stay in the first-level cache
-constexpr std::size_t kResultBytes = 512 << 10;   // of all points' outputs, beside the inputs in the second-level cache
+constexpr int kAside = 5 * kWidth<T>;            // points begin in different sets of a cache
+constexpr std::size_t kPointBytes = 32 << 10;    // of one point's inputs, to stay in the first-level cache
+constexpr std::size_t kResultBytes = 512 << 10;  // of all points' outputs, beside the inputs in the second-level cache
 
 template <typename T>
 bool by_winograd(const Map<T>& out, const Map<T>& in, const Window& g, int least) {
@@ -211,7 +211,8 @@ struct Winograd {
             const T* map = in.data + block * in.block() + c * in.channel();
             for (int t = 0; t < count; ++t)
                 transform_input(inputs + c * channel + std::ptrdiff_t(t) * kWidth<T>, point, map, in,
-                                (first + t) / across * 2 + in.top - last.pad_h, (first + t) % across * 2 + in.left - last.pad_w);
+                                (first + t) / across * 2 + in.top - last.pad_h,
+                                (first + t) % across * 2 + in.left - last.pad_w);
         }
         for (int begin = 0; begin < filters.count; begin += chunk) {
             const int end = std::min(filters.count, begin + chunk), own = filters.begin(begin);

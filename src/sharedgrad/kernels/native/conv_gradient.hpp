@@ -1,0 +1,126 @@
+// The weight gradient of a convolution: dw[f,t] = Σ_{samples,o} dy[f,o] · x[o·stride + t], see conv.hpp.
+//
+// The lanes of its sums are the samples' own gradients until the end: kept apart, they are stored instead of added.
+#pragma once
+
+#include "pack.hpp"
+#include "tile.hpp"
+#include "windows.hpp"
+
+namespace sharedgrad {
+namespace {
+
+// How the weight gradient is cut into tasks: the sums of one stay in the second-level cache, and there are enough for
+// the threads.
+struct KernelTasks {
+    Tiles f_tiles, t_tiles, f_ranges, t_ranges;
+    int count;
+    KernelTasks(int filters, int taps, int groups)
+        : f_tiles(filters, kTileDeltas),
+          t_tiles(taps, kTileTaps),
+          f_ranges(f_tiles.count, 4),
+          t_ranges(t_tiles.count, std::min(24, ceil_div(t_tiles.count, ceil_div(kTasks / 2, groups * f_ranges.count)))),
+          count(groups * f_ranges.count * t_ranges.count) {}
+};
+
+// What a task has added up: [filter][tap][lane], of its own filters and taps of the whole kernel. The lanes are samples
+// and columns.
+template <typename T>
+struct KernelSums {
+    T* sums;
+    int filter, filters, tap, taps;
+    std::ptrdiff_t weight(int f, int taps_of_filter) const {  // where row f begins in the kernel
+        return std::ptrdiff_t(filter + f) * taps_of_filter + tap;
+    }
+    T* row(int f) const { return sums + std::ptrdiff_t(f) * taps * kWidth<T>; }
+};
+
+// The sums of a range of filters and taps over all positions.
+template <typename T>
+struct WeightGradient {
+    const Map<T>& dy;
+    const Windows<T>& in;
+    const KernelTasks& cut;
+    int filters, channels;  // of one group
+
+    void positions(T* sums, int block, int group, int f_begin, int f_end, int t_begin, int t_end, bool resume) const {
+        const int V = kWidth<T>, vectors = ceil_div(dy.width * dy.lanes, V);
+        const int last = dy.width * dy.lanes - (vectors - 1) * V;
+        const Tiles rows(dy.height, std::max(1, kPositions / vectors));
+        const int first = cut.f_tiles.begin(f_begin), tap = cut.t_tiles.begin(t_begin);
+        const std::ptrdiff_t own = cut.t_tiles.begin(t_end) - tap;
+        const T* const x = in.data + block * in.block + std::ptrdiff_t(group) * channels * in.channel;
+        for (int r = 0; r < rows.count; ++r)
+            for (int i = f_begin; i < f_end; ++i) {
+                const int f = cut.f_tiles.begin(i);
+                for (int k = t_begin; k < t_end; ++k) {
+                    const int t = cut.t_tiles.begin(k), h = rows.begin(r);
+                    outer<T>(cut.f_tiles.size(i), cut.t_tiles.size(k),
+                             {sums + ((f - first) * own + t - tap) * V, own * V, dy.cell(block, group * filters + f, h),
+                              dy.channel(), dy.row(), x + h * in.row, in.step, in.row, in.taps + t, rows.size(r),
+                              vectors, last, resume || r});
+                }
+            }
+    }
+};
+
+// finish(task, block, sums) after each block of samples, or once after all of them.
+template <typename T, typename Finish>
+void kernel_sums(const Map<T>& dy, const Map<T>& x, const Window& g, const Windows<T>& in, const KernelTasks& cut,
+                 bool by_block, const Finish& finish) {
+    const int filters = dy.channels / g.groups, blocks = dy.blocks();
+    const WeightGradient<T> pass{dy, in, cut, filters, x.channels / g.groups};
+    parallel(cut.count, operations(dy, x, g), [&](int task) {
+        const int t_range = task % cut.t_ranges.count, f_range = task / cut.t_ranges.count % cut.f_ranges.count;
+        const int group = task / cut.t_ranges.count / cut.f_ranges.count;
+        const int f_begin = cut.f_ranges.begin(f_range), f_end = cut.f_ranges.begin(f_range + 1);
+        const int t_begin = cut.t_ranges.begin(t_range), t_end = cut.t_ranges.begin(t_range + 1);
+        const int first = cut.f_tiles.begin(f_begin), tap = cut.t_tiles.begin(t_begin);
+        KernelSums<T> own{nullptr, group * filters + first, cut.f_tiles.begin(f_end) - first, tap,
+                          cut.t_tiles.begin(t_end) - tap};
+        const std::size_t size = std::size_t(own.filters) * own.taps * kWidth<T>;
+        T* sums = memory<T>(kSums, size);
+        own.sums = sums;
+        for (int block = 0; block < blocks; ++block) {
+            pass.positions(sums, block, group, f_begin, f_end, t_begin, t_end, block && !by_block);
+            if (by_block || block == blocks - 1) finish(task, block, own);
+        }
+    });
+}
+
+// What one sample has of a vector of sums: its columns added.
+template <typename T>
+inline T of_sample(const T* lanes, int l, int samples) {
+    T sum = 0;
+    for (int i = l; i < kWidth<T>; i += samples) sum += lanes[i];
+    return sum;
+}
+
+template <typename T>
+void conv_kernel_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g, bool by_sample) {
+    constexpr int V = kWidth<T>;
+    const auto in = windows(x, g);
+    const KernelTasks cut(dy.channels / g.groups, in.count, g.groups);
+    const std::ptrdiff_t sample = std::ptrdiff_t(dy.channels) * in.count;
+    kernel_sums(dy, x, g, in, cut, by_sample, [&](int, int block, const KernelSums<T>& own) {
+        if (!by_sample) sum_each(own.sums, std::ptrdiff_t(own.filters) * own.taps);
+        for (int f = 0; f < own.filters; ++f) {
+            T* to = dw + own.weight(f, in.count);
+            if (!by_sample) {
+                std::copy_n(own.sums + std::ptrdiff_t(f) * own.taps, own.taps, to);
+                continue;
+            }
+            const T* from = own.row(f);
+            T* samples[V];
+            for (int l = 0; l < dy.alive(block); ++l) samples[l] = to + (block * dy.lanes + l) * sample;
+            if (dy.lanes == V)
+                separate(samples, from, own.taps, dy.alive(block));
+            else
+                for (int t = 0; t < own.taps; ++t)
+                    for (int l = 0; l < dy.alive(block); ++l) samples[l][t] = of_sample(from + t * V, l, dy.lanes);
+        }
+    });
+}
+
+}  // namespace
+}  // namespace sharedgrad
