@@ -66,6 +66,20 @@ def separable() -> Layers:
     }
 
 
+def broad() -> Layers:
+    """So many channels that a 1×1 convolution takes them in two parts, with ReLUs on either side."""
+    return {
+        "conv": (sg.Conv2d(2, 5, 1), "input"),
+        "relu": sg.ReLU(),
+        "widen": sg.Conv2d(5, 140, 1),
+        "relu1": sg.ReLU(),
+        "narrow": sg.Conv2d(140, 5, 1),
+        "relu2": sg.ReLU(),
+        "mean": sg.GlobalAvgPool(),
+        "out": sg.Linear(5, 3),
+    }
+
+
 def run(
     layers: Callable[[], Layers],
     samples: int,
@@ -118,6 +132,7 @@ def test_losses_and_outputs_at_inner_nodes(names: tuple[str, ...]) -> None:
 def test_depthwise_and_pointwise_convolutions(samples: int) -> None:
     compare(separable, samples, (7, 9))
     compare(separable, samples, (16, 11), "float32")
+    compare(broad, samples, (3, 5))
 
 
 @pytest.mark.parametrize("names", [("relu1",), ("relu2", "depth1"), ("relu3", "relu4"), ("relu5", "sum"), ("point1",)])
