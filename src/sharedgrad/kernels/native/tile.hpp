@@ -6,6 +6,8 @@
 namespace sharedgrad {
 namespace {
 
+// Loops over a tile are unrolled by pragmas: left to itself GCC 12 does it too late to keep all sums in registers.
+
 // ---- correlate: sum[f][c] = Σ_t w[t][f] · x[c][t], for F filters and C vectors of outputs
 
 template <typename T>
@@ -28,8 +30,11 @@ void correlate(const CorrelateTile<T>& tile) {
     using V = Vector<T>;
     V sum[F][C];
     const T* x[C];
+#pragma GCC unroll 8
     for (int c = 0; c < C; ++c) x[c] = tile.x[c];
+#pragma GCC unroll 8
     for (int f = 0; f < F; ++f)
+#pragma GCC unroll 8
         for (int c = 0; c < C; ++c)
             sum[f][c] = tile.resume ? load_part(tile.out[c] + f * tile.out_channel, tile.valid[c])
                                     : splat(tile.bias ? tile.bias[f] : T(0));
@@ -37,13 +42,18 @@ void correlate(const CorrelateTile<T>& tile) {
     const std::ptrdiff_t* taps = tile.taps;
     for (const auto* end = taps + tile.count; taps != end; ++taps, w += F) {
         V v[C];
+#pragma GCC unroll 8
         for (int c = 0; c < C; ++c) v[c] = load(x[c] + *taps);
+#pragma GCC unroll 8
         for (int f = 0; f < F; ++f) {
             const V weight = splat(w[f]);
+#pragma GCC unroll 8
             for (int c = 0; c < C; ++c) sum[f][c] += weight * v[c];
         }
     }
+#pragma GCC unroll 8
     for (int f = 0; f < F; ++f)
+#pragma GCC unroll 8
         for (int c = 0; c < C; ++c) {
             V y = tile.relu ? (sum[f][c] <= T(0) ? V{} : sum[f][c]) : sum[f][c];  // NaN stays NaN
             if (tile.gate) y = load(tile.gate[c] + f * tile.gate_channel) > T(0) ? y : V{};
@@ -105,25 +115,35 @@ void outer(const OuterTile<T>& tile) {
     const std::ptrdiff_t dy_channel = tile.dy_channel, x_step = tile.x_step;
     std::ptrdiff_t taps[K];
     V sum[F][K];
+#pragma GCC unroll 8
     for (int k = 0; k < K; ++k) taps[k] = tile.taps[k];
+#pragma GCC unroll 8
     for (int f = 0; f < F; ++f)
+#pragma GCC unroll 8
         for (int k = 0; k < K; ++k)
             sum[f][k] = tile.resume ? load(tile.sums + f * tile.sums_filter + k * kWidth<T>) : V{};
     for (int r = 0; r < tile.rows; ++r) {
         const T* dy = tile.dy + r * tile.dy_row;
         const T* x = tile.x + r * tile.x_row;
-        for (int c = 0; c < tile.vectors; ++c, dy += kWidth<T>, x += x_step) {
-            const int count = Part && c == tile.vectors - 1 ? tile.last : kWidth<T>;
-            const auto fetch = [count](const T* from) { return Part ? load_part(from, count) : load(from); };
+        for (int c = tile.vectors; c > 0; --c, dy += kWidth<T>, x += x_step) {
+            const int count = c == 1 ? tile.last : kWidth<T>;
             V delta[F];
-            for (int f = 0; f < F; ++f) delta[f] = fetch(dy + f * dy_channel);
+#pragma GCC unroll 8
+            for (int f = 0; f < F; ++f) {
+                const T* from = dy + f * dy_channel;
+                delta[f] = Part ? load_part(from, count) : load(from);
+            }
+#pragma GCC unroll 8
             for (int k = 0; k < K; ++k) {
-                const V v = fetch(x + taps[k]);
+                const V v = Part ? load_part(x + taps[k], count) : load(x + taps[k]);
+#pragma GCC unroll 8
                 for (int f = 0; f < F; ++f) sum[f][k] += delta[f] * v;
             }
         }
     }
+#pragma GCC unroll 8
     for (int f = 0; f < F; ++f)
+#pragma GCC unroll 8
         for (int k = 0; k < K; ++k) store(tile.sums + f * tile.sums_filter + k * kWidth<T>, sum[f][k]);
 }
 
