@@ -22,7 +22,7 @@ _MOST_KEPT = 1 << 25  # bytes of one kernel's gradients that are kept until thei
 _MOST_PRODUCTS = 1 << 20  # bytes of inner products that a thread holds
 
 # Measured, as multiplications of vectors: to keep a sum and read it again; an inner product's beside a convolution's.
-_KEEPING, _INNER = 60, 1.3
+_KEEPING, _INNER = 50, 2.3
 
 
 class Clipped(Backward):
@@ -43,7 +43,7 @@ class Clipped(Backward):
         self._squares = Map(1, 1, samples * (8 // forward.builder.dtype.itemsize))  # in float64
         self._factors = Map(1, 1, -(-samples // lanes) * lanes)
         self._scaled: dict[Map, None] = {}  # upstream gradients that are read again, scaled
-        self._sums: list[tuple[Parameter, Callable[[Map], None]]] = []  # what comes after the factors
+        self._sums: list[tuple[list[Parameter], Callable[..., None]]] = []  # what comes after the factors
         super().__init__(forward, given, wanted, ())
 
     def start(self) -> None:
@@ -52,14 +52,15 @@ class Clipped(Backward):
 
     def finish(self) -> None:
         """The factors, and the gradients with them."""
-        if len({parameter for parameter, _ in self._sums}) < len(self._sums):
+        used = [p for parameters, _ in self._sums for p in parameters]
+        if len(set(used)) < len(used):
             raise UnsupportedError("a parameter that is used in several places")
         norms, most = self.array(Norms(), (self.builder.samples,), 1), self.array(MaxNorm(), self._one_double, 1)
         self.builder.emit("clip_factors", (self._factors, norms, self._squares, most))
         for delta in self._scaled:
             self.builder.emit("scale_samples", (delta, self._factors))
-        for parameter, write in self._sums:
-            write(self.gradient(parameter)[0])
+        for parameters, write in self._sums:
+            write(*(self.gradient(p)[0] for p in parameters))
 
     @property
     def _one_double(self) -> tuple[int]:
@@ -89,9 +90,8 @@ class Clipped(Backward):
         self.builder.emit("add_linear_squares", (self._squares, delta, x), int(layer.bias is not None))
         self._read_scaled(delta)
         emit = self.builder.emit
-        self._sums.append((layer.weight, lambda dw: emit("linear_weight_gradient", (dw, None, delta, x), 0)))
-        if layer.bias is not None:
-            self._sums.append((layer.bias, lambda db: emit("channel_sums", (db, delta), 0)))
+        both = [p for p in (layer.weight, layer.bias) if p is not None]
+        self._sums.append((both, lambda dw, db=None: emit("linear_weight_gradient", (dw, db, delta, x), 0)))
 
     def norm_gradients(self, layer: Any, *maps: Map | None) -> tuple[Map, Map]:
         """Norms now, sums later."""
@@ -108,12 +108,12 @@ class Clipped(Backward):
 
     def _weighted(self, parameter: Parameter, apart: Map) -> None:
         emit = self.builder.emit
-        self._sums.append((parameter, lambda total: emit("weighted_sum", (total, apart, self._factors))))
+        self._sums.append(([parameter], lambda total: emit("weighted_sum", (total, apart, self._factors))))
 
     def _again(self, kernel: Parameter, delta: Map, x: Map, g: Geometry) -> None:
         emit = self.builder.emit
         self._read_scaled(delta)
-        self._sums.append((kernel, lambda dw: emit("conv_weight_gradient", (dw, None, delta, x), *ops.window(g), 0)))
+        self._sums.append(([kernel], lambda dw: emit("conv_weight_gradient", (dw, None, delta, x), *ops.window(g), 0)))
 
     def _read_scaled(self, delta: Map) -> None:
         self._scaled[delta] = None

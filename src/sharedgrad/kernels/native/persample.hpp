@@ -81,6 +81,15 @@ inline void add_tasks(double* squares, const double* partial, int tasks, int sam
         for (int n = 0; n < samples; ++n) squares[n] += partial[std::ptrdiff_t(task) * samples + n];
 }
 
+// Each sample's sum over the columns of a vector; the other lanes are zero.
+template <typename T>
+Vector<T> columns_added(const T* from, int samples) {
+    if (samples == kWidth<T>) return load(from);
+    T own[kWidth<T>] = {};
+    for (int l = 0; l < samples; ++l) own[l] = of_sample(from, l, samples);
+    return load(own);
+}
+
 // Of a kernel. Where `kept` is given, its samples' gradients are left there: a map with a channel for each weight.
 template <typename T>
 void add_kernel_squares(double* squares, const Map<T>& dy, const Map<T>& x, const Window& g, const Map<T>* kept) {
@@ -91,18 +100,15 @@ void add_kernel_squares(double* squares, const Map<T>& dy, const Map<T>& x, cons
     std::fill_n(partial, std::size_t(cut.count) * dy.samples, 0.0);
     kernel_sums(dy, x, g, in, cut, true, [&](int task, int block, const KernelSums<T>& own) {
         Wide<T> sum = {};
-        for (int f = 0; f < own.filters; ++f)
-            for (int t = 0; t < own.taps; ++t) {
-                Vector<T> v = load(own.row(f) + t * V);
-                if (dy.lanes < V) {
-                    T lanes[V], samples[V] = {};
-                    store(lanes, v);
-                    for (int l = 0; l < dy.lanes; ++l) samples[l] = of_sample(lanes, l, dy.lanes);
-                    v = load(samples);
-                }
+        for (int f = 0; f < own.filters; ++f) {
+            const T* from = own.row(f);
+            T* to = kept ? kept->cell(block, int(own.weight(f, in.count)), 0) : nullptr;
+            for (int t = 0; t < own.taps; ++t, from += V) {
+                const Vector<T> v = columns_added(from, dy.lanes);
                 sum += widen<T>(v) * widen<T>(v);
-                if (kept) store_part(kept->cell(block, int(own.weight(f, in.count)) + t, 0), v, dy.lanes);
+                if (to) store_part(to + t * dy.lanes, v, dy.lanes);
             }
+        }
         double* const to = partial + std::ptrdiff_t(task) * dy.samples + block * dy.lanes;
         add_lanes<T>(to, sum, dy.lanes, dy.alive(block));
     });
@@ -111,86 +117,115 @@ void add_kernel_squares(double* squares, const Map<T>& dy, const Map<T>& x, cons
 
 // ---- the Gram form; its lanes are samples, all of them
 
-// gram[p][q] = Σ_c a[c][p] · b[c][q] for the cells p, q of two rows of a map
+constexpr int kRowPart = 192;               // vectors of each of two rows that stay in the first-level cache
+constexpr std::size_t kProducts = 1 << 21;  // bytes of products for which a task goes over the map once
+
+// products[p][q] += Σ_c a[c][p] · b[c][q] for the cells p, q of two rows of a map
 template <typename T>
-void row_products(T* gram, const T* a, const T* b, const Map<T>& m, int channels, const std::ptrdiff_t* cells) {
+void add_row_products(T* products, const T* a, const T* b, const Map<T>& m, int channels, const std::ptrdiff_t* cells) {
     constexpr int V = kWidth<T>;
     const Tiles p_tiles(m.width, kTileDeltas), q_tiles(m.width, kTileTaps);
-    std::fill_n(gram, std::ptrdiff_t(m.width) * m.width * V, T(0));
     for (int i = 0; i < p_tiles.count; ++i)
         for (int k = 0; k < q_tiles.count; ++k) {
             const int p = p_tiles.begin(i), q = q_tiles.begin(k);
             outer<T>(p_tiles.size(i), q_tiles.size(k),
-                     {gram + (std::ptrdiff_t(p) * m.width + q) * V, std::ptrdiff_t(m.width) * V, a + p * V, V,
+                     {products + (std::ptrdiff_t(p) * m.width + q) * V, std::ptrdiff_t(m.width) * V, a + p * V, V,
                       m.channel(), b, 0, m.channel(), cells + q, channels, 1, V});
         }
 }
 
-// One group of one block: the pairs of output rows h and h + d. A pair of windows meets in pairs of cells, one for each
-// kernel cell, all d · stride rows apart.
+// All pairs of rows h and h + apart of one block of a map, for apart = first · step … (end − 1) · step.
+template <typename T>
+struct RowPairs {
+    T* products;  // [apart][h][cell of row h][cell of row h + apart][lane]
+    const Map<T>& m;
+    int step, first, end;
+
+    std::ptrdiff_t pair() const { return std::ptrdiff_t(m.width) * m.width * kWidth<T>; }
+    T* of(int h, int d) const { return products + ((d - first) * std::ptrdiff_t(m.height) + h) * pair(); }
+    std::ptrdiff_t size() const { return (end - first) * m.height * pair(); }
+
+    void multiply(int block, int channel, int channels, const std::ptrdiff_t* cells) const {
+        const Tiles parts(channels, std::max(1, kRowPart / m.width));
+        for (int h = 0; h < m.height; ++h)
+            for (int d = first; d < end && h + d * step < m.height; ++d) {
+                std::fill_n(of(h, d), pair(), T(0));
+                for (int part = 0; part < parts.count; ++part) {
+                    const int c = channel + parts.begin(part);
+                    add_row_products(of(h, d), m.cell(block, c, h), m.cell(block, c, h + d * step), m, parts.size(part),
+                                     cells);
+                }
+            }
+    }
+};
+
+// Windows at output rows h and h + d meet in pairs of cells, one for each kernel cell, all d · stride rows apart.
 template <typename T>
 struct Gram {
-    const Map<T>&dy, &x;
+    const RowPairs<T>&deltas, &inputs;
     const Window& g;
-    const std::ptrdiff_t* cells;  // of any row, from its first
+    T* sums;  // for a row of windows
 
-    // Whether a row of x is there, for output row h and kernel row i.
-    int row(int h, int i) const { return h * g.stride_h + i * g.dilation_h - g.pad_h; }
-
-    // Σ over kernel cells of ⟨x_p, x_q⟩ with p and q the windows' cells, at columns v and w of the rows in `gram`
-    Vector<T> windows(const T* gram, int v, int w) const {
-        Vector<T> sum = {};
-        for (int j = 0; j < g.kernel_w; ++j) {
-            const int p = v * g.stride_w + j * g.dilation_w - g.pad_w, q = w * g.stride_w + j * g.dilation_w - g.pad_w;
-            if (std::min(p, q) >= 0 && std::max(p, q) < x.width)
-                sum += load(gram + (std::ptrdiff_t(p) * x.width + q) * kWidth<T>);
-        }
-        return sum;
-    }
-
-    Wide<T> rows_apart(int block, int group, int d) const {
+    // sums[w] = Σ over kernel cells of ⟨x_p, x_q⟩, p and q the cells of the windows at columns v and w
+    void windows(int h, int d, int v) const {
         constexpr int V = kWidth<T>;
-        const int filters = dy.channels / g.groups, channels = x.channels / g.groups, apart = d * g.stride_h;
-        const std::ptrdiff_t x_gram = std::ptrdiff_t(x.width) * x.width * V;
-        T* const inputs = memory<T>(kSums, x_gram * x.height + std::ptrdiff_t(dy.width) * dy.width * V);
-        T* const deltas = inputs + x_gram * x.height;
-        for (int a = 0; a + apart < x.height; ++a)
-            row_products(inputs + a * x_gram, x.cell(block, group * channels, a),
-                         x.cell(block, group * channels, a + apart), x, channels, cells);
-        Wide<T> sum = {};
-        for (int h = 0; h + d < dy.height; ++h) {
-            row_products(deltas, dy.cell(block, group * filters, h), dy.cell(block, group * filters, h + d), dy,
-                         filters, cells);
-            for (int v = 0; v < dy.width; ++v) {
-                Vector<T> part = {};
-                for (int w = 0; w < dy.width; ++w) {
-                    Vector<T> products = {};
-                    for (int i = 0; i < g.kernel_h; ++i)
-                        if (row(h, i) >= 0 && row(h, i) + apart < x.height)
-                            products += windows(inputs + row(h, i) * x_gram, v, w);
-                    part += load(deltas + (std::ptrdiff_t(v) * dy.width + w) * V) * products;
-                }
-                sum += widen<T>(part);
+        const Map<T>& x = inputs.m;
+        std::fill_n(sums, deltas.m.width * V, T(0));
+        for (int i = 0; i < g.kernel_h; ++i) {
+            const int row = h * g.stride_h + i * g.dilation_h - g.pad_h;
+            if (row < 0 || row + d * g.stride_h >= x.height) continue;
+            for (int j = 0; j < g.kernel_w; ++j) {
+                const int shift = j * g.dilation_w - g.pad_w, p = v * g.stride_w + shift;
+                if (p < 0 || p >= x.width) continue;
+                const T* products = inputs.of(row, d) + (std::ptrdiff_t(p) * x.width + shift) * V;
+                const int begin = shift < 0 ? ceil_div(-shift, g.stride_w) : 0;
+                const int end = x.width > shift ? std::min(deltas.m.width, ceil_div(x.width - shift, g.stride_w)) : 0;
+                for (int w = begin; w < end; ++w)
+                    store(sums + w * V, load(sums + w * V) + load(products + std::ptrdiff_t(w) * g.stride_w * V));
             }
         }
-        return d ? sum + sum : sum;  // h + d and h as well
+    }
+
+    Wide<T> total() const {
+        constexpr int V = kWidth<T>;
+        const Map<T>& dy = deltas.m;
+        Wide<T> sum = {};
+        for (int d = deltas.first; d < deltas.end; ++d)
+            for (int h = 0; h + d < dy.height; ++h)
+                for (int v = 0; v < dy.width; ++v) {
+                    windows(h, d, v);
+                    const T* row = deltas.of(h, d) + std::ptrdiff_t(v) * dy.width * V;
+                    Vector<T> part = {};
+                    for (int w = 0; w < dy.width; ++w) part += load(row + w * V) * load(sums + w * V);
+                    sum += widen<T>(d ? part + part : part);  // h + d and h as well
+                }
+        return sum;
     }
 };
 
 template <typename T>
 void add_gram_squares(double* squares, const Map<T>& dy, const Map<T>& x, const Window& g) {
-    const int tasks = g.groups * dy.height, blocks = dy.blocks();
-    auto* const cells = memory<std::ptrdiff_t>(kTaps, std::max(x.width, dy.width));
-    for (int w = 0; w < std::max(x.width, dy.width); ++w) cells[w] = std::ptrdiff_t(w) * kWidth<T>;
-    const Gram<T> gram{dy, x, g, cells};
+    constexpr int V = kWidth<T>;
+    const int columns = std::max(x.width, dy.width);
+    auto* const cells = memory<std::ptrdiff_t>(kTaps, columns);
+    for (int w = 0; w < columns; ++w) cells[w] = std::ptrdiff_t(w) * V;
+    const double each =
+        (double(dy.height) * dy.width * dy.width + double(x.height) * x.width * x.width) * V * sizeof(T);
+    const Tiles ranges(dy.height, std::max(1, int(kProducts / each)));
+    const int tasks = g.groups * ranges.count, blocks = dy.blocks();
     double* const partial = memory<double>(kSquares, std::size_t(tasks + 1) * dy.samples);
     std::fill_n(partial, std::size_t(tasks + 1) * dy.samples, 0.0);
-    const double pairs = double(dy.height) * dy.width / 2;
-    parallel(tasks * blocks, (dy.operations() + x.operations()) * pairs / 8, [&](int i) {
-        const int block = i % blocks, task = i / blocks;  // the longest first
-        const auto sum = gram.rows_apart(block, task % g.groups, task / g.groups);
+    parallel(tasks * blocks, dy.operations() * dy.height * dy.width / 8, [&](int i) {
+        const int block = i % blocks, task = i / blocks, group = task % g.groups, range = task / g.groups;
+        const int first = ranges.begin(range), end = ranges.begin(range + 1);
+        RowPairs<T> deltas{nullptr, dy, 1, first, end}, inputs{nullptr, x, g.stride_h, first, end};
+        T* const sums = memory<T>(kSums, deltas.size() + inputs.size() + dy.width * V);
+        deltas.products = sums + dy.width * V;
+        inputs.products = deltas.products + deltas.size();
+        deltas.multiply(block, group * (dy.channels / g.groups), dy.channels / g.groups, cells);
+        inputs.multiply(block, group * (x.channels / g.groups), x.channels / g.groups, cells);
         double* const to = partial + std::ptrdiff_t(task) * dy.samples + block * dy.lanes;
-        add_lanes<T>(to, sum, dy.lanes, dy.alive(block));
+        add_lanes<T>(to, Gram<T>{deltas, inputs, g, sums}.total(), dy.lanes, dy.alive(block));
     });
     double* const all = partial + std::ptrdiff_t(tasks) * dy.samples;
     add_tasks(all, partial, tasks, dy.samples);
@@ -250,15 +285,17 @@ Vector<T> lane_factors(const T* factors, const Map<T>& m, int block) {
 template <typename T>
 void scale_samples(const Map<T>& m, const T* factors) {
     constexpr int V = kWidth<T>;
-    parallel(m.blocks() * m.channels, m.operations(), [&](int task) {
-        const int block = task / m.channels;
+    const bool whole = m.lanes == 1 && m.bare();  // a sample is one row
+    const int rows = whole ? 1 : m.height, channels = whole ? 1 : m.channels;
+    const std::ptrdiff_t used = whole ? m.block() : m.used();
+    parallel(m.blocks() * channels, m.operations(), [&](int task) {
+        const int block = task / channels;
         const Vector<T> factor = lane_factors(factors, m, block);
-        for (int h = 0; h < m.height; ++h) {
-            T* row = m.cell(block, task % m.channels, h);
-            for (std::ptrdiff_t i = 0; i < m.used(); i += V) {
-                const int count = int(std::min<std::ptrdiff_t>(V, m.used() - i));
-                store_part(row + i, load_part(row + i, count) * factor, count);
-            }
+        for (int h = 0; h < rows; ++h) {
+            T* row = m.cell(block, task % channels, h);
+            std::ptrdiff_t i = 0;
+            for (; i + V <= used; i += V) store(row + i, load(row + i) * factor);
+            if (i < used) store_part(row + i, load_part(row + i, int(used - i)) * factor, int(used - i));
         }
     });
 }
@@ -266,24 +303,65 @@ void scale_samples(const Map<T>& m, const T* factors) {
 // sum[c] = Σ_n factors[n] · m_n[c] for maps of one cell
 template <typename T>
 void weighted_sum(T* sum, const Map<T>& m, const T* factors) {
-    constexpr int V = kWidth<T>, R = 16;
-    const int pieces = ceil_div(m.channels, V);
-    parallel(ceil_div(pieces, R), m.operations(), [&](int task) {
-        for (int piece = task * R; piece < std::min(pieces, (task + 1) * R); ++piece) {
-            const int first = piece * V, count = std::min(V, m.channels - first);
+    constexpr int R = 16;
+    const Tiles pieces(m.channels, R);  // of neighbouring channels
+    const Tiles ranges(pieces.count, ceil_div(pieces.count, kTasks));
+    parallel(ranges.count, m.operations(), [&](int range) {
+        for (int i = ranges.begin(range); i < ranges.begin(range + 1); ++i) {
+            const int first = pieces.begin(i), count = pieces.size(i);
+            T own[R] = {};
             if (m.lanes == 1) {
-                Vector<T> own = {};
-                for (int n = 0; n < m.samples; ++n) own += splat(factors[n]) * load_part(m.cell(n, first, 0), count);
-                store_part(sum + first, own, count);
-                continue;
+                for (int n = 0; n < m.samples; ++n)
+                    for (int c = 0; c < count; ++c) own[c] += factors[n] * m.cell(n, first, 0)[c];
+            } else {
+                Vector<T> lanes[R] = {};
+                for (int b = 0; b < m.blocks(); ++b) {
+                    const Vector<T> factor = load_part(factors + b * m.lanes, m.lanes);
+                    const T* from = m.cell(b, first, 0);
+                    for (int c = 0; c < count; ++c) lanes[c] += factor * load_part(from + c * m.lanes, m.lanes);
+                }
+                sum_lanes(own, lanes);
             }
-            for (int c = first; c < first + count; ++c) {
-                Vector<T> own = {};
-                for (int b = 0; b < m.blocks(); ++b)
-                    own += load_part(factors + b * m.lanes, m.lanes) * load_part(m.cell(b, c, 0), m.lanes);
-                sum[c] = total<T>(own);
-            }
+            std::copy_n(own, count, sum + first);
         }
+    });
+}
+
+// ---- gradients that are kept
+
+#if defined(__AVX512F__)
+// Past the caches: what is written will not be read soon. `to` lies on a vector's boundary.
+inline void stream(float* to, Vector<float> v) { _mm512_stream_ps(to, v); }
+inline void stream(double* to, Vector<double> v) { _mm512_stream_pd(to, v); }
+inline void end_of_stream() { _mm_sfence(); }
+#else
+template <typename T>
+inline void stream(T* to, Vector<T> v) {
+    store(to, v);
+}
+inline void end_of_stream() {}
+#endif
+
+constexpr std::size_t kStreamed = std::size_t(1) << 22;  // bytes from which on the caches would not hold them
+
+// dw (N, O, I) = δ_n ⊗ x_n for dy (N, O) and x (N, I)
+template <typename T>
+void outer_products(T* dw, const T* dy, const T* x, int samples, int outputs, int inputs) {
+    constexpr int V = kWidth<T>;
+    const std::size_t size = std::size_t(samples) * outputs * inputs;
+    const bool streamed = size * sizeof(T) >= kStreamed && inputs % V == 0 && std::uintptr_t(dw) % kVectorBytes == 0;
+    parallel(samples, double(size) / 4, [&](int n) {
+        const T* from = x + std::ptrdiff_t(n) * inputs;
+        T* to = dw + std::ptrdiff_t(n) * outputs * inputs;
+        for (int o = 0; o < outputs; ++o, to += inputs) {
+            const Vector<T> delta = splat(dy[std::ptrdiff_t(n) * outputs + o]);
+            int i = 0;
+            if (streamed)
+                for (; i < inputs; i += V) stream(to + i, delta * load(from + i));
+            for (; i + V <= inputs; i += V) store(to + i, delta * load(from + i));
+            if (i < inputs) store_part(to + i, delta * load_part(from + i, inputs - i), inputs - i);
+        }
+        if (streamed) end_of_stream();
     });
 }
 

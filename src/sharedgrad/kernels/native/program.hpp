@@ -285,7 +285,7 @@ constexpr Operation<T> kOperations[] = {
          const auto &dy = o.map(2), &x = o.map(3);
          if (!o.number(0))
              return linear_weight_gradient(o.data(0), o.data(1), dy.data, x.data, dy.samples, x.channels, dy.channels);
-         outer_sum<T>(o.data(0), dy.data, x.data, dy.samples, 1, 1, dy.channels, x.channels);
+         outer_products<T>(o.data(0), dy.data, x.data, dy.samples, dy.channels, x.channels);
          if (o.has(1)) std::copy_n(dy.data, dy.size(), o.data(1));
      }},
     // 22 zero: map
