@@ -221,14 +221,14 @@ class Tape:
 
     def _known(self, parameters: Iterable[Parameter]) -> frozenset[Parameter]:
         """The parameters, checked to be this network's."""
-        known = frozenset(parameters) if isinstance(parameters, Iterable) else frozenset([parameters])
+        known = list(parameters) if isinstance(parameters, Iterable) else [parameters]
         for parameter in known:
-            if parameter not in self._structure.used:
+            if not isinstance(parameter, Parameter) or parameter not in self._structure.used:
                 name = getattr(parameter, "name", repr(parameter))
                 raise ConfigError(
                     "by_sample", f"{name} is no parameter of this network", "choose from net.parameters()"
                 )
-        return known
+        return frozenset(known)
 
     def _refuse_if_mixed(self, given: Collection[str], parameters: Collection[Parameter], where: str) -> None:
         """What flows back through a layer that mixes samples is no sample's own gradient any more."""
@@ -244,7 +244,7 @@ class Tape:
                     problem = (
                         f"{mixer[node.name]} in training mode mixes the samples, so none has a gradient of its own"
                     )
-                    fix = "go forward with training=False, or keep where it was used apart: trace(upstream)[p][i]."
+                    fix = "go forward with training=False, or keep its uses apart: trace(upstream)[p][i]."
                     raise ConfigError(where, f"{problem} with respect to {parameter.name}", f'{fix}sum(by="sample")')
             if node.layer.mixes_samples:
                 mixer[node.name] = node.layer.label
