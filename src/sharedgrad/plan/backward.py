@@ -72,6 +72,8 @@ class Backward(Lowering):
         self.values, self.buffers = self.numbered(Parameter), self.numbered(Buffer)
         self.upstreams, self.limits = self.numbered(Upstream), self.numbered(Norms | MaxNorm)
         self.input_gradients, self.gradients = self.numbered(InputGradient), self.numbered(Gradient)
+        order = [p for node in reversed(forward.nodes) for p in node.layer.parameters().values()]
+        self.gradients.sort(key=lambda numbered: order.index(numbered[1].parameter))  # as layer by layer
 
     def start(self) -> None:
         """What is to be done before the first node."""
