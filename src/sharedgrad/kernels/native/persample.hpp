@@ -130,7 +130,7 @@ void add_row_products(T* products, const T* a, const T* b, const Map<T>& m, int 
             const int p = p_tiles.begin(i), q = q_tiles.begin(k);
             outer<T>(p_tiles.size(i), q_tiles.size(k),
                      {products + (std::ptrdiff_t(p) * m.width + q) * V, std::ptrdiff_t(m.width) * V, a + p * V, V,
-                      m.channel(), b, 0, m.channel(), cells + q, channels, 1, V});
+                      m.channel(), b, 0, m.channel(), cells + q, channels, 1, V, true});
         }
 }
 

@@ -193,7 +193,7 @@ void pointwise_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& 
                         outer<T>(f_tiles.size(t), c_tiles.size(k),
                                  {to + c_tiles.begin(k) * V, row, dy.cell(p.block, f, p.row) + at, dy.channel(),
                                   dy.row(), x.cell(p.block, 0, p.row) + at, V, x.row(), taps + c_tiles.begin(k), p.rows,
-                                  p.columns, V});
+                                  p.columns, V, true});
                         if (k || !dbias) continue;
                         for (int g = 0; g < f_tiles.size(t); ++g) {
                             Vector<T> sum = load(to + g * row + channels * V);
