@@ -80,7 +80,9 @@ def test_gradients_sample_by_sample_are_the_traces(seed: int, mode: str, instruc
     norms = {p for n in case.net if isinstance(n.layer, sg.BatchNorm2d) for p in n.layer.parameters().values()}
     apart = [p for p in case.net.parameters() if p not in norms]
     assert tape._recording is not None
-    found, _ = tape._recording.backward(tape._upstreams(case.upstreams), tape._structure.wanted(False), apart)
+    found, _ = tape._recording.backward(
+        tape._upstreams(case.upstreams), tape._structure.wanted(False), frozenset(apart)
+    )
     trace = tape.trace(case.upstreams)
     for parameter, gradient in found.items():
         uses = trace[parameter]
