@@ -82,6 +82,9 @@ Index = tuple[int, ...]
 Arrays = list[Array]
 
 FALLBACKS = {
+    "batch_statistics, normalize, normalize_backward, scale_shift": "compiled for whole networks only",
+    "networks with RNN, LocallyConnected, Concat, Reshape or Softmax layers, Linear over tokens, padding other than "
+    "zeros, ties other than 'first' or a layer of your own": "no program for them yet: compiled layer by layer",
     "conv and max_pool with three spatial axes, more than 64 cells along one, or maps beyond 2³⁰": "not compiled yet",
     "max_pool_backward with ties other than 'first'": "a convention for study",
     "pad, pad_backward": "not compiled yet",
