@@ -50,7 +50,7 @@ def wide(dtype: str) -> sg.Network:
     """Many channels on few positions: the norms of its kernels come from inner products."""
     layers = [
         *(sg.Conv2d(2, 40, 3, padding=1, stride=2), sg.ReLU(), sg.Conv2d(40, 44, 3, padding=1), sg.ReLU()),
-        *(sg.Conv2d(44, 40, (2, 3), padding=(0, 2), dilation=(1, 2), groups=2), sg.Flatten(), sg.Linear(640, 2)),
+        *(sg.Conv2d(44, 40, (2, 3), padding=(0, 2), dilation=(3, 2), groups=2), sg.Flatten(), sg.Linear(320, 2)),
     ]
     return sg.Network(layers, IMAGE, dtype=dtype, seed=4)
 
@@ -60,9 +60,10 @@ def residual(dtype: str) -> sg.Network:
     layers: dict[str, Any] = {
         "stem": sg.Conv2d(2, 3, 3, padding=1),
         "tanh": sg.Tanh(),
+        "skip": (sg.Sigmoid(), "tanh"),
         "left": (sg.Conv2d(3, 3, 3, padding=1), "tanh"),
         "right": (sg.Conv2d(3, 3, 1), "tanh"),
-        "sum": (sg.Add(), "left", "right", "tanh"),
+        "sum": (sg.Add(), "left", "right", "skip"),
         "relu": sg.ReLU(),
         "pool": sg.GlobalAvgPool(),
         "a": (sg.Linear(3, 4), "pool"),
