@@ -86,7 +86,7 @@ bool slides_back(const Map<T>& dx, const Map<T>& dy, const Window& g) {
 
 template <typename T>
 std::ptrdiff_t kernel_size(const Map<T>& small, const Map<T>& big, const Window& g) {
-    if (small.channels % g.groups || big.channels % g.groups) return -1;
+    if (g.groups < 1 || small.channels % g.groups || big.channels % g.groups) return -1;
     return std::ptrdiff_t(small.channels) * (big.channels / g.groups) * g.kernel_h * g.kernel_w;
 }
 
