@@ -219,7 +219,7 @@ def test_resume_takes_the_latest_run(cli: Cli, data: Path, tiny: str) -> None:
 def test_ctrl_c_keeps_a_checkpoint_and_resume_ends_with_the_same_bits(
     cli: Cli, data: Path, tiny: str, tmp_path: Path
 ) -> None:
-    line = ["train", str(data), "--model", tiny, "--epochs", "400", "--batch-size", "4", "--out"]
+    line = ["train", str(data), "--model", tiny, "--epochs", "1500", "--batch-size", "4", "--out"]
     with subprocess.Popen(
         [*PROGRAM, *line, "stopped"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
