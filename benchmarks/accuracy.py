@@ -23,7 +23,20 @@ from time import perf_counter
 TASKS = {
     "digits": [],
     "mnist": ["--model", "lenet5", "--epochs", "3"],
-    "cifar10": ["--model", "resnet20", "--augment", "flip,crop", "--batch-size", "64", "--epochs", "10"],
+    "cifar10": [
+        "--model",
+        "resnet20",
+        "--augment",
+        "flip,crop",
+        "--batch-size",
+        "64",
+        "--epochs",
+        "25",
+        "--optimizer",
+        "sgd",
+        "--lr",
+        "0.05",
+    ],
 }
 
 

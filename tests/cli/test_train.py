@@ -27,6 +27,19 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 PROGRAM = [sys.executable, "-m", "sharedgrad"]
 
 
+# Ends a model file: with SLOWLY in the environment 60 epochs of 12 steps take 12 s; a signal finds them running.
+SLOWLY = """
+import os, time
+
+if "SLOWLY" in os.environ:
+    def step(self, gradients, quick=sg.Adam.step):
+        time.sleep(1 / 60)
+        quick(self, gradients)
+
+    sg.Adam.step = step
+"""
+
+
 def weights(folder: Path | str) -> dict[str, bytes]:
     return {name: value.tobytes() for name, value in load(Path(folder) / "model.safetensors").state_dict().items()}
 
@@ -219,9 +232,16 @@ def test_resume_takes_the_latest_run(cli: Cli, data: Path, tiny: str) -> None:
 def test_ctrl_c_keeps_a_checkpoint_and_resume_ends_with_the_same_bits(
     cli: Cli, data: Path, tiny: str, tmp_path: Path
 ) -> None:
-    line = ["train", str(data), "--model", tiny, "--epochs", "1500", "--batch-size", "4", "--out"]
+    with (tmp_path / "tiny.py").open("a") as model:
+        model.write(SLOWLY)
+    line = ["train", str(data), "--model", tiny, "--epochs", "60", "--batch-size", "4", "--out"]
     with subprocess.Popen(
-        [*PROGRAM, *line, "stopped"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*PROGRAM, *line, "stopped"],
+        cwd=tmp_path,
+        env={**os.environ, "SLOWLY": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         wait_for(tmp_path / "stopped" / "metrics.csv")
         process.send_signal(signal.SIGINT)
