@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdint>
 #include <cstdlib>
 #include <exception>
 #include <mutex>
@@ -17,7 +18,8 @@
 namespace sharedgrad {
 namespace {
 
-constexpr auto kSpin = std::chrono::microseconds(50);  // about the gap between two kernels of a training step
+constexpr auto kSpin = std::chrono::microseconds(500);  // longer than the gaps within a training step
+constexpr int kMostThreads = 256;                       // as in native/__init__.py
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -27,12 +29,17 @@ inline void relax() {
 
 thread_local bool inside = false;  // this thread is working on a task
 
+struct alignas(64) Share {
+    std::atomic<int> next{0};
+    int end = 0;
+};
+
 class Pool {
   public:
     explicit Pool(int workers) {
         threads_.reserve(workers);
         try {
-            for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { work(); });
+            for (int i = 0; i < workers; ++i) threads_.emplace_back([this, i] { work(i + 1); });
         } catch (const std::system_error&) {
             // the system gives no more threads: those that there are do the same work
         }
@@ -51,25 +58,33 @@ class Pool {
     void run(int count, void (*task)(void*, int), void* context) {
         task_ = task;
         context_ = context;
-        count_ = count;
-        next_.store(0, std::memory_order_relaxed);
-        busy_.store(static_cast<int>(threads_.size()), std::memory_order_relaxed);
+        const int shares = static_cast<int>(threads_.size()) + 1;
+        for (int i = 0; i < shares; ++i) {
+            shares_[i].next.store(int(std::int64_t(count) * i / shares), std::memory_order_relaxed);
+            shares_[i].end = int(std::int64_t(count) * (i + 1) / shares);
+        }
+        busy_.store(shares - 1, std::memory_order_relaxed);
         {
             std::lock_guard lock(mutex_);
             generation_.fetch_add(1, std::memory_order_release);
         }
         wake_.notify_all();
-        take();
+        take(0);
         for (int spins = 0; busy_.load(std::memory_order_acquire) > 0; ++spins)
             spins < 2000 ? relax() : std::this_thread::yield();  // a worker may have lost its processor
         if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
     }
 
   private:
-    void take() {
+    // The thread's own share of the tasks first: what it has written in one region it finds in its cache in the next.
+    void take(int own) {
         inside = true;
+        const int shares = static_cast<int>(threads_.size()) + 1;
         try {
-            for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) task_(context_, i);
+            for (int s = own; s < own + shares; ++s) {
+                Share& share = shares_[s % shares];
+                for (int i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) task_(context_, i);
+            }
         } catch (...) {  // the others may still be working on what the caller owns: it hears of it when all are done
             std::lock_guard lock(mutex_);
             error_ = std::current_exception();
@@ -77,18 +92,20 @@ class Pool {
         inside = false;
     }
 
-    void work() {
+    bool called(unsigned seen) const { return generation_.load(std::memory_order_acquire) != seen; }
+
+    void work(int own) {
         for (unsigned seen = 0;;) {
             const auto until = std::chrono::steady_clock::now() + kSpin;
-            while (generation_.load(std::memory_order_acquire) == seen && std::chrono::steady_clock::now() < until)
-                for (int i = 0; i < 64; ++i) relax();
-            if (generation_.load(std::memory_order_acquire) == seen) {
+            while (!called(seen) && std::chrono::steady_clock::now() < until)
+                for (int i = 0; i < 64 && !called(seen); ++i) relax();
+            if (!called(seen)) {
                 std::unique_lock lock(mutex_);
                 wake_.wait(lock, [&] { return generation_.load() != seen; });
             }
             seen = generation_.load(std::memory_order_acquire);
             if (stop_) return;
-            take();
+            take(own);
             busy_.fetch_sub(1, std::memory_order_release);
         }
     }
@@ -97,10 +114,10 @@ class Pool {
     std::mutex mutex_;
     std::condition_variable wake_;
     std::atomic<unsigned> generation_{0};
-    std::atomic<int> next_{0}, busy_{0};
+    std::atomic<int> busy_{0};
+    Share shares_[kMostThreads];
     void (*task_)(void*, int) = nullptr;
     void* context_ = nullptr;
-    int count_ = 0;
     std::exception_ptr error_;
     bool stop_ = false;
 };
