@@ -18,7 +18,15 @@ void convolve(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const
     if (pointwise(y, x, g)) return pointwise_conv(y, x, w, bias, relu);
     if (by_winograd(y, x, g, kFewChannels))
         return Winograd<T>(y, x, w, {g.pad_h, g.pad_w, false, bias, relu, false, nullptr}).run();
-    conv(y, x, w, bias, g, relu);
+    conv<T>(y, x, w, bias, g, relu, nullptr);
+}
+
+// The largest of each 2×2 outputs of an activation of x ∗ w + bias, and which of them it was.
+template <typename T>
+void convolve_halve(const Map<T>& y, const Map<T>* winners, const Map<T>& x, const T* w, const T* bias, const Window& g,
+                    int kind) {
+    const Halving<T> after = halving(y, winners, kind);
+    conv(y, x, w, bias, g, false, &after);
 }
 
 // dx, or dx added to what is there; where `through` is the output of a ReLU, what flows back goes on through that.

@@ -132,7 +132,7 @@ void after_fork() {
     new (&owner) std::mutex;
 }
 
-constexpr int kSlots = 8;
+constexpr int kSlots = 10;
 
 struct Scratch {
     void* memory[kSlots] = {};
