@@ -215,7 +215,7 @@ double halve_backward(const Map<T>& dx, const Map<T>& dy, const Map<T>& y, const
 template <int Kind, typename T, int I>
 void halve_backward(const Map<T>& dx, T* sums, const Map<T>& dy, const Map<T>& y, const Map<T>& winners) {
     double* const parts = memory<double>(kSquares, std::size_t(y.blocks()) * y.channels);
-    parallel(y.blocks() * y.channels, dx.operations(), [&](int task) {
+    parallel(y.blocks() * y.channels, 2 * dx.operations(), [&](int task) {
         parts[task] = halve_backward<Kind, T, I>(dx, dy, y, winners, task / y.channels, task % y.channels);
     });
     for (int c = 0; sums && c < y.channels; ++c) {
