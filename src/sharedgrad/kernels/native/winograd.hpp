@@ -1,24 +1,30 @@
 // 3×3 convolutions of stride 1 with fewer multiplications (Winograd 1980; Lavin & Gray 2016, arXiv:1509.09308).
 //
-// A tile of 2×2 outputs needs 4×4 inputs d. Transformed, the convolution becomes a product in each of 16 points:
-//   y = Aᵀ [ Σ_c (G w Gᵀ) ∘ (Bᵀ d B) ] A        16 multiplications where the definition has 36
+// A tile of 4×4 outputs needs 6×6 inputs d. Transformed, the convolution becomes a product in each of 36 points:
+//   y = Aᵀ [ Σ_c (G w Gᵀ) ∘ (Bᵀ d B) ] A        36 multiplications where the definition has 144
 // and for each point ξ the sum over channels is a matrix product M[ξ] = U[ξ] · V[ξ], with vectors of samples as ever.
 // The input gradient is the same with the kernel turned and transposed. In single precision alone: doubles are for
 // checking and explaining, and keep to the definition's own products.
 #pragma once
+
+#include <array>
+#include <utility>
 
 #include "conv.hpp"
 
 namespace sharedgrad {
 namespace {
 
-constexpr int kPoints = 16;
-constexpr int kFewChannels = 24, kFewSummed = 8;  // with fewer the transforms cost more than they spare
-constexpr int kMostTiles = 16;                    // tiles of a strip
+constexpr int kSide = 4, kReach = kSide + 2;  // of a tile's outputs and inputs
+constexpr int kPoints = kReach * kReach;
+constexpr int kFewChannels = 16, kFewSummed = 8;  // with fewer the transforms cost more than they spare
+constexpr int kAtOnce = 128;  // channels whose points, of a strip of tiles, stay in the second-level cache
 template <typename T>
-constexpr int kAside = 5 * kWidth<T>;            // points begin in different sets of a cache
-constexpr std::size_t kPointBytes = 32 << 10;    // of one point's inputs, to stay in the first-level cache
-constexpr std::size_t kResultBytes = 512 << 10;  // of all points' outputs, beside the inputs in the second-level cache
+constexpr int kAside = 5 * kWidth<T>;  // points begin in different sets of a cache
+
+// Along one axis, polynomials of degree 5 are told apart by their values in 0, ±a, ±b and ∞. These a and b round least.
+constexpr float kA = 0.75f, kB = 1.5f, kA2 = kA * kA, kB2 = kB * kB;
+constexpr float kA2PlusB2 = kA2 + kB2, kA2TimesB2 = kA2 * kB2;
 
 template <typename T>
 bool by_winograd(const Map<T>& out, const Map<T>& in, const Window& g, int least) {
@@ -29,98 +35,151 @@ bool by_winograd(const Map<T>& out, const Map<T>& in, const Window& g, int least
 
 // ---- the transforms
 
-// Bᵀ applied to four values.
+// Bᵀ applied to six values: in each point the product of the other points' (x − p).
 template <typename V>
-inline void input_points(V (&d)[4]) {
-    const V a = d[0] - d[2], b = d[1] + d[2], c = d[2] - d[1], e = d[1] - d[3];
-    d[0] = a, d[1] = b, d[2] = c, d[3] = e;
+inline void input_points(V (&d)[kReach]) {
+    const V even_a = d[4] - kB2 * d[2], odd_a = kA * (d[3] - kB2 * d[1]);
+    const V even_b = d[4] - kA2 * d[2], odd_b = kB * (d[3] - kA2 * d[1]);
+    d[0] = d[4] - kA2PlusB2 * d[2] + kA2TimesB2 * d[0];
+    d[5] = d[5] - kA2PlusB2 * d[3] + kA2TimesB2 * d[1];
+    d[1] = even_a + odd_a, d[2] = even_a - odd_a;
+    d[3] = even_b + odd_b, d[4] = even_b - odd_b;
 }
 
-// G applied to three values.
+// G applied to three values: a polynomial's values, each over the product of the other points' distances.
 template <typename V>
-inline void kernel_points(const V (&w)[3], V (&u)[4]) {
-    const V half = V() + 0.5f;
-    u[0] = w[0], u[1] = (w[0] + w[1] + w[2]) * half, u[2] = (w[0] - w[1] + w[2]) * half, u[3] = w[2];
+inline void kernel_points(const V (&w)[3], V (&u)[kReach]) {
+    constexpr float a = 1 / (2 * kA2 * (kA2 - kB2)), b = 1 / (2 * kB2 * (kB2 - kA2));
+    const V even_a = a * (w[0] + kA2 * w[2]), odd_a = (a * kA) * w[1];
+    const V even_b = b * (w[0] + kB2 * w[2]), odd_b = (b * kB) * w[1];
+    u[0] = (1 / kA2TimesB2) * w[0];
+    u[1] = even_a + odd_a, u[2] = even_a - odd_a;
+    u[3] = even_b + odd_b, u[4] = even_b - odd_b;
+    u[5] = w[2];
 }
 
-// A 4×4 tile of the input, whose upper left cell is (row, column) of the map with its margins, into its 16 points,
-// `apart` from each other. What lies beyond the margins is read by no output, and taken as zero.
+// Aᵀ applied to the values in six points.
+template <typename V>
+inline void output_cells(const V (&m)[kReach], V (&y)[kSide]) {
+    const V even_a = m[1] + m[2], odd_a = kA * (m[1] - m[2]), even_b = m[3] + m[4], odd_b = kB * (m[3] - m[4]);
+    y[0] = m[0] + even_a + even_b;
+    y[1] = odd_a + odd_b;
+    y[2] = kA2 * even_a + kB2 * even_b;
+    y[3] = kA2 * odd_a + kB2 * odd_b + m[5];
+}
+
+// A tile of the input into its points, `apart` from each other. Rows and columns beyond the margins are read by no
+// output, and taken as zero.
 template <typename T>
-void transform_input(T* to, std::ptrdiff_t apart, const T* channel, const Map<T>& in, int row, int column) {
+void transform_input(T* to, std::ptrdiff_t apart, const T* from, std::ptrdiff_t line, int rows, int columns) {
     using V = Vector<T>;
-    const int height = in.top + in.height + in.bottom, width = in.left + in.width + in.right;
-    const T* const corner = channel + row * in.row() + std::ptrdiff_t(column) * kWidth<T>;
-    const std::ptrdiff_t line = in.row();
-    V d[4][4];
-    if (row + 4 <= height && column + 4 <= width) {
-        for (int i = 0; i < 4; ++i)
-            for (int j = 0; j < 4; ++j) d[i][j] = load(corner + i * line + j * kWidth<T>);
-    } else {
-        for (int i = 0; i < 4; ++i)
-            for (int j = 0; j < 4; ++j)
-                d[i][j] = row + i < height && column + j < width ? load(corner + i * line + j * kWidth<T>) : V{};
-    }
-    for (int i = 0; i < 4; ++i) input_points(d[i]);
-    for (int j = 0; j < 4; ++j) {
-        V column_of[4] = {d[0][j], d[1][j], d[2][j], d[3][j]};
-        input_points(column_of);
-        for (int i = 0; i < 4; ++i) store(to + (i * 4 + j) * apart, column_of[i]);
+    V half[kReach][kReach];
+    const auto vertical = [&](int rows, int columns) {
+        for (int j = 0; j < kReach; ++j) {
+            V d[kReach];
+            for (int i = 0; i < kReach; ++i)
+                d[i] = i < rows && j < columns ? load(from + i * line + j * kWidth<T>) : V{};
+            input_points(d);
+            for (int i = 0; i < kReach; ++i) half[i][j] = d[i];
+        }
+    };
+    if (rows == kReach && columns == kReach)
+        vertical(kReach, kReach);
+    else
+        vertical(rows, columns);
+    for (int i = 0; i < kReach; ++i) {
+        input_points(half[i]);
+        for (int j = 0; j < kReach; ++j) store(to + (i * kReach + j) * apart, half[i][j]);
     }
 }
 
-// The 2×2 outputs of a tile from its 16 points.
+// The outputs of a tile from its points.
 template <typename T>
-void transform_output(Vector<T> (&y)[2][2], const T* from, std::ptrdiff_t apart) {
+void transform_output(Vector<T> (&y)[kSide][kSide], const T* from, std::ptrdiff_t apart) {
     using V = Vector<T>;
-    V half[2][4];
-    for (int j = 0; j < 4; ++j) {
-        const V a = load(from + j * apart), b = load(from + (4 + j) * apart), c = load(from + (8 + j) * apart),
-                d = load(from + (12 + j) * apart);
-        half[0][j] = a + b + c;
-        half[1][j] = b - c - d;
+    V half[kSide][kReach];
+    for (int j = 0; j < kReach; ++j) {
+        V m[kReach], cells[kSide];
+        for (int i = 0; i < kReach; ++i) m[i] = load(from + (i * kReach + j) * apart);
+        output_cells(m, cells);
+        for (int i = 0; i < kSide; ++i) half[i][j] = cells[i];
     }
-    for (int i = 0; i < 2; ++i) {
-        y[i][0] = half[i][0] + half[i][1] + half[i][2];
-        y[i][1] = half[i][1] - half[i][2] - half[i][3];
-    }
+    for (int i = 0; i < kSide; ++i) output_cells(half[i], y[i]);
 }
 
-// The kernels in their 16 points, tile of filters by tile: [point][tile][channel][filter]. `turned` reads them as the
+// The kernels in their points: [tile of filters][chunk of channels][point][channel][filter]. `turned` reads them as the
 // input gradient does: filters and channels change places, and each kernel is turned by 180°.
 template <typename T>
-const T* transform_kernels(const T* w, int filters, int channels, const Tiles& tiles, bool turned) {
-    const std::size_t apart = std::size_t(filters) * channels;
-    T* points = memory<T>(kWeights, kPoints * apart);
-    parallel(tiles.count, 4.0 * kPoints * apart, [&](int tile) {
-        const int first = tiles.begin(tile), size = tiles.size(tile);
-        for (int c = 0; c < channels; ++c)
-            for (int f = 0; f < size; ++f) {
-                const T* from =
-                    w + (turned ? std::size_t(c) * filters + first + f : std::size_t(first + f) * channels + c) * 9;
-                T rows[4][3], u[4];
+const T* transform_kernels(const T* w, const Tiles& filters, const Tiles& channels, bool turned) {
+    const int all_filters = filters.begin(filters.count), all_channels = channels.begin(channels.count);
+    T* points = memory<T>(kWeights, std::size_t(kPoints) * all_filters * all_channels);
+    parallel(filters.count, 4.0 * kPoints * all_filters * all_channels, [&](int tile) {
+        const int first = filters.begin(tile), size = filters.size(tile);
+        const std::ptrdiff_t step = 9 * (turned ? 1 : all_channels);  // from filter to filter
+        T* to = points + std::size_t(kPoints) * first * all_channels;
+        for (int chunk = 0; chunk < channels.count; ++chunk) {
+            const std::ptrdiff_t apart = std::ptrdiff_t(size) * channels.size(chunk);
+            for (int c = channels.begin(chunk); c < channels.begin(chunk + 1); ++c, to += size) {
+                const std::size_t kernel =
+                    turned ? std::size_t(c) * all_filters + first : std::size_t(first) * all_channels + c;
+                T cells[9][kWidth<T>] = {};  // filters in the lanes
+                for (int f = 0; f < size; ++f)
+                    for (int k = 0; k < 9; ++k) cells[turned ? 8 - k : k][f] = w[9 * kernel + f * step + k];
+                Vector<T> half[kReach][3];
                 for (int j = 0; j < 3; ++j) {
-                    T column[3];
-                    for (int i = 0; i < 3; ++i) column[i] = turned ? from[8 - (3 * i + j)] : from[3 * i + j];
-                    kernel_points(column, u);
-                    for (int i = 0; i < 4; ++i) rows[i][j] = u[i];
+                    Vector<T> u[kReach];
+                    kernel_points({load(cells[j]), load(cells[3 + j]), load(cells[6 + j])}, u);
+                    for (int i = 0; i < kReach; ++i) half[i][j] = u[i];
                 }
-                T* to = points + std::size_t(first) * channels + std::size_t(c) * size + f;
-                for (int i = 0; i < 4; ++i) {
-                    kernel_points(rows[i], u);
-                    for (int j = 0; j < 4; ++j) to[(i * 4 + j) * apart] = u[j];
+                for (int i = 0; i < kReach; ++i) {
+                    Vector<T> u[kReach];
+                    kernel_points(half[i], u);
+                    for (int j = 0; j < kReach; ++j) store_part(to + (i * kReach + j) * apart, u[j], size);
                 }
             }
+            to += (kPoints - 1) * apart;
+        }
     });
     return points;
 }
+
+// ---- tiles
+
+// The tiles of all blocks of a map, row by row.
+struct Tiling {
+    int down, across, count;
+
+    template <typename T>
+    explicit Tiling(const Map<T>& m)
+        : down(ceil_div(m.height, kSide)), across(ceil_div(m.width, kSide)), count(m.blocks() * down * across) {}
+
+    struct Place {
+        int block, h, w;
+    };
+    Place place(int tile) const {
+        return {tile / (across * down), tile / across % down * kSide, tile % across * kSide};
+    }
+};
+
+// What a tile reads of channel 0, as far as there is something.
+template <typename T>
+struct Patch {
+    const T* from;
+    int rows, columns;
+
+    Patch(const Map<T>& in, const Tiling::Place& at, int pad_h, int pad_w)
+        : from(in.cell(at.block, 0, at.h - pad_h) + std::ptrdiff_t(at.w - pad_w) * kWidth<T>),
+          rows(std::min(kReach, in.height + in.bottom - (at.h - pad_h))),
+          columns(std::min(kReach, in.width + in.right - (at.w - pad_w))) {}
+};
 
 // ---- the product in one point
 
 // sums[f][t] = Σ_c w[c][f] · x[c][t] for F filters and C vectors: `correlate` without all that a point does not need.
 template <typename T, int F, int C>
-void product(T* sums, std::ptrdiff_t channel, const T* x, const T* w, int channels) {
+void product(T* sums, const T* x, const T* w, int channels) {
     Vector<T> sum[F][C] = {};
-    for (const T* end = w + std::ptrdiff_t(channels) * F; w != end; w += F, x += channel) {
+    for (const T* end = w + std::ptrdiff_t(channels) * F; w != end; w += F, x += C * kWidth<T>) {
         Vector<T> v[C];
         for (int c = 0; c < C; ++c) v[c] = load(x + c * kWidth<T>);
         for (int f = 0; f < F; ++f) {
@@ -129,44 +188,19 @@ void product(T* sums, std::ptrdiff_t channel, const T* x, const T* w, int channe
         }
     }
     for (int f = 0; f < F; ++f)
-        for (int c = 0; c < C; ++c) store(sums + f * channel + c * kWidth<T>, sum[f][c]);
-}
-
-constexpr int kPointColumns = kTileColumns;  // vectors of one product
-
-template <typename T, int F>
-void product(int columns, T* sums, std::ptrdiff_t channel, const T* x, const T* w, int channels) {
-    switch (columns) {
-        case 1:
-            return product<T, F, 1>(sums, channel, x, w, channels);
-        case 2:
-            return product<T, F, 2>(sums, channel, x, w, channels);
-        case 3:
-            return product<T, F, 3>(sums, channel, x, w, channels);
-        default:
-            return product<T, F, kPointColumns>(sums, channel, x, w, channels);
-    }
+        for (int c = 0; c < C; ++c) store(sums + (f * C + c) * kWidth<T>, sum[f][c]);
 }
 
 template <typename T>
-void product(int filters, int columns, T* sums, std::ptrdiff_t channel, const T* x, const T* w, int channels) {
-    switch (filters) {
-        case 1:
-            return product<T, 1>(columns, sums, channel, x, w, channels);
-        case 2:
-            return product<T, 2>(columns, sums, channel, x, w, channels);
-        case 3:
-            return product<T, 3>(columns, sums, channel, x, w, channels);
-        case 4:
-            return product<T, 4>(columns, sums, channel, x, w, channels);
-#if defined(__AVX512F__)
-        case 5:
-            return product<T, 5>(columns, sums, channel, x, w, channels);
-        case 6:
-            return product<T, 6>(columns, sums, channel, x, w, channels);
-#endif
-    }
+using Product = void (*)(T*, const T*, const T*, int);
+
+template <typename T, int... FC>
+constexpr std::array<Product<T>, sizeof...(FC)> products_of(std::integer_sequence<int, FC...>) {
+    return {product<T, FC / kTileColumns + 1, FC % kTileColumns + 1>...};
 }
+
+template <typename T>
+constexpr auto kPointProducts = products_of<T>(std::make_integer_sequence<int, kTileFilters * kTileColumns>());
 
 // ---- strips of tiles
 
@@ -182,81 +216,81 @@ struct Finish {
 
 template <typename T>
 struct Winograd {
+    static constexpr int V = kWidth<T>;
     const Map<T>&out, &in;
     Finish<T> last;
-    Tiles filters;
+    Tiling tiles;
+    Tiles filters, channels;
     const T* weights;
-    int across, strip, chunk;  // tiles of a row; tiles of a strip; tiles of filters whose sums are kept at once
 
     Winograd(const Map<T>& out, const Map<T>& in, const T* w, const Finish<T>& last)
-        : out(out), in(in), last(last), filters(out.channels, kTileFilters), across(ceil_div(out.width, 2)) {
-        weights = transform_kernels(w, out.channels, in.channels, filters, last.turned);
-        const int fit = int(kPointBytes / sizeof(Vector<T>) / in.channels);
-        strip = std::max(kPointColumns, std::min(kMostTiles, fit) / kPointColumns * kPointColumns);
-        chunk = std::max(1, int(kResultBytes / (kPoints * strip * sizeof(Vector<T>))) / kTileFilters);
-    }
+        : out(out),
+          in(in),
+          last(last),
+          tiles(out),
+          filters(out.channels, kTileFilters),
+          channels(in.channels, kAtOnce),
+          weights(transform_kernels(w, filters, channels, last.turned)) {}
 
     void run() const {
-        const int tiles = across * ceil_div(out.height, 2), strips = ceil_div(tiles, strip);
-        parallel(out.blocks() * strips, operations(out, in, {3, 3, 1, 1, 0, 0, 1, 1, 1}), [&](int task) {
-            const int block = task / strips, first = task % strips * strip;
-            one_strip(block, first, std::min(strip, tiles - first));
+        const Tiles strips(tiles.count, kTileColumns);
+        parallel(strips.count, operations(out, in, {3, 3, 1, 1, 0, 0, 1, 1, 1}), [&](int strip) {
+            Tiling::Place places[kTileColumns];
+            for (int t = 0; t < strips.size(strip); ++t) places[t] = tiles.place(strips.begin(strip) + t);
+            for (int chunk = 0; chunk < channels.count; ++chunk) one_strip(places, strips.size(strip), chunk);
         });
     }
 
-    void one_strip(int block, int first, int count) const {
-        const std::ptrdiff_t channel = std::ptrdiff_t(count) * kWidth<T>, point = channel * in.channels + kAside<T>;
-        T* inputs = memory<T>(kSplit, kPoints * point);
-        for (int c = 0; c < in.channels; ++c) {
-            const T* map = in.data + block * in.block() + c * in.channel();
-            for (int t = 0; t < count; ++t)
-                transform_input(inputs + c * channel + std::ptrdiff_t(t) * kWidth<T>, point, map, in,
-                                (first + t) / across * 2 + in.top - last.pad_h,
-                                (first + t) % across * 2 + in.left - last.pad_w);
-        }
-        for (int begin = 0; begin < filters.count; begin += chunk) {
-            const int end = std::min(filters.count, begin + chunk), own = filters.begin(begin);
-            const std::ptrdiff_t sums_point = channel * (filters.begin(end) - own) + kAside<T>;
-            T* sums = memory<T>(kSums, kPoints * sums_point);
-            for (int p = 0; p < kPoints; ++p) products(sums + p * sums_point, inputs + p * point, p, begin, end, count);
-            for (int f = own; f < filters.begin(end); ++f)
-                outputs(block, f, first, count, sums + (f - own) * channel, sums_point);
-        }
-    }
-
-    // M[ξ] = U[ξ] · V[ξ] for some tiles of filters
-    void products(T* sums, const T* inputs, int point, int begin, int end, int count) const {
-        const std::ptrdiff_t channel = std::ptrdiff_t(count) * kWidth<T>;
-        const T* w = weights + std::size_t(point) * out.channels * in.channels;
-        for (int i = begin; i < end; ++i)
-            for (int t = 0; t < count; t += kPointColumns)
-                product(filters.size(i), std::min(kPointColumns, count - t),
-                        sums + (filters.begin(i) - filters.begin(begin)) * channel + std::ptrdiff_t(t) * kWidth<T>,
-                        channel, inputs + std::ptrdiff_t(t) * kWidth<T>,
-                        w + std::size_t(filters.begin(i)) * in.channels, in.channels);
-    }
-
-    void outputs(int block, int f, int first, int count, const T* sums, std::ptrdiff_t apart) const {
-        const Vector<T> b = splat(last.bias ? last.bias[f] : T(0));
+    // What some channels add to a strip of tiles.
+    void one_strip(const Tiling::Place* places, int count, int chunk) const {
+        const int first = channels.begin(chunk), size = channels.size(chunk);
+        const std::ptrdiff_t channel = std::ptrdiff_t(count) * V, point = channel * size + kAside<T>;
+        T* const inputs = memory<T>(kSplit, kPoints * point);
         for (int t = 0; t < count; ++t) {
-            const int h = (first + t) / across * 2, w = (first + t) % across * 2;
-            Vector<T> y[2][2];
-            transform_output(y, sums + std::ptrdiff_t(t) * kWidth<T>, apart);
-            for (int i = 0; i < std::min(2, out.height - h); ++i) {
-                T* const to = out.cell(block, f, h + i) + std::ptrdiff_t(w) * kWidth<T>;
-                const T* const gate =
-                    last.through ? last.through->cell(block, f, h + i) + std::ptrdiff_t(w) * kWidth<T> : nullptr;
-                put(to, y[i][0] + b, gate);
-                if (w + 1 < out.width) put(to + kWidth<T>, y[i][1] + b, gate ? gate + kWidth<T> : nullptr);
+            const Patch<T> patch(in, places[t], last.pad_h, last.pad_w);
+            for (int c = 0; c < size; ++c)
+                transform_input(inputs + c * channel + t * V, point, patch.from + (first + c) * in.channel(), in.row(),
+                                patch.rows, patch.columns);
+        }
+        for (int i = 0; i < filters.count; ++i) {
+            const int own = filters.begin(i), together = filters.size(i);
+            const std::ptrdiff_t apart = channel * together;
+            const T* w = weights + kPoints * (std::size_t(own) * in.channels + std::size_t(together) * first);
+            alignas(64) T sums[kPoints * kTileFilters * kTileColumns * V];
+            const auto multiply = kPointProducts<T>[(together - 1) * kTileColumns + count - 1];
+            for (int p = 0; p < kPoints; ++p, w += together * size) {
+                multiply(sums + p * apart, inputs + p * point, w, size);
+                if (p < together * count) fetch(places[p % count], own + p / count);
+            }
+            for (int f = 0; f < together; ++f)
+                for (int t = 0; t < count; ++t) outputs(places[t], own + f, sums + (f * count + t) * V, apart, chunk);
+        }
+    }
+
+    // The cells that are soon written, while products keep the arithmetic busy.
+    void fetch(const Tiling::Place& at, int f) const {
+        for (int i = 0; i < std::min(kSide, out.height - at.h); ++i)
+            for (int j = 0; j < std::min(kSide, out.width - at.w); ++j)
+                __builtin_prefetch(out.cell(at.block, f, at.h + i) + (at.w + j) * V, 1);
+    }
+
+    void outputs(const Tiling::Place& at, int f, const T* sums, std::ptrdiff_t apart, int chunk) const {
+        const bool add = last.add || chunk > 0, whole = chunk == channels.count - 1;
+        const Vector<T> bias = splat(last.bias && whole ? last.bias[f] : T(0));
+        Vector<T> y[kSide][kSide];
+        transform_output(y, sums, apart);
+        for (int i = 0; i < std::min(kSide, out.height - at.h); ++i) {
+            T* const to = out.cell(at.block, f, at.h + i) + at.w * V;
+            const T* const gate =
+                last.through && whole ? last.through->cell(at.block, f, at.h + i) + at.w * V : nullptr;
+            for (int j = 0; j < std::min(kSide, out.width - at.w); ++j) {
+                Vector<T> v = y[i][j] + bias;
+                if (add) v += load(to + j * V);
+                if (last.relu && whole) v = v <= T(0) ? Vector<T>{} : v;  // NaN stays NaN
+                if (gate) v = load(gate + j * V) > T(0) ? v : Vector<T>{};
+                store(to + j * V, v);
             }
         }
-    }
-
-    void put(T* to, Vector<T> v, const T* gate) const {
-        if (last.add) v += load(to);
-        if (last.relu) v = v <= T(0) ? Vector<T>{} : v;  // NaN stays NaN
-        if (gate) v = load(gate) > T(0) ? v : Vector<T>{};
-        store(to, v);
     }
 };
 

@@ -1,0 +1,119 @@
+"""3×3 convolutions with fewer multiplications: every size of tile, strip and chunk, against the plain sums in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sharedgrad import kernels
+from sharedgrad.geometry import Geometry
+from sharedgrad.kernels import vectorized
+from tests.helpers import Array, close, frozen, same_bits
+from tests.kernels.test_native import instruction_set  # noqa: F401
+
+pytestmark = pytest.mark.skipif(not kernels.compiled(), reason="no kernels were compiled")
+ERROR = 4e-6  # of the largest value; the plain sums in float32 have 1e-6
+
+CASES = [  # samples, channels, filters, size, padding
+    (16, 16, 16, (8, 8), 1),
+    (40, 24, 25, (5, 7), 1),  # tiles with one row, with three columns; the last block is half empty
+    (33, 17, 31, (1, 1), 1),  # one tile in each block, of one output
+    (17, 32, 16, (3, 12), 0),  # one row of outputs
+    (9, 16, 47, (4, 5), 2),  # the maps grow
+    (20, 129, 16, (4, 9), 1),  # channels in two chunks
+    (16, 16, 130, (6, 4), 1),  # likewise on the way back
+    (5, 40, 70, (9, 2), 1),
+    (64, 20, 16, (13, 13), 1),  # several strips to a task
+]
+
+
+def _case(samples: int, channels: int, filters: int, size: tuple[int, int], padding: int) -> tuple[Array, ...]:
+    rng = np.random.default_rng(samples)
+    out = [n + 2 * padding - 2 for n in size]
+    shapes = ((samples, channels, *size), (filters, channels, 3, 3), (filters,), (samples, filters, *out))
+    return tuple(frozen(rng.normal(size=shape), np.float32) for shape in shapes)
+
+
+def _double(*arrays: Array) -> tuple[Array, ...]:
+    return tuple(a.astype(np.float64) for a in arrays)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_all_three_passes(case: tuple[int, int, int, tuple[int, int], int], instruction_set: str) -> None:  # noqa: F811
+    x, w, b, dy = _case(*case)
+    g, size = Geometry.of(2, 3, padding=case[4]), case[3]
+    x64, w64, b64, dy64 = _double(x, w, b, dy)
+    close(kernels.native.conv(x, w, b, g), vectorized.conv(x64, w64, b64, g), ERROR)
+    close(
+        kernels.native.conv_input_gradient(dy, w, g, size), vectorized.conv_input_gradient(dy64, w64, g, size), ERROR
+    )
+    close(kernels.native.conv_kernel_gradient(dy, x, g), vectorized.conv_kernel_gradient(dy64, x64, g), ERROR)
+
+
+@pytest.mark.parametrize("channels", [20, 150])
+def test_what_comes_before_and_after(channels: int, instruction_set: str) -> None:  # noqa: F811
+    """A ReLU at once; a gradient that is added to another; one that goes back through a ReLU."""
+    from sharedgrad.kernels.native import program
+
+    x, w, b, dy = _case(19, channels, 18, (7, 6), 1)
+    g, rng = Geometry.of(2, 3, padding=1), np.random.default_rng(0)
+    window = program.window(g)
+
+    builder = program.Builder(len(x), x.dtype)
+    outside = [builder.array(*a.shape[1:], samples=len(a)) for a in (x, dy)]
+    weights, bias = builder.array(w.size), builder.array(b.size)
+    inside, y = builder.map(*x.shape[1:]), builder.map(*dy.shape[1:])
+    inside.reach((1, 1, 1, 1))
+    builder.emit("relayout", (inside, outside[0]))
+    builder.emit("conv", (y, inside, weights, bias), *window, 1)
+    builder.emit("relayout", (outside[1], y))
+    result = np.empty_like(dy)
+    builder.build().run(np.empty(0, x.dtype), (x, result, w, b))
+    close(result, np.maximum(vectorized.conv(*_double(x, w, b), g), 0), ERROR)
+
+    wide = frozen(rng.normal(size=(channels, 18, 3, 3)), np.float32)  # so many channels on the way back
+    upstream = frozen(rng.normal(size=(19, channels, 7, 6)), np.float32)
+    there, gate = (frozen(rng.normal(size=dy.shape), np.float32) for _ in range(2))
+    expected = vectorized.conv_input_gradient(*_double(upstream, wide), g, (7, 6))
+    for add in (0, 1):
+        builder = program.Builder(len(x), x.dtype)
+        outside = [builder.array(*a.shape[1:], samples=len(a)) for a in (upstream, there, gate)]
+        weights, out = builder.array(wide.size), builder.array(*dy.shape[1:], samples=len(dy))
+        delta, dx, through = (builder.map(*m.shape) for m in outside)
+        delta.reach((1, 1, 1, 1))
+        for m, source in zip((delta, dx, through), outside, strict=True):
+            builder.emit("relayout", (m, source))
+        builder.emit("conv_input_gradient", (dx, delta, weights, through), *window, add)
+        builder.emit("relayout", (out, dx))
+        result = np.empty_like(dy)
+        builder.build().run(np.empty(0, x.dtype), (upstream, there, gate, wide, result))
+        close(result, np.where(gate > 0, expected + add * there, 0), ERROR)
+
+
+def test_the_same_bits_for_any_number_of_threads() -> None:
+    before = kernels.get_threads()
+    x, w, b, dy = _case(40, 140, 33, (12, 11), 1)
+    g, results = Geometry.of(2, 3, padding=1), []
+    try:
+        for count in (1, 2, 5):
+            kernels.set_threads(count)
+            results.append(
+                (
+                    kernels.native.conv(x, w, b, g),
+                    kernels.native.conv_input_gradient(dy, w, g, (12, 11)),
+                    kernels.native.conv_kernel_gradient(dy, x, g),
+                )
+            )
+    finally:
+        kernels.set_threads(before)
+    for result in results[1:]:
+        for ours, first in zip(result, results[0], strict=True):
+            same_bits(ours, first)
+
+
+def test_what_is_not_a_number_stays_one() -> None:
+    x, w, b, _ = (a.copy() for a in _case(16, 16, 16, (8, 8), 1))
+    x[3, 5, 6, 6] = np.nan
+    y = kernels.native.conv(x, w, b, Geometry.of(2, 3, padding=1))
+    assert np.isnan(y[3, :, 5:8, 5:8]).all()
+    assert np.isfinite(np.delete(y, 3, axis=0)).all()
