@@ -47,6 +47,43 @@ def test_like_layer_by_layer(activation: list[sg.Layer], size: tuple[int, int], 
         _compare(net, rng.normal(size=(samples, 2, *size)).astype(dtype))
 
 
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_after_any_convolution(dtype: str, seed: int) -> None:
+    """With samples enough for whole vectors the convolution's outputs are pooled before they are stored."""
+    rng = np.random.default_rng(seed)
+    groups, samples = int(rng.choice([1, 1, 1, 2, 3])), int(rng.choice([8, 13, 16, 19, 33]))
+    channels, filters = (groups * int(n) for n in rng.choice([1, 2, 5, 9, 26, 40], 2))
+    geometry = {
+        "kernel_size": tuple(int(n) for n in rng.integers(1, 6, 2)) if seed % 3 else 3,
+        "padding": tuple(int(n) for n in rng.integers(0, 3, 2)) if seed % 3 else seed % 2,
+        "stride": tuple(int(n) for n in rng.choice([1, 1, 2, 3], 2)) if seed % 3 else 1,
+        "dilation": int(rng.choice([1, 1, 2])) if seed % 3 else 1,
+    }
+    conv = sg.Conv2d(channels, filters, **geometry, groups=groups, bias=bool(rng.integers(2)))  # type: ignore[arg-type]
+    size = tuple(int(n) for n in rng.integers(11, 16, 2))
+    if min(conv.output_shape((channels, *size))[1:]) < 2:
+        size = (40, 40)
+    layers = [sg.Conv2d(2, channels, 1), conv, *ACTIVATIONS[seed % 4], sg.MaxPool2d(2), sg.Conv2d(filters, 2, 1)]
+    net = sg.Network(layers, (2, *size), dtype=dtype)
+    x = rng.normal(size=(samples, 2, *size)).astype(dtype)
+    _compare(net, x)
+    with kernels.use("vectorized"):
+        expected = net.predict(x)
+    close(net.predict(x), expected, 1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 26])
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=["none", "relu", "sigmoid", "tanh"])
+def test_not_a_number_goes_through_a_convolution(activation: list[sg.Layer], channels: int) -> None:
+    x = np.random.default_rng(0).normal(size=(17, channels, 8, 7))
+    x[0, 0, 2, 5] = x[16, 0, 7, 0] = np.nan
+    net = sg.Network([sg.Conv2d(channels, channels, 3), *activation, sg.MaxPool2d(2)], x.shape[1:])
+    (y, _), (expected, _) = _both(net, x)
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
+    assert np.isnan(y).any()
+
+
 @pytest.mark.parametrize("samples", SAMPLES)
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=["none", "relu", "sigmoid", "tanh"])
 def test_the_first_of_equal_activations_wins(activation: list[sg.Layer], samples: int) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 
 import sharedgrad as sg
 from sharedgrad import data, kernels
@@ -11,7 +14,7 @@ from tests.helpers import Array
 STEPS = 300
 
 
-def _network() -> sg.Network:
+def _kinks(dtype: str) -> sg.Network:
     layers = [
         sg.Conv2d(1, 6, 3, padding=1),
         sg.Tanh(),
@@ -25,12 +28,29 @@ def _network() -> sg.Network:
         sg.Dropout(0.2),
         sg.Linear(32, 10),
     ]
-    return sg.Network(layers, (1, 8, 8))
+    return sg.Network(layers, (1, 8, 8), dtype=dtype)
 
 
-def _trained(x: Array, labels: Array, name: str) -> tuple[sg.Network, list[float]]:
+def _smooth(dtype: str) -> sg.Network:
+    layers = [
+        sg.Conv2d(1, 24, 3, padding=1),
+        sg.Tanh(),
+        sg.Conv2d(24, 24, 3, padding=1),
+        sg.BatchNorm2d(24),
+        sg.Sigmoid(),
+        sg.AvgPool2d(2),
+        sg.Flatten(),
+        sg.Linear(384, 32),
+        sg.Tanh(),
+        sg.Dropout(0.2),
+        sg.Linear(32, 10),
+    ]
+    return sg.Network(layers, (1, 8, 8), dtype=dtype)
+
+
+def _trained(net: sg.Network, x: Array, labels: Array, name: str) -> list[float]:
     with kernels.use(name):  # type: ignore[arg-type]
-        net, loss, losses = _network(), sg.CrossEntropy(), []
+        loss, losses = sg.CrossEntropy(), []
         optimizer = sg.SGD(net.parameters(), lr=0.02, momentum=0.9)
         order = np.random.default_rng(0)
         for _ in range(STEPS):
@@ -39,17 +59,22 @@ def _trained(x: Array, labels: Array, name: str) -> tuple[sg.Network, list[float
             value, upstream = loss(y, labels[batch])
             optimizer.step(tape.backward(upstream))
             losses.append(value)
-    return net, losses
+    return losses
 
 
-def test_a_training_takes_the_way_that_numpy_takes() -> None:
+# In single precision a number within rounding of a ReLU's kink decides differently, and two trainings part: there the
+# network is smooth.
+@pytest.mark.parametrize(("build", "dtype", "tolerance"), [(_kinks, "float64", 1e-9), (_smooth, "float32", 1e-3)])
+def test_a_training_takes_the_way_that_numpy_takes(
+    build: Callable[[str], sg.Network], dtype: str, tolerance: float
+) -> None:
     digits = data.load("digits")
-    x = np.asarray(digits.x, np.float32) / 255
-    compiled, losses = _trained(x, digits.y, "native")
-    plain, expected = _trained(x, digits.y, "vectorized")
+    x = np.asarray(digits.x, dtype) / 255
+    compiled, plain = build(dtype), build(dtype)
+    losses, expected = (_trained(n, x, digits.y, k) for n, k in ((compiled, "native"), (plain, "vectorized")))
     assert np.mean(expected[-50:]) < 0.3 * np.mean(expected[:10])
-    np.testing.assert_allclose(losses, expected, atol=1e-3)
+    np.testing.assert_allclose(losses, expected, atol=tolerance)
     for name, value in compiled.state_dict().items():
-        np.testing.assert_allclose(value, plain.state_dict()[name], atol=1e-3, err_msg=name)
+        np.testing.assert_allclose(value, plain.state_dict()[name], atol=tolerance, err_msg=name)
     same = np.argmax(compiled.predict(x), axis=1) == np.argmax(plain.predict(x), axis=1)
     assert same.mean() > 0.998

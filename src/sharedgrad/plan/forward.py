@@ -196,9 +196,15 @@ class Forward(Lowering):
             computed = ops.IDENTITY if before.name in self.fused else kind
             self.unseen.add(before.name)
         winners = self.kept(self.place(self.shapes[node.name])) if self.record else None
-        self.builder.emit("halve", (self.kept(y), winners, x), computed)
         if winners is not None:
             self.halved[node.name] = Halved(origin, kind, winners)
+        name, maps, numbers = self.builder.operations[-1]
+        unseen = origin in self.by_name and self.only_reader(self.by_name[origin]) is not None
+        if name == "conv" and maps[0] is x and unseen and self.builder.full:
+            self.builder.operations.pop()  # its outputs are pooled before they are stored
+            self.builder.emit("conv_halve", (self.kept(y), winners, *maps[1:]), *numbers[:-1], kind)
+        else:
+            self.builder.emit("halve", (self.kept(y), winners, x), computed)
 
     def _avg_pool(self, node: Node, x: Map) -> Map:
         layer: Any = node.layer

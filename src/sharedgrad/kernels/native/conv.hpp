@@ -6,8 +6,10 @@
 //   dw[f,t] = Σ_{samples,o} dy[f,o] · x[o·stride + t]   the lanes are the samples' own gradients until the end
 #pragma once
 
+#include <numeric>
 #include <utility>
 
+#include "halve.hpp"
 #include "tile.hpp"
 #include "windows.hpp"
 
@@ -22,6 +24,22 @@ struct Grid {
     T* data;
     std::ptrdiff_t block, channel, row, step;
     int rows, columns, lanes;  // lanes of one column
+};
+
+// The vectors of a grid one after the other: row by row, or window of 2×2 by window.
+struct Walk {
+    int across, windows;  // vectors, or windows, side by side; whether by windows
+    int h, v, cell = 0;
+    Walk(int at, int across, bool windows) : across(across), windows(windows) {
+        h = at / across / (windows ? 4 : 1), v = windows ? at / 4 % across : at % across;
+    }
+    int row() const { return windows ? 2 * h + cell / 2 : h; }
+    int column() const { return windows ? 2 * v + cell % 2 : v; }
+    void next() {
+        if (windows && ++cell < 4) return;
+        cell = 0;
+        if (++v == across) v = 0, ++h;
+    }
 };
 
 // The taps of one output. So many channels at a time as the cache holds, kernel row by kernel row, so that outputs near
@@ -79,6 +97,7 @@ struct Correlation {
     const T* bias;
     bool add, relu;
     double operations;
+    const Halving<T>* halving;  // what follows at once, or null
 };
 
 // The weights tile by tile: [tap][filter]. Groups, filters and taps lie so far apart in w.
@@ -99,66 +118,108 @@ const T* packed(const T* w, const Taps& taps, int groups, int filters, std::ptrd
     return weights;
 }
 
+constexpr int kMostVectors = 12;  // of a unit
+
+// How many vectors of outputs are computed at a time: a tile of them, or whole windows in whole tiles.
+inline int unit_of(int columns, bool windows) { return windows ? std::lcm(columns, 4) : columns; }
+
 // A task's share of the outputs: a range of vectors for a range of filter tiles.
 template <typename T>
-void correlate_range(const Correlation<T>& p, const Tiles& tiles, int block, int group, int first_tile, int end_tile,
-                     int first, int end) {
-    const int vectors = ceil_div(p.out.columns * p.out.lanes, kWidth<T>);
-    const int last = p.out.columns * p.out.lanes - (vectors - 1) * kWidth<T>;
-    const int most = most_columns(tiles.size(0));
-    const Taps& taps = p.taps;
-    T* const y = p.out.data + block * p.out.block + std::ptrdiff_t(group) * p.filters * p.out.channel;
-    const T* const x = p.x + block * p.x_block + group * p.x_group;
-    for (int at = first; at < end; at += most) {
-        const int n = std::min(most, end - at);
-        T* out[kMostColumns];
-        T* shifted[kMostColumns];
-        const T* from[kMostColumns];
-        int valid[kMostColumns];
-        for (int c = 0; c < n; ++c) {
-            const int h = (at + c) / vectors, v = (at + c) % vectors;
-            out[c] = y + h * p.out.row + v * p.out.step;
-            from[c] = x + h * p.x_row + v * p.x_step;
-            valid[c] = v == vectors - 1 ? last : kWidth<T>;
+struct CorrelateRange {
+    const Correlation<T>& p;
+    const Tiles& tiles;
+    int block, group, first_tile, end_tile;
+    int vectors = ceil_div(p.out.columns * p.out.lanes, kWidth<T>);
+    int last = p.out.columns * p.out.lanes - (vectors - 1) * kWidth<T>;  // lanes of a row's last vector
+    int most = most_columns(tiles.size(0)), unit = unit_of(most, p.halving);
+    int first_filter = tiles.begin(first_tile), filters = tiles.begin(end_tile) - first_filter;
+    T* y = p.out.data + block * p.out.block + (std::ptrdiff_t(group) * p.filters + first_filter) * p.out.channel;
+    const T* x = p.x + block * p.x_block + group * p.x_group;
+    // sums that are pooled at once stay in memory of the thread's own
+    T* cells = p.halving ? memory<T>(kCells, std::size_t(filters) * unit * kWidth<T>) : nullptr;
+    std::ptrdiff_t out_channel = cells ? std::ptrdiff_t(unit) * kWidth<T> : p.out.channel;
+
+    // Where some vectors of outputs are, and what they read.
+    struct Places {
+        T* out[kMostVectors];
+        const T* from[kMostVectors];
+        int valid[kMostVectors];
+        int count, first_row, last_row;
+    };
+
+    void place(Places& to, Walk& walk, int count) const {
+        to.count = count;
+        to.first_row = walk.row();
+        for (int c = 0; c < count; ++c, walk.next()) {
+            const int h = to.last_row = walk.row(), v = walk.column();
+            to.out[c] = cells ? cells + c * kWidth<T> : y + h * p.out.row + v * p.out.step;
+            to.from[c] = x + h * p.x_row + v * p.x_step;
+            to.valid[c] = v == vectors - 1 ? last : kWidth<T>;
         }
-        const int h = (at + most) / vectors, v = (at + most) % vectors;  // of the next round
-        const T* const next = x + h * p.x_row + v * p.x_step;
-        const T* const next_out = y + h * p.out.row + v * p.out.step;
-        const auto rows = taps.meeting(at / vectors, (at + n - 1) / vectors);
-        for (int channel = 0; channel < taps.channels; channel += taps.chunk) {
-            const int row = taps.channels_from(channel) * taps.columns;  // taps of one kernel row
-            const int start = channel * taps.rows * taps.columns + rows.first * row;
-            const int count = (rows.second - rows.first) * row;
-            const bool last_chunk = channel + taps.chunk >= taps.channels;
-            for (int i = first_tile; i < end_tile; ++i) {
-                const int f = tiles.begin(i), size = tiles.size(i), filter = group * p.filters + f;
-                for (int c = 0; c < n; ++c) shifted[c] = out[c] + f * p.out.channel;
-                if (at + most < end) {
-                    const int lines = count / std::max(1, taps.columns), n_tiles = end_tile - first_tile;
-                    const int k = i - first_tile;
-                    for (int r = lines * k / n_tiles; r < lines * (k + 1) / n_tiles; ++r)
-                        for (int c = 0; c < n; ++c)
-                            __builtin_prefetch(next + taps.offsets[start + r * taps.columns + p.leading] +
-                                               c * p.x_step);
-                    if (!channel)
-                        for (int g = 0; g < size; ++g)
-                            for (int c = 0; c < n; ++c)
-                                __builtin_prefetch(next_out + (f + g) * p.out.channel + c * p.out.step, 1);
-                }
-                const T* w = p.weights + std::size_t(filter) * taps.count() + std::size_t(start) * size;
-                kCorrelate<T>[size - 1][n - 1]({shifted, p.out.channel, from, taps.offsets + start, count, w,
-                                                p.bias ? p.bias + filter : nullptr, valid, p.add || channel,
+    }
+
+    void run(int first, int end) const {
+        Walk walk(first, cells ? vectors / 2 : vectors, cells);
+        Places places[2];
+        place(places[0], walk, std::min(unit, end - first));
+        for (int at = first, i = 0; at < end; at += unit, i ^= 1) {
+            Places &own = places[i], &next = places[i ^ 1];
+            place(next, walk, std::max(0, std::min(unit, end - at - unit)));
+            for (int channel = 0; channel < p.taps.channels; channel += p.taps.chunk) chunk(own, next, channel);
+            if (cells) pool(at / 4, own.count / 4);
+        }
+    }
+
+    void chunk(const Places& own, const Places& next, int channel) const {
+        const Taps& taps = p.taps;
+        const auto rows = taps.meeting(own.first_row, own.last_row);
+        const int row = taps.channels_from(channel) * taps.columns;  // taps of one kernel row
+        const int start = channel * taps.rows * taps.columns + rows.first * row;
+        const int count = (rows.second - rows.first) * row;
+        const bool last_chunk = channel + taps.chunk >= taps.channels;
+        for (int i = first_tile; i < end_tile; ++i) {
+            const int f = tiles.begin(i) - first_filter, size = tiles.size(i);
+            const int filter = group * p.filters + tiles.begin(i);
+            fetch(next, i, start, count, !channel && !cells);
+            const T* w = p.weights + std::size_t(filter) * taps.count() + std::size_t(start) * size;
+            for (int c = 0; c < own.count; c += most) {
+                const int n = std::min(most, own.count - c);
+                T* out[kMostColumns];
+                for (int k = 0; k < n; ++k) out[k] = own.out[c + k] + f * out_channel;
+                kCorrelate<T>[size - 1][n - 1]({out, out_channel, own.from + c, taps.offsets + start, count, w,
+                                                p.bias ? p.bias + filter : nullptr, own.valid + c, p.add || channel,
                                                 p.relu && last_chunk});
             }
         }
     }
-}
+
+    // Into the cache: this tile's share of what the next vectors read, and where they go.
+    void fetch(const Places& next, int tile, int start, int count, bool out) const {
+        const int lines = count / std::max(1, p.taps.columns), shares = end_tile - first_tile;
+        const int share = tile - first_tile;
+        for (int r = lines * share / shares; r < lines * (share + 1) / shares; ++r)
+            for (int c = 0; c < next.count; ++c)
+                __builtin_prefetch(next.from[c] + p.taps.offsets[start + r * p.taps.columns + p.leading]);
+        if (!out) return;
+        for (int f = tiles.begin(tile); f < tiles.begin(tile + 1); ++f)
+            for (int c = 0; c < next.count; ++c)
+                __builtin_prefetch(next.out[c] + (f - first_filter) * p.out.channel, 1);
+    }
+
+    void pool(int first, int windows) const {
+        for (int w = 0; w < windows; ++w) {
+            const int across = p.out.columns / 2, h = (first + w) / across, v = (first + w) % across;
+            p.halving->pool(*p.halving, cells + 4 * w * kWidth<T>, out_channel, block, group * p.filters + first_filter,
+                            filters, h, v);
+        }
+    }
+};
 
 template <typename T>
 void correlate_all(const Correlation<T>& p) {
     const Tiles tiles(p.filters, kTileFilters);
     const int vectors = p.out.rows * ceil_div(p.out.columns * p.out.lanes, kWidth<T>);
-    const int most = most_columns(tiles.size(0)), pieces = ceil_div(vectors, most);
+    const int unit = unit_of(most_columns(tiles.size(0)), p.halving), pieces = ceil_div(vectors, unit);
     const Tiles ranges(pieces, ceil_div(pieces, ceil_div(kTasks, p.blocks * p.groups)));
     const int cuts = ceil_div(kTasks / 2, p.blocks * p.groups * ranges.count);
     const Tiles parts(tiles.count, ceil_div(tiles.count, cuts));
@@ -166,13 +227,15 @@ void correlate_all(const Correlation<T>& p) {
         const int part = task % parts.count, range = task / parts.count % ranges.count;
         const int group = task / parts.count / ranges.count % p.groups,
                   block = task / parts.count / ranges.count / p.groups;
-        correlate_range(p, tiles, block, group, parts.begin(part), parts.begin(part + 1), ranges.begin(range) * most,
-                        std::min(vectors, ranges.begin(range + 1) * most));
+        CorrelateRange<T>{p, tiles, block, group, parts.begin(part), parts.begin(part + 1)}.run(
+            ranges.begin(range) * unit, std::min(vectors, ranges.begin(range + 1) * unit));
     });
 }
 
+// y = x ∗ w + bias, then perhaps ReLU; or, with an activation and pooling that follow, their outputs y.
 template <typename T>
-void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu) {
+void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu,
+          const Halving<T>* halving) {
     const int filters = y.channels / g.groups, channels = x.channels / g.groups, cells = g.kernel_h * g.kernel_w;
     const auto in = windows(x, g);
     int shifts[kMostCells];
@@ -182,22 +245,25 @@ void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Win
     const Taps taps = ordered(
         {channels, g.kernel_h, g.kernel_w, chunk, nullptr, nullptr, g.stride_h, x.height, shifts},
         [&](int c, int i, int j) { return in.taps[place(c, i, j)]; }, place);
-    correlate_all<T>({{y.cell(0, 0, 0), y.block(), y.channel(), y.row(), kWidth<T>, y.height, y.width, y.lanes},
-                      in.data,
-                      in.block,
-                      in.channel * channels,
-                      in.row,
-                      in.step,
-                      y.blocks(),
-                      g.groups,
-                      filters,
-                      taps,
-                      g.kernel_w - 1,
-                      packed(w, taps, g.groups, filters, std::ptrdiff_t(filters) * in.count, in.count),
-                      bias,
-                      false,
-                      relu,
-                      operations(y, x, g)});
+    const int scale = halving ? 2 : 1;
+    correlate_all<T>(
+        {{y.cell(0, 0, 0), y.block(), y.channel(), y.row(), kWidth<T>, scale * y.height, scale * y.width, y.lanes},
+         in.data,
+         in.block,
+         in.channel * channels,
+         in.row,
+         in.step,
+         y.blocks(),
+         g.groups,
+         filters,
+         taps,
+         g.kernel_w - 1,
+         packed(w, taps, g.groups, filters, std::ptrdiff_t(filters) * in.count, in.count),
+         bias,
+         false,
+         relu,
+         scale * scale * operations(y, x, g),
+         halving});
 }
 
 // The kernel cells along one axis that inputs i ≡ phase (mod stride) meet, and where: output i/stride + shift.
@@ -249,7 +315,7 @@ void conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const W
         for (int b = 0; b < std::min(g.stride_w, dx.width); ++b) {
             const Phase rows(a, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h);
             const Phase cells(b, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w);
-            if (add && !split && !(rows.count * cells.count)) continue;
+            if (add && !split && (!rows.count || !cells.count)) continue;
             const Taps taps = ordered(
                 {filters, rows.count, cells.count, chunk_of(rows.count, cells.count, channels), nullptr, nullptr, 1,
                  dy.height, rows.shift},
@@ -268,7 +334,7 @@ void conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const W
             out.columns = ceil_div(dx.width - b, g.stride_w);
             correlate_all<T>({out, dy.cell(0, 0, 0), dy.block(), dy.channel() * filters, dy.row(), kWidth<T>,
                               dx.blocks(), g.groups, channels, taps, 0, weights, nullptr, add && !split, false,
-                              operations(dy, dx, g) / g.stride_h / g.stride_w});
+                              operations(dy, dx, g) / g.stride_h / g.stride_w, nullptr});
         }
     if (split) merge_columns(dx, grid.data, columns, g.stride_w, add);
 }

@@ -10,18 +10,29 @@
 namespace sharedgrad {
 namespace {
 
-// How the weight gradient is cut into tasks: the sums of one stay in the second-level cache, and there are enough for
-// the threads.
+constexpr int kMostParts = 4;                // of the samples, each with sums of its own
+constexpr std::size_t kPartBytes = 4 << 20;  // of all parts' sums
+
+// How the weight gradient is cut into tasks: by samples first, which a thread has had in the layers before; then so
+// that the sums of one task stay in the second-level cache, and there are enough for the threads.
 struct KernelTasks {
-    Tiles f_tiles, t_tiles, f_ranges, t_ranges;
+    Tiles parts, f_tiles, t_tiles, f_ranges, t_ranges;
     int count;
-    KernelTasks(int filters, int taps, int groups)
-        : f_tiles(filters, kTileDeltas),
+    KernelTasks(int filters, int taps, int groups, int blocks, std::size_t bytes)
+        : parts(blocks, ceil_div(blocks, int(std::clamp<std::size_t>(kPartBytes / bytes, 1, kMostParts)))),
+          f_tiles(filters, kTileDeltas),
           t_tiles(taps, kTileTaps),
           f_ranges(f_tiles.count, 4),
-          t_ranges(t_tiles.count, std::min(24, ceil_div(t_tiles.count, ceil_div(kTasks / 2, groups * f_ranges.count)))),
-          count(groups * f_ranges.count * t_ranges.count) {}
+          t_ranges(t_tiles.count,
+                   std::min(24, ceil_div(t_tiles.count, ceil_div(kTasks / 2, parts.count * groups * f_ranges.count)))),
+          count(parts.count * groups * f_ranges.count * t_ranges.count) {}
+    int part(int task) const { return task / (count / parts.count); }
 };
+
+template <typename T>
+KernelTasks kernel_tasks(const Map<T>& dy, const Window& g, int taps) {
+    return {dy.channels / g.groups, taps, g.groups, dy.blocks(), std::size_t(dy.channels) * taps * sizeof(T)};
+}
 
 // What a task has added up: [filter][tap][lane], of its own filters and taps of the whole kernel. The lanes are samples
 // and columns.
@@ -64,15 +75,15 @@ struct WeightGradient {
     }
 };
 
-// finish(task, block, sums) after each block of samples, or once after all of them.
+// finish(task, block, sums) after each block of samples, or once after all of a part.
 template <typename T, typename Finish>
 void kernel_sums(const Map<T>& dy, const Map<T>& x, const Window& g, const Windows<T>& in, const KernelTasks& cut,
                  bool by_block, const Finish& finish) {
-    const int filters = dy.channels / g.groups, blocks = dy.blocks();
+    const int filters = dy.channels / g.groups;
     const WeightGradient<T> pass{dy, in, cut, filters, x.channels / g.groups};
     parallel(cut.count, operations(dy, x, g), [&](int task) {
         const int t_range = task % cut.t_ranges.count, f_range = task / cut.t_ranges.count % cut.f_ranges.count;
-        const int group = task / cut.t_ranges.count / cut.f_ranges.count;
+        const int group = task / cut.t_ranges.count / cut.f_ranges.count % g.groups, part = cut.part(task);
         const int f_begin = cut.f_ranges.begin(f_range), f_end = cut.f_ranges.begin(f_range + 1);
         const int t_begin = cut.t_ranges.begin(t_range), t_end = cut.t_ranges.begin(t_range + 1);
         const int first = cut.f_tiles.begin(f_begin), tap = cut.t_tiles.begin(t_begin);
@@ -81,9 +92,10 @@ void kernel_sums(const Map<T>& dy, const Map<T>& x, const Window& g, const Windo
         const std::size_t size = std::size_t(own.filters) * own.taps * kWidth<T>;
         T* sums = memory<T>(kSums, size);
         own.sums = sums;
-        for (int block = 0; block < blocks; ++block) {
-            pass.positions(sums, block, group, f_begin, f_end, t_begin, t_end, block && !by_block);
-            if (by_block || block == blocks - 1) finish(task, block, own);
+        const int begin = cut.parts.begin(part), end = cut.parts.begin(part + 1);
+        for (int block = begin; block < end; ++block) {
+            pass.positions(sums, block, group, f_begin, f_end, t_begin, t_end, block > begin && !by_block);
+            if (by_block || block == end - 1) finish(task, block, own);
         }
     });
 }
@@ -96,23 +108,39 @@ inline T of_sample(const T* lanes, int l, int samples) {
     return sum;
 }
 
+// to[i] = Σ over the parts of from[part][i]
+template <typename T>
+void add_parts(T* to, const T* from, int parts, std::ptrdiff_t size) {
+    for (std::ptrdiff_t i = 0; i < size; ++i) {
+        T sum = from[i];
+        for (int part = 1; part < parts; ++part) sum += from[part * size + i];
+        to[i] = sum;
+    }
+}
+
 template <typename T>
 void conv_kernel_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g, bool by_sample) {
     constexpr int V = kWidth<T>;
     const auto in = windows(x, g);
-    const KernelTasks cut(dy.channels / g.groups, in.count, g.groups);
-    const std::ptrdiff_t sample = std::ptrdiff_t(dy.channels) * in.count;
-    kernel_sums(dy, x, g, in, cut, by_sample, [&](int, int block, const KernelSums<T>& own) {
-        if (!by_sample) sum_each(own.sums, std::ptrdiff_t(own.filters) * own.taps);
+    const KernelTasks cut = kernel_tasks(dy, g, in.count);
+    const std::ptrdiff_t kernel = std::ptrdiff_t(dy.channels) * in.count;
+    if (!by_sample) {
+        T* const parts = memory<T>(kParts, cut.parts.count * kernel);
+        kernel_sums(dy, x, g, in, cut, false, [&](int task, int, const KernelSums<T>& own) {
+            sum_each(own.sums, std::ptrdiff_t(own.filters) * own.taps);
+            T* const to = parts + cut.part(task) * kernel;
+            for (int f = 0; f < own.filters; ++f)
+                std::copy_n(own.sums + std::ptrdiff_t(f) * own.taps, own.taps, to + own.weight(f, in.count));
+        });
+        add_parts(dw, parts, cut.parts.count, kernel);
+        return;
+    }
+    kernel_sums(dy, x, g, in, cut, true, [&](int, int block, const KernelSums<T>& own) {
         for (int f = 0; f < own.filters; ++f) {
-            T* to = dw + own.weight(f, in.count);
-            if (!by_sample) {
-                std::copy_n(own.sums + std::ptrdiff_t(f) * own.taps, own.taps, to);
-                continue;
-            }
             const T* from = own.row(f);
             T* samples[V];
-            for (int l = 0; l < dy.alive(block); ++l) samples[l] = to + (block * dy.lanes + l) * sample;
+            for (int l = 0; l < dy.alive(block); ++l)
+                samples[l] = dw + own.weight(f, in.count) + (block * dy.lanes + l) * kernel;
             if (dy.lanes == V)
                 separate(samples, from, own.taps, dy.alive(block));
             else

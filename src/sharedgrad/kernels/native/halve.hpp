@@ -83,33 +83,82 @@ inline bool any(Mask mask) {
     return all;
 }
 
-// The largest of four activations, and which of them has it first. The activation grows with its input, so that of
-// the largest input will do, unless rounding makes another one its equal: the first of equals wins.
+// The largest of four activations, and which of them has it first: in full, for numbers that are close or are none.
 template <int Kind, typename T>
-inline Vector<T> largest(Vector<T> (&x)[4], Vector<T>& winner) {
+[[gnu::noinline]] Vector<T> largest_of_all(const Vector<T> (&cells)[4], Vector<T>& winner) {
     using V = Vector<T>;
-    constexpr bool smooth = Kind == kSigmoid || Kind == kTanh;
-    if (Kind == kReLU)
-        for (V& v : x) v = activated<Kind, T>(v);
-    V top = larger(larger(x[0], x[1]), larger(x[2], x[3]));
-    V y = Kind == kReLU ? top : activated<Kind, T>(top);
-    if constexpr (smooth) {
-        const V slope = through<Kind, T>(V{} + T(1), y), one = V{} + T(1);
-        const V small = (V{} + 8 * std::numeric_limits<T>::epsilon()) * (Kind == kSigmoid ? y : one);
-        auto close = top < top;
-        for (const V& v : x) close |= (v != top) & ((top - v) * slope <= small);
-        if (any(close)) {
-            for (V& v : x) v = activated<Kind, T>(v);
-            y = top = larger(larger(x[0], x[1]), larger(x[2], x[3]));
-        }
-    }
+    V y[4];
+    for (int i = 0; i < 4; ++i) y[i] = activated<Kind, T>(cells[i]);
+    const V top = larger(larger(y[0], y[1]), larger(y[2], y[3]));
     winner = V{} + T(4);  // nobody: what is not a number equals nothing
     for (int i = 3; i >= 0; --i) {
-        auto wins = x[i] == top;
-        if (smooth) wins |= x[i] != x[i];  // an activation's gradient is then no number either
+        auto wins = y[i] == top;
+        if (Kind == kSigmoid || Kind == kTanh) wins |= y[i] != y[i];  // their gradient is then no number either
         winner = wins ? V{} + T(i) : winner;
     }
+    return top;
+}
+
+// Whether rounding may make the activation of another of four inputs equal to that of the largest: its slope there is
+// so small, or the inputs are so close.
+template <int Kind, typename T>
+inline bool any_close(const Vector<T> (&x)[4], Vector<T> top, Vector<T> y) {
+    using V = Vector<T>;
+    using Bits = typename VectorOf<std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>>::type;
+    Bits least = ~Bits{};  // distance, less one as a number of bits: equal inputs are then the farthest
+    for (const V& v : x) {
+        const V distance = top - v;
+        Bits bits;
+        std::memcpy(&bits, &distance, sizeof bits);
+        bits -= 1;
+        least = bits < least ? bits : least;
+    }
+    least += 1;
+    V distance;
+    std::memcpy(&distance, &least, sizeof distance);
+    const V small = (V{} + 8 * std::numeric_limits<T>::epsilon()) * (Kind == kSigmoid ? y : V{} + T(1));
+    return any((distance > T(0)) & (distance * through<Kind, T>(V{} + T(1), y) <= small));
+}
+
+// The same where all are numbers: the activation grows with its input, so that of the largest input will do.
+template <int Kind, typename T>
+inline Vector<T> largest(const Vector<T> (&x)[4], Vector<T>& winner) {
+    using V = Vector<T>;
+    constexpr bool smooth = Kind == kSigmoid || Kind == kTanh;
+    const auto right_above = x[1] > x[0], right_below = x[3] > x[2];
+    const V above = right_above ? x[1] : x[0], below = right_below ? x[3] : x[2];
+    const auto lower = below > above;
+    const V top = lower ? below : above, y = activated<Kind, T>(top), sum = (x[0] + x[1]) + (x[2] + x[3]);
+    bool unsure = any(sum != sum);
+    if constexpr (smooth) unsure = unsure || any_close<Kind, T>(x, top, y);
+    if (unsure) return largest_of_all<Kind, T>(x, winner);
+    const V one = V{} + T(1);
+    winner = lower ? (right_below ? one + T(2) : one + T(1)) : (right_above ? one : V{});
     return y;
+}
+
+// An activation and pooling that follow a convolution at once: what becomes of one window, for some channels.
+template <typename T>
+struct Halving {
+    const Map<T>& y;
+    const Map<T>* winners;
+    // cells[channel][2×2], `apart` from channel to channel
+    void (*pool)(const Halving& to, const T* cells, std::ptrdiff_t apart, int block, int first, int channels, int h,
+                 int w);
+};
+
+template <int Kind, typename T>
+void pool_window(const Halving<T>& to, const T* cells, std::ptrdiff_t apart, int block, int first, int channels, int h,
+                 int w) {
+    constexpr int V = kWidth<T>;
+    T* y = to.y.cell(block, first, h) + std::ptrdiff_t(w) * V;
+    T* won = to.winners ? to.winners->cell(block, first, h) + std::ptrdiff_t(w) * V : nullptr;
+    const std::ptrdiff_t y_channel = to.y.channel(), won_channel = won ? to.winners->channel() : 0;
+    for (int c = 0; c < channels; ++c, cells += apart, y += y_channel, won += won_channel) {
+        Vector<T> x[4] = {load(cells), load(cells + V), load(cells + 2 * V), load(cells + 3 * V)}, winner;
+        store(y, largest<Kind, T>(x, winner));
+        if (won) store(won, winner);
+    }
 }
 
 template <int Kind, typename T, int I>
@@ -134,36 +183,46 @@ void halve(const Map<T>& y, const Map<T>* winners, const Map<T>& x) {
 
 // ---- backward
 
+// dx of one block's channel, and its sum over positions and samples.
+template <int Kind, typename T, int I>
+double halve_backward(const Map<T>& dx, const Map<T>& dy, const Map<T>& y, const Map<T>& winners, int b, int c) {
+    Vector<T> sum = {};
+    for (int h = 0; h < y.height; ++h) {
+        const T *up = dy.cell(b, c, h), *out = y.cell(b, c, h), *won = winners.cell(b, c, h);
+        T* const back = dx.cell(b, c, 2 * h);
+        for (std::ptrdiff_t i = 0; i < y.used(); i += kWidth<T>) {
+            const int n = int(std::min<std::ptrdiff_t>(kWidth<T>, y.used() - i));
+            const Vector<T> part = through<Kind, T>(load_part(up + i, n), load_part(out + i, n));
+            const Vector<T> winner = load_part(won + i, n);
+            Vector<T> cells[4];
+            for (int k = 0; k < 4; ++k) cells[k] = winner == T(k) ? part : Vector<T>{};
+            Columns<T, I>::write(back + 2 * i, cells[0], cells[1], n);
+            Columns<T, I>::write(back + dx.row() + 2 * i, cells[2], cells[3], n);
+            sum += winner == T(4) ? Vector<T>{} : part;
+        }
+        if (dx.width % 2)  // no window reaches the last column, nor the last row below
+            for (int r = 0; r < 2; ++r) std::fill_n(back + r * dx.row() + 2 * y.used(), I, T(0));
+    }
+    if (dx.height % 2) std::fill_n(dx.cell(b, c, dx.height - 1), dx.used(), T(0));
+    T lanes[kWidth<T>];
+    sum_samples(lanes, sum, I);
+    double all = 0;
+    for (int l = 0; l < y.alive(b); ++l) all += lanes[l];
+    return all;
+}
+
 // dx, and its sum over each channel if that is wanted.
 template <int Kind, typename T, int I>
 void halve_backward(const Map<T>& dx, T* sums, const Map<T>& dy, const Map<T>& y, const Map<T>& winners) {
-    parallel(y.channels, dx.operations(), [&](int c) {
-        double all = 0;
-        for (int b = 0; b < y.blocks(); ++b) {
-            Vector<T> sum = {};
-            for (int h = 0; h < y.height; ++h) {
-                const T *up = dy.cell(b, c, h), *out = y.cell(b, c, h), *won = winners.cell(b, c, h);
-                T* const back = dx.cell(b, c, 2 * h);
-                for (std::ptrdiff_t i = 0; i < y.used(); i += kWidth<T>) {
-                    const int n = int(std::min<std::ptrdiff_t>(kWidth<T>, y.used() - i));
-                    const Vector<T> part = through<Kind, T>(load_part(up + i, n), load_part(out + i, n));
-                    const Vector<T> winner = load_part(won + i, n);
-                    Vector<T> cells[4];
-                    for (int k = 0; k < 4; ++k) cells[k] = winner == T(k) ? part : Vector<T>{};
-                    Columns<T, I>::write(back + 2 * i, cells[0], cells[1], n);
-                    Columns<T, I>::write(back + dx.row() + 2 * i, cells[2], cells[3], n);
-                    sum += winner == T(4) ? Vector<T>{} : part;
-                }
-                if (dx.width % 2)  // no window reaches the last column, nor the last row below
-                    for (int r = 0; r < 2; ++r) std::fill_n(back + r * dx.row() + 2 * y.used(), I, T(0));
-            }
-            if (dx.height % 2) std::fill_n(dx.cell(b, c, dx.height - 1), dx.used(), T(0));
-            T lanes[kWidth<T>];
-            sum_samples(lanes, sum, I);
-            for (int l = 0; l < y.alive(b); ++l) all += lanes[l];
-        }
-        if (sums) sums[c] = T(all);
+    double* const parts = memory<double>(kSquares, std::size_t(y.blocks()) * y.channels);
+    parallel(y.blocks() * y.channels, 2 * dx.operations(), [&](int task) {
+        parts[task] = halve_backward<Kind, T, I>(dx, dy, y, winners, task / y.channels, task % y.channels);
     });
+    for (int c = 0; sums && c < y.channels; ++c) {
+        double all = 0;
+        for (int b = 0; b < y.blocks(); ++b) all += parts[b * y.channels + c];
+        sums[c] = T(all);
+    }
 }
 
 // ---- for each activation and number of lanes
@@ -188,6 +247,14 @@ void for_kind(int kind, int lanes, const Function& function) {
         default:
             return for_lanes<T, kIdentity>(lanes, function);
     }
+}
+
+// For maps whose lanes all are samples.
+template <typename T>
+Halving<T> halving(const Map<T>& y, const Map<T>* winners, int kind) {
+    constexpr decltype(Halving<T>::pool) pools[] = {pool_window<kIdentity, T>, pool_window<kReLU, T>,
+                                                    pool_window<kSigmoid, T>, pool_window<kTanh, T>};
+    return {y, winners, pools[kind]};
 }
 
 template <typename T>

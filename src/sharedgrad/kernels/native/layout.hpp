@@ -40,7 +40,7 @@ struct Map {
 };
 
 // Memory of this thread's own, kept from call to call.
-enum Slot { kWeights, kTaps, kSums, kSplit, kMaps, kSquares, kOrder, kPlaces };
+enum Slot { kWeights, kTaps, kSums, kSplit, kMaps, kSquares, kOrder, kPlaces, kCells, kParts };
 
 template <typename T>
 T* memory(Slot slot, std::size_t elements) {

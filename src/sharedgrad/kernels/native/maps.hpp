@@ -122,7 +122,7 @@ void multiply(const Map<T>& y, const Map<T>& a, const Map<T>& b) {
 template <typename T>
 void clear_margins(const Map<T>& map) {
     if (map.bare()) return;
-    parallel(map.blocks() * map.channels, double(map.size()) / 8, [&](int task) {
+    parallel(map.blocks() * map.channels, double(map.size()), [&](int task) {
         T* row = map.data + task * map.channel();
         const std::ptrdiff_t left = std::ptrdiff_t(map.left) * map.lanes, right = std::ptrdiff_t(map.right) * map.lanes;
         std::fill_n(row, map.top * map.row(), T(0));

@@ -81,7 +81,7 @@ void relayout(const Map<T>& to, const Map<T>& from) {
     if (plain.bare()) plain.channels = wide.channels, plain.height = wide.height, plain.width = wide.width;
     const bool whole = to.bare() && from.bare();  // all cells of a channel lie in one piece
     const int height = whole ? 1 : wide.height, cells = whole ? wide.height * wide.width : wide.width;
-    parallel(wide.blocks() * wide.channels, from.operations(), [&, I = wide.lanes](int task) {
+    parallel(wide.blocks() * wide.channels, 4 * from.operations(), [&, I = wide.lanes](int task) {
         const int block = task / wide.channels, c = task % wide.channels, alive = wide.alive(block);
         for (int h = 0; h < height; ++h) {
             T* const row = wide.cell(block, c, h);

@@ -17,8 +17,21 @@ void convolve(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const
     if (depthwise(y, x, g)) return depthwise_conv(y, x, w, bias, g, relu);
     if (pointwise(y, x, g)) return pointwise_conv(y, x, w, bias, relu);
     if (by_winograd(y, x, g, kFewChannels))
-        return Winograd<T>(y, x, w, {g.pad_h, g.pad_w, false, bias, relu, false, nullptr}).run();
-    conv(y, x, w, bias, g, relu);
+        return Winograd<T>(y, x, w, {g.pad_h, g.pad_w, false, bias, relu, false, nullptr, nullptr}).run();
+    conv<T>(y, x, w, bias, g, relu, nullptr);
+}
+
+// The largest of each 2×2 outputs of an activation of x ∗ w + bias, and which of them it was.
+template <typename T>
+void convolve_halve(const Map<T>& y, const Map<T>* winners, const Map<T>& x, const T* w, const T* bias, const Window& g,
+                    int kind) {
+    const Halving<T> after = halving(y, winners, kind);
+    Map<T> outputs = y;
+    outputs.height *= 2, outputs.width *= 2;
+    if (by_winograd(outputs, x, g, kFewChannels))
+        Winograd<T>(outputs, x, w, {g.pad_h, g.pad_w, false, bias, false, false, nullptr, &after}).run();
+    else
+        conv(y, x, w, bias, g, false, &after);
 }
 
 // dx, or dx added to what is there; where `through` is the output of a ReLU, what flows back goes on through that.
@@ -27,7 +40,7 @@ void input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>
     if (depthwise(dy, dx, g)) return depthwise_input_gradient(dx, dy, w, through, g, add);
     if (pointwise(dy, dx, g)) return pointwise_input_gradient(dx, dy, w, through, add);
     if (by_winograd(dx, dy, g, kFewChannels) && g.pad_h <= 2 && g.pad_w <= 2)
-        return Winograd<T>(dx, dy, w, {2 - g.pad_h, 2 - g.pad_w, true, nullptr, false, add, through}).run();
+        return Winograd<T>(dx, dy, w, {2 - g.pad_h, 2 - g.pad_w, true, nullptr, false, add, through, nullptr}).run();
     conv_input_gradient(dx, dy, w, g, add);
     if (through) activate_backward(dx, dx, *through, kReLU);
 }

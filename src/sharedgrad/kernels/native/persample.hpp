@@ -95,7 +95,7 @@ template <typename T>
 void add_kernel_squares(double* squares, const Map<T>& dy, const Map<T>& x, const Window& g, const Map<T>* kept) {
     constexpr int V = kWidth<T>;
     const auto in = windows(x, g);
-    const KernelTasks cut(dy.channels / g.groups, in.count, g.groups);
+    const KernelTasks cut = kernel_tasks(dy, g, in.count);
     double* const partial = memory<double>(kSquares, std::size_t(cut.count) * dy.samples);
     std::fill_n(partial, std::size_t(cut.count) * dy.samples, 0.0);
     kernel_sums(dy, x, g, in, cut, true, [&](int task, int block, const KernelSums<T>& own) {

@@ -361,6 +361,17 @@ constexpr Operation<T> kOperations[] = {
                 holds(o, 1, o.map(0).channels);
      },
      [](In<T> o) { halve_backward(o.map(0), o.data(1), o.map(2), o.map(3), o.map(4), o.number(0)); }},
+    // 33 conv_halve: y, winners, x, w, bias; window, kind of activation
+    {5, 10, 1u << 1 | 1u << 4,
+     [](In<T> o) {
+         const auto &y = o.map(0), &x = o.map(2);
+         Map<T> outputs = y;
+         outputs.height *= 2, outputs.width *= 2;
+         return y.lanes == kWidth<T> && y.height <= kLargest / 2 && y.width <= kLargest / 2 &&
+                slides(outputs, x, o.window(0)) && (!o.has(1) || same(o.map(1), y)) && o.number(9) >= kIdentity &&
+                o.number(9) <= kTanh && holds(o, 3, kernel_size(y, x, o.window(0))) && holds(o, 4, y.channels);
+     },
+     [](In<T> o) { convolve_halve(o.map(0), o.perhaps(1), o.map(2), o.data(3), o.data(4), o.window(0), o.number(9)); }},
 };
 
 // ---- reading and running

@@ -53,6 +53,7 @@ _NAMES = (
     "normalize_gradients",
     "halve",
     "halve_backward",
+    "conv_halve",
 )
 _CODES = {name: code for code, name in enumerate(_NAMES)}
 IDENTITY, RELU, SIGMOID, TANH = range(4)  # activations

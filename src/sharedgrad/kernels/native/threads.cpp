@@ -34,6 +34,8 @@ struct alignas(64) Share {
     int end = 0;
 };
 
+// Workers join a region while it is open. The caller closes it when no task is left and waits for those who are inside:
+// a worker that another process keeps from its processor is not missed, its share is taken by the others.
 class Pool {
   public:
     explicit Pool(int workers) {
@@ -49,7 +51,7 @@ class Pool {
         {
             std::lock_guard lock(mutex_);
             stop_ = true;
-            generation_.fetch_add(1);
+            region_.fetch_add(kNext);
         }
         wake_.notify_all();
         for (auto& thread : threads_) thread.join();
@@ -63,19 +65,26 @@ class Pool {
             shares_[i].next.store(int(std::int64_t(count) * i / shares), std::memory_order_relaxed);
             shares_[i].end = int(std::int64_t(count) * (i + 1) / shares);
         }
-        busy_.store(shares - 1, std::memory_order_relaxed);
         {
             std::lock_guard lock(mutex_);
-            generation_.fetch_add(1, std::memory_order_release);
+            region_.fetch_add(kNext + kOpen, std::memory_order_release);
         }
         wake_.notify_all();
         take(0);
-        for (int spins = 0; busy_.load(std::memory_order_acquire) > 0; ++spins)
+        region_.fetch_sub(kOpen, std::memory_order_acquire);
+        for (int spins = 0; inside_now() > 0; ++spins)
             spins < 2000 ? relax() : std::this_thread::yield();  // a worker may have lost its processor
         if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
     }
 
   private:
+    // region_: its number, whether it is open, and how many workers are inside
+    static constexpr std::uint64_t kOpen = 1 << 16, kNext = 1 << 17, kInside = kOpen - 1;
+
+    static std::uint64_t number(std::uint64_t region) { return region / kNext; }
+    std::uint64_t inside_now() const { return region_.load(std::memory_order_acquire) & kInside; }
+    bool called(std::uint64_t seen) const { return number(region_.load(std::memory_order_acquire)) != seen; }
+
     // The thread's own share of the tasks first: what it has written in one region it finds in its cache in the next.
     void take(int own) {
         inside = true;
@@ -92,34 +101,40 @@ class Pool {
         inside = false;
     }
 
-    bool called(unsigned seen) const { return generation_.load(std::memory_order_acquire) != seen; }
+    // Into the region that is open, if there is one; `seen` becomes the number of the last.
+    bool join(std::uint64_t& seen) {
+        auto region = region_.load(std::memory_order_acquire);
+        while (region & kOpen && !region_.compare_exchange_weak(region, region + 1, std::memory_order_acq_rel)) {
+        }
+        seen = number(region);
+        return region & kOpen;
+    }
 
     void work(int own) {
-        for (unsigned seen = 0;;) {
+        for (std::uint64_t seen = 0;;) {
             const auto until = std::chrono::steady_clock::now() + kSpin;
             while (!called(seen) && std::chrono::steady_clock::now() < until)
                 for (int i = 0; i < 64 && !called(seen); ++i) relax();
             if (!called(seen)) {
                 std::unique_lock lock(mutex_);
-                wake_.wait(lock, [&] { return generation_.load() != seen; });
+                wake_.wait(lock, [&] { return called(seen); });
             }
-            seen = generation_.load(std::memory_order_acquire);
             if (stop_) return;
+            if (!join(seen)) continue;
             take(own);
-            busy_.fetch_sub(1, std::memory_order_release);
+            region_.fetch_sub(1, std::memory_order_release);
         }
     }
 
     std::vector<std::thread> threads_;
     std::mutex mutex_;
     std::condition_variable wake_;
-    std::atomic<unsigned> generation_{0};
-    std::atomic<int> busy_{0};
+    std::atomic<std::uint64_t> region_{0};
     Share shares_[kMostThreads];
     void (*task_)(void*, int) = nullptr;
     void* context_ = nullptr;
     std::exception_ptr error_;
-    bool stop_ = false;
+    std::atomic<bool> stop_{false};
 };
 
 std::mutex owner;  // one parallel region at a time; a second one that comes meanwhile runs serially
@@ -132,7 +147,7 @@ void after_fork() {
     new (&owner) std::mutex;
 }
 
-constexpr int kSlots = 8;
+constexpr int kSlots = 10;
 
 struct Scratch {
     void* memory[kSlots] = {};

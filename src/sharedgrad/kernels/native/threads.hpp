@@ -17,7 +17,8 @@ void* scratch(int slot, std::size_t bytes);
 
 namespace {  // one copy for each translation unit: they are compiled for different instruction sets
 
-constexpr double kWorthwhile = 2e5;  // operations; below, waking a thread takes longer than the work
+constexpr double kWorthwhile =
+    1e5;  // operations, some microseconds: below, calling a thread takes longer than the work
 
 template <typename Task>
 void parallel(int count, double operations, const Task& task) {

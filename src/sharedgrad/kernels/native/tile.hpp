@@ -51,18 +51,29 @@ void correlate(const CorrelateTile<T>& tile) {
             for (int c = 0; c < C; ++c) sum[f][c] += weight * v[c];
         }
     }
+    bool whole = true;
 #pragma GCC unroll 8
-    for (int f = 0; f < F; ++f)
+    for (int c = 0; c < C; ++c) whole &= tile.valid[c] == kWidth<T>;
+    const auto put = [&](const auto& write) {
 #pragma GCC unroll 8
-        for (int c = 0; c < C; ++c) {
-            V y = tile.relu ? (sum[f][c] <= T(0) ? V{} : sum[f][c]) : sum[f][c];  // NaN stays NaN
-            if (tile.gate) y = load(tile.gate[c] + f * tile.gate_channel) > T(0) ? y : V{};
-            T* to = tile.out[c] + f * tile.out_channel;
-            if (tile.valid[c] == kWidth<T>)
-                store(to, y);
-            else
-                store_part(to, y, tile.valid[c]);
-        }
+        for (int f = 0; f < F; ++f)
+#pragma GCC unroll 8
+            for (int c = 0; c < C; ++c) write(f, c, tile.out[c] + f * tile.out_channel);
+    };
+    if (tile.relu)
+#pragma GCC unroll 8
+        for (int f = 0; f < F; ++f)
+#pragma GCC unroll 8
+            for (int c = 0; c < C; ++c) sum[f][c] = sum[f][c] <= T(0) ? V{} : sum[f][c];  // NaN stays NaN
+    if (tile.gate)
+#pragma GCC unroll 8
+        for (int f = 0; f < F; ++f)
+#pragma GCC unroll 8
+            for (int c = 0; c < C; ++c) sum[f][c] = load(tile.gate[c] + f * tile.gate_channel) > T(0) ? sum[f][c] : V{};
+    if (whole)
+        put([&](int f, int c, T* to) { store(to, sum[f][c]); });
+    else
+        put([&](int f, int c, T* to) { store_part(to, sum[f][c], tile.valid[c]); });
 }
 
 template <typename T>
@@ -135,7 +146,7 @@ void outer(const OuterTile<T>& tile) {
             }
 #pragma GCC unroll 8
             for (int k = 0; k < K; ++k) {
-                const V v = Part ? load_part(x + taps[k], count) : load(x + taps[k]);
+                const V v = in_register(Part ? load_part(x + taps[k], count) : load(x + taps[k]));
 #pragma GCC unroll 8
                 for (int f = 0; f < F; ++f) sum[f][k] += delta[f] * v;
             }

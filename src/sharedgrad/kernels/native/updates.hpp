@@ -11,7 +11,7 @@
 namespace sharedgrad {
 namespace {
 
-constexpr std::ptrdiff_t kUpdatePiece = 1 << 15;  // numbers worth handing to a thread
+constexpr std::ptrdiff_t kUpdatePiece = 1 << 12;  // numbers worth handing to a thread
 
 // function(update, begin, end) over pieces of all updates
 template <typename T, typename Function>
@@ -22,7 +22,7 @@ void pieces_of(const Update<T>* updates, int count, const Function& function) {
         first[i + 1] = first[i] + int((updates[i].size + kUpdatePiece - 1) / kUpdatePiece);
         size += double(updates[i].size);
     }
-    parallel(first[count], size, [&](int piece) {
+    parallel(first[count], 2 * size, [&](int piece) {
         const int i = int(std::upper_bound(first.begin(), first.end(), piece) - first.begin()) - 1;
         const std::ptrdiff_t begin = (piece - first[i]) * kUpdatePiece;
         function(updates[i], begin, std::min(updates[i].size, begin + kUpdatePiece));

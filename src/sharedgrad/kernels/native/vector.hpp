@@ -48,6 +48,15 @@ inline Vector<T> splat(T value) {
     return value - Vector<T>{};  // minus zero changes nothing, so no instruction is spent on it
 }
 
+// A vector that many products use: without this GCC reads it from memory for each of them.
+template <typename V>
+inline V in_register(V v) {
+#if defined(__x86_64__)
+    asm("" : "+v"(v));
+#endif
+    return v;
+}
+
 template <typename T>
 inline void store(T* to, Vector<T> v) {
     std::memcpy(to, &v, sizeof v);

@@ -208,10 +208,11 @@ constexpr auto kPointProducts = products_of<T>(std::make_integer_sequence<int, k
 template <typename T>
 struct Finish {
     int pad_h, pad_w;
-    bool turned;            // the kernels, for the input gradient
-    const T* bias;          // or null
-    bool relu, add;         // on the way out; to what is there
-    const Map<T>* through;  // the output of a ReLU that the result goes back through, or null
+    bool turned;                // the kernels, for the input gradient
+    const T* bias;              // or null
+    bool relu, add;             // on the way out; to what is there
+    const Map<T>* through;      // the output of a ReLU that the result goes back through, or null
+    const Halving<T>* halving;  // what takes the place of the outputs, or null
 };
 
 template <typename T>
@@ -260,7 +261,11 @@ struct Winograd {
             const auto multiply = kPointProducts<T>[(together - 1) * kTileColumns + count - 1];
             for (int p = 0; p < kPoints; ++p, w += together * size) {
                 multiply(sums + p * apart, inputs + p * point, w, size);
-                if (p < together * count) fetch(places[p % count], own + p / count);
+                if (p < together * count && !last.halving) fetch(places[p % count], own + p / count);
+            }
+            if (last.halving) {
+                halve(places, count, own, together, sums, apart, chunk);
+                continue;
             }
             for (int f = 0; f < together; ++f)
                 for (int t = 0; t < count; ++t) outputs(places[t], own + f, sums + (f * count + t) * V, apart, chunk);
@@ -272,6 +277,36 @@ struct Winograd {
         for (int i = 0; i < std::min(kSide, out.height - at.h); ++i)
             for (int j = 0; j < std::min(kSide, out.width - at.w); ++j)
                 __builtin_prefetch(out.cell(at.block, f, at.h + i) + (at.w + j) * V, 1);
+    }
+
+    // The windows of 2×2 outputs in these tiles, pooled. What channels before have added up waits in the thread's
+    // memory.
+    void halve(const Tiling::Place* places, int count, int own, int together, const T* sums, std::ptrdiff_t apart,
+               int chunk) const {
+        constexpr int cells = kSide * kSide;
+        const bool whole = chunk == channels.count - 1;
+        T* const waiting =
+            channels.count > 1 ? memory<T>(kCells, std::size_t(out.channels) * count * cells * V) : nullptr;
+        for (int t = 0; t < count; ++t) {
+            alignas(64) T windows[4][kTileFilters][4 * V];
+            for (int f = 0; f < together; ++f) {
+                const Vector<T> bias = splat(last.bias && whole ? last.bias[own + f] : T(0));
+                Vector<T> y[kSide][kSide];
+                transform_output(y, sums + (f * count + t) * V, apart);
+                for (int i = 0; i < kSide; ++i)
+                    for (int j = 0; j < kSide; ++j) {
+                        T* const held = waiting + ((std::ptrdiff_t(own + f) * count + t) * cells + i * kSide + j) * V;
+                        const Vector<T> v = y[i][j] + bias;
+                        store(whole ? windows[i / 2 * 2 + j / 2][f] + (i % 2 * 2 + j % 2) * V : held,
+                              chunk ? v + load(held) : v);
+                    }
+            }
+            for (int k = 0; k < 4 && whole; ++k) {
+                const int h = places[t].h / 2 + k / 2, w = places[t].w / 2 + k % 2;
+                if (2 * h < out.height && 2 * w < out.width)
+                    last.halving->pool(*last.halving, windows[k][0], 4 * V, places[t].block, own, together, h, w);
+            }
+        }
     }
 
     void outputs(const Tiling::Place& at, int f, const T* sums, std::ptrdiff_t apart, int chunk) const {
