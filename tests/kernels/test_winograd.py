@@ -44,9 +44,7 @@ def test_all_three_passes(case: tuple[int, int, int, tuple[int, int], int], inst
     g, size = Geometry.of(2, 3, padding=case[4]), case[3]
     x64, w64, b64, dy64 = _double(x, w, b, dy)
     close(kernels.native.conv(x, w, b, g), vectorized.conv(x64, w64, b64, g), ERROR)
-    close(
-        kernels.native.conv_input_gradient(dy, w, g, size), vectorized.conv_input_gradient(dy64, w64, g, size), ERROR
-    )
+    close(kernels.native.conv_input_gradient(dy, w, g, size), vectorized.conv_input_gradient(dy64, w64, g, size), ERROR)
     close(kernels.native.conv_kernel_gradient(dy, x, g), vectorized.conv_kernel_gradient(dy64, x64, g), ERROR)
 
 
