@@ -1,4 +1,4 @@
-"""3×3 convolutions with fewer multiplications: every size of tile, strip and chunk, against the plain sums in float64."""
+"""3×3 convolutions with fewer multiplications: tiles, strips and chunks of all sizes, against sums in float64."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def test_all_three_passes(case: tuple[int, int, int, tuple[int, int], int], inst
     close(kernels.native.conv_kernel_gradient(dy, x, g), vectorized.conv_kernel_gradient(dy64, x64, g), ERROR)
 
 
-@pytest.mark.parametrize("channels", [20, 150])
-def test_what_comes_before_and_after(channels: int, instruction_set: str) -> None:  # noqa: F811
+@pytest.mark.parametrize(("samples", "channels"), [(19, 20), (19, 150), (1, 20)])
+def test_what_comes_before_and_after(samples: int, channels: int, instruction_set: str) -> None:  # noqa: F811
     """A ReLU at once; a gradient that is added to another; one that goes back through a ReLU."""
     from sharedgrad.kernels.native import program
 
-    x, w, b, dy = _case(19, channels, 18, (7, 6), 1)
+    x, w, b, dy = _case(samples, channels, 18, (7, 6), 1)
     g, rng = Geometry.of(2, 3, padding=1), np.random.default_rng(0)
     window = program.window(g)
 
@@ -70,7 +70,7 @@ def test_what_comes_before_and_after(channels: int, instruction_set: str) -> Non
     close(result, np.maximum(vectorized.conv(*_double(x, w, b), g), 0), ERROR)
 
     wide = frozen(rng.normal(size=(channels, 18, 3, 3)), np.float32)  # so many channels on the way back
-    upstream = frozen(rng.normal(size=(19, channels, 7, 6)), np.float32)
+    upstream = frozen(rng.normal(size=(samples, channels, 7, 6)), np.float32)
     there, gate = (frozen(rng.normal(size=dy.shape), np.float32) for _ in range(2))
     expected = vectorized.conv_input_gradient(*_double(upstream, wide), g, (7, 6))
     for add in (0, 1):

@@ -316,8 +316,7 @@ struct Winograd {
         transform_output(y, sums, apart);
         for (int i = 0; i < std::min(kSide, out.height - at.h); ++i) {
             T* const to = out.cell(at.block, f, at.h + i) + at.w * V;
-            const T* const gate =
-                last.through && whole ? last.through->cell(at.block, f, at.h + i) + at.w * V : nullptr;
+            const T* const gate = last.through ? last.through->cell(at.block, f, at.h + i) + at.w * V : nullptr;
             for (int j = 0; j < std::min(kSide, out.width - at.w); ++j) {
                 Vector<T> v = y[i][j] + bias;
                 if (add) v += load(to + j * V);
