@@ -1,4 +1,4 @@
-"""3×3 convolutions with fewer multiplications: tiles, strips and chunks of all sizes, against sums in float64."""
+"""3×3 convolutions with fewer multiplications: every size of tile, strip and chunk, against plain sums in float64."""
 
 from __future__ import annotations
 

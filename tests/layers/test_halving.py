@@ -48,9 +48,11 @@ def test_like_layer_by_layer(activation: list[sg.Layer], size: tuple[int, int], 
 
 
 @pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_after_any_convolution(dtype: str, seed: int) -> None:
-    """With samples enough for whole vectors the convolution's outputs are pooled before they are stored."""
+def test_after_any_convolution(dtype: str, first: bool, seed: int) -> None:
+    """With samples enough for whole vectors the convolution's outputs are pooled before they are stored; and its
+    outputs' gradient is not stored either, if the convolution is the first layer."""
     rng = np.random.default_rng(seed)
     groups, samples = int(rng.choice([1, 1, 1, 2, 3])), int(rng.choice([8, 13, 16, 19, 33]))
     channels, filters = (groups * int(n) for n in rng.choice([1, 2, 5, 9, 26, 40], 2))
@@ -64,9 +66,10 @@ def test_after_any_convolution(dtype: str, seed: int) -> None:
     size = tuple(int(n) for n in rng.integers(11, 16, 2))
     if min(conv.output_shape((channels, *size))[1:]) < 2:
         size = (40, 40)
-    layers = [sg.Conv2d(2, channels, 1), conv, *ACTIVATIONS[seed % 4], sg.MaxPool2d(2), sg.Conv2d(filters, 2, 1)]
-    net = sg.Network(layers, (2, *size), dtype=dtype)
-    x = rng.normal(size=(samples, 2, *size)).astype(dtype)
+    before = [] if first else [sg.Conv2d(2, channels, 1)]
+    layers = [*before, conv, *ACTIVATIONS[seed % 4], sg.MaxPool2d(2), sg.Conv2d(filters, 2, 1)]
+    net = sg.Network(layers, (channels if first else 2, *size), dtype=dtype)
+    x = rng.normal(size=(samples, *net.shapes()["input"])).astype(dtype)
     _compare(net, x)
     with kernels.use("vectorized"):
         expected = net.predict(x)

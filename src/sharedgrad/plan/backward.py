@@ -28,6 +28,8 @@ from sharedgrad.plan.lowering import (
     Upstream,
 )
 
+_FEW_CHANNELS = 8  # with as many, other ways to a weight gradient are faster
+
 
 class Backward(Lowering):
     """All nodes that lead to what is wanted, backward.
@@ -242,13 +244,30 @@ class Backward(Lowering):
         origin, activation, winners = self.forward.halved[node.name]
         before, sums = self.forward.by_name.get(origin), None
         bias = before.layer.bias if before is not None and type(before.layer) in CONVOLUTIONS else None  # type: ignore[attr-defined]
-        alone = self.forward.readers[origin] == 1 and origin not in self.given
-        if bias is not None and alone and self.sums_early and bias not in self.by_sample:
+        early = self.forward.readers[origin] == 1 and origin not in self.given and self.sums_early
+        if early and before is not None and self._ends_at(before):
+            self._halved_conv(before, (delta, self.forward.values[node.name], winners), activation)
+            return
+        if bias is not None and early and bias not in self.by_sample:
             sums = self.gradient(bias)[0]
             self.summed.add(origin)
         dx = self.fresh(origin)
         self.builder.emit("halve_backward", (dx, sums, delta, self.forward.values[node.name], winners), activation)
         self.give(origin, dx)
+
+    def _ends_at(self, node: Node) -> bool:
+        """Whether the node is a convolution over few channels, of which nothing but gradients of all samples together
+        is wanted: these can be computed without its outputs' gradient in full."""
+        if type(node.layer) not in CONVOLUTIONS or self.needs(node.inputs[0]) or not self.builder.full:
+            return False
+        few = self.forward.shapes[node.inputs[0]][0] < _FEW_CHANNELS
+        return few and not any(p in self.by_sample for p in node.layer.parameters().values())
+
+    def _halved_conv(self, node: Node, pooled: tuple[Map, Map, Map], activation: int) -> None:
+        layer: Any = node.layer
+        dw, db = (self.gradient(p)[0] if p is not None else None for p in (layer.weight, layer.bias))
+        maps = (dw, db, *pooled, self.forward.values[node.inputs[0]])
+        self.builder.emit("halved_weight_gradient", maps, *ops.window(layer.geometry), activation)
 
     def _avg_pool(self, node: Node, delta: Map) -> None:
         layer: Any = node.layer

@@ -3,6 +3,7 @@
 // The lanes of its sums are the samples' own gradients until the end: kept apart, they are stored instead of added.
 #pragma once
 
+#include "halve.hpp"
 #include "pack.hpp"
 #include "tile.hpp"
 #include "windows.hpp"
@@ -39,6 +40,7 @@ KernelTasks kernel_tasks(const Map<T>& dy, const Window& g, int taps) {
 template <typename T>
 struct KernelSums {
     T* sums;
+    T* bias;  // [filter][lane], where upstream gradients are spread
     int filter, filters, tap, taps;
     std::ptrdiff_t weight(int f, int taps_of_filter) const {  // where row f begins in the kernel
         return std::ptrdiff_t(filter + f) * taps_of_filter + tap;
@@ -52,24 +54,46 @@ struct WeightGradient {
     const Map<T>& dy;
     const Windows<T>& in;
     const KernelTasks& cut;
-    int filters, channels;  // of one group
+    int filters, channels;          // of one group
+    const Spreading<T>* spreading;  // where dy comes from, or null
 
-    void positions(T* sums, int block, int group, int f_begin, int f_end, int t_begin, int t_end, bool resume) const {
+    // Upstream gradients of some filters in some rows.
+    struct Deltas {
+        const T* data;
+        std::ptrdiff_t channel, row;
+    };
+
+    Deltas deltas(T* bias, int block, int first, int count, int h, int rows) const {
+        if (!spreading) return {dy.cell(block, first, h), dy.channel(), dy.row()};
+        const std::ptrdiff_t channel = rows * dy.used();
+        T* const to = memory<T>(kCells, count * channel);
+        for (int f = 0; f < count; ++f) {
+            const Vector<T> sum = spreading->spread(*spreading, to + f * channel, block, first + f, h / 2, rows / 2);
+            store(bias + f * kWidth<T>, load(bias + f * kWidth<T>) + sum);
+        }
+        return {to, channel, dy.used()};
+    }
+
+    void positions(const KernelSums<T>& own, int block, int group, int f_begin, int f_end, int t_begin, int t_end,
+                   bool resume) const {
         const int V = kWidth<T>, vectors = ceil_div(dy.width * dy.lanes, V);
         const int last = dy.width * dy.lanes - (vectors - 1) * V;
-        const Tiles rows(dy.height, std::max(1, kPositions / vectors));
+        const int step = spreading ? 2 : 1;  // rows that belong together
+        const Tiles rows(dy.height / step, std::max(1, kPositions / vectors / step));
         const int first = cut.f_tiles.begin(f_begin), tap = cut.t_tiles.begin(t_begin);
-        const std::ptrdiff_t own = cut.t_tiles.begin(t_end) - tap;
+        if (spreading && !resume) std::fill_n(own.bias, own.filters * V, T(0));
         const T* const x = in.data + block * in.block + std::ptrdiff_t(group) * channels * in.channel;
         for (int r = 0; r < rows.count; ++r)
             for (int i = f_begin; i < f_end; ++i) {
-                const int f = cut.f_tiles.begin(i);
+                const int f = cut.f_tiles.begin(i), size = cut.f_tiles.size(i), h = step * rows.begin(r);
+                const int count = step * rows.size(r);
+                const Deltas from = deltas(own.bias + (f - first) * V, block, group * filters + f, size, h, count);
                 for (int k = t_begin; k < t_end; ++k) {
-                    const int t = cut.t_tiles.begin(k), h = rows.begin(r);
-                    outer<T>(cut.f_tiles.size(i), cut.t_tiles.size(k),
-                             {sums + ((f - first) * own + t - tap) * V, own * V, dy.cell(block, group * filters + f, h),
-                              dy.channel(), dy.row(), x + h * in.row, in.step, in.row, in.taps + t, rows.size(r),
-                              vectors, last, resume || r});
+                    const int t = cut.t_tiles.begin(k);
+                    outer<T>(
+                        size, cut.t_tiles.size(k),
+                        {own.row(f - first) + (t - tap) * V, std::ptrdiff_t(own.taps) * V, from.data, from.channel,
+                         from.row, x + h * in.row, in.step, in.row, in.taps + t, count, vectors, last, resume || r});
                 }
             }
     }
@@ -78,23 +102,27 @@ struct WeightGradient {
 // finish(task, block, sums) after each block of samples, or once after all of a part.
 template <typename T, typename Finish>
 void kernel_sums(const Map<T>& dy, const Map<T>& x, const Window& g, const Windows<T>& in, const KernelTasks& cut,
-                 bool by_block, const Finish& finish) {
+                 bool by_block, const Spreading<T>* spreading, const Finish& finish) {
     const int filters = dy.channels / g.groups;
-    const WeightGradient<T> pass{dy, in, cut, filters, x.channels / g.groups};
+    const WeightGradient<T> pass{dy, in, cut, filters, x.channels / g.groups, spreading};
     parallel(cut.count, operations(dy, x, g), [&](int task) {
         const int t_range = task % cut.t_ranges.count, f_range = task / cut.t_ranges.count % cut.f_ranges.count;
         const int group = task / cut.t_ranges.count / cut.f_ranges.count % g.groups, part = cut.part(task);
         const int f_begin = cut.f_ranges.begin(f_range), f_end = cut.f_ranges.begin(f_range + 1);
         const int t_begin = cut.t_ranges.begin(t_range), t_end = cut.t_ranges.begin(t_range + 1);
         const int first = cut.f_tiles.begin(f_begin), tap = cut.t_tiles.begin(t_begin);
-        KernelSums<T> own{nullptr, group * filters + first, cut.f_tiles.begin(f_end) - first, tap,
+        KernelSums<T> own{nullptr,
+                          nullptr,
+                          group * filters + first,
+                          cut.f_tiles.begin(f_end) - first,
+                          tap,
                           cut.t_tiles.begin(t_end) - tap};
         const std::size_t size = std::size_t(own.filters) * own.taps * kWidth<T>;
-        T* sums = memory<T>(kSums, size);
-        own.sums = sums;
+        own.sums = memory<T>(kSums, size + own.filters * kWidth<T>);
+        own.bias = own.sums + size;
         const int begin = cut.parts.begin(part), end = cut.parts.begin(part + 1);
         for (int block = begin; block < end; ++block) {
-            pass.positions(sums, block, group, f_begin, f_end, t_begin, t_end, block > begin && !by_block);
+            pass.positions(own, block, group, f_begin, f_end, t_begin, t_end, block > begin && !by_block);
             if (by_block || block == end - 1) finish(task, block, own);
         }
     });
@@ -118,24 +146,35 @@ void add_parts(T* to, const T* from, int parts, std::ptrdiff_t size) {
     }
 }
 
+// dw of all samples; and dbias, if it is wanted, where upstream gradients are spread.
 template <typename T>
-void conv_kernel_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g, bool by_sample) {
+void conv_kernel_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const Window& g,
+                          const Spreading<T>* spreading) {
     constexpr int V = kWidth<T>;
     const auto in = windows(x, g);
     const KernelTasks cut = kernel_tasks(dy, g, in.count);
     const std::ptrdiff_t kernel = std::ptrdiff_t(dy.channels) * in.count;
-    if (!by_sample) {
-        T* const parts = memory<T>(kParts, cut.parts.count * kernel);
-        kernel_sums(dy, x, g, in, cut, false, [&](int task, int, const KernelSums<T>& own) {
-            sum_each(own.sums, std::ptrdiff_t(own.filters) * own.taps);
-            T* const to = parts + cut.part(task) * kernel;
-            for (int f = 0; f < own.filters; ++f)
-                std::copy_n(own.sums + std::ptrdiff_t(f) * own.taps, own.taps, to + own.weight(f, in.count));
-        });
-        add_parts(dw, parts, cut.parts.count, kernel);
-        return;
-    }
-    kernel_sums(dy, x, g, in, cut, true, [&](int, int block, const KernelSums<T>& own) {
+    T* const parts = memory<T>(kParts, cut.parts.count * (kernel + dy.channels));
+    T* const biases = parts + cut.parts.count * kernel;
+    kernel_sums(dy, x, g, in, cut, false, spreading, [&](int task, int, const KernelSums<T>& own) {
+        sum_each(own.sums, std::ptrdiff_t(own.filters) * own.taps);
+        T* const to = parts + cut.part(task) * kernel;
+        for (int f = 0; f < own.filters; ++f)
+            std::copy_n(own.sums + std::ptrdiff_t(f) * own.taps, own.taps, to + own.weight(f, in.count));
+        for (int f = 0; spreading && !own.tap && f < own.filters; ++f)
+            biases[cut.part(task) * dy.channels + own.filter + f] = total<T>(load(own.bias + f * V));
+    });
+    add_parts(dw, parts, cut.parts.count, kernel);
+    if (dbias) add_parts(dbias, biases, cut.parts.count, dy.channels);
+}
+
+template <typename T>
+void conv_kernel_gradients_by_sample(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g) {
+    constexpr int V = kWidth<T>;
+    const auto in = windows(x, g);
+    const KernelTasks cut = kernel_tasks(dy, g, in.count);
+    const std::ptrdiff_t kernel = std::ptrdiff_t(dy.channels) * in.count;
+    kernel_sums<T>(dy, x, g, in, cut, true, nullptr, [&](int, int block, const KernelSums<T>& own) {
         for (int f = 0; f < own.filters; ++f) {
             const T* from = own.row(f);
             T* samples[V];

@@ -225,6 +225,38 @@ void halve_backward(const Map<T>& dx, T* sums, const Map<T>& dy, const Map<T>& y
     }
 }
 
+// Upstream gradients at pooled maps whose lanes all are samples, to be spread over the windows where they are used.
+template <typename T>
+struct Spreading {
+    const Map<T>&dy, &y, &winners;
+    // to[row of cells][cell], for some rows of windows; their sum
+    Vector<T> (*spread)(const Spreading& from, T* to, int block, int c, int first, int rows);
+};
+
+template <int Kind, typename T>
+Vector<T> spread_rows(const Spreading<T>& from, T* to, int block, int c, int first, int rows) {
+    constexpr int V = kWidth<T>;
+    const std::ptrdiff_t row = 2 * from.y.used();
+    Vector<T> sum = {};
+    for (int h = first; h < first + rows; ++h, to += 2 * row) {
+        const T *up = from.dy.cell(block, c, h), *out = from.y.cell(block, c, h), *won = from.winners.cell(block, c, h);
+        for (int w = 0; w < from.y.width; ++w) {
+            const Vector<T> part = through<Kind, T>(load(up + w * V), load(out + w * V)), winner = load(won + w * V);
+            for (int k = 0; k < 4; ++k)
+                store(to + k / 2 * row + (2 * w + k % 2) * V, winner == T(k) ? part : Vector<T>{});
+            sum += winner == T(4) ? Vector<T>{} : part;
+        }
+    }
+    return sum;
+}
+
+template <typename T>
+Spreading<T> spreading(const Map<T>& dy, const Map<T>& y, const Map<T>& winners, int kind) {
+    constexpr decltype(Spreading<T>::spread) spreads[] = {spread_rows<kIdentity, T>, spread_rows<kReLU, T>,
+                                                          spread_rows<kSigmoid, T>, spread_rows<kTanh, T>};
+    return {dy, y, winners, spreads[kind]};
+}
+
 // ---- for each activation and number of lanes
 
 // function(kind, lanes), both as compile-time numbers

@@ -74,6 +74,10 @@ void separate(T* const (&to)[kWidth<T>], const T* from, int count, int alive) {
 template <typename T>
 void relayout(const Map<T>& to, const Map<T>& from) {
     constexpr int V = kWidth<T>;
+    if (to.lanes == from.lanes && to.bare() && from.bare() && to.channel() == from.channel()) {
+        std::copy_n(from.data, from.size(), to.data);
+        return;
+    }
     const bool into =
         to.lanes > from.lanes || (to.lanes == from.lanes && to.height * to.width > from.height * from.width);
     const Map<T>& wide = into ? to : from;

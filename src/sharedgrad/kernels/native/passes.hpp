@@ -58,6 +58,16 @@ void input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>
     if (through) activate_backward(dx, dx, *through, kReLU);
 }
 
+// dw and, where there is a bias, dbias, from upstream gradients dy at the pooled outputs y.
+template <typename T>
+void halved_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& y, const Map<T>& winners, const Map<T>& x,
+                            const Window& g, int kind) {
+    const Spreading<T> from = spreading(dy, y, winners, kind);
+    Map<T> outputs = y;
+    outputs.height *= 2, outputs.width *= 2;
+    conv_kernel_gradient(dw, dbias, outputs, x, g, &from);
+}
+
 // dw and, where there is a bias, dbias; of all samples or sample by sample
 template <typename T>
 void weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const Window& g, bool by_sample) {
@@ -67,8 +77,10 @@ void weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const W
     if (!by_sample && pointwise(dy, x, g)) return pointwise_weight_gradient(dw, dbias, dy, x);
     if (!by_sample && by_winograd(dy, x, g, kFewSummed))
         WinogradGradient<T>(dy, x, g.pad_h, g.pad_w).run(dw);
+    else if (by_sample)
+        conv_kernel_gradients_by_sample(dw, dy, x, g);
     else
-        conv_kernel_gradient(dw, dy, x, g, by_sample);
+        conv_kernel_gradient<T>(dw, nullptr, dy, x, g, nullptr);
     if (dbias) channel_sums(dbias, dy, by_sample);
 }
 

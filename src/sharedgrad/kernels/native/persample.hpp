@@ -98,7 +98,7 @@ void add_kernel_squares(double* squares, const Map<T>& dy, const Map<T>& x, cons
     const KernelTasks cut = kernel_tasks(dy, g, in.count);
     double* const partial = memory<double>(kSquares, std::size_t(cut.count) * dy.samples);
     std::fill_n(partial, std::size_t(cut.count) * dy.samples, 0.0);
-    kernel_sums(dy, x, g, in, cut, true, [&](int task, int block, const KernelSums<T>& own) {
+    kernel_sums<T>(dy, x, g, in, cut, true, nullptr, [&](int task, int block, const KernelSums<T>& own) {
         Wide<T> sum = {};
         for (int f = 0; f < own.filters; ++f) {
             const T* from = own.row(f);

@@ -104,6 +104,15 @@ bool half(const Map<T>& small, const Map<T>& big) {
            small.height == big.height / 2 && small.width == big.width / 2;
 }
 
+// Windows over `big` give the cells that are pooled to `small`, whose lanes all are samples.
+template <typename T>
+bool slides_halved(const Map<T>& small, const Map<T>& big, const Window& g, int kind) {
+    if (small.height > kLargest / 2 || small.width > kLargest / 2) return false;
+    Map<T> outputs = small;
+    outputs.height *= 2, outputs.width *= 2;
+    return small.lanes == kWidth<T> && kind >= kIdentity && kind <= kTanh && slides(outputs, big, g);
+}
+
 // Plain (N, C).
 template <typename T>
 bool is_vector(const Map<T>& v) {
@@ -365,13 +374,20 @@ constexpr Operation<T> kOperations[] = {
     {5, 10, 1u << 1 | 1u << 4,
      [](In<T> o) {
          const auto &y = o.map(0), &x = o.map(2);
-         Map<T> outputs = y;
-         outputs.height *= 2, outputs.width *= 2;
-         return y.lanes == kWidth<T> && y.height <= kLargest / 2 && y.width <= kLargest / 2 &&
-                slides(outputs, x, o.window(0)) && (!o.has(1) || same(o.map(1), y)) && o.number(9) >= kIdentity &&
-                o.number(9) <= kTanh && holds(o, 3, kernel_size(y, x, o.window(0))) && holds(o, 4, y.channels);
+         return slides_halved(y, x, o.window(0), o.number(9)) && (!o.has(1) || same(o.map(1), y)) &&
+                holds(o, 3, kernel_size(y, x, o.window(0))) && holds(o, 4, y.channels);
      },
      [](In<T> o) { convolve_halve(o.map(0), o.perhaps(1), o.map(2), o.data(3), o.data(4), o.window(0), o.number(9)); }},
+    // 34 halved_weight_gradient: dw, dbias, dy, y, winners, x; window, kind of activation
+    {6, 10, 1u << 1,
+     [](In<T> o) {
+         const auto &y = o.map(3), &x = o.map(5);
+         return slides_halved(y, x, o.window(0), o.number(9)) && same(o.map(2), y) && same(o.map(4), y) &&
+                holds(o, 0, kernel_size(y, x, o.window(0))) && holds(o, 1, y.channels);
+     },
+     [](In<T> o) {
+         halved_weight_gradient(o.data(0), o.data(1), o.map(2), o.map(3), o.map(4), o.map(5), o.window(0), o.number(9));
+     }},
 };
 
 // ---- reading and running

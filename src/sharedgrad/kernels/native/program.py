@@ -54,6 +54,7 @@ _NAMES = (
     "halve",
     "halve_backward",
     "conv_halve",
+    "halved_weight_gradient",
 )
 _CODES = {name: code for code, name in enumerate(_NAMES)}
 IDENTITY, RELU, SIGMOID, TANH = range(4)  # activations
