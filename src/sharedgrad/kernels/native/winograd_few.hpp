@@ -33,13 +33,13 @@ inline void store_lanes(T* to, const std::int32_t* at, Vector<T> v, unsigned lan
         if (lanes >> l & 1) to[at[l]] = each[l];
 }
 
-// Where the tiles of a vector begin in a channel of a map, and which lanes have a row, or a column.
+// Where the tiles of a vector begin in a channel of a map, and which lanes have a row, or a column, within the map.
 template <typename T, int Cells>
 struct Lanes {
     std::int32_t at[kWidth<T>] = {};
     unsigned rows[Cells] = {}, columns[Cells] = {};
 
-    Lanes(const Map<T>& m, const Tiling& tiles, int vector, int pad_h, int pad_w, int height, int width) {
+    Lanes(const Map<T>& m, const Tiling& tiles, int vector, int pad_h, int pad_w) {
         for (int l = 0; l < kWidth<T>; ++l) {
             const int k = vector * kWidth<T> + l;
             if (k / m.lanes >= tiles.count) break;
@@ -47,8 +47,8 @@ struct Lanes {
             const int h = at_tile.h - pad_h, w = at_tile.w - pad_w;
             at[l] = std::int32_t(h * m.row() + w * m.lanes + k % m.lanes);
             for (int i = 0; i < Cells; ++i) {
-                rows[i] |= unsigned(h + i < height) << l;
-                columns[i] |= unsigned(w + i < width) << l;
+                rows[i] |= unsigned(h + i < m.height) << l;
+                columns[i] |= unsigned(w + i < m.width) << l;
             }
         }
     }
@@ -124,8 +124,7 @@ struct WinogradFew {
     // Some channels of a vector of tiles into the points of a strip.
     void transform(T* inputs, int strip, int vector, int first, int end) const {
         const std::ptrdiff_t channel = std::ptrdiff_t(strips.size(strip)) * V;
-        const Lanes<T, kReach> lanes(in, tiles, vector, last.pad_h, last.pad_w, in.height + in.bottom,
-                                     in.width + in.right);
+        const Lanes<T, kReach> lanes(in, tiles, vector, last.pad_h, last.pad_w);
         T* to = inputs + first * channel + (vector - strips.begin(strip)) * V;
         for (int c = first; c < end; ++c, to += channel) {
             const T* const from = in.cell(0, c, 0);
@@ -144,7 +143,7 @@ struct WinogradFew {
                 sums + p* apart, inputs + p* point, points + std::ptrdiff_t(p)* size* in.channels, in.channels);
         for (int t = 0; t < count; ++t) {
             const auto in_map = [&](const Map<T>& m) {
-                return Lanes<T, kSide>(m, tiles, strips.begin(strip) + t, 0, 0, m.height, m.width);
+                return Lanes<T, kSide>(m, tiles, strips.begin(strip) + t, 0, 0);
             };
             const auto lanes = in_map(out), gates = in_map(last.through ? *last.through : out);
             for (int f = 0; f < size; ++f) outputs(lanes, gates, first + f, sums + (f * count + t) * V, apart);
