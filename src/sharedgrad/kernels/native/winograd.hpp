@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "conv.hpp"
+#include "pack.hpp"
 
 namespace sharedgrad {
 namespace {
@@ -107,36 +108,38 @@ void transform_output(Vector<T> (&y)[kSide][kSide], const T* from, std::ptrdiff_
     for (int i = 0; i < kSide; ++i) output_cells(half[i], y[i]);
 }
 
-// The kernels in their points: [tile of filters][chunk of channels][point][channel][filter]. `turned` reads them as the
+// The kernels in their points: [tile of filters][chunk of channels][point][filter][channel]. `turned` reads them as the
 // input gradient does: filters and channels change places, and each kernel is turned by 180°.
 template <typename T>
 const T* transform_kernels(const T* w, const Tiles& filters, const Tiles& channels, bool turned) {
+    constexpr int V = kWidth<T>;
     const int all_filters = filters.begin(filters.count), all_channels = channels.begin(channels.count);
+    const std::ptrdiff_t filter = 9 * (turned ? 1 : all_channels), channel = 9 * (turned ? all_filters : 1);
     T* points = memory<T>(kWeights, std::size_t(kPoints) * all_filters * all_channels);
     parallel(filters.count, 4.0 * kPoints * all_filters * all_channels, [&](int tile) {
-        const int first = filters.begin(tile), size = filters.size(tile);
-        const std::ptrdiff_t step = 9 * (turned ? 1 : all_channels);  // from filter to filter
-        T* to = points + std::size_t(kPoints) * first * all_channels;
+        T* to = points + std::size_t(kPoints) * filters.begin(tile) * all_channels;
         for (int chunk = 0; chunk < channels.count; ++chunk) {
-            const std::ptrdiff_t apart = std::ptrdiff_t(size) * channels.size(chunk);
-            for (int c = channels.begin(chunk); c < channels.begin(chunk + 1); ++c, to += size) {
-                const std::size_t kernel =
-                    turned ? std::size_t(c) * all_filters + first : std::size_t(first) * all_channels + c;
-                T cells[9][kWidth<T>] = {};  // filters in the lanes
-                for (int f = 0; f < size; ++f)
-                    for (int k = 0; k < 9; ++k) cells[turned ? 8 - k : k][f] = w[9 * kernel + f * step + k];
-                Vector<T> half[kReach][3];
-                for (int j = 0; j < 3; ++j) {
-                    Vector<T> u[kReach];
-                    kernel_points({load(cells[j]), load(cells[3 + j]), load(cells[6 + j])}, u);
-                    for (int i = 0; i < kReach; ++i) half[i][j] = u[i];
+            const std::ptrdiff_t apart = std::ptrdiff_t(filters.size(tile)) * channels.size(chunk);
+            for (int f = filters.begin(tile); f < filters.begin(tile + 1); ++f)
+                for (int c = channels.begin(chunk), n; c < channels.begin(chunk + 1); c += n, to += n) {
+                    n = std::min(V, channels.begin(chunk + 1) - c);
+                    const T* kernels[V];
+                    for (int l = 0; l < n; ++l) kernels[l] = w + f * filter + (c + l) * channel;
+                    alignas(64) T cells[9][V];  // channels in the lanes
+                    interleave<T>(cells[0], kernels, 9, n);
+                    Vector<T> half[kReach][3];
+                    for (int j = 0; j < 3; ++j) {
+                        Vector<T> column[3], u[kReach];
+                        for (int i = 0; i < 3; ++i) column[i] = load(cells[turned ? 8 - (3 * i + j) : 3 * i + j]);
+                        kernel_points(column, u);
+                        for (int i = 0; i < kReach; ++i) half[i][j] = u[i];
+                    }
+                    for (int i = 0; i < kReach; ++i) {
+                        Vector<T> u[kReach];
+                        kernel_points(half[i], u);
+                        for (int j = 0; j < kReach; ++j) store_part(to + (i * kReach + j) * apart, u[j], n);
+                    }
                 }
-                for (int i = 0; i < kReach; ++i) {
-                    Vector<T> u[kReach];
-                    kernel_points(half[i], u);
-                    for (int j = 0; j < kReach; ++j) store_part(to + (i * kReach + j) * apart, u[j], size);
-                }
-            }
             to += (kPoints - 1) * apart;
         }
     });
@@ -175,15 +178,15 @@ struct Patch {
 
 // ---- the product in one point
 
-// sums[f][t] = Σ_c w[c][f] · x[c][t] for F filters and C vectors: `correlate` without all that a point does not need.
+// sums[f][t] = Σ_c w[f][c] · x[c][t] for F filters and C vectors: `correlate` without all that a point does not need.
 template <typename T, int F, int C>
 void product(T* sums, const T* x, const T* w, int channels) {
     Vector<T> sum[F][C] = {};
-    for (const T* end = w + std::ptrdiff_t(channels) * F; w != end; w += F, x += C * kWidth<T>) {
+    for (std::ptrdiff_t k = 0; k < channels; ++k, x += C * kWidth<T>) {
         Vector<T> v[C];
         for (int c = 0; c < C; ++c) v[c] = load(x + c * kWidth<T>);
         for (int f = 0; f < F; ++f) {
-            const Vector<T> weight = splat(w[f]);
+            const Vector<T> weight = splat(w[f * std::ptrdiff_t(channels) + k]);
             for (int c = 0; c < C; ++c) sum[f][c] += weight * v[c];
         }
     }
