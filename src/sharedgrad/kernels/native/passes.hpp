@@ -7,6 +7,7 @@
 #include "flat.hpp"
 #include "maps.hpp"
 #include "pointwise.hpp"
+#include "winograd_few.hpp"
 #include "winograd_gradient.hpp"
 
 namespace sharedgrad {
@@ -19,6 +20,8 @@ void convolve(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const
     if (pointwise(y, x, g)) return pointwise_conv(y, x, w, bias, relu);
     if (by_winograd(y, x, g, kFewChannels))
         return Winograd<T>(y, x, w, {g.pad_h, g.pad_w, false, bias, relu, false, nullptr, nullptr}).run();
+    if (few_by_winograd(y, x, g))
+        return WinogradFew<T>{y, x, w, {g.pad_h, g.pad_w, false, bias, relu, false, nullptr, nullptr}}.run();
     if (flat(y, x, g))
         return Flat<T>{y, x, w, g.kernel_h, g.kernel_w, {g.pad_h, g.pad_w, false, bias, relu, false, nullptr, nullptr}}
             .run();
@@ -45,6 +48,8 @@ void input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>
     if (pointwise(dy, dx, g)) return pointwise_input_gradient(dx, dy, w, through, add);
     if (by_winograd(dx, dy, g, kFewChannels) && g.pad_h <= 2 && g.pad_w <= 2)
         return Winograd<T>(dx, dy, w, {2 - g.pad_h, 2 - g.pad_w, true, nullptr, false, add, through, nullptr}).run();
+    if (few_by_winograd(dx, dy, g) && g.pad_h <= 2 && g.pad_w <= 2)
+        return WinogradFew<T>{dx, dy, w, {2 - g.pad_h, 2 - g.pad_w, true, nullptr, false, add, through, nullptr}}.run();
     if (flat(dx, dy, g) && g.pad_h < g.kernel_h && g.pad_w < g.kernel_w)
         return Flat<T>{
             dx,

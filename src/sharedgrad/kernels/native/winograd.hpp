@@ -27,10 +27,14 @@ constexpr int kAside = 5 * kWidth<T>;  // points begin in different sets of a ca
 constexpr float kA = 0.75f, kB = 1.5f, kA2 = kA * kA, kB2 = kB * kB;
 constexpr float kA2PlusB2 = kA2 + kB2, kA2TimesB2 = kA2 * kB2;
 
+inline bool three_by_three(const Window& g) {
+    return g.kernel_h == 3 && g.kernel_w == 3 && g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 &&
+           g.dilation_w == 1 && g.groups == 1;
+}
+
 template <typename T>
 bool by_winograd(const Map<T>& out, const Map<T>& in, const Window& g, int least) {
-    return sizeof(T) == 4 && in.lanes == kWidth<T> && g.kernel_h == 3 && g.kernel_w == 3 && g.stride_h == 1 &&
-           g.stride_w == 1 && g.dilation_h == 1 && g.dilation_w == 1 && g.groups == 1 && in.channels >= least &&
+    return sizeof(T) == 4 && in.lanes == kWidth<T> && three_by_three(g) && in.channels >= least &&
            out.channels >= least;
 }
 
@@ -69,29 +73,30 @@ inline void output_cells(const V (&m)[kReach], V (&y)[kSide]) {
     y[3] = kA2 * odd_a + kB2 * odd_b + m[5];
 }
 
-// A tile of the input into its points, `apart` from each other. Rows and columns beyond the margins are read by no
-// output, and taken as zero.
-template <typename T>
-void transform_input(T* to, std::ptrdiff_t apart, const T* from, std::ptrdiff_t line, int rows, int columns) {
-    using V = Vector<T>;
-    V half[kReach][kReach];
-    const auto vertical = [&](int rows, int columns) {
-        for (int j = 0; j < kReach; ++j) {
-            V d[kReach];
-            for (int i = 0; i < kReach; ++i)
-                d[i] = i < rows && j < columns ? load(from + i * line + j * kWidth<T>) : V{};
-            input_points(d);
-            for (int i = 0; i < kReach; ++i) half[i][j] = d[i];
-        }
-    };
-    if (rows == kReach && columns == kReach)
-        vertical(kReach, kReach);
-    else
-        vertical(rows, columns);
+// A tile of the input, cell(row, column), into its points, `apart` from each other.
+template <typename T, typename Cell>
+void transform_cells(T* to, std::ptrdiff_t apart, const Cell& cell) {
+    Vector<T> half[kReach][kReach];
+    for (int j = 0; j < kReach; ++j) {
+        Vector<T> d[kReach];
+        for (int i = 0; i < kReach; ++i) d[i] = cell(i, j);
+        input_points(d);
+        for (int i = 0; i < kReach; ++i) half[i][j] = d[i];
+    }
     for (int i = 0; i < kReach; ++i) {
         input_points(half[i]);
         for (int j = 0; j < kReach; ++j) store(to + (i * kReach + j) * apart, half[i][j]);
     }
+}
+
+// Rows and columns beyond the margins are read by no output, and taken as zero.
+template <typename T>
+void transform_input(T* to, std::ptrdiff_t apart, const T* from, std::ptrdiff_t line, int rows, int columns) {
+    const auto cell = [&](int i, int j) { return load(from + i * line + j * kWidth<T>); };
+    if (rows == kReach && columns == kReach)
+        transform_cells(to, apart, cell);
+    else
+        transform_cells(to, apart, [&](int i, int j) { return i < rows && j < columns ? cell(i, j) : Vector<T>{}; });
 }
 
 // The outputs of a tile from its points.
@@ -108,43 +113,40 @@ void transform_output(Vector<T> (&y)[kSide][kSide], const T* from, std::ptrdiff_
     for (int i = 0; i < kSide; ++i) output_cells(half[i], y[i]);
 }
 
-// The kernels in their points: [tile of filters][chunk of channels][point][filter][channel]. `turned` reads them as the
-// input gradient does: filters and channels change places, and each kernel is turned by 180°.
+// Some kernels in their points: [point][filter][channel]. `turned` reads them as the input gradient does: filters and
+// channels change places, and each kernel is turned by 180°.
 template <typename T>
-const T* transform_kernels(const T* w, const Tiles& filters, const Tiles& channels, bool turned) {
-    constexpr int V = kWidth<T>;
-    const int all_filters = filters.begin(filters.count), all_channels = channels.begin(channels.count);
-    const std::ptrdiff_t filter = 9 * (turned ? 1 : all_channels), channel = 9 * (turned ? all_filters : 1);
-    T* points = memory<T>(kWeights, std::size_t(kPoints) * all_filters * all_channels);
-    parallel(filters.count, 4.0 * kPoints * all_filters * all_channels, [&](int tile) {
-        T* to = points + std::size_t(kPoints) * filters.begin(tile) * all_channels;
-        for (int chunk = 0; chunk < channels.count; ++chunk) {
-            const std::ptrdiff_t apart = std::ptrdiff_t(filters.size(tile)) * channels.size(chunk);
-            for (int f = filters.begin(tile); f < filters.begin(tile + 1); ++f)
-                for (int c = channels.begin(chunk), n; c < channels.begin(chunk + 1); c += n, to += n) {
-                    n = std::min(V, channels.begin(chunk + 1) - c);
-                    const T* kernels[V];
-                    for (int l = 0; l < n; ++l) kernels[l] = w + f * filter + (c + l) * channel;
-                    alignas(64) T cells[9][V];  // channels in the lanes
-                    interleave<T>(cells[0], kernels, 9, n);
-                    Vector<T> half[kReach][3];
-                    for (int j = 0; j < 3; ++j) {
-                        Vector<T> column[3], u[kReach];
-                        for (int i = 0; i < 3; ++i) column[i] = load(cells[turned ? 8 - (3 * i + j) : 3 * i + j]);
-                        kernel_points(column, u);
-                        for (int i = 0; i < kReach; ++i) half[i][j] = u[i];
-                    }
-                    for (int i = 0; i < kReach; ++i) {
-                        Vector<T> u[kReach];
-                        kernel_points(half[i], u);
-                        for (int j = 0; j < kReach; ++j) store_part(to + (i * kReach + j) * apart, u[j], n);
-                    }
+struct SmallKernels {
+    static constexpr int V = kWidth<T>;
+    const T* w;
+    int filters, channels;
+    bool turned;
+
+    void transform(T* to, int first_filter, int end_filter, int first_channel, int end_channel) const {
+        const std::ptrdiff_t filter = 9 * (turned ? 1 : channels), channel = 9 * (turned ? filters : 1);
+        const std::ptrdiff_t apart = std::ptrdiff_t(end_filter - first_filter) * (end_channel - first_channel);
+        for (int f = first_filter; f < end_filter; ++f)
+            for (int c = first_channel, n; c < end_channel; c += n, to += n) {
+                n = std::min(V, end_channel - c);
+                const T* kernels[V];
+                for (int l = 0; l < n; ++l) kernels[l] = w + f * filter + (c + l) * channel;
+                alignas(64) T cells[9][V];  // channels in the lanes
+                interleave<T>(cells[0], kernels, 9, n);
+                Vector<T> half[kReach][3];
+                for (int j = 0; j < 3; ++j) {
+                    Vector<T> column[3], u[kReach];
+                    for (int i = 0; i < 3; ++i) column[i] = load(cells[turned ? 8 - (3 * i + j) : 3 * i + j]);
+                    kernel_points(column, u);
+                    for (int i = 0; i < kReach; ++i) half[i][j] = u[i];
                 }
-            to += (kPoints - 1) * apart;
-        }
-    });
-    return points;
-}
+                for (int i = 0; i < kReach; ++i) {
+                    Vector<T> u[kReach];
+                    kernel_points(half[i], u);
+                    for (int j = 0; j < kReach; ++j) store_part(to + (i * kReach + j) * apart, u[j], n);
+                }
+            }
+    }
+};
 
 // ---- tiles
 
@@ -225,7 +227,7 @@ struct Winograd {
     Finish<T> last;
     Tiling tiles;
     Tiles filters, channels;
-    const T* weights;
+    const T* weights;  // [tile of filters][chunk of channels], each as they are transformed
 
     Winograd(const Map<T>& out, const Map<T>& in, const T* w, const Finish<T>& last)
         : out(out),
@@ -234,7 +236,23 @@ struct Winograd {
           tiles(out),
           filters(out.channels, kTileFilters),
           channels(in.channels, kAtOnce),
-          weights(transform_kernels(w, filters, channels, last.turned)) {}
+          weights(transform({w, out.channels, in.channels, last.turned})) {}
+
+    const T* transform(const SmallKernels<T>& kernels) const {
+        const std::size_t all = std::size_t(kPoints) * out.channels * in.channels;
+        T* const to = memory<T>(kWeights, all);
+        parallel(filters.count * channels.count, 4.0 * all, [&](int task) {
+            const int i = task / channels.count, chunk = task % channels.count;
+            kernels.transform(to + place_of(i, chunk), filters.begin(i), filters.begin(i + 1), channels.begin(chunk),
+                              channels.begin(chunk + 1));
+        });
+        return to;
+    }
+
+    std::size_t place_of(int tile, int chunk) const {
+        return kPoints * (std::size_t(filters.begin(tile)) * in.channels +
+                          std::size_t(filters.size(tile)) * channels.begin(chunk));
+    }
 
     void run() const {
         const Tiles strips(tiles.count, kTileColumns);
@@ -259,7 +277,7 @@ struct Winograd {
         for (int i = 0; i < filters.count; ++i) {
             const int own = filters.begin(i), together = filters.size(i);
             const std::ptrdiff_t apart = channel * together;
-            const T* w = weights + kPoints * (std::size_t(own) * in.channels + std::size_t(together) * first);
+            const T* w = weights + place_of(i, chunk);
             alignas(64) T sums[kPoints * kTileFilters * kTileColumns * V];
             const auto multiply = kPointProducts<T>[(together - 1) * kTileColumns + count - 1];
             for (int p = 0; p < kPoints; ++p, w += together * size) {

@@ -1,0 +1,176 @@
+// 3×3 convolutions with fewer multiplications for few samples: see winograd.hpp. A vector holds neighbouring tiles.
+#pragma once
+
+#include <limits>
+
+#include "winograd.hpp"
+
+namespace sharedgrad {
+namespace {
+
+// Lane l is from[at[l]] where bit l of `lanes` is set, and zero elsewhere.
+template <typename T>
+inline Vector<T> load_lanes(const T* from, const std::int32_t* at, unsigned lanes) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4)
+        return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), static_cast<__mmask16>(lanes), _mm512_loadu_si512(at),
+                                        from, 4);
+#endif
+    T v[kWidth<T>];
+    for (int l = 0; l < kWidth<T>; ++l) v[l] = lanes >> l & 1 ? from[at[l]] : T(0);
+    return load(v);
+}
+
+template <typename T>
+inline void store_lanes(T* to, const std::int32_t* at, Vector<T> v, unsigned lanes) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4)
+        return _mm512_mask_i32scatter_ps(to, static_cast<__mmask16>(lanes), _mm512_loadu_si512(at), (__m512)v, 4);
+#endif
+    T each[kWidth<T>];
+    store(each, v);
+    for (int l = 0; l < kWidth<T>; ++l)
+        if (lanes >> l & 1) to[at[l]] = each[l];
+}
+
+// Where the tiles of a vector begin in a channel of a map, and which lanes have a row, or a column.
+template <typename T, int Cells>
+struct Lanes {
+    std::int32_t at[kWidth<T>] = {};
+    unsigned rows[Cells] = {}, columns[Cells] = {};
+
+    Lanes(const Map<T>& m, const Tiling& tiles, int vector, int pad_h, int pad_w, int height, int width) {
+        for (int l = 0; l < kWidth<T>; ++l) {
+            const int k = vector * kWidth<T> + l;
+            if (k / m.lanes >= tiles.count) break;
+            const auto at_tile = tiles.place(k / m.lanes);
+            const int h = at_tile.h - pad_h, w = at_tile.w - pad_w;
+            at[l] = std::int32_t(h * m.row() + w * m.lanes + k % m.lanes);
+            for (int i = 0; i < Cells; ++i) {
+                rows[i] |= unsigned(h + i < height) << l;
+                columns[i] |= unsigned(w + i < width) << l;
+            }
+        }
+    }
+};
+
+constexpr int kWorthGathering = 24;  // channels: with fewer the gathering costs more than is spared
+constexpr std::ptrdiff_t kLargestOffset = std::numeric_limits<std::int32_t>::max() / 2;
+constexpr int kManyStrips = 4;  // enough for the threads to share
+
+// Vectors of tiles that are more than half full.
+template <typename T>
+bool few_by_winograd(const Map<T>& out, const Map<T>& in, const Window& g) {
+    constexpr int V = kWidth<T>;
+    const int lanes = Tiling(out).count * out.lanes;
+    return sizeof(T) == 4 && in.lanes < V && in.blocks() == 1 && three_by_three(g) && in.channels >= kWorthGathering &&
+           out.channels >= kWorthGathering && 2 * lanes > ceil_div(lanes, V) * V &&
+           std::max(in.channel(), out.channel()) < kLargestOffset;
+}
+
+template <typename T>
+struct WinogradFew {
+    static constexpr int V = kWidth<T>;
+    const Map<T>&out, &in;
+    const T* w;
+    Finish<T> last;
+    Tiling tiles{out};
+    int vectors = ceil_div(tiles.count * in.lanes, V);
+    Tiles strips{vectors, kTileColumns}, filters{out.channels, kTileFilters};
+    std::ptrdiff_t point = std::ptrdiff_t(strips.size(0)) * V * in.channels + kAside<T>;
+    SmallKernels<T> kernels{w, out.channels, in.channels, last.turned};
+
+    void run() const {
+        if (strips.count < kManyStrips)
+            by_filters();
+        else
+            by_strips();
+    }
+
+    // The threads share the filters: each transforms the kernels that it needs.
+    void by_filters() const {
+        T* const inputs = memory<T>(kSplit, strips.count * kPoints * point);
+        const Tiles groups(in.channels, kTileFilters);
+        parallel(vectors * groups.count, work(), [&](int task) {
+            const int vector = task / groups.count, group = task % groups.count, strip = strips.of(vector);
+            transform(inputs + strip * kPoints * point, strip, vector, groups.begin(group), groups.begin(group + 1));
+        });
+        parallel(filters.count, work(), [&](int i) {
+            T* const points = memory<T>(kWeights, points_of(filters.size(i)));
+            kernels.transform(points, filters.begin(i), filters.begin(i + 1), 0, in.channels);
+            for (int strip = 0; strip < strips.count; ++strip)
+                multiply(inputs + strip * kPoints * point, strip, points, i);
+        });
+    }
+
+    // They share the strips, whose points then stay in the second-level cache.
+    void by_strips() const {
+        T* const points = memory<T>(kWeights, points_of(out.channels));
+        parallel(filters.count, work(), [&](int i) {
+            kernels.transform(points + points_of(filters.begin(i)), filters.begin(i), filters.begin(i + 1), 0,
+                              in.channels);
+        });
+        parallel(strips.count, work(), [&](int strip) {
+            T* const inputs = memory<T>(kSplit, kPoints * point);
+            for (int vector = strips.begin(strip); vector < strips.begin(strip + 1); ++vector)
+                transform(inputs, strip, vector, 0, in.channels);
+            for (int i = 0; i < filters.count; ++i) multiply(inputs, strip, points + points_of(filters.begin(i)), i);
+        });
+    }
+
+    double work() const { return operations(out, in, {3, 3, 1, 1, 0, 0, 1, 1, 1}); }
+    std::size_t points_of(int filters) const { return std::size_t(kPoints) * filters * in.channels; }
+
+    // Some channels of a vector of tiles into the points of a strip.
+    void transform(T* inputs, int strip, int vector, int first, int end) const {
+        const std::ptrdiff_t channel = std::ptrdiff_t(strips.size(strip)) * V;
+        const Lanes<T, kReach> lanes(in, tiles, vector, last.pad_h, last.pad_w, in.height + in.bottom,
+                                     in.width + in.right);
+        T* to = inputs + first * channel + (vector - strips.begin(strip)) * V;
+        for (int c = first; c < end; ++c, to += channel) {
+            const T* const from = in.cell(0, c, 0);
+            transform_cells(to, point, [&](int i, int j) {
+                return load_lanes(from + i * in.row() + j * in.lanes, lanes.at, lanes.rows[i] & lanes.columns[j]);
+            });
+        }
+    }
+
+    void multiply(const T* inputs, int strip, const T* points, int tile) const {
+        const int count = strips.size(strip), first = filters.begin(tile), size = filters.size(tile);
+        const std::ptrdiff_t apart = std::ptrdiff_t(size) * count * V;
+        alignas(64) T sums[kPoints * kTileFilters * kTileColumns * V];
+        for (int p = 0; p < kPoints; ++p)
+            kPointProducts<T>[(size - 1) * kTileColumns + count - 1](
+                sums + p* apart, inputs + p* point, points + std::ptrdiff_t(p)* size* in.channels, in.channels);
+        for (int t = 0; t < count; ++t) {
+            const auto in_map = [&](const Map<T>& m) {
+                return Lanes<T, kSide>(m, tiles, strips.begin(strip) + t, 0, 0, m.height, m.width);
+            };
+            const auto lanes = in_map(out), gates = in_map(last.through ? *last.through : out);
+            for (int f = 0; f < size; ++f) outputs(lanes, gates, first + f, sums + (f * count + t) * V, apart);
+        }
+    }
+
+    void outputs(const Lanes<T, kSide>& lanes, const Lanes<T, kSide>& gates, int f, const T* sums,
+                 std::ptrdiff_t apart) const {
+        const Vector<T> bias = splat(last.bias ? last.bias[f] : T(0));
+        Vector<T> y[kSide][kSide];
+        transform_output(y, sums, apart);
+        for (int i = 0; i < kSide; ++i)
+            for (int j = 0; j < kSide; ++j) {
+                const unsigned there = lanes.rows[i] & lanes.columns[j];
+                T* const to = out.cell(0, f, i) + j * out.lanes;
+                Vector<T> v = y[i][j] + bias;
+                if (last.add) v += load_lanes(to, lanes.at, there);
+                if (last.relu) v = v <= T(0) ? Vector<T>{} : v;  // NaN stays NaN
+                if (last.through) {
+                    const T* const gate = last.through->cell(0, f, i) + j * out.lanes;
+                    v = load_lanes(gate, gates.at, there) > T(0) ? v : Vector<T>{};
+                }
+                store_lanes(to, lanes.at, v, there);
+            }
+    }
+};
+
+}  // namespace
+}  // namespace sharedgrad
