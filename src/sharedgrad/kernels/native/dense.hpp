@@ -33,8 +33,9 @@ struct Rows {
 
 constexpr int kDenseTasks = 16;  // enough for the threads to share evenly
 
-// A vector's worth of multiplications counted as one operation, as in a convolution.
-inline double dense_operations(int n, int outputs, int inputs) { return double(n) * outputs * inputs / 8; }
+// A vector's worth of multiplications counted as one operation, as in a convolution; fetching the weights takes as long
+// as multiplying three rows with them.
+inline double dense_operations(int n, int outputs, int inputs) { return (n + 3.0) * outputs * inputs / 8; }
 
 // ---- forward for few rows: a tile of dot products, w read as it lies
 

@@ -13,7 +13,7 @@
 namespace sharedgrad {
 namespace {
 
-constexpr int kFewVectors = 8, kManyKernels = 256;  // of outputs, for which packing these would take too long
+constexpr int kFewVectors = 16, kManyKernels = 256;  // of outputs, for which packing these would take too long
 
 template <typename T>
 bool flat(const Map<T>& out, const Map<T>& in, const Window& g) {

@@ -77,10 +77,14 @@ inline Vector<T> through(Vector<T> dy, Vector<T> y) {
 // Whether a comparison holds in any lane.
 template <typename Mask>
 inline bool any(Mask mask) {
+#if defined(__AVX512F__)
+    return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0;
+#else
     std::uint64_t words[sizeof mask / 8], all = 0;
     std::memcpy(words, &mask, sizeof mask);
     for (const auto word : words) all |= word;
     return all;
+#endif
 }
 
 // The largest of four activations, and which of them has it first: in full, for numbers that are close or are none.
@@ -99,10 +103,10 @@ template <int Kind, typename T>
     return top;
 }
 
-// Whether rounding may make the activation of another of four inputs equal to that of the largest: its slope there is
+// Where rounding may make the activation of another of four inputs equal to that of the largest: its slope there is
 // so small, or the inputs are so close.
 template <int Kind, typename T>
-inline bool any_close(const Vector<T> (&x)[4], Vector<T> top, Vector<T> y) {
+inline auto close(const Vector<T> (&x)[4], Vector<T> top, Vector<T> y) {
     using V = Vector<T>;
     using Bits = typename VectorOf<std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>>::type;
     Bits least = ~Bits{};  // distance, less one as a number of bits: equal inputs are then the farthest
@@ -117,7 +121,7 @@ inline bool any_close(const Vector<T> (&x)[4], Vector<T> top, Vector<T> y) {
     V distance;
     std::memcpy(&distance, &least, sizeof distance);
     const V small = (V{} + 8 * std::numeric_limits<T>::epsilon()) * (Kind == kSigmoid ? y : V{} + T(1));
-    return any((distance > T(0)) & (distance * through<Kind, T>(V{} + T(1), y) <= small));
+    return (distance > T(0)) & (distance * through<Kind, T>(V{} + T(1), y) <= small);
 }
 
 // The same where all are numbers: the activation grows with its input, so that of the largest input will do.
@@ -129,9 +133,9 @@ inline Vector<T> largest(const Vector<T> (&x)[4], Vector<T>& winner) {
     const V above = right_above ? x[1] : x[0], below = right_below ? x[3] : x[2];
     const auto lower = below > above;
     const V top = lower ? below : above, y = activated<Kind, T>(top), sum = (x[0] + x[1]) + (x[2] + x[3]);
-    bool unsure = any(sum != sum);
-    if constexpr (smooth) unsure = unsure || any_close<Kind, T>(x, top, y);
-    if (unsure) return largest_of_all<Kind, T>(x, winner);
+    auto unsure = sum != sum;
+    if constexpr (smooth) unsure |= close<Kind, T>(x, top, y);
+    if (any(unsure)) return largest_of_all<Kind, T>(x, winner);
     const V one = V{} + T(1);
     winner = lower ? (right_below ? one + T(2) : one + T(1)) : (right_above ? one : V{});
     return y;

@@ -11,8 +11,8 @@
 namespace sharedgrad {
 namespace {
 
-constexpr std::size_t kAllSums = 16 << 20;  // bytes for the partial sums of all chunks
-constexpr int kMostChunks = 16;
+constexpr std::size_t kAllSums = 16 << 20;                         // bytes for the partial sums of all chunks
+constexpr int kMostChunks = 8, kFewChunks = 4, kEnoughStrips = 4;  // of a chunk: then adding it up costs little
 
 // Transposed: to[s·apart] = lane s of each of V channels, from[c·V + s]
 template <typename T>
@@ -125,7 +125,8 @@ struct WinogradGradient {
 
     void run(T* dw) const {
         const int most = std::max(1, std::min(kMostChunks / parts.count, int(kAllSums / (all * sizeof(T)))));
-        const Tiles chunks(strips.count, ceil_div(strips.count, most));
+        const int enough = std::min(kEnoughStrips, ceil_div(strips.count, kFewChunks));
+        const Tiles chunks(strips.count, std::max(enough, ceil_div(strips.count, most)));
         T* sums = memory<T>(kWeights, all * chunks.count);
         parallel(chunks.count * parts.count, operations(dy, x, {3, 3, 1, 1, 0, 0, 1, 1, 1}), [&](int task) {
             const int chunk = task / parts.count, part = task % parts.count;
