@@ -25,11 +25,11 @@ CASES = [  # samples, channels, filters, size, padding
     (5, 40, 70, (9, 2), 1),
     (64, 20, 16, (13, 13), 1),  # several strips to a task
     # few samples: a vector holds several tiles
-    (1, 24, 31, (16, 15), 1),
-    (1, 27, 24, (13, 14), 0),
-    (2, 24, 24, (9, 14), 2),
-    (3, 40, 25, (8, 7), 1),  # one lane in four is empty
-    (1, 24, 24, (59, 62), 1),  # the threads share the strips
+    (1, 48, 53, (16, 15), 1),
+    (1, 51, 48, (13, 14), 0),
+    (2, 48, 48, (9, 14), 2),
+    (3, 60, 49, (8, 7), 1),  # one lane in four is empty
+    (1, 48, 48, (59, 62), 1),  # the threads share the strips
 ]
 
 
@@ -54,12 +54,12 @@ def test_all_three_passes(case: tuple[int, int, int, tuple[int, int], int], inst
     close(kernels.native.conv_kernel_gradient(dy, x, g), vectorized.conv_kernel_gradient(dy64, x64, g), ERROR)
 
 
-@pytest.mark.parametrize(("samples", "channels"), [(19, 30), (19, 150), (1, 30), (4, 30)])
+@pytest.mark.parametrize(("samples", "channels"), [(19, 30), (19, 150), (1, 30), (4, 50)])
 def test_what_comes_before_and_after(samples: int, channels: int, instruction_set: str) -> None:  # noqa: F811
     """A ReLU at once; a gradient that is added to another; one that goes back through a ReLU."""
     from sharedgrad.kernels.native import program
 
-    x, w, b, dy = _case(samples, channels, 26, (7, 6), 1)
+    x, w, b, dy = _case(samples, channels, 50, (7, 6), 1)
     g, rng = Geometry.of(2, 3, padding=1), np.random.default_rng(0)
     window = program.window(g)
 
@@ -76,7 +76,7 @@ def test_what_comes_before_and_after(samples: int, channels: int, instruction_se
     builder.build().run(np.empty(0, x.dtype), (x, result, w, b))
     close(result, np.maximum(vectorized.conv(*_double(x, w, b), g), 0), ERROR)
 
-    wide = frozen(rng.normal(size=(channels, 26, 3, 3)), np.float32)  # so many channels on the way back
+    wide = frozen(rng.normal(size=(channels, 50, 3, 3)), np.float32)  # so many channels on the way back
     upstream = frozen(rng.normal(size=(samples, channels, 7, 6)), np.float32)
     there, gate = (frozen(rng.normal(size=dy.shape), np.float32) for _ in range(2))
     expected = vectorized.conv_input_gradient(*_double(upstream, wide), g, (7, 6))
@@ -99,7 +99,7 @@ def test_what_comes_before_and_after(samples: int, channels: int, instruction_se
 @pytest.mark.parametrize("samples", [1, 40])
 def test_the_same_bits_for_any_number_of_threads(samples: int) -> None:
     before = kernels.get_threads()
-    x, w, b, dy = _case(samples, 140, 33, (12, 11), 1)
+    x, w, b, dy = _case(samples, 140, 49, (12, 11), 1)
     g, results = Geometry.of(2, 3, padding=1), []
     try:
         for count in (1, 2, 5):

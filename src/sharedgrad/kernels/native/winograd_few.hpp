@@ -54,7 +54,8 @@ struct Lanes {
     }
 };
 
-constexpr int kWorthGathering = 24;  // channels: with fewer the gathering costs more than is spared
+// Channels: with fewer the gathering costs more than is spared. AVX2 does it one by one.
+constexpr int kWorthGathering = kVectorBytes == 32 ? 48 : 24;
 constexpr std::ptrdiff_t kLargestOffset = std::numeric_limits<std::int32_t>::max() / 2;
 constexpr int kManyStrips = 4;  // enough for the threads to share
 
