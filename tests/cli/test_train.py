@@ -239,6 +239,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_ends_with_the_same_bits(
         [*PROGRAM, *line, "stopped"],
         cwd=tmp_path,
         env={**os.environ, "SLOWLY": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs are born deaf to Ctrl-C
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
