@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from statistics import median, quantiles
+from time import perf_counter
 from timeit import repeat, timeit
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ Call = Callable[[], object]
 Name = TypeVar("Name", bound=Hashable)
 
 TURN = 0.05  # seconds that a turn lasts at least
+SETTLE = 0.03  # seconds of calls before it that are not timed; OpenMP's threads spin for some 12 ms after their work
 LOUD = 0.1  # of the processors' time: if others take more, they spoil a round; they can slow OpenMP down fiftyfold
 TRIES = 3  # times as many rounds as are wanted, at most, while others are loud
 
@@ -51,8 +53,8 @@ class Spread:
 def alternating(calls: Mapping[Name, Call], repeats: int) -> dict[Name, Spread]:
     """Milliseconds of each call, one run in each of ``repeats`` rounds.
 
-    Every round begins with another contestant, so that none always follows the same one. A turn begins with a call
-    that is not timed: the threads that the one before left spinning go to sleep, and the caches fill. A round in which
+    Every round begins with another contestant, so that none always follows the same one. A turn begins with calls
+    that are not timed: the threads that the one before left spinning go to sleep, and the caches fill. A round in which
     other processes were loud is measured again, for all contestants; the quietest rounds count. As ever in ``timeit``,
     Python's collector of cycles rests meanwhile.
     """
@@ -70,9 +72,16 @@ def _round(calls: Mapping[Name, Call], turns: Mapping[Name, int], first: int) ->
     names, bystanders = list(calls), Bystanders()
     runs: dict[Name, float] = {}
     for name in names[first:] + names[:first]:
-        calls[name]()
+        _settle(calls[name])
         runs[name] = timeit(calls[name], number=turns[name]) / turns[name] * 1e3
     return bystanders.share(), runs
+
+
+def _settle(call: Call) -> None:
+    until = perf_counter() + SETTLE
+    call()
+    while perf_counter() < until:
+        call()
 
 
 def _calls_a_turn(call: Call) -> int:
