@@ -70,11 +70,26 @@ void separate(T* const (&to)[kWidth<T>], const T* from, int count, int alive) {
         for (int l = 0; l < alive; ++l) to[l][i] = from[i * V + l];
 }
 
+// Some cells of I samples side by side, from or to the samples' own memory.
+template <typename T>
+void exchange(T* row, T* const (&samples)[kWidth<T>], int cells, int I, int alive, bool into) {
+    if (I == kWidth<T> && into)
+        interleave<T>(row, const_cast<const T* const(&)[kWidth<T>]>(samples), cells, alive);
+    else if (I == kWidth<T>)
+        separate<T>(samples, row, cells, alive);
+    else if (into)
+        for (int i = 0; i < cells; ++i)
+            for (int l = 0; l < I; ++l) row[std::ptrdiff_t(i) * I + l] = l < alive ? samples[l][i] : T(0);
+    else
+        for (int i = 0; i < cells; ++i)
+            for (int l = 0; l < alive; ++l) samples[l][i] = row[std::ptrdiff_t(i) * I + l];
+}
+
 // The same numbers in another memory order; a vector's elements are a map's cells in the order of channel, row, column.
 template <typename T>
 void relayout(const Map<T>& to, const Map<T>& from) {
     constexpr int V = kWidth<T>;
-    if (to.lanes == from.lanes && to.bare() && from.bare() && to.channel() == from.channel()) {
+    if (to.lanes == from.lanes && to.bare() && from.bare() && (to.lanes == 1 || to.channel() == from.channel())) {
         std::copy_n(from.data, from.size(), to.data);
         return;
     }
@@ -85,6 +100,18 @@ void relayout(const Map<T>& to, const Map<T>& from) {
     if (plain.bare()) plain.channels = wide.channels, plain.height = wide.height, plain.width = wide.width;
     const bool whole = to.bare() && from.bare();  // all cells of a channel lie in one piece
     const int height = whole ? 1 : wide.height, cells = whole ? wide.height * wide.width : wide.width;
+    if (whole && plain.lanes == 1 && wide.channel() == std::ptrdiff_t(cells) * wide.lanes) {  // and all channels do
+        constexpr int piece = 8 * V;
+        const int all = wide.channels * cells, pieces = ceil_div(all, piece);
+        parallel(wide.blocks() * pieces, 4 * from.operations(), [&, I = wide.lanes](int task) {
+            const int block = task / pieces, begin = task % pieces * piece, alive = wide.alive(block);
+            T* samples[kWidth<T>];
+            for (int l = 0; l < alive; ++l) samples[l] = plain.cell(block * I + l, 0, 0) + begin;
+            exchange(wide.cell(block, 0, 0) + std::ptrdiff_t(begin) * I, samples, std::min(piece, all - begin), I,
+                     alive, into);
+        });
+        return;
+    }
     parallel(wide.blocks() * wide.channels, 4 * from.operations(), [&, I = wide.lanes](int task) {
         const int block = task / wide.channels, c = task % wide.channels, alive = wide.alive(block);
         for (int h = 0; h < height; ++h) {
@@ -96,16 +123,7 @@ void relayout(const Map<T>& to, const Map<T>& from) {
             }
             T* samples[kWidth<T>];
             for (int l = 0; l < alive; ++l) samples[l] = plain.cell(block * I + l, c, h);
-            if (I == V && into)
-                interleave<T>(row, const_cast<const T* const(&)[V]>(samples), cells, alive);
-            else if (I == V)
-                separate<T>(samples, row, cells, alive);
-            else if (into)
-                for (int i = 0; i < cells; ++i)
-                    for (int l = 0; l < I; ++l) row[std::ptrdiff_t(i) * I + l] = l < alive ? samples[l][i] : T(0);
-            else
-                for (int i = 0; i < cells; ++i)
-                    for (int l = 0; l < alive; ++l) samples[l][i] = row[std::ptrdiff_t(i) * I + l];
+            exchange(row, samples, cells, I, alive, into);
         }
     });
 }
