@@ -277,7 +277,7 @@ class Network:
         return arrays, not single
 
     def _incoming(self, name: str, value: ArrayLike) -> Array:
-        array = numbers(value, self.dtype, f"network input {name!r}")
+        array = numbers(value, self.dtype, f"network input {name!r}", kernels.empty)
         if array.ndim == 0 or array.shape[0] == 0:
             raise ShapeError(f"network input {name!r}", f"expected samples × shape, got shape {array.shape}")
         return array

@@ -17,8 +17,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
 
-def numbers(value: Any, dtype: np.dtype[Any] | type, where: str) -> Array:
-    """A copy of ``value`` as an array of real numbers; lists and PyTorch tensors will do.
+def numbers(value: Any, dtype: np.dtype[Any] | type, where: str, empty: Callable[..., Array] = np.empty) -> Array:
+    """A copy of ``value`` as an array of real numbers, in memory from ``empty``; lists and PyTorch tensors will do.
 
     Raises:
         ShapeError: It holds something else, or its rows differ in length.
@@ -27,7 +27,9 @@ def numbers(value: Any, dtype: np.dtype[Any] | type, where: str) -> Array:
         array = value if type(value) is np.ndarray else _array(value)
         if array.dtype.kind not in "fiub":
             raise TypeError(f"{array.dtype} values")
-        return np.array(array, dtype, order="C")
+        copy = empty(array.shape, np.dtype(dtype))
+        np.copyto(copy, array, "unsafe")
+        return copy
     except (TypeError, ValueError) as error:
         raise ShapeError(where, f"expected an array of numbers, got {error}") from None
 

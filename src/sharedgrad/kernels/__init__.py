@@ -6,7 +6,7 @@ array of another type (a blocked memory order, a torch tensor) can bring its own
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal, Protocol
@@ -19,7 +19,7 @@ from sharedgrad.kernels import vectorized
 from sharedgrad.kernels.threads import get_threads, set_threads
 from sharedgrad.parameter import Array
 
-__all__ = ["Kernels", "compiled", "get_threads", "of", "programs", "set_threads", "use"]
+__all__ = ["Kernels", "compiled", "empty", "get_threads", "of", "programs", "set_threads", "use"]
 
 Index = tuple[int, ...]
 Arrays = list[Array]  # one for each parameter
@@ -83,10 +83,12 @@ class Kernels(Protocol):
 
 try:
     from sharedgrad.kernels import native
+    from sharedgrad.kernels.memory import empty as recycled
 
     _fastest: Kernels = native
+    empty: Callable[..., Array] = recycled
 except ImportError:  # nothing was compiled where this was installed
-    _fastest = vectorized
+    _fastest, empty = vectorized, np.empty
 
 _COMPILED = (np.dtype(np.float32), np.dtype(np.float64))
 _chosen: ContextVar[Kernels | None] = ContextVar("sharedgrad kernels", default=None)
