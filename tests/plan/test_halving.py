@@ -76,6 +76,24 @@ def test_after_any_convolution(dtype: str, first: bool, seed: int) -> None:
     close(net.predict(x), expected, 1e-5)
 
 
+@pytest.mark.parametrize("apart", [["weight", "bias"], ["weight"], ["bias"]])
+@pytest.mark.parametrize("samples", [5, 16, 35])
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=["none", "relu", "sigmoid", "tanh"])
+def test_a_first_convolution_sample_by_sample(activation: list[sg.Layer], samples: int, apart: list[str]) -> None:
+    rng = np.random.default_rng(samples)
+    conv = sg.Conv2d(2, 21, 3, padding=1)
+    net = sg.Network([conv, *activation, sg.MaxPool2d(2)], (2, 9, 12))
+    x, upstream = rng.normal(size=(samples, 2, 9, 12)), rng.normal(size=(samples, 21, 4, 6))
+    kept = [conv.parameters()[name] for name in apart]
+    found = []
+    for name in ("native", "vectorized"):
+        with kernels.use(name):  # type: ignore[arg-type]
+            found.append(net.forward(x)[1].backward(upstream, by_sample=kept))
+    for parameter in net.parameters():
+        assert found[0][parameter].shape == found[1][parameter].shape
+        close(found[0][parameter], found[1][parameter])
+
+
 @pytest.mark.parametrize("channels", [1, 26])
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=["none", "relu", "sigmoid", "tanh"])
 def test_not_a_number_goes_through_a_convolution(activation: list[sg.Layer], channels: int) -> None:

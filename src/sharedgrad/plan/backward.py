@@ -256,18 +256,19 @@ class Backward(Lowering):
         self.give(origin, dx)
 
     def _ends_at(self, node: Node) -> bool:
-        """Whether the node is a convolution over few channels, of which nothing but gradients of all samples together
-        is wanted: these can be computed without its outputs' gradient in full."""
+        """Whether the node is a convolution over few channels of which nothing but its own gradients is wanted, both of
+        all samples or both sample by sample: these can be computed without its outputs' gradient in full."""
         if type(node.layer) not in CONVOLUTIONS or self.needs(node.inputs[0]) or not self.builder.full:
             return False
         few = self.forward.shapes[node.inputs[0]][0] < _FEW_CHANNELS
-        return few and not any(p in self.by_sample for p in node.layer.parameters().values())
+        return few and len({p in self.by_sample for p in node.layer.parameters().values()}) == 1
 
     def _halved_conv(self, node: Node, pooled: tuple[Map, Map, Map], activation: int) -> None:
         layer: Any = node.layer
-        dw, db = (self.gradient(p)[0] if p is not None else None for p in (layer.weight, layer.bias))
+        dw, apart = self.gradient(layer.weight)
+        db = self.gradient(layer.bias)[0] if layer.bias is not None else None
         maps = (dw, db, *pooled, self.forward.values[node.inputs[0]])
-        self.builder.emit("halved_weight_gradient", maps, *ops.window(layer.geometry), activation)
+        self.builder.emit("halved_weight_gradient", maps, *ops.window(layer.geometry), activation, apart)
 
     def _avg_pool(self, node: Node, delta: Map) -> None:
         layer: Any = node.layer

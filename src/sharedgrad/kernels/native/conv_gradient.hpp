@@ -169,13 +169,16 @@ void conv_kernel_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, co
 }
 
 template <typename T>
-void conv_kernel_gradients_by_sample(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g) {
+void conv_kernel_gradients_by_sample(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const Window& g,
+                                     const Spreading<T>* spreading) {
     constexpr int V = kWidth<T>;
     const auto in = windows(x, g);
     const KernelTasks cut = kernel_tasks(dy, g, in.count);
     const std::ptrdiff_t kernel = std::ptrdiff_t(dy.channels) * in.count;
-    kernel_sums<T>(dy, x, g, in, cut, true, nullptr, [&](int, int block, const KernelSums<T>& own) {
+    kernel_sums(dy, x, g, in, cut, true, spreading, [&](int, int block, const KernelSums<T>& own) {
         for (int f = 0; f < own.filters; ++f) {
+            for (int l = 0; dbias && !own.tap && l < dy.alive(block); ++l)
+                dbias[std::ptrdiff_t(block * dy.lanes + l) * dy.channels + own.filter + f] = own.bias[f * V + l];
             const T* from = own.row(f);
             T* samples[V];
             for (int l = 0; l < dy.alive(block); ++l)

@@ -187,9 +187,10 @@ void halve(const Map<T>& y, const Map<T>* winners, const Map<T>& x) {
 
 // ---- backward
 
-// dx of one block's channel, and its sum over positions and samples.
+// dx of one block's channel with its margins, and its sum over positions and samples.
 template <int Kind, typename T, int I>
 double halve_backward(const Map<T>& dx, const Map<T>& dy, const Map<T>& y, const Map<T>& winners, int b, int c) {
+    clear_margins(dx, b, c);
     Vector<T> sum = {};
     for (int h = 0; h < y.height; ++h) {
         const T *up = dy.cell(b, c, h), *out = y.cell(b, c, h), *won = winners.cell(b, c, h);

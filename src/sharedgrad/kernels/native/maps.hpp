@@ -118,21 +118,25 @@ void multiply(const Map<T>& y, const Map<T>& a, const Map<T>& b) {
     each(y, a, b, [](Vector<T> p, Vector<T> q) { return p * q; });
 }
 
-// The zeros around a map.
+// The zeros around one channel of a block.
+template <typename T>
+void clear_margins(const Map<T>& map, int block, int c) {
+    T* row = map.data + block * map.block() + c * map.channel();
+    const std::ptrdiff_t left = std::ptrdiff_t(map.left) * map.lanes, right = std::ptrdiff_t(map.right) * map.lanes;
+    std::fill_n(row, map.top * map.row(), T(0));
+    row += map.top * map.row();
+    for (int h = 0; h < map.height; ++h, row += map.row()) {
+        std::fill_n(row, left, T(0));
+        std::fill_n(row + left + map.used(), right, T(0));
+    }
+    std::fill_n(row, map.bottom * map.row(), T(0));
+}
+
 template <typename T>
 void clear_margins(const Map<T>& map) {
     if (map.bare()) return;
-    parallel(map.blocks() * map.channels, double(map.size()), [&](int task) {
-        T* row = map.data + task * map.channel();
-        const std::ptrdiff_t left = std::ptrdiff_t(map.left) * map.lanes, right = std::ptrdiff_t(map.right) * map.lanes;
-        std::fill_n(row, map.top * map.row(), T(0));
-        row += map.top * map.row();
-        for (int h = 0; h < map.height; ++h, row += map.row()) {
-            std::fill_n(row, left, T(0));
-            std::fill_n(row + left + map.used(), right, T(0));
-        }
-        std::fill_n(row, map.bottom * map.row(), T(0));
-    });
+    parallel(map.blocks() * map.channels, double(map.size()),
+             [&](int task) { clear_margins(map, task / map.channels, task % map.channels); });
 }
 
 // ---- pooling

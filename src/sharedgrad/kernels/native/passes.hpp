@@ -63,14 +63,14 @@ void input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>
     if (through) activate_backward(dx, dx, *through, kReLU);
 }
 
-// dw and, where there is a bias, dbias, from upstream gradients dy at the pooled outputs y.
+// dw and, where there is a bias, dbias, from upstream gradients dy at the pooled outputs y; of all samples or by sample
 template <typename T>
 void halved_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& y, const Map<T>& winners, const Map<T>& x,
-                            const Window& g, int kind) {
+                            const Window& g, int kind, bool by_sample) {
     const Spreading<T> from = spreading(dy, y, winners, kind);
     Map<T> outputs = y;
     outputs.height *= 2, outputs.width *= 2;
-    conv_kernel_gradient(dw, dbias, outputs, x, g, &from);
+    (by_sample ? conv_kernel_gradients_by_sample<T> : conv_kernel_gradient<T>)(dw, dbias, outputs, x, g, &from);
 }
 
 // dw and, where there is a bias, dbias; of all samples or sample by sample
@@ -83,7 +83,7 @@ void weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const W
     if (!by_sample && by_winograd(dy, x, g, kFewSummed))
         WinogradGradient<T>(dy, x, g.pad_h, g.pad_w).run(dw);
     else if (by_sample)
-        conv_kernel_gradients_by_sample(dw, dy, x, g);
+        conv_kernel_gradients_by_sample<T>(dw, nullptr, dy, x, g, nullptr);
     else
         conv_kernel_gradient<T>(dw, nullptr, dy, x, g, nullptr);
     if (dbias) channel_sums(dbias, dy, by_sample);

@@ -378,15 +378,17 @@ constexpr Operation<T> kOperations[] = {
                 holds(o, 3, kernel_size(y, x, o.window(0))) && holds(o, 4, y.channels);
      },
      [](In<T> o) { convolve_halve(o.map(0), o.perhaps(1), o.map(2), o.data(3), o.data(4), o.window(0), o.number(9)); }},
-    // 34 halved_weight_gradient: dw, dbias, dy, y, winners, x; window, kind of activation
-    {6, 10, 1u << 1,
+    // 34 halved_weight_gradient: dw, dbias, dy, y, winners, x; window, kind of activation, by_sample
+    {6, 11, 1u << 1,
      [](In<T> o) {
          const auto &y = o.map(3), &x = o.map(5);
-         return slides_halved(y, x, o.window(0), o.number(9)) && same(o.map(2), y) && same(o.map(4), y) &&
-                holds(o, 0, kernel_size(y, x, o.window(0))) && holds(o, 1, y.channels);
+         const std::ptrdiff_t kernel = kernel_size(y, x, o.window(0)), apart = o.number(10) ? y.samples : 1;
+         return slides_halved(y, x, o.window(0), o.number(9)) && same(o.map(2), y) && same(o.map(4), y) && kernel > 0 &&
+                holds(o, 0, kernel * apart) && holds(o, 1, y.channels * apart);
      },
      [](In<T> o) {
-         halved_weight_gradient(o.data(0), o.data(1), o.map(2), o.map(3), o.map(4), o.map(5), o.window(0), o.number(9));
+         halved_weight_gradient(o.data(0), o.data(1), o.map(2), o.map(3), o.map(4), o.map(5), o.window(0), o.number(9),
+                                o.number(10));
      }},
 };
 

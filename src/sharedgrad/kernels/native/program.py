@@ -57,6 +57,7 @@ _NAMES = (
     "halved_weight_gradient",
 )
 _CODES = {name: code for code, name in enumerate(_NAMES)}
+_CLEARING = ("halve_backward",)  # what writes the margins of its maps itself
 IDENTITY, RELU, SIGMOID, TANH = range(4)  # activations
 
 _ALIGNMENT = 16  # elements: maps begin on 64 bytes, or 128
@@ -186,10 +187,11 @@ class Builder:
         seen: set[Map] = set()
         operations: list[Operation] = []
         for operation in self.operations:
-            for m in operation[1]:
-                if m is not None and m not in seen and m.outside is None and not m.kept and any(m.margins):
+            for m in filter(None, operation[1]):
+                first = m not in seen and m.outside is None and not m.kept
+                if first and any(m.margins) and operation[0] not in _CLEARING:
                     operations.append(("clear_margins", (m,), ()))
-                seen |= {m} if m is not None else set()
+                seen.add(m)
             operations.append(operation)
         self.operations = operations
 
