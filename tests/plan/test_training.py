@@ -48,13 +48,13 @@ def _smooth(dtype: str) -> sg.Network:
     return sg.Network(layers, (1, 8, 8), dtype=dtype)
 
 
-def _trained(net: sg.Network, x: Array, labels: Array, name: str) -> list[float]:
+def _trained(net: sg.Network, x: Array, labels: Array, name: str, steps: int = STEPS, most: int = 50) -> list[float]:
     with kernels.use(name):  # type: ignore[arg-type]
         loss, losses = sg.CrossEntropy(), []
         optimizer = sg.SGD(net.parameters(), lr=0.02, momentum=0.9)
         order = np.random.default_rng(0)
-        for _ in range(STEPS):
-            batch = order.choice(len(x), 1 + order.integers(50), replace=False)
+        for _ in range(steps):
+            batch = order.choice(len(x), 1 + order.integers(most), replace=False)
             y, tape = net.forward(x[batch])
             value, upstream = loss(y, labels[batch])
             optimizer.step(tape.backward(upstream))
@@ -78,3 +78,16 @@ def test_a_training_takes_the_way_that_numpy_takes(
         np.testing.assert_allclose(value, plain.state_dict()[name], atol=tolerance, err_msg=name)
     same = np.argmax(compiled.predict(x), axis=1) == np.argmax(plain.predict(x), axis=1)
     assert same.mean() > 0.998
+
+
+@pytest.mark.parametrize(("build", "dtype", "tolerance"), [(_kinks, "float64", 1e-12), (_smooth, "float32", 1e-5)])
+def test_a_few_steps_take_the_way_of_the_definition(
+    build: Callable[[str], sg.Network], dtype: str, tolerance: float
+) -> None:
+    digits = data.load("digits")
+    x = np.asarray(digits.x, dtype) / 255
+    compiled, defined = build(dtype), build(dtype)
+    losses = _trained(compiled, x, digits.y, "native", 3, 4)
+    np.testing.assert_allclose(losses, _trained(defined, x, digits.y, "reference", 3, 4), atol=tolerance)
+    for name, value in compiled.state_dict().items():
+        np.testing.assert_allclose(value, defined.state_dict()[name], atol=tolerance, err_msg=name)
