@@ -26,6 +26,7 @@ from sharedgrad.plan.lowering import (
     Norms,
     UnsupportedError,
     Upstream,
+    pooled_at_once,
 )
 
 _FEW_CHANNELS = 8  # with as many, other ways to a weight gradient are faster
@@ -258,7 +259,7 @@ class Backward(Lowering):
     def _ends_at(self, node: Node) -> bool:
         """Whether the node is a convolution over few channels of which nothing but its own gradients is wanted, both of
         all samples or both sample by sample: these can be computed without its outputs' gradient in full."""
-        if type(node.layer) not in CONVOLUTIONS or self.needs(node.inputs[0]) or not self.builder.full:
+        if not pooled_at_once(node.layer) or self.needs(node.inputs[0]) or not self.builder.full:
             return False
         few = self.forward.shapes[node.inputs[0]][0] < _FEW_CHANNELS
         return few and len({p in self.by_sample for p in node.layer.parameters().values()}) == 1

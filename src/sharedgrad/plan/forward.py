@@ -30,6 +30,7 @@ from sharedgrad.plan.lowering import (
     Output,
     Statistics,
     UnsupportedError,
+    pooled_at_once,
 )
 
 
@@ -199,7 +200,8 @@ class Forward(Lowering):
         if winners is not None:
             self.halved[node.name] = Halved(origin, kind, winners)
         name, maps, numbers = self.builder.operations[-1]
-        unseen = origin in self.by_name and self.only_reader(self.by_name[origin]) is not None
+        conv = self.by_name.get(origin)
+        unseen = conv is not None and pooled_at_once(conv.layer) and self.only_reader(conv) is not None
         if name == "conv" and maps[0] is x and unseen and self.builder.full:
             self.builder.operations.pop()  # its outputs are pooled before they are stored
             self.builder.emit("conv_halve", (self.kept(y), winners, *maps[1:]), *numbers[:-1], kind)

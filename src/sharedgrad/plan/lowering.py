@@ -88,6 +88,12 @@ class Statistics(NamedTuple):
 Outside = Input | Output | Upstream | InputGradient | Gradient | MaxNorm | Norms | Mask | Parameter | Buffer
 
 
+def pooled_at_once(layer: Any) -> bool:
+    """Whether a convolution's outputs are pooled before they are stored: 1×1 and grouped ones have faster kernels of
+    their own, which store them."""
+    return type(layer) in CONVOLUTIONS and layer.groups == 1 and prod(layer.geometry.kernel) > 1
+
+
 class Lowering:
     """What forward and backward share: a builder, and which array from outside is which."""
 

@@ -28,7 +28,8 @@ struct Grid {
 
 // The vectors of a grid one after the other: row by row, or window of 2×2 by window.
 struct Walk {
-    int across, windows;  // vectors, or windows, side by side; whether by windows
+    int across;  // vectors, or windows, side by side
+    bool windows;
     int h, v, cell = 0;
     Walk(int at, int across, bool windows) : across(across), windows(windows) {
         h = at / across / (windows ? 4 : 1), v = windows ? at / 4 % across : at % across;
