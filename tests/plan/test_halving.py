@@ -76,6 +76,13 @@ def test_after_any_convolution(dtype: str, first: bool, seed: int) -> None:
     close(net.predict(x), expected, 1e-5)
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=["none", "relu", "sigmoid", "tanh"])
+def test_after_a_convolution_of_more_channels_than_are_added_up_at_once(activation: list[sg.Layer]) -> None:
+    rng = np.random.default_rng(0)
+    net = sg.Network([sg.Conv2d(140, 17, 3, padding=1), *activation, sg.MaxPool2d(2)], (140, 7, 10))
+    _compare(net, rng.normal(size=(19, 140, 7, 10)).astype(np.float32))
+
+
 @pytest.mark.parametrize("apart", [["weight", "bias"], ["weight"], ["bias"]])
 @pytest.mark.parametrize("samples", [5, 16, 35])
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=["none", "relu", "sigmoid", "tanh"])
