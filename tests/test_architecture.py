@@ -19,7 +19,7 @@ FLOORS = [
     {"errors", "geometry", "randomness"},
     {"parameter"},
     {"kernels"},
-    {"uses"},
+    {"uses", "uses_terms"},
     {"layers"},
     {"losses", "optimizers", "graph", "tape", "plan", "configuration", "network", "models", "storage", "summary"},
     {"data"},
