@@ -17,6 +17,7 @@ import numpy as np
 
 from sharedgrad.errors import ConfigError, ShapeError
 
+Array = np.ndarray[Any, np.dtype[np.int64]]
 Ints = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -122,19 +123,23 @@ class Geometry:
             for o, k, s, d, (before, _) in zip(position, offset, self.stride, self.dilation, self.padding, strict=True)
         )
 
-    def sources(self, spatial: Sequence[int], mode: str = "zeros") -> np.ndarray[Any, np.dtype[np.int64]]:
+    def padding_sources(self, spatial: Sequence[int], mode: str = "zeros") -> Array:
+        """For every cell of the padded map the flat index of the input cell that it holds; −1 where it holds a zero."""
+        cells = np.arange(prod(spatial)).reshape(spatial)
+        if mode == "zeros":
+            return np.pad(cells, self.padding, constant_values=-1)
+        numpy_mode = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
+        return np.pad(cells, self.padding, numpy_mode)  # type: ignore[call-overload]
+
+    def sources(self, spatial: Sequence[int], mode: str = "zeros") -> Array:
         """The input cells under the windows: flat indices (positions, kernel offsets), both in row-major order.
 
         What the padding reads is −1 for zeros, and in the other modes the cell that it is a copy of.
         """
-        flat = np.zeros((1, 1), np.int64)
-        for axis, (n, positions) in enumerate(zip(spatial, self.output(spatial), strict=True)):
-            start = np.arange(positions) * self.stride[axis] - self.padding[axis][0]
-            index = padding_source(start[:, None] + np.arange(self.kernel[axis]) * self.dilation[axis], n, mode)
-            outer, inner = flat[:, None, :, None], index[None, :, None, :]
-            joined = np.where((outer < 0) | (inner < 0), -1, outer * n + inner)
-            flat = joined.reshape(len(flat) * positions, -1)
-        return flat
+        extents = tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+        windows = np.lib.stride_tricks.sliding_window_view(self.padding_sources(spatial, mode), extents)
+        steps = tuple(slice(None, None, step) for step in (*self.stride, *self.dilation))
+        return windows[steps].reshape(-1, self.cells)
 
     def reach(self, offset: Sequence[int], positions: Sequence[int]) -> tuple[Any, ...]:
         """Index (…, *slices) of the *padded* input's cells that kernel ``offset`` meets over all ``positions``."""
@@ -148,17 +153,6 @@ class Geometry:
         """Index (…, *slices) of the unpadded input within the padded one."""
         slices = (slice(before, before + n) for n, (before, _) in zip(spatial, self.padding, strict=True))
         return (..., *slices)
-
-
-def padding_source(index: np.ndarray[Any, Any], n: int, mode: str) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The cell of an axis of n cells that each index, possibly outside, reads; −1 where it reads a zero."""
-    if mode == "circular":
-        return np.asarray(index % n)
-    if mode == "replicate":
-        return np.clip(index, 0, n - 1)
-    if mode == "reflect":  # without repeating the border: … 2 1 | 0 1 2 | 1 0 …
-        return np.asarray(n - 1 - np.abs(n - 1 - np.abs(index)))
-    return np.where((index >= 0) & (index < n), index, -1)
 
 
 def text(shape: Iterable[int]) -> str:

@@ -238,9 +238,9 @@ def test_a_table_that_is_too_large_says_how_to_ask_for_less(monkeypatch: pytest.
     x = np.random.default_rng(0).normal(size=(16, 64, 32, 32)).astype(np.float32)
     layer = sg.Conv2d(64, 64, 3, padding=1)
     y, saved = layer.forward(x, context=sg.Context())
-    with pytest.raises(ConfigError, match=r"^Conv2d: input_terms: a table of 579,?[0-9,]* terms .*cells=\[…\]"):
+    with pytest.raises(ConfigError, match=r"^Conv2d: a table of [56]\d\d,\d{3},\d{3} terms .*cells=\[…\]"):
         layer.input_terms(saved, y)
-    with pytest.raises(ConfigError, match=r"^Conv2d: output_terms: a table of .* is too large"):
+    with pytest.raises(ConfigError, match=r"^Conv2d: a table of .* is too large"):
         layer.output_terms(x)
     terms = layer.input_terms(saved, y, cells=[np.ravel_multi_index((3, 5, 7, 9), x.shape)])
     assert len(terms) == 9 * 64
@@ -257,6 +257,8 @@ def test_a_table_that_is_too_large_says_how_to_ask_for_less(monkeypatch: pytest.
     with pytest.raises(ConfigError, match="at most 3"):
         sg.Add().output_terms(np.ones((1, 2)), np.ones((1, 2)))
     assert len(sg.Add().output_terms(np.ones((1, 2)), np.ones((1, 2)), cells=[1])) == 2
+    with pytest.raises(ConfigError, match="Tanh: a table of 4 terms"):
+        sg.Tanh().input_terms(np.ones((1, 4)), np.ones((1, 4)))
 
 
 @pytest.mark.parametrize("cells", [[6], [-1], [0.5], [True]])
@@ -267,20 +269,20 @@ def test_cells_that_are_none_of_the_arrays(cells: list[Any]) -> None:
         layer.input_terms(saved, y, cells=cells)
 
 
-class Own(sg.Layer):
-    """Somebody's layer that defines no terms."""
-
-    def forward(self, *inputs: Array, context: sg.Context) -> tuple[Array, Any]:
-        return inputs[0], None
-
-    def backward(self, saved: Any, upstream: Array, needs: Any) -> Any:
-        return (upstream,), []
-
-    def output_shape(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
-        return shapes[0]
-
-
 def test_layers_without_terms_say_so() -> None:
+    class Own(sg.Layer):
+        """Somebody's layer that defines no terms."""
+
+        def forward(self, *inputs: Array, context: sg.Context) -> tuple[Array, Any]:
+            return inputs[0], None
+
+        def backward(self, saved: Any, upstream: Array, needs: Any) -> Any:
+            return (upstream,), []
+
+        def output_shape(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+            return shapes[0]
+
+    del sg.Layer.registry["Own"]
     with pytest.raises(ConfigError, match="Own: does not give the terms of its input gradient; define input_terms"):
         Own().input_terms(None, np.ones(2))
     for name in NOT_LINEAR:
@@ -288,4 +290,3 @@ def test_layers_without_terms_say_so() -> None:
         with pytest.raises(ConfigError, match=f"^{name}: does not give its output as a sum of terms"):
             case.layer.output_terms(*drawn(case, 0)[0])
     assert set(LAYERS) > NOT_LINEAR
-    assert sg.Layer.registry.pop("Own") is Own

@@ -46,7 +46,7 @@ class Add(Layer):
         """x₁, x₂, …: for each cell one term an input."""
         shape = inputs[0].shape
         here = chosen_cells(shape, cells, self.label)
-        row, source = expanded(np.full(len(here), len(inputs)), f"{self.label}: output_terms")
+        row, source = expanded(np.full(len(here), len(inputs)), self.label)
         named = {f"x{i + 1}": (x, np.where(source == i, here[row], ABSENT)) for i, x in enumerate(inputs)}
         return Terms("y", shape, here[row], factors(named))
 

@@ -115,7 +115,7 @@ class BatchNorm2d(Layer):
     def _pairs(self, cells: Array, shape: Shape) -> tuple[Array, Array]:
         """Each cell with every output of its channel, in the order of the outputs."""
         positions = prod(shape[2:])
-        i, j = expanded(np.full(len(cells), shape[0] * positions), f"{self.label}: input_terms")
+        i, j = expanded(np.full(len(cells), shape[0] * positions), self.label)
         n, s = np.divmod(j, positions)
         output = (n * self.num_features + cells[i] // positions % self.num_features) * positions + s
         order = np.lexsort((cells[i], output))

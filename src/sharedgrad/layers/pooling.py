@@ -146,8 +146,8 @@ class _AvgPool(_Pool):
     def output_terms(self, *inputs: Array, cells: Cells = None) -> Terms:
         """x / K for everything under the window, padding included."""
         (x,) = inputs
-        windows = self._windows(x.shape)
-        return _mean_output_terms(windows, self._parts(windows), x, self.output_shape(x.shape[1:]), cells)
+        output, windows = self.output_shape(x.shape[1:]), self._windows(x.shape)
+        return _mean_output_terms(windows, self._parts(windows), x, output, cells)
 
     def _parts(self, windows: Windows) -> Array:
         """1 / K for each position: all cells count, or those that lie in the input."""

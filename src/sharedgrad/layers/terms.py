@@ -32,9 +32,11 @@ def chosen_cells(shape: tuple[int, ...], cells: Cells, where: str) -> Array:
 
     Raises:
         ShapeError: One of them is no cell of an array of this shape.
+        ConfigError: All are asked for, and they are more than ``MOST_TERMS``.
     """
     size = prod(shape)
     if cells is None:
+        _expect_few(size, where)
         return np.arange(size)
     chosen = np.unique(np.asarray(cells))
     if chosen.size and not (chosen.dtype.kind in "iu" and chosen[0] >= 0 and chosen[-1] < size):
@@ -50,11 +52,15 @@ def expanded(counts: Array, where: str) -> tuple[Array, Array]:
         ConfigError: There would be more than ``MOST_TERMS`` rows.
     """
     total = int(counts.sum())
-    if total > MOST_TERMS:
-        problem = f"a table of {total:,} terms is too large (at most {MOST_TERMS:,})"
-        raise ConfigError(where, problem, "ask for the terms of some cells: cells=[…], flat indices into the target")
+    _expect_few(total, where)
     owner = np.repeat(np.arange(len(counts)), counts)
     return owner, np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def _expect_few(terms: int, where: str) -> None:
+    if terms > MOST_TERMS:
+        problem = f"a table of {terms:,} terms or more is too large (at most {MOST_TERMS:,})"
+        raise ConfigError(where, problem, "ask for the terms of some cells: cells=[…], flat indices into the target")
 
 
 class Meetings(NamedTuple):
@@ -99,7 +105,7 @@ class Windows:
         by_source = np.argsort(flat, kind="stable")  # pairs (position, offset), those of one source side by side
         first, end = (np.searchsorted(flat[by_source], s, side) for side in ("left", "right"))
         group, per_group = c // (channels // self.groups), self.filters // self.groups
-        i, row = expanded((end - first) * per_group, f"{self.where}: input_terms")
+        i, row = expanded((end - first) * per_group, self.where)
         position, offset = np.divmod(by_source[first[i] + row // per_group], self.sources.shape[1])
         f, channel = group[i] * per_group + row % per_group, c[i] % (channels // self.groups)
         return self._meetings(np.ravel_multi_index((n[i], position, f, channel, offset), self._shape))
@@ -108,7 +114,7 @@ class Windows:
         """Everything that the windows of these cells of y read, the padding included."""
         n, f, position = np.unravel_index(cells, (self.shape[0], self.filters, len(self.sources)))
         reads = prod(self._shape[3:])
-        i, row = expanded(np.full(len(cells), reads), f"{self.where}: output_terms")
+        i, row = expanded(np.full(len(cells), reads), self.where)
         return self._meetings(np.ravel_multi_index((n[i], position[i], f[i]), self._shape[:3]) * reads + row)
 
     @property
