@@ -20,7 +20,7 @@ FLOORS = [
     {"view"},
     {"parameter"},
     {"kernels"},
-    {"uses", "uses_terms"},
+    {"uses"},
     {"layers"},
     {"losses", "optimizers", "graph", "tape", "plan", "configuration", "network", "models", "storage", "summary"},
     {"data"},

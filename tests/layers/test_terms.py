@@ -11,7 +11,8 @@ import sharedgrad as sg
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.layers import terms as tables
-from sharedgrad.uses_terms import ABSENT, PADDING, Terms
+from sharedgrad.uses import limits
+from sharedgrad.uses.terms import ABSENT, PADDING, Terms
 from tests.helpers import Array, close, frozen, sliding
 from tests.layers.settings import CALLS, LAYERS, Setting, all_settings, setting
 
@@ -253,7 +254,7 @@ def test_a_table_that_is_too_large_says_how_to_ask_for_less(monkeypatch: pytest.
         with pytest.raises(ConfigError, match="is too large"):
             mixing.input_terms(saved, y)
         assert len(mixing.input_terms(saved, y, cells=[0, 1])) == 2 * (64 if isinstance(mixing, sg.Softmax) else 16384)
-    monkeypatch.setattr(tables, "MOST_TERMS", 3)
+    monkeypatch.setattr(limits, "_limit", 3 * tables.TERM_BYTES)
     with pytest.raises(ConfigError, match="at most 3"):
         sg.Add().output_terms(np.ones((1, 2)), np.ones((1, 2)))
     assert len(sg.Add().output_terms(np.ones((1, 2)), np.ones((1, 2)), cells=[1])) == 2

@@ -15,7 +15,7 @@ from sharedgrad.layers.context import Context
 from sharedgrad.layers.terms import Cells, chosen_cells, factors
 from sharedgrad.parameter import Array, Buffer, Parameter
 from sharedgrad.uses import Uses
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 Shape = tuple[int, ...]
 

@@ -19,7 +19,7 @@ from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.layers.terms import Cells, Windows, chosen_cells, dense, factors, with_bias
 from sharedgrad.parameter import Array, Parameter
 from sharedgrad.uses import Direct, Outer, Uses
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 
 class Linear(Layer):

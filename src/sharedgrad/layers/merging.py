@@ -21,7 +21,7 @@ from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.layers.terms import Cells, chosen_cells, expanded, factors
 from sharedgrad.parameter import Array
 from sharedgrad.uses import Uses
-from sharedgrad.uses_terms import ABSENT, Terms
+from sharedgrad.uses.terms import ABSENT, Terms
 
 
 class Add(Layer):

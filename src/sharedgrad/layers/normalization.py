@@ -28,7 +28,7 @@ from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.layers.terms import Cells, chosen_cells, expanded, factors
 from sharedgrad.parameter import Array, Buffer, Parameter
 from sharedgrad.uses import Direct, Uses
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 
 class BatchNorm2d(Layer):

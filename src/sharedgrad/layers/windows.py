@@ -13,7 +13,7 @@ from sharedgrad.geometry import PADDING_MODES, Geometry, Ints, Padding, whole
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.layers.terms import Cells, Meetings, Windows, chosen_cells, factors, with_bias
 from sharedgrad.parameter import Array, Parameter
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 
 class _Windowed(Layer):
