@@ -291,3 +291,11 @@ def test_layers_without_terms_say_so() -> None:
         with pytest.raises(ConfigError, match=f"^{name}: does not give its output as a sum of terms"):
             case.layer.output_terms(*drawn(case, 0)[0])
     assert set(LAYERS) > NOT_LINEAR
+
+
+@pytest.mark.parametrize("layer", [sg.Add(), sg.Concat()])
+@pytest.mark.parametrize("which", [2, -1])
+def test_an_input_that_is_not_there(layer: sg.Layer, which: int) -> None:
+    y, saved = layer.forward(np.ones((1, 2)), np.ones((1, 2)), context=sg.Context())
+    with pytest.raises(ConfigError, match=f"expected which=0 to 1, the number of an input, got {which}"):
+        layer.input_terms(saved, y, which)
