@@ -195,6 +195,14 @@ def test_an_average_divides_by_the_cells_that_count(counted: bool, parts: list[f
     assert len(layer.output_terms(np.ones((1, 1, 3)))) == 6
 
 
+def test_batch_norm_in_training_joins_every_output_of_a_channel_with_every_input() -> None:
+    layer = sg.BatchNorm2d(2)
+    y, saved = layer.forward(np.random.default_rng(0).normal(size=(2, 2, 1, 2)), context=sg.Context())
+    terms = layer.input_terms(saved, y)
+    pairs = [(i, j) for j in range(8) for i in range(8) if i // 2 % 2 == j // 2 % 2]  # output by output
+    assert list(zip(terms.cell.tolist(), terms.factors["dy"].index.tolist(), strict=True)) == pairs
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_the_inner_gradients_of_a_recurrence(seed: int) -> None:
     """Its parts as the formula says, step by step; and dh_t is what a change of h_t alone does to the loss."""
