@@ -89,7 +89,7 @@ class Trace:
         copies = {weight: parameter for parameter, weight in replay.weights.items()}
         self._reached = {copies[weight]: first[copies[weight]] for weight in weights}  # as a walk back meets them
         sources = {name: replay.weights[p] for p, name in first.items() if p in self._reached}
-        self.weights: Mapping[str, list[Uses]] = _Known("use of a weight", sources, self._collected)
+        self.weights: Mapping[str, list[Uses]] = _Known("weight", sources, self._collected)
 
     def _collected(self, weight: Parameter) -> list[Uses]:
         users = [node.name for node in self._replay.nodes if weight in node.layer.parameters().values()]
@@ -98,9 +98,10 @@ class Trace:
     def __getitem__(self, key: Parameter | str) -> list[Uses]:
         """All uses of one weight, given by any of its names or as a parameter."""
         parameter = self._names.get(key) if isinstance(key, str) else key
-        if isinstance(parameter, Parameter) and parameter in self._reached:
-            return self.weights[self._reached[parameter]]
-        return self.weights[key if isinstance(key, str) else getattr(key, "name", repr(key))]
+        if not isinstance(parameter, Parameter) or parameter not in self._reached:
+            name = key if isinstance(key, str) else getattr(key, "name", repr(key))
+            raise KeyError(f"no use of {name} in this trace; there are {', '.join(self.weights)}")
+        return self.weights[self._reached[parameter]]
 
     @cached_property
     def inputs(self) -> dict[str, Array]:
