@@ -121,7 +121,9 @@ class Tape:
         with one_blas_thread():
             return _summed(chain.from_iterable(self._walk(deltas, wanted, flowed)), flowed, apart)
 
-    def clipped(self, upstream: ArrayLike | Mapping[str, ArrayLike], max_norm: float) -> tuple[Gradients, Array]:
+    def clipped_by_sample(
+        self, upstream: ArrayLike | Mapping[str, ArrayLike], max_norm: float
+    ) -> tuple[Gradients, Array]:
         """The sum of the samples' gradients, each scaled down to ``max_norm`` if its norm is larger.
 
         Σ_n min(1, max_norm / ‖g_n‖) · g_n, where g_n is sample n's gradient of all parameters that the upstream
@@ -140,11 +142,11 @@ class Tape:
             ConfigError: ``max_norm`` is not positive, or a layer mixes the samples.
         """
         self._refuse_if_stale()
-        max_norm, deltas = positive(max_norm, "tape.clipped: max_norm"), self._upstreams(upstream)
-        self._refuse_if_mixed(deltas, self._structure.used, "tape.clipped")
+        max_norm, deltas = positive(max_norm, "tape.clipped_by_sample: max_norm"), self._upstreams(upstream)
+        self._refuse_if_mixed(deltas, self._structure.used, "tape.clipped_by_sample")
         wanted = self._structure.wanted(False)
         if self._recording is not None and kernels.programs():
-            found = self._recording.clipped(deltas, wanted, max_norm)
+            found = self._recording.clipped_by_sample(deltas, wanted, max_norm)
             if found is not None:
                 return Gradients(found[0]), found[1]
         return self._clipped_by_layers(deltas, wanted, max_norm)

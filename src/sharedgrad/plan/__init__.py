@@ -136,7 +136,7 @@ class Recording:
         found = self._run(back, upstreams)
         return found.parameters, found.inputs
 
-    def clipped(
+    def clipped_by_sample(
         self, upstreams: Mapping[str, Array], wanted: frozenset[str], max_norm: float
     ) -> tuple[dict[Parameter, Array], Array] | None:
         """The sum of clipped per-sample gradients and the norms (N,); None if that is not compiled."""
