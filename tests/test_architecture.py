@@ -17,6 +17,7 @@ import sharedgrad as sg
 PACKAGE = Path(sg.__file__).parent
 FLOORS = [
     {"errors", "geometry", "randomness"},
+    {"view"},
     {"parameter"},
     {"kernels"},
     {"uses"},

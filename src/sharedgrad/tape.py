@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,7 +16,7 @@ from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.parameter import Array, Gradients, Parameter, numbers, positive
 from sharedgrad.replay import Pass, Records, Replay, run
 from sharedgrad.trace import Trace
-from sharedgrad.uses import Uses, squared_norms
+from sharedgrad.uses import SharedWeight, Uses
 
 if TYPE_CHECKING:
     from sharedgrad.plan import Recording
@@ -28,8 +28,9 @@ def _summed(uses: Iterable[Uses], inputs: dict[str, Array], by_sample: Collectio
     """The gradient of each parameter is the sum over all its uses: in one call, and over calls that share it."""
     total: dict[Parameter, Array] = {}
     for use in uses:
-        gradient = use.sum(by="sample") if use.parameter in by_sample else use.gradient()
-        total[use.parameter] = total[use.parameter] + gradient if use.parameter in total else gradient
+        parameter = cast(Parameter, use.weight)
+        gradient = use.sum(by="sample") if parameter in by_sample else use.gradient
+        total[parameter] = total[parameter] + gradient if parameter in total else gradient
     return Gradients(total, inputs)
 
 
@@ -158,12 +159,12 @@ class Tape:
         squares = np.zeros(self._samples)
         with one_blas_thread():
             for use in chain.from_iterable(self._walk(deltas, wanted, {})):
-                uses.setdefault(use.parameter, []).append(use)
+                uses.setdefault(cast(Parameter, use.weight), []).append(use)
             for calls in uses.values():
-                squares += squared_norms(calls, len(squares))
+                squares += SharedWeight(calls).norm(by="sample") ** 2
             norms = np.sqrt(squares)
             factors = np.divide(max_norm, norms, out=np.ones_like(norms), where=norms > max_norm)
-            weighted = (use.part(slice(None), factors) for calls in uses.values() for use in calls)
+            weighted = (use.of_samples(slice(None), factors) for calls in uses.values() for use in calls)
             return _summed(weighted, {}), norms.astype(self._dtype)
 
     def trace(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> Trace:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from sharedgrad.graph import Node
 from sharedgrad.parameter import Array, Gradients, Parameter
 from sharedgrad.replay import Replay
-from sharedgrad.uses import Uses
+from sharedgrad.uses import SharedWeight, Uses
 
 T = TypeVar("T")
 
@@ -37,6 +37,8 @@ class Call:
     def uses(self) -> list[Uses]:
         """The uses of the layer's parameters in this call."""
         _, uses = self._layer.backward(self._saved, self.upstream, [False] * len(self.inputs))
+        for use in uses:
+            use.node = self.node
         return uses
 
     @property
@@ -89,13 +91,19 @@ class Trace:
         copies = {weight: parameter for parameter, weight in replay.weights.items()}
         self._reached = {copies[weight]: first[copies[weight]] for weight in weights}  # as a walk back meets them
         sources = {name: replay.weights[p] for p, name in first.items() if p in self._reached}
-        self.weights: Mapping[str, list[Uses]] = _Known("weight", sources, self._collected)
+        self.weights: Mapping[str, SharedWeight] = _Known("weight", sources, self._collected)
 
-    def _collected(self, weight: Parameter) -> list[Uses]:
+    def _collected(self, weight: Parameter) -> SharedWeight:
+        uses = self._uses(weight)
+        if not uses:
+            raise KeyError(f"no use of {weight.name} in this trace")
+        return SharedWeight(uses)
+
+    def _uses(self, weight: Parameter) -> list[Uses]:
         users = [node.name for node in self._replay.nodes if weight in node.layer.parameters().values()]
-        return [use for name in users if name in self.calls for use in self.calls[name].uses if use.parameter is weight]
+        return [use for name in users if name in self.calls for use in self.calls[name].uses if use.weight is weight]
 
-    def __getitem__(self, key: Parameter | str) -> list[Uses]:
+    def __getitem__(self, key: Parameter | str) -> SharedWeight:
         """All uses of one weight, given by any of its names or as a parameter."""
         parameter = self._names.get(key) if isinstance(key, str) else key
         if not isinstance(parameter, Parameter) or parameter not in self._reached:
@@ -113,8 +121,8 @@ class Trace:
         """The sums, as ``tape.backward`` gives them."""
         total = {}
         for parameter, name in self._reached.items():
-            first, *others = (uses.gradient() for uses in self.weights[name])
-            total[parameter] = sum(others, first)
+            if self._uses(self._replay.weights[parameter]):  # a layer of one's own may leave one unused
+                total[parameter] = self.weights[name].gradient
         return Gradients(total, self.inputs)
 
 

@@ -92,7 +92,7 @@ class BatchNorm2d(Layer):
                 dx = k.scale_shift(upstream, factor, np.zeros_like(factor))
         axes = {"sample": upstream.shape[:1], "position": upstream.shape[2:]}
         return (dx,), [
-            Direct(self.weight, np.moveaxis(upstream * normal, 1, -1), axes),
+            Direct(self.weight, np.moveaxis(upstream, 1, -1), axes, local=np.moveaxis(normal, 1, -1)),
             Direct(self.bias, np.moveaxis(upstream, 1, -1), axes),
         ]
 
