@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from itertools import chain
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,52 +14,14 @@ from sharedgrad.errors import ConfigError, ShapeError, StaleTapeError
 from sharedgrad.graph import Node
 from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.parameter import Array, Gradients, Parameter, numbers, positive
+from sharedgrad.replay import Pass, Records, Replay, run
+from sharedgrad.trace import Trace
 from sharedgrad.uses import SharedWeight, Uses
 
 if TYPE_CHECKING:
     from sharedgrad.plan import Recording
 
 Shape = tuple[int, ...]
-Records = Sequence[tuple[Node, Any]]  # each node with what its layer's forward has saved
-
-
-class Call(NamedTuple):
-    """What one node contributed on the way back: the gradient at its output and the uses of its parameters."""
-
-    node: str
-    upstream: Array
-    uses: list[Uses]
-
-
-@dataclass
-class Trace:
-    """A backward pass with the uses kept apart.
-
-    Attributes:
-        calls: One entry for each node that was walked through, last node first.
-        inputs: Gradient with respect to each network input.
-    """
-
-    calls: list[Call] = field(default_factory=list)
-    inputs: dict[str, Array] = field(default_factory=dict)
-
-    def __getitem__(self, parameter: Parameter) -> list[Uses]:
-        """All uses of one parameter, in every call that shares it."""
-        found = [uses for call in self.calls for uses in call.uses if uses.weight is parameter]
-        if not found:
-            raise KeyError(f"no use of {getattr(parameter, 'name', repr(parameter))} in this trace")
-        return found
-
-    def upstream(self, node: str) -> Array:
-        """Gradient of the loss with respect to the node's output."""
-        for call in self.calls:
-            if call.node == node:
-                return call.upstream
-        raise KeyError(f"no gradient passed through a node {node!r}; there are {[c.node for c in self.calls]}")
-
-    def gradients(self) -> Gradients:
-        """The sums, as ``tape.backward`` gives them."""
-        return _summed((uses for call in self.calls for uses in call.uses), self.inputs)
 
 
 def _summed(uses: Iterable[Uses], inputs: dict[str, Array], by_sample: Collection[Parameter] = ()) -> Gradients:
@@ -79,9 +41,11 @@ class Structure:
         self, nodes: Sequence[Node], outputs: Sequence[str], inputs: Sequence[str], revisions: tuple[int, ...]
     ) -> None:
         self.nodes, self.outputs, self.inputs, self.revisions = nodes, outputs, inputs, revisions
+        self.names = {f"{n.name}.{attribute}": p for n in nodes for attribute, p in n.layer.parameters().items()}
         self.parameters = {node.layer: list(node.layer.parameters().values()) for node in nodes}
         self.used = list({p: None for used in self.parameters.values() for p in used})
         self._wanted: dict[bool, frozenset[str]] = {}
+        self.buffers = list({b: None for node in nodes for b in node.layer.buffers().values()})
         self.mixes = any(node.layer.mixes_samples for node in nodes)
 
     def wanted(self, inputs: bool) -> frozenset[str]:
@@ -94,6 +58,14 @@ class Structure:
             self._wanted[inputs] = frozenset(wanted)
         return self._wanted[inputs]
 
+    def reached(self, given: Iterable[str]) -> frozenset[str]:
+        """Names that gradients flow back to, from those where they are given."""
+        reached = set(given)
+        for node in reversed(self.nodes):
+            if node.name in reached:
+                reached.update(node.inputs)
+        return frozenset(reached)
+
 
 class Tape:
     """What one forward pass saved. Go backward as often as you like: nothing is consumed or accumulated.
@@ -104,18 +76,17 @@ class Tape:
     def __init__(
         self,
         structure: Structure,
-        records: Callable[[], Records],
-        recording: Recording | None,
+        origin: Pass,
+        done: Recording | Records,
         shapes: Mapping[str, Shape],
-        samples: int,
         dtype: np.dtype[Any],
         batched: bool,
-        training: bool,
     ) -> None:
-        self._structure, self._recording = structure, recording
-        self._records, self._done = records, None if recording is not None else records()
-        self._shapes, self._samples, self._dtype = shapes, samples, dtype
-        self._batched, self._training = batched, training
+        self._structure, self._origin = structure, origin
+        self._records: Records | None = done if isinstance(done, list) else None
+        self._recording: Recording | None = None if isinstance(done, list) else done
+        self._shapes, self._samples, self._dtype = shapes, len(next(iter(origin.inputs.values()))), dtype
+        self._batched = batched
         self._versions = [p.version for p in structure.used]
 
     def backward(
@@ -149,9 +120,11 @@ class Tape:
                 return Gradients(found[0], {name: self._single(array) for name, array in found[1].items()})
         flowed: dict[str, Array] = {}
         with one_blas_thread():
-            return _summed((use for call in self._walk(deltas, wanted, flowed) for use in call.uses), flowed, apart)
+            return _summed(chain.from_iterable(self._walk(deltas, wanted, flowed)), flowed, apart)
 
-    def clipped(self, upstream: ArrayLike | Mapping[str, ArrayLike], max_norm: float) -> tuple[Gradients, Array]:
+    def clipped_by_sample(
+        self, upstream: ArrayLike | Mapping[str, ArrayLike], max_norm: float
+    ) -> tuple[Gradients, Array]:
         """The sum of the samples' gradients, each scaled down to ``max_norm`` if its norm is larger.
 
         Σ_n min(1, max_norm / ‖g_n‖) · g_n, where g_n is sample n's gradient of all parameters that the upstream
@@ -170,11 +143,11 @@ class Tape:
             ConfigError: ``max_norm`` is not positive, or a layer mixes the samples.
         """
         self._refuse_if_stale()
-        max_norm, deltas = positive(max_norm, "tape.clipped: max_norm"), self._upstreams(upstream)
-        self._refuse_if_mixed(deltas, self._structure.used, "tape.clipped")
+        max_norm, deltas = positive(max_norm, "tape.clipped_by_sample: max_norm"), self._upstreams(upstream)
+        self._refuse_if_mixed(deltas, self._structure.used, "tape.clipped_by_sample")
         wanted = self._structure.wanted(False)
         if self._recording is not None and kernels.programs():
-            found = self._recording.clipped(deltas, wanted, max_norm)
+            found = self._recording.clipped_by_sample(deltas, wanted, max_norm)
             if found is not None:
                 return Gradients(found[0]), found[1]
         return self._clipped_by_layers(deltas, wanted, max_norm)
@@ -185,9 +158,8 @@ class Tape:
         uses: dict[Parameter, list[Uses]] = {}
         squares = np.zeros(self._samples)
         with one_blas_thread():
-            for call in self._walk(deltas, wanted, {}):
-                for use in call.uses:
-                    uses.setdefault(cast(Parameter, use.weight), []).append(use)
+            for use in chain.from_iterable(self._walk(deltas, wanted, {})):
+                uses.setdefault(cast(Parameter, use.weight), []).append(use)
             for calls in uses.values():
                 squares += SharedWeight(calls).norm(by="sample") ** 2
             norms = np.sqrt(squares)
@@ -198,23 +170,28 @@ class Tape:
     def trace(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> Trace:
         """As :meth:`backward`, with the uses kept apart instead of summed."""
         self._refuse_if_stale()
-        deltas, wanted = self._upstreams(upstream), self._structure.wanted(True)
-        trace = Trace()
-        with one_blas_thread():
-            trace.calls = list(self._walk(deltas, wanted, trace.inputs))
-        return trace
+        deltas, structure = self._upstreams(upstream), self._structure
+        reached, replay = structure.reached(deltas), Replay(structure.nodes, self._origin, deltas)
+        found = None
+        if self._recording is not None and kernels.programs():
+            found = self._recording.trace(deltas, structure.wanted(False))
+        if found is not None:
+            replay.know(found.values, found.deltas, found.statistics)
+        else:
+            replay.go_back([node.name for node in structure.nodes if node.name in reached], self._records)
+        return Trace(replay, reached, structure.names, self._batched)
 
-    def _walk(self, pending: dict[str, Array], wanted: Set[str], found: dict[str, Array]) -> Iterator[Call]:
-        """Visit each node once, in reverse, when all that flows back to it has been added."""
-        if self._done is None:
-            self._done = self._records()
-        for node, saved in reversed(self._done):
+    def _walk(self, pending: dict[str, Array], wanted: Set[str], found: dict[str, Array]) -> Iterator[list[Uses]]:
+        """The uses of each node, in reverse, when all that flows back to it has been added."""
+        if self._records is None:
+            self._records = run(self._structure.nodes, self._origin.inputs, self._origin.context())[1]
+        for node, saved in reversed(self._records):
             delta = pending.pop(node.name, None)
             if delta is None or node.name not in wanted:
                 continue
             needs = [source in wanted for source in node.inputs]
             gradients, uses = node.layer.backward(saved, delta, needs)
-            yield Call(node.name, delta, uses)
+            yield uses
             for source, needed, gradient in zip(node.inputs, needs, gradients, strict=True):
                 if needed and gradient is not None:
                     pending[source] = pending[source] + gradient if source in pending else gradient
@@ -234,7 +211,7 @@ class Tape:
     def _refuse_if_mixed(self, given: Collection[str], parameters: Collection[Parameter], where: str) -> None:
         """What flows back through a layer that mixes samples is no sample's own gradient any more."""
         structure = self._structure
-        if not (self._training and parameters and structure.mixes):
+        if not (self._origin.training and parameters and structure.mixes):
             return
         reached, mixer = set(given), dict[str, str]()
         for node in reversed(structure.nodes):
