@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -83,7 +83,7 @@ class Kernels(Protocol):
 
 try:
     from sharedgrad.kernels import native
-    from sharedgrad.kernels.memory import empty as recycled
+    from sharedgrad.kernels.native.recycled import empty as recycled
 
     _fastest: Kernels = native
     empty: Callable[..., Array] = recycled
@@ -94,9 +94,18 @@ _COMPILED = (np.dtype(np.float32), np.dtype(np.float64))
 _chosen: ContextVar[Kernels | None] = ContextVar("sharedgrad kernels", default=None)
 
 
-def of(array: Array) -> Kernels:
-    """The kernels that serve this array: the ones chosen with :func:`use`, else the fastest for its type."""
-    return _chosen.get() or (_fastest if array.dtype in _COMPILED else vectorized)
+def of(array: Any) -> Kernels:
+    """The kernels that serve this array, by its type.
+
+    NumPy arrays are served by the kernels chosen with :func:`use`, else by the fastest for their dtype. Another
+    library's arrays get a branch of their own here; it is recognized without being imported.
+
+    Raises:
+        ConfigError: There are no kernels for arrays of this type.
+    """
+    if isinstance(array, np.ndarray | np.generic):
+        return _chosen.get() or (_fastest if array.dtype in _COMPILED else vectorized)
+    raise ConfigError("kernels.of", f"expected a NumPy array, got {type(array).__name__}")
 
 
 def programs() -> bool:
