@@ -11,7 +11,7 @@ from sharedgrad import kernels
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels import vectorized
 
-pytestmark = pytest.mark.skipif(not kernels.compiled(), reason="no kernels were compiled")
+pytestmark = pytest.mark.compiled
 
 CUBE = Geometry((1, 1, 1), (1, 1, 1), ((0, 0),) * 3, (1, 1, 1), 1)
 LINE = Geometry((1,), (1,), ((0, 0),), (1,), 1)

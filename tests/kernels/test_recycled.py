@@ -16,7 +16,7 @@ import sharedgrad as sg
 from sharedgrad import kernels
 from tests.helpers import Array
 
-pytestmark = pytest.mark.skipif(not kernels.compiled(), reason="no kernels were compiled")
+pytestmark = pytest.mark.compiled
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 
