@@ -365,7 +365,7 @@ def _read(step: Any, shape: Shape, where: str) -> View:
             return View.slice(shape, tuple(slice(*p) if isinstance(p, Iterable) else p for p in value), where)
         if kind == "reshape":
             return View.reshape(shape, value, where)
-        if kind == "cast":
+        if kind == "cast" and isinstance(value, str):
             return View.cast(value)
     except TypeError as error:
         raise ConfigError(where, f"expected a {kind} step, got {value!r} ({error})") from None
