@@ -524,11 +524,12 @@ def test_parameters_of_another_network() -> None:
     with pytest.raises(ConfigError) as caught:
         case.tape.backward(case.upstream, by_sample=other.parameters()[:1])
     assert str(caught.value) == message
-    for wrong in ("0.weight", ["0.weight"], 3, [None], [[]]):
+    for wrong in ("0.weigth", ["0.weigth"], 3, [None], [[]]):
         with pytest.raises(ConfigError, match=r"is no parameter of this network"):
             case.tape.backward(case.upstream, by_sample=wrong)  # type: ignore[arg-type]
     one = case.parameters[0]
-    assert case.tape.backward(case.upstream, by_sample=one)[one].shape == (2, *one.shape)  # type: ignore[arg-type]
+    for way in (one, [one], "0.weight", ["0.weight"]):
+        assert case.tape.backward(case.upstream, by_sample=way)[one].shape == (2, *one.shape)  # type: ignore[arg-type]
 
 
 def test_stale_tapes_and_wrong_shapes() -> None:

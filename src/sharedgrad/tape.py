@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike
 
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError, StaleTapeError
-from sharedgrad.graph import Node
+from sharedgrad.graph import Node, index_inputs
 from sharedgrad.kernels.threads import one_blas_thread
-from sharedgrad.parameter import Array, Gradients, Parameter, numbers, positive
+from sharedgrad.parameter import Array, Gradients, Parameter, Weight, numbers, positive
 from sharedgrad.uses import Uses, squared_norms
 
 if TYPE_CHECKING:
@@ -43,9 +43,10 @@ class Trace:
     calls: list[Call] = field(default_factory=list)
     inputs: dict[str, Array] = field(default_factory=dict)
 
-    def __getitem__(self, parameter: Parameter) -> list[Uses]:
+    def __getitem__(self, parameter: Weight) -> list[Uses]:
         """All uses of one parameter, in every call that shares it."""
-        found = [uses for call in self.calls for uses in call.uses if uses.parameter is parameter]
+        base = parameter.base if isinstance(parameter, Weight) else parameter
+        found = [uses for call in self.calls for uses in call.uses if uses.parameter.base is base]
         if not found:
             raise KeyError(f"no use of {getattr(parameter, 'name', repr(parameter))} in this trace")
         return found
@@ -62,13 +63,19 @@ class Trace:
         return _summed((uses for call in self.calls for uses in call.uses), self.inputs)
 
 
-def _summed(uses: Iterable[Uses], inputs: dict[str, Array], by_sample: Collection[Parameter] = ()) -> Gradients:
+def _summed(
+    uses: Iterable[Uses],
+    inputs: dict[str, Array],
+    by_sample: Collection[Parameter] = (),
+    names: Mapping[str, Weight] | None = None,
+) -> Gradients:
     """The gradient of each parameter is the sum over all its uses: in one call, and over calls that share it."""
     total: dict[Parameter, Array] = {}
     for use in uses:
-        gradient = use.sum(by="sample") if use.parameter in by_sample else use.gradient()
-        total[use.parameter] = total[use.parameter] + gradient if use.parameter in total else gradient
-    return Gradients(total, inputs)
+        parameter = use.parameter.base
+        gradient = use.own("sample" if parameter in by_sample else ())
+        total[parameter] = total[parameter] + gradient if parameter in total else gradient
+    return Gradients(total, inputs, names)
 
 
 class Structure:
@@ -78,15 +85,17 @@ class Structure:
         self, nodes: Sequence[Node], outputs: Sequence[str], inputs: Sequence[str], revisions: tuple[int, ...]
     ) -> None:
         self.nodes, self.outputs, self.inputs, self.revisions = nodes, outputs, inputs, revisions
-        self.parameters = {node.layer: list(node.layer.parameters().values()) for node in nodes}
+        self.held = {node.layer: list(node.layer.parameters().values()) for node in nodes}
+        self.parameters = {layer: [weight.base for weight in held] for layer, held in self.held.items()}
         self.used = list({p: None for used in self.parameters.values() for p in used})
+        self.names = {f"{n.name}.{attribute}": p for n in nodes for attribute, p in n.layer.parameters().items()}
         self._wanted: dict[bool, frozenset[str]] = {}
         self.mixes = any(node.layer.mixes_samples for node in nodes)
 
     def wanted(self, inputs: bool) -> frozenset[str]:
         """Names whose gradient leads to a parameter, or to an input that is asked for."""
         if inputs not in self._wanted:
-            wanted = set(self.inputs) if inputs else set()
+            wanted = set(self.inputs) - index_inputs(self.nodes, self.inputs) if inputs else set()
             for node in self.nodes:
                 if self.parameters[node.layer] or any(source in wanted for source in node.inputs):
                     wanted.add(node.name)
@@ -121,7 +130,7 @@ class Tape:
         self,
         upstream: ArrayLike | Mapping[str, ArrayLike],
         inputs: bool = False,
-        by_sample: Iterable[Parameter] = (),
+        by_sample: Iterable[Weight | str] = (),
     ) -> Gradients:
         """The gradient of every parameter that the upstream gradients reach.
 
@@ -129,9 +138,9 @@ class Tape:
             upstream: Gradient of the loss with respect to the output, in its shape; or node name -> gradient, for
                 several outputs and for losses at inner nodes. What reaches a node on several paths adds.
             inputs: Whether ``Gradients.inputs`` is wanted too: the gradient with respect to the network's inputs.
-            by_sample: Parameters whose gradients are kept apart by sample: arrays (N, *shape) whose sum over N is
-                the gradient. Each is that sample's own: N backward passes would give the same. (N = 1 where the
-                forward pass was given a sample without a sample axis.)
+            by_sample: Parameters, or their names, whose gradients are kept apart by sample: arrays (N, *shape) whose
+                sum over N is the gradient. Each is that sample's own: N backward passes would give the same. (N = 1
+                where the forward pass was given a sample without a sample axis.)
 
         Raises:
             StaleTapeError: A weight has changed since the forward pass.
@@ -145,10 +154,12 @@ class Tape:
         if self._recording is not None and kernels.programs():
             found = self._recording.backward(deltas, wanted, apart)
             if found is not None:
-                return Gradients(found[0], {name: self._single(array) for name, array in found[1].items()})
-        flowed: dict[str, Array] = {}
+                flowed = {name: self._single(array) for name, array in found[1].items()}
+                return Gradients(found[0], flowed, self._structure.names)
+        flowed = {}
         with one_blas_thread():
-            return _summed((use for call in self._walk(deltas, wanted, flowed) for use in call.uses), flowed, apart)
+            uses = (use for call in self._walk(deltas, wanted, flowed) for use in call.uses)
+            return _summed(uses, flowed, apart, self._structure.names)
 
     def clipped(self, upstream: ArrayLike | Mapping[str, ArrayLike], max_norm: float) -> tuple[Gradients, Array]:
         """The sum of the samples' gradients, each scaled down to ``max_norm`` if its norm is larger.
@@ -175,7 +186,7 @@ class Tape:
         if self._recording is not None and kernels.programs():
             found = self._recording.clipped(deltas, wanted, max_norm)
             if found is not None:
-                return Gradients(found[0]), found[1]
+                return Gradients(found[0], names=self._structure.names), found[1]
         return self._clipped_by_layers(deltas, wanted, max_norm)
 
     def _clipped_by_layers(
@@ -186,13 +197,13 @@ class Tape:
         with one_blas_thread():
             for call in self._walk(deltas, wanted, {}):
                 for use in call.uses:
-                    uses.setdefault(use.parameter, []).append(use)
+                    uses.setdefault(use.parameter.base, []).append(use)
             for calls in uses.values():
                 squares += squared_norms(calls, len(squares))
             norms = np.sqrt(squares)
             factors = np.divide(max_norm, norms, out=np.ones_like(norms), where=norms > max_norm)
             weighted = (use.part(slice(None), factors) for calls in uses.values() for use in calls)
-            return _summed(weighted, {}), norms.astype(self._dtype)
+            return _summed(weighted, {}, names=self._structure.names), norms.astype(self._dtype)
 
     def trace(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> Trace:
         """As :meth:`backward`, with the uses kept apart instead of summed."""
@@ -219,15 +230,17 @@ class Tape:
                     pending[source] = pending[source] + gradient if source in pending else gradient
         found.update({name: self._single(pending[name]) for name in self._structure.inputs if name in pending})
 
-    def _known(self, parameters: Iterable[Parameter]) -> frozenset[Parameter]:
+    def _known(self, given: Iterable[Weight | str]) -> frozenset[Parameter]:
         """The parameters, checked to be this network's."""
-        known = list(parameters) if isinstance(parameters, Iterable) else [parameters]
-        for parameter in known:
-            if not isinstance(parameter, Parameter) or parameter not in self._structure.used:
-                name = getattr(parameter, "name", repr(parameter))
+        known = []
+        for one in given if isinstance(given, Iterable) and not isinstance(given, str) else [given]:
+            weight = self._structure.names.get(one) if isinstance(one, str) else one
+            if not isinstance(weight, Weight) or weight.base not in self._structure.used:
+                name = getattr(one, "name", repr(one))
                 raise ConfigError(
                     "by_sample", f"{name} is no parameter of this network", "choose from net.parameters()"
                 )
+            known.append(weight.base)
         return frozenset(known)
 
     def _refuse_if_mixed(self, given: Collection[str], parameters: Collection[Parameter], where: str) -> None:
@@ -287,8 +300,8 @@ class Tape:
     def _refuse_if_stale(self) -> None:
         structure = self._structure
         if structure.revisions != tuple([node.layer.revision for node in structure.nodes]):
-            for layer, used in structure.parameters.items():
-                if used != list(layer.parameters().values()):
+            for layer, held in structure.held.items():
+                if held != list(layer.parameters().values()):
                     problem = "a parameter has been tied since this tape's forward pass"
                     raise StaleTapeError(layer.label, problem, "call forward again")
         for parameter, version in zip(structure.used, self._versions, strict=True):

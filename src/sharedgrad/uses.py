@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import Geometry, Ints, Padding, text
-from sharedgrad.parameter import Array, Parameter, numbers
+from sharedgrad.parameter import Array, Parameter, Weight, numbers
 
 Axes = Mapping[str, tuple[int, ...]]
 Index = tuple[int, ...]
@@ -32,7 +32,7 @@ class Uses(ABC):
         axes: What tells the uses apart, in order: name -> shape, e.g. ``{"sample": (64,), "position": (28, 28)}``.
     """
 
-    def __init__(self, parameter: Parameter, axes: Axes) -> None:
+    def __init__(self, parameter: Weight, axes: Axes) -> None:
         self.parameter, self.axes = parameter, dict(axes)
 
     @property
@@ -59,6 +59,13 @@ class Uses(ABC):
         Returns:
             Array of shape (lengths of the axes in ``by``, in the order of ``axes``, then the parameter's shape).
         """
+
+    def own(self, by: str | Sequence[str] = ()) -> Array:
+        """``sum(by)`` in the Parameter's own shape, where the layer has seen a view of it."""
+        total, seen = self.sum(by), self.parameter
+        if seen.view.identity:
+            return total
+        return np.ascontiguousarray(seen.view.back(total, total.ndim - len(seen.shape), seen.base.shape))
 
     @abstractmethod
     def part(self, samples: slice, weights: Array | None = None) -> Uses:
@@ -184,7 +191,7 @@ class Outer(Uses):
         axes: Names and lengths of U.
     """
 
-    def __init__(self, parameter: Parameter, delta: Array, patch: Array, axes: Axes) -> None:
+    def __init__(self, parameter: Weight, delta: Array, patch: Array, axes: Axes) -> None:
         super().__init__(parameter, axes)
         self.delta, self.patch = delta, patch
 
@@ -228,7 +235,7 @@ class Window(Uses):
         geometry: How the window slides over ``big``.
     """
 
-    def __init__(self, parameter: Parameter, small: Array, big: Array, geometry: Geometry) -> None:
+    def __init__(self, parameter: Weight, small: Array, big: Array, geometry: Geometry) -> None:
         super().__init__(parameter, {"sample": (len(small),), "position": small.shape[2:]})
         self.small, self.big, self.geometry = small, big, geometry
 
@@ -287,7 +294,7 @@ class Direct(Uses):
         axes: Names and lengths of U.
     """
 
-    def __init__(self, parameter: Parameter, delta: Array, axes: Axes) -> None:
+    def __init__(self, parameter: Weight, delta: Array, axes: Axes) -> None:
         super().__init__(parameter, axes)
         self.delta = delta
 
@@ -324,7 +331,7 @@ class Lookup(Uses):
         axes: Names and lengths of U.
     """
 
-    def __init__(self, parameter: Parameter, index: Array, delta: Array, axes: Axes) -> None:
+    def __init__(self, parameter: Weight, index: Array, delta: Array, axes: Axes) -> None:
         super().__init__(parameter, axes)
         self.index, self.delta = index, delta
 
@@ -369,12 +376,12 @@ _AT_ONCE = 1 << 22  # numbers of gradients kept apart by sample that are in memo
 def squared_norms(calls: Sequence[Uses], samples: int) -> Array:
     """‖g_n‖² (N,) in float64 of one parameter: each sample's gradient, its uses in all calls added first."""
     squares = np.zeros(samples)
-    step = max(1, _AT_ONCE // max(1, prod(calls[0].parameter.shape)))
+    step = max(1, _AT_ONCE // max(1, prod(calls[0].parameter.base.shape)))
     for start in range(0, samples, step):
         chosen = slice(start, start + step)
-        total = calls[0].part(chosen).sum(by="sample").astype(np.float64)
+        total = calls[0].part(chosen).own("sample").astype(np.float64)
         for uses in calls[1:]:
-            total += uses.part(chosen).sum(by="sample")
+            total += uses.part(chosen).own("sample")
         squares[chosen] = np.square(total).reshape(len(total), -1).sum(axis=1)
     return squares
 

@@ -50,7 +50,7 @@ def _shared(step: Step) -> Parameter:
     uses = [use for call in reversed(step.trace.calls) for use in call.uses]
     kernels = [use.parameter for use in uses if isinstance(use, Window)]
     repeated = [use.parameter for use in uses if sum(u.count for u in step.trace[use.parameter]) > 1]
-    return [*kernels, *repeated, uses[0].parameter][0]
+    return [*kernels, *repeated, uses[0].parameter][0].base
 
 
 def _counts(calls: list[Uses]) -> str:
