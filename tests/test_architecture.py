@@ -27,6 +27,8 @@ FLOORS = [
         "optimizers",
         "names",
         "graph",
+        "replay",
+        "trace",
         "tape",
         "plan",
         "configuration",

@@ -147,7 +147,7 @@ def test_every_layer_sees_a_view_as_it_sees_a_weight_of_its_own(name: str, seed:
         upstream = np.random.default_rng(seed).normal(size=y.shape)
         found = [tape.backward(upstream, inputs=True), tape.trace(upstream).gradients()]
         if not (c.training and c.layer.mixes_samples):
-            found += [tape.backward(upstream, by_sample=net.parameters()), *tape.clipped(upstream, 0.5)]
+            found += [tape.backward(upstream, by_sample=net.parameters()), *tape.clipped_by_sample(upstream, 0.5)]
         results.append((y, found[0].inputs["input"], *found))
     for mine, theirs in zip(*results, strict=True):
         if isinstance(mine, np.ndarray):
@@ -175,7 +175,7 @@ def test_gradients_kept_apart_and_clipped_add_the_views(name: str, way: str) -> 
         for parameter in net.parameters():
             close(parts[parameter][n], own[parameter])
     limit = float(np.sqrt(np.median(squares)))
-    clipped, norms = tape.clipped(upstream, limit)
+    clipped, norms = tape.clipped_by_sample(upstream, limit)
     close(norms, np.sqrt(squares))
     factors = np.minimum(1, limit / norms)
     assert factors.min() < 1 == factors.max()
@@ -383,3 +383,25 @@ def test_a_view_needs_the_layers_shape() -> None:
     first, second = sg.Linear(3, 4), sg.Linear(4, 3)
     with pytest.raises(errors.ShapeError, match=r"expected a weight of shape \(3, 4\) to tie, got \(2, 4\)"):
         second.tie("weight", first.weight.T[:2])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_name_leads_to_all_uses_of_the_one_weight(name: str, way: str) -> None:
+    net = randomized(NETWORKS[name]())
+    rng = np.random.default_rng(9)
+    y, tape = net.forward(rng.normal(size=(3, *net.inputs["input"])))
+    upstream = rng.normal(size=y.shape)
+    trace, gradients = tape.trace(upstream), tape.backward(upstream)
+    for parameter in net.parameters():
+        parameter.value = parameter.value + 1  # a trace holds its own values
+    for alias in net.state_dict():
+        weight, uses = net.parameter(alias), trace[alias]
+        assert uses is trace[weight] is trace[weight.base]
+        calls = [a for a in net.state_dict() if net.parameter(a).base is weight.base]
+        assert [(call.node, call.view) for call in uses.calls] == [
+            (a.rpartition(".")[0], net.parameter(a).view) for a in calls
+        ]
+        close(uses.gradient, gradients[alias])
+        close(uses.sum(by="call").sum(0), gradients[alias])
+        element = tuple(int(n) - 1 for n in weight.base.shape)
+        close(uses.products(*element).values.sum(), gradients[alias][element])

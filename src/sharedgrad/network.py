@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +12,11 @@ from sharedgrad import configuration, kernels, names
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import text, whole
 from sharedgrad.graph import InputShape, Layers, Node, index_inputs, input_shapes, read_nodes
-from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.parameter import Array, Buffer, Parameter, Weight, indices, numbers
-from sharedgrad.tape import Records, Structure, Tape
+from sharedgrad.replay import Pass, Records, run
+from sharedgrad.tape import Structure, Tape
 from sharedgrad.view import View
 
 if TYPE_CHECKING:
@@ -179,10 +179,9 @@ class Network:
         """
         arrays, batched = self._doors(inputs, named)
         context = Context(training, self.seed, self.step)
-        outputs, records, recording = self._compute(arrays, context, record=True)
-        samples = len(next(iter(arrays.values())))
-        structure, shapes = self._structure(), self._shapes(arrays)
-        tape = Tape(structure, records, recording, shapes, samples, self.dtype, batched, training)
+        outputs, done, buffers = self._compute(arrays, context, record=True)
+        origin = Pass(arrays, training, self.seed, self.step, buffers)
+        tape = Tape(self._structure(), origin, done, self._shapes(arrays), self.dtype, batched)
         if training:
             context.commit()
             self.step += 1
@@ -203,17 +202,16 @@ class Network:
 
     def _compute(
         self, arrays: dict[str, Array], context: Context, record: bool
-    ) -> tuple[dict[str, Array], Callable[[], Records], Recording | None]:
-        """The outputs, and what going backward needs: compiled if that can be, else layer by layer."""
+    ) -> tuple[dict[str, Array], Recording | Records, dict[Buffer, Array]]:
+        """The outputs, what going backward needs, and the buffers' values: compiled if that can be, else by layers."""
         plan = self._plan(arrays, context.training, record) if kernels.programs() else None
-        if plan is None:
-            values, records = self._run(arrays, context)
-            return {name: np.array(values[name]) for name in self.outputs}, lambda: records, None
-        outputs, recording = plan.forward(arrays, context)
-        again = Context(context.training, context.seed, context.step)
-        for buffer, value in recording.buffers.items():
-            again.update(buffer, value)
-        return outputs, lambda: self._run(arrays, again)[1], recording
+        if plan is not None:
+            outputs, recording = plan.forward(arrays, context)
+            return outputs, recording, recording.buffers
+        self._shapes(arrays)
+        buffers = {buffer: buffer.value for buffer in self._structure().buffers}
+        values, records = run(self.nodes, arrays, context)
+        return {name: np.array(values[name]) for name in self.outputs}, records, buffers
 
     def _plan(self, arrays: dict[str, Array], training: bool, record: bool) -> Plan | None:
         """The compiled way for arrays of these shapes, worked out when it is first needed."""
@@ -238,18 +236,6 @@ class Network:
         if self._known is None or self._known.revisions != revisions:
             self._known = Structure(self.nodes, self.outputs, list(self.inputs), revisions)
         return self._known
-
-    def _run(self, arrays: dict[str, Array], context: Context) -> tuple[dict[str, Array], Records]:
-        """Every node's value, layer by layer, and what each layer has saved."""
-        self._shapes(arrays)
-        values, records = dict(arrays), []
-        with one_blas_thread():
-            for node in self.nodes:
-                context.enter(node.name)
-                output, saved = node.layer.forward(*(values[source] for source in node.inputs), context=context)
-                values[node.name] = output
-                records.append((node, saved))
-        return values, records
 
     def _shapes(self, arrays: Mapping[str, Array]) -> dict[str, Shape]:
         """Every input's and node's shape without the sample axis, checked once for each set of inputs' shapes."""

@@ -362,7 +362,7 @@ class Gradients(Mapping[Parameter, Array]):
         """
         for parameter, array in self._arrays.items():
             if array.shape != parameter.shape:
-                fix = "sum it over its first axis, or use tape.clipped(upstream, max_norm), which gives the norms"
+                fix = "sum it over its first axis; tape.clipped_by_sample(upstream, max_norm) gives the samples' norms"
                 raise ConfigError("norm", f"the gradient of {parameter.name} is kept apart by sample", fix)
         return float(np.sqrt(sum(float(np.sum(np.square(a, dtype=np.float64))) for a in self._arrays.values())))
 

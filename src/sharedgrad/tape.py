@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from itertools import chain
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,53 +14,14 @@ from sharedgrad.errors import ConfigError, ShapeError, StaleTapeError
 from sharedgrad.graph import Node, index_inputs
 from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.parameter import Array, Gradients, Parameter, Weight, numbers, positive
-from sharedgrad.uses import Uses, squared_norms
+from sharedgrad.replay import Pass, Records, Replay, run
+from sharedgrad.trace import Trace
+from sharedgrad.uses import SharedWeight, Uses
 
 if TYPE_CHECKING:
     from sharedgrad.plan import Recording
 
 Shape = tuple[int, ...]
-Records = Sequence[tuple[Node, Any]]  # each node with what its layer's forward has saved
-
-
-class Call(NamedTuple):
-    """What one node contributed on the way back: the gradient at its output and the uses of its parameters."""
-
-    node: str
-    upstream: Array
-    uses: list[Uses]
-
-
-@dataclass
-class Trace:
-    """A backward pass with the uses kept apart.
-
-    Attributes:
-        calls: One entry for each node that was walked through, last node first.
-        inputs: Gradient with respect to each network input.
-    """
-
-    calls: list[Call] = field(default_factory=list)
-    inputs: dict[str, Array] = field(default_factory=dict)
-
-    def __getitem__(self, parameter: Weight) -> list[Uses]:
-        """All uses of one parameter, in every call that shares it."""
-        base = parameter.base if isinstance(parameter, Weight) else parameter
-        found = [uses for call in self.calls for uses in call.uses if uses.parameter.base is base]
-        if not found:
-            raise KeyError(f"no use of {getattr(parameter, 'name', repr(parameter))} in this trace")
-        return found
-
-    def upstream(self, node: str) -> Array:
-        """Gradient of the loss with respect to the node's output."""
-        for call in self.calls:
-            if call.node == node:
-                return call.upstream
-        raise KeyError(f"no gradient passed through a node {node!r}; there are {[c.node for c in self.calls]}")
-
-    def gradients(self) -> Gradients:
-        """The sums, as ``tape.backward`` gives them."""
-        return _summed((uses for call in self.calls for uses in call.uses), self.inputs)
 
 
 def _summed(
@@ -72,8 +33,8 @@ def _summed(
     """The gradient of each parameter is the sum over all its uses: in one call, and over calls that share it."""
     total: dict[Parameter, Array] = {}
     for use in uses:
-        parameter = use.parameter.base
-        gradient = use.own("sample" if parameter in by_sample else ())
+        parameter = cast(Parameter, use.weight)
+        gradient = use.sum(by="sample") if parameter in by_sample else use.gradient
         total[parameter] = total[parameter] + gradient if parameter in total else gradient
     return Gradients(total, inputs, names)
 
@@ -90,6 +51,7 @@ class Structure:
         self.used = list({p: None for used in self.parameters.values() for p in used})
         self.names = {f"{n.name}.{attribute}": p for n in nodes for attribute, p in n.layer.parameters().items()}
         self._wanted: dict[bool, frozenset[str]] = {}
+        self.buffers = list({b: None for node in nodes for b in node.layer.buffers().values()})
         self.mixes = any(node.layer.mixes_samples for node in nodes)
 
     def wanted(self, inputs: bool) -> frozenset[str]:
@@ -102,6 +64,14 @@ class Structure:
             self._wanted[inputs] = frozenset(wanted)
         return self._wanted[inputs]
 
+    def reached(self, given: Iterable[str]) -> frozenset[str]:
+        """Names that gradients flow back to, from those where they are given."""
+        reached = set(given)
+        for node in reversed(self.nodes):
+            if node.name in reached:
+                reached.update(node.inputs)
+        return frozenset(reached)
+
 
 class Tape:
     """What one forward pass saved. Go backward as often as you like: nothing is consumed or accumulated.
@@ -112,18 +82,17 @@ class Tape:
     def __init__(
         self,
         structure: Structure,
-        records: Callable[[], Records],
-        recording: Recording | None,
+        origin: Pass,
+        done: Recording | Records,
         shapes: Mapping[str, Shape],
-        samples: int,
         dtype: np.dtype[Any],
         batched: bool,
-        training: bool,
     ) -> None:
-        self._structure, self._recording = structure, recording
-        self._records, self._done = records, None if recording is not None else records()
-        self._shapes, self._samples, self._dtype = shapes, samples, dtype
-        self._batched, self._training = batched, training
+        self._structure, self._origin = structure, origin
+        self._records: Records | None = done if isinstance(done, list) else None
+        self._recording: Recording | None = None if isinstance(done, list) else done
+        self._shapes, self._samples, self._dtype = shapes, len(next(iter(origin.inputs.values()))), dtype
+        self._batched = batched
         self._versions = [p.version for p in structure.used]
 
     def backward(
@@ -158,10 +127,12 @@ class Tape:
                 return Gradients(found[0], flowed, self._structure.names)
         flowed = {}
         with one_blas_thread():
-            uses = (use for call in self._walk(deltas, wanted, flowed) for use in call.uses)
+            uses = chain.from_iterable(self._walk(deltas, wanted, flowed))
             return _summed(uses, flowed, apart, self._structure.names)
 
-    def clipped(self, upstream: ArrayLike | Mapping[str, ArrayLike], max_norm: float) -> tuple[Gradients, Array]:
+    def clipped_by_sample(
+        self, upstream: ArrayLike | Mapping[str, ArrayLike], max_norm: float
+    ) -> tuple[Gradients, Array]:
         """The sum of the samples' gradients, each scaled down to ``max_norm`` if its norm is larger.
 
         Σ_n min(1, max_norm / ‖g_n‖) · g_n, where g_n is sample n's gradient of all parameters that the upstream
@@ -180,11 +151,11 @@ class Tape:
             ConfigError: ``max_norm`` is not positive, or a layer mixes the samples.
         """
         self._refuse_if_stale()
-        max_norm, deltas = positive(max_norm, "tape.clipped: max_norm"), self._upstreams(upstream)
-        self._refuse_if_mixed(deltas, self._structure.used, "tape.clipped")
+        max_norm, deltas = positive(max_norm, "tape.clipped_by_sample: max_norm"), self._upstreams(upstream)
+        self._refuse_if_mixed(deltas, self._structure.used, "tape.clipped_by_sample")
         wanted = self._structure.wanted(False)
         if self._recording is not None and kernels.programs():
-            found = self._recording.clipped(deltas, wanted, max_norm)
+            found = self._recording.clipped_by_sample(deltas, wanted, max_norm)
             if found is not None:
                 return Gradients(found[0], names=self._structure.names), found[1]
         return self._clipped_by_layers(deltas, wanted, max_norm)
@@ -195,36 +166,40 @@ class Tape:
         uses: dict[Parameter, list[Uses]] = {}
         squares = np.zeros(self._samples)
         with one_blas_thread():
-            for call in self._walk(deltas, wanted, {}):
-                for use in call.uses:
-                    uses.setdefault(use.parameter.base, []).append(use)
+            for use in chain.from_iterable(self._walk(deltas, wanted, {})):
+                uses.setdefault(cast(Parameter, use.weight), []).append(use)
             for calls in uses.values():
-                squares += squared_norms(calls, len(squares))
+                squares += SharedWeight(calls).norm(by="sample") ** 2
             norms = np.sqrt(squares)
             factors = np.divide(max_norm, norms, out=np.ones_like(norms), where=norms > max_norm)
-            weighted = (use.part(slice(None), factors) for calls in uses.values() for use in calls)
+            weighted = (use.of_samples(slice(None), factors) for calls in uses.values() for use in calls)
             return _summed(weighted, {}, names=self._structure.names), norms.astype(self._dtype)
 
     def trace(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> Trace:
         """As :meth:`backward`, with the uses kept apart instead of summed."""
         self._refuse_if_stale()
-        deltas, wanted = self._upstreams(upstream), self._structure.wanted(True)
-        trace = Trace()
-        with one_blas_thread():
-            trace.calls = list(self._walk(deltas, wanted, trace.inputs))
-        return trace
+        deltas, structure = self._upstreams(upstream), self._structure
+        reached, replay = structure.reached(deltas), Replay(structure.nodes, self._origin, deltas)
+        found = None
+        if self._recording is not None and kernels.programs():
+            found = self._recording.trace(deltas, structure.wanted(False))
+        if found is not None:
+            replay.know(found.values, found.deltas, found.statistics)
+        else:
+            replay.go_back([node.name for node in structure.nodes if node.name in reached], self._records)
+        return Trace(replay, reached, structure.names, self._batched)
 
-    def _walk(self, pending: dict[str, Array], wanted: Set[str], found: dict[str, Array]) -> Iterator[Call]:
-        """Visit each node once, in reverse, when all that flows back to it has been added."""
-        if self._done is None:
-            self._done = self._records()
-        for node, saved in reversed(self._done):
+    def _walk(self, pending: dict[str, Array], wanted: Set[str], found: dict[str, Array]) -> Iterator[list[Uses]]:
+        """The uses of each node, in reverse, when all that flows back to it has been added."""
+        if self._records is None:
+            self._records = run(self._structure.nodes, self._origin.inputs, self._origin.context())[1]
+        for node, saved in reversed(self._records):
             delta = pending.pop(node.name, None)
             if delta is None or node.name not in wanted:
                 continue
             needs = [source in wanted for source in node.inputs]
             gradients, uses = node.layer.backward(saved, delta, needs)
-            yield Call(node.name, delta, uses)
+            yield uses
             for source, needed, gradient in zip(node.inputs, needs, gradients, strict=True):
                 if needed and gradient is not None:
                     pending[source] = pending[source] + gradient if source in pending else gradient
@@ -246,7 +221,7 @@ class Tape:
     def _refuse_if_mixed(self, given: Collection[str], parameters: Collection[Parameter], where: str) -> None:
         """What flows back through a layer that mixes samples is no sample's own gradient any more."""
         structure = self._structure
-        if not (self._training and parameters and structure.mixes):
+        if not (self._origin.training and parameters and structure.mixes):
             return
         reached, mixer = set(given), dict[str, str]()
         for node in reversed(structure.nodes):

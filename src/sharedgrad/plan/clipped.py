@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 from sharedgrad.geometry import Geometry
+from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
 from sharedgrad.kernels.native.program import Builder, Map
 from sharedgrad.parameter import Weight
@@ -66,8 +67,9 @@ class Clipped(Backward):
     def _one_double(self) -> tuple[int]:
         return (8 // self.builder.dtype.itemsize,)
 
-    def conv_gradients(self, layer: Any, delta: Map, x: Map, summed: bool) -> None:
+    def conv_gradients(self, node: Node, delta: Map, x: Map) -> None:
         """Norms now, sums later: of kernels that are kept, else by going through the scaled map once more."""
+        layer: Any = node.layer
         g, size = layer.geometry, prod(layer.weight.shape)
         match _way(g, layer.weight.shape, delta, x, self.builder):
             case "keep":
@@ -85,16 +87,18 @@ class Clipped(Backward):
             self.builder.emit("channel_sums", (sums, delta), 1)
             self._squared(layer.bias, sums)
 
-    def linear_gradients(self, layer: Any, delta: Map, x: Map) -> None:
+    def linear_gradients(self, node: Node, delta: Map, x: Map) -> None:
         """Norms now, sums later."""
+        layer: Any = node.layer
         self.builder.emit("add_linear_squares", (self._squares, delta, x), int(layer.bias is not None))
         self._read_scaled(delta)
         emit = self.builder.emit
         both = [p for p in (layer.weight, layer.bias) if p is not None]
         self._sums.append((both, lambda dw, db=None: emit("linear_weight_gradient", (dw, db, delta, x), 0)))
 
-    def norm_gradients(self, layer: Any, *maps: Map | None) -> tuple[Map, Map]:
+    def norm_gradients(self, node: Node, *maps: Map | None) -> tuple[Map, Map]:
         """Norms now, sums later."""
+        layer: Any = node.layer
         own = [self.builder.vector(prod(p.shape)) for p in (layer.weight, layer.bias)]
         self.builder.emit("normalize_gradients", (*own, *maps), ops.bits(layer.eps))
         for p, sums in zip((layer.weight, layer.bias), own, strict=True):

@@ -53,6 +53,18 @@ class InputGradient(NamedTuple):
     name: str
 
 
+class Delta(NamedTuple):
+    """The whole gradient at a node's output: what was given there and what came back."""
+
+    name: str
+
+
+class Value(NamedTuple):
+    """What a node has computed, for a node with parameters that has read it."""
+
+    name: str
+
+
 class Gradient(NamedTuple):
     """A parameter's gradient from one call, of all samples or sample by sample."""
 
@@ -85,7 +97,9 @@ class Statistics(NamedTuple):
     values: int
 
 
-Outside = Input | Output | Upstream | InputGradient | Gradient | MaxNorm | Norms | Mask | Weight | Buffer
+Outside = (
+    Input | Output | Upstream | InputGradient | Gradient | Delta | Value | MaxNorm | Norms | Mask | Weight | Buffer
+)
 
 
 def pooled_at_once(layer: Any) -> bool:

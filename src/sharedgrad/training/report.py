@@ -29,10 +29,10 @@ def idea(step: Step) -> str:
         A few lines of text.
     """
     parameter = _shared(step)
-    calls = step.trace[parameter][::-1]
+    calls = step.trace[parameter]
     gradient = step.gradients[parameter]
     element = tuple(int(i) for i in np.unravel_index(np.argmax(np.abs(gradient)), gradient.shape))
-    terms = [uses.terms(*element).astype(np.float64) for uses in calls]
+    terms = [uses.products(*element).values.astype(np.float64).reshape(uses.shape) for uses in calls]
     place = f"[{', '.join(map(str, element))}]"
     return "\n".join(
         [
@@ -47,10 +47,10 @@ def idea(step: Step) -> str:
 
 def _shared(step: Step) -> Parameter:
     """The parameter to show."""
-    uses = [use for call in reversed(step.trace.calls) for use in call.uses]
-    kernels = [use.parameter for use in uses if isinstance(use, Window)]
-    repeated = [use.parameter for use in uses if sum(u.count for u in step.trace[use.parameter]) > 1]
-    return [*kernels, *repeated, uses[0].parameter][0].base
+    used = [(p, uses) for p in step.before for name, uses in step.trace.weights.items() if p.name == name]
+    kernels = [p for p, uses in used if isinstance(uses[0], Window)]
+    repeated = [p for p, uses in used if sum(u.count for u in uses) > 1]
+    return [*kernels, *repeated, used[0][0]][0]
 
 
 def _counts(calls: list[Uses]) -> str:
@@ -95,7 +95,7 @@ def _factors(uses: Uses, use: dict[str, tuple[int, ...]], element: tuple[int, ..
     if not isinstance(uses, Outer | Window):
         return ""
     delta, patch = uses.factors(**use)
-    flat = int(np.ravel_multi_index(element, uses.parameter.shape))
+    flat = int(np.ravel_multi_index(element, uses.weight.shape))
     b, o, i = np.unravel_index(flat, (*delta.shape, patch.shape[-1]))
     return f"{delta[b, o]:.4g} × {patch[b, i]:.4g} = "
 
