@@ -97,11 +97,11 @@ def test_the_5x5_network_end_to_end_has_the_exact_values() -> None:
     _, tape = net.forward(given["x"][None])
     trace = tape.trace(given["upstream_H"])
     gradients = trace.gradients()
-    close(trace.upstream("pool"), right["delta_sigmoid_exact"], 8)
+    close(trace.calls["pool"].upstream, right["delta_sigmoid_exact"], 8)
     close(gradients["conv.weight"], right["dW_exact"], 8)
     close(gradients["conv.bias"], right["db_exact"], 15)
     close(gradients.inputs["input"], right["dX_exact"], 8)
-    assert np.argwhere(trace.upstream("conv")[0, 0]).tolist() == sorted(right["pool_winners"].tolist())
+    assert np.argwhere(trace.calls["conv"].upstream[0, 0]).tolist() == sorted(right["pool_winners"].tolist())
     close(gradients["conv.weight"], published["dW"], 3)  # the same but for the rounding on the way
 
 
@@ -483,7 +483,7 @@ def test_backward_twice_accumulates_nothing() -> None:
         gradients = tape.backward([right["e"]])
         assert gradients["c.weight"].tolist() == [[right["a"], right["b"]]]
         assert gradients["e.weight"].item() == right["d"]
-        assert tape.trace([right["e"]]).upstream("c").item() == right["c"]
+        assert tape.trace([right["e"]]).calls["c"].upstream.item() == right["c"]
 
 
 def test_every_example_is_computed_or_has_a_reason_why_not() -> None:

@@ -11,7 +11,7 @@ from sharedgrad.errors import CheckpointError
 from sharedgrad.optimizers import Optimizer
 from sharedgrad.parameter import Array, Gradients, Parameter
 from sharedgrad.storage import write_text
-from sharedgrad.tape import Trace
+from sharedgrad.trace import Trace
 
 
 @dataclass(frozen=True)

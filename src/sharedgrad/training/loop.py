@@ -13,7 +13,7 @@ from sharedgrad.losses import CrossEntropy
 from sharedgrad.network import Network
 from sharedgrad.optimizers import Adam, Optimizer, Schedule
 from sharedgrad.parameter import Array, Gradients
-from sharedgrad.tape import Trace
+from sharedgrad.trace import Trace
 from sharedgrad.training.callbacks import Callback
 from sharedgrad.training.checkpoint import Checkpoint
 from sharedgrad.training.evaluate import Loss, evaluate

@@ -29,7 +29,7 @@ def idea(step: Step) -> str:
         A few lines of text.
     """
     parameter = _shared(step)
-    calls = step.trace[parameter][::-1]
+    calls = step.trace[parameter]
     gradient = step.gradients[parameter]
     element = tuple(int(i) for i in np.unravel_index(np.argmax(np.abs(gradient)), gradient.shape))
     terms = [uses.products(*element).values.astype(np.float64).reshape(uses.shape) for uses in calls]
@@ -47,10 +47,10 @@ def idea(step: Step) -> str:
 
 def _shared(step: Step) -> Parameter:
     """The parameter to show."""
-    uses = [use for call in reversed(step.trace.calls) for use in call.uses]
-    kernels = [use.weight for use in uses if isinstance(use, Window)]
-    repeated = [use.weight for use in uses if sum(u.count for u in step.trace[use.weight]) > 1]
-    return [*kernels, *repeated, uses[0].parameter][0]
+    used = [(p, uses) for p in step.before for name, uses in step.trace.weights.items() if p.name == name]
+    kernels = [p for p, uses in used if isinstance(uses[0], Window)]
+    repeated = [p for p, uses in used if sum(u.count for u in uses) > 1]
+    return [*kernels, *repeated, used[0][0]][0]
 
 
 def _counts(calls: list[Uses]) -> str:
