@@ -162,6 +162,19 @@ def test_terms_of_a_convolution_join_what_a_window_covers(rank: int, mode: str, 
     assert places.tolist() == rows
 
 
+def test_a_weight_that_is_seen_through_a_view() -> None:
+    """A decoder that is tied to its encoder's transposed matrix."""
+    encoder, decoder = sg.Linear(3, 2), sg.Linear(2, 3)
+    decoder.tie("weight", encoder.weight.T)
+    rng = np.random.default_rng(0)
+    x, upstream = rng.normal(size=(4, 2)).astype(np.float32), rng.normal(size=(4, 3)).astype(np.float32)
+    y, saved = decoder.forward(x, context=sg.Context())
+    (dx,), _ = decoder.backward(saved, upstream, [True])
+    assert dx is not None
+    close(by_hand(decoder.input_terms(saved, upstream)).astype(np.float32), dx)
+    close(by_hand(decoder.output_terms(x)).astype(np.float32), y)
+
+
 def test_a_window_that_hangs_over_the_edge_reads_zeros() -> None:
     layer = sg.Conv1d(1, 1, 3, padding=1)
     layer.weight.value, layer.bias.value = [[[2, 3, 5]]], [7]
