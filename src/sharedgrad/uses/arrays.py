@@ -57,6 +57,19 @@ def wide(array: Any) -> Any:
     return array.double() if is_tensor(array) else array.astype(np.float64, copy=False)
 
 
+def matching(array: Any, like: Any) -> Any:
+    """The array in the library and type of a factor."""
+    if not is_tensor(like):
+        return np.asarray(array.cpu() if is_tensor(array) else array, like.dtype)
+    tensor = array if is_tensor(array) else sys.modules["torch"].from_numpy(np.array(array))
+    return tensor.to(like.device, real(like).dtype)
+
+
+def as_tensor(array: Any, like: Any) -> Any:
+    """The same array as a tensor where ``like`` is, in its own type."""
+    return sys.modules["torch"].from_numpy(array).to(like.device) if not is_tensor(array) else array
+
+
 def copied(array: Any) -> Any:
     """An array of its own."""
     return array.clone() if is_tensor(array) else np.array(array)
@@ -107,3 +120,8 @@ def stacked(arrays: Sequence[Any]) -> Any:
 def resolution(array: Any) -> float:
     """eps of the array's type."""
     return float(np.finfo(str(array.dtype).removeprefix("torch.")).eps)
+
+
+def spread(weights: Array, axis: int, like: Any) -> Any:
+    """Weights (len,) along one axis, to be multiplied with ``like``."""
+    return matching(weights, like).reshape(tuple(-1 if i == axis else 1 for i in range(like.ndim)))

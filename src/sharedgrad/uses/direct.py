@@ -33,6 +33,8 @@ class Direct(Uses):
         view: What the call sees of the weight.
     """
 
+    arrays = ("delta", "local")
+
     def __init__(self, weight: Any, delta: Any, axes: Axes, local: Any = None, view: View | None = None) -> None:
         super().__init__(weight, axes, view)
         rank = len(self.shape) + len(self.seen)
@@ -76,19 +78,6 @@ class Direct(Uses):
 
     def _rows(self) -> Array:
         return self.contributions.reshape(*self.shape, prod(self.seen))
-
-    def taken(self, slices: Sequence[slice]) -> Direct:
-        """The uses in a part of every use axis."""
-        part, index = copy(self), tuple(slices)
-        part.axes, part.delta = self.fewer(slices), self.delta[index]
-        part.local = None if self.local is None else self.local[index]
-        return part
-
-    def scaled(self, weights: Array, axis: int) -> Direct:
-        """The weights go into δ_u."""
-        part = copy(self)
-        part.delta = self.delta * self._spread(weights, axis, self.delta)
-        return part
 
     def factors(self, **use: int | Sequence[int]) -> tuple[Array, ...]:
         """δ_u, and where there is one the local derivative."""

@@ -9,7 +9,6 @@ Sums are sparse by row: (group, row, sum), as many as different rows are read, n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,6 +51,8 @@ class Lookup(Uses):
         ShapeError: The arrays do not fit, or an index is no row of the table.
     """
 
+    arrays = ("delta", "index")
+
     def __init__(self, weight: Any, index: Any, delta: Any, axes: Axes, view: View | None = None) -> None:
         super().__init__(weight, axes, view)
         rank = len(self.shape)
@@ -93,18 +94,6 @@ class Lookup(Uses):
     def projected(self, v: Array) -> Array:
         """δ_u · v[index_u] (*U)."""
         return kernels.of(self.delta).row_dots(self.delta, v[self.index])
-
-    def taken(self, slices: Sequence[slice]) -> Lookup:
-        """The uses in a part of every use axis."""
-        part, index = copy(self), tuple(slices)
-        part.axes, part.index, part.delta = self.fewer(slices), self.index[index], self.delta[index]
-        return part
-
-    def scaled(self, weights: Array, axis: int) -> Lookup:
-        """The weights go into δ_u."""
-        part = copy(self)
-        part.delta = self.delta * self._spread(weights, axis, self.delta)
-        return part
 
     def factors(self, **use: int | Sequence[int]) -> tuple[Array, ...]:
         """The row number and the upstream gradient (D,) of one use."""

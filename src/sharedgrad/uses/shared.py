@@ -14,7 +14,7 @@ from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import text
 from sharedgrad.parameter import Array
 from sharedgrad.uses import parts, written
-from sharedgrad.uses.arrays import copied, given, resolution, stacked
+from sharedgrad.uses.arrays import copied, given, matching, resolution, stacked
 from sharedgrad.uses.base import By, Uses, Weight
 from sharedgrad.uses.gram import group_products, group_squares
 from sharedgrad.uses.limits import get_memory_limit
@@ -85,7 +85,9 @@ class SharedWeight:
     def __init__(self, calls: Sequence[Uses]) -> None:
         if not calls:
             raise ConfigError("SharedWeight", "expected the uses of at least one call, got none")
-        self.calls, self.weight = tuple(calls), calls[0].weight
+        tensor = next((call.tensor for call in calls if call.tensor is not None), None)
+        self.calls = tuple(calls if tensor is None else [call.as_tensors(tensor) for call in calls])
+        self.weight, self._like = calls[0].weight, next((call.like for call in calls if call.like is not None), None)
         for call in calls:
             if call.weight is not self.weight:
                 raise ConfigError("SharedWeight", f"expected uses of {self.weight.name}, got some of {call.weight.name}")
@@ -189,7 +191,7 @@ class SharedWeight:
         groups = apart or [self.calls]
         rows = [[group_products(a, b, names) for b in groups] for a in groups]
         lengths = (*([len(groups)] if apart else []), *self.calls[0].lengths(names))
-        return self._give(np.block(rows).reshape(*lengths, *lengths))
+        return self._give(np.block(rows).reshape((*lengths, *lengths)))
 
     def coherence(self, by: By | None = None) -> Coherence:
         """‖G‖² / Σ‖S_k‖² over the partial sums S_k; of all single uses, if no axis is given."""
@@ -232,7 +234,7 @@ class SharedWeight:
         return np.concatenate([self._squares(calls, names).reshape(-1) for calls in apart or [self.calls]])
 
     def _projected(self, call: Uses) -> Array:
-        return call.projected(call.view.uncast.apply(self._gradient))
+        return call.projected(matching(call.view.uncast.apply(self._gradient), call.factor))
 
     # ---- single uses and elements
 
@@ -333,7 +335,7 @@ class SharedWeight:
         return self._give(stacked(found))
 
     def _give(self, array: Any) -> Any:
-        return given(array, self.calls[0].like)
+        return given(array, self._like)
 
     def __repr__(self) -> str:
         calls = "" if len(self.calls) == 1 else f"{len(self.calls)} calls, "

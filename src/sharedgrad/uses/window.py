@@ -23,7 +23,7 @@ from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import Geometry, text
 from sharedgrad.parameter import Array
-from sharedgrad.uses.arrays import channels_last, copied, framed, plain
+from sharedgrad.uses.arrays import channels_last, copied, framed, plain, spread
 from sharedgrad.uses.base import Uses
 from sharedgrad.uses.outer import Outer
 from sharedgrad.uses.terms import PADDING, Factor, Terms
@@ -42,6 +42,8 @@ class Window(Uses):
         upstream: Which of the two maps is the upstream gradient; "big" in a transposed convolution.
         view: What the call sees of the weight.
     """
+
+    arrays = ("small", "big")
 
     def __init__(
         self,
@@ -126,8 +128,7 @@ class Window(Uses):
     def scaled(self, weights: Array, axis: int) -> Window:
         """The weights go into the small map."""
         part = copy(self)
-        spread = self._spread(weights, 0 if axis == 0 else axis + 1, self.small)
-        part.small = self.small * spread
+        part.small = self.small * spread(weights, 0 if axis == 0 else axis + 1, self.small)
         return part
 
     def factors(self, **use: int | Sequence[int]) -> tuple[Array, ...]:
