@@ -30,7 +30,7 @@ class Result(NamedTuple):
     y: Array
     inputs: list[Array]
     gradients: dict[str, Array]
-    uses: list[sg.Uses]
+    uses: list[sg.uses.Uses]
 
 
 def layer_pass(case: Setting, inputs: list[Array], upstream: Array) -> Result:
