@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,8 +13,9 @@ import torch
 import sharedgrad as sg
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError
-from sharedgrad.uses import squared_norms
+from sharedgrad.uses import SharedWeight, Window
 from tests.helpers import TOLERANCE, Array, close, same_bits
+from tests.uses.kinds import KINDS, Draw
 
 Build = Callable[[str], sg.Network]
 IMAGE = (2, 9, 8)
@@ -408,17 +409,17 @@ def test_many_samples_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
     whole = case.tape.clipped_by_sample(case.upstream, 1.0)
     most = []
 
-    def spy(self: sg.Uses, samples: slice, weights: Array | None = None) -> sg.Uses:
-        part = original(self, samples, weights)  # type: ignore[arg-type]
-        if weights is None:
+    def spy(self: Window, slices: Sequence[slice]) -> Window:
+        part = original(self, slices)
+        if slices[0] != slice(None):
             most.append(part.axes["sample"][0])
         return part
 
-    original = sg.Window.part
-    monkeypatch.setattr(sg.Window, "part", spy)
-    monkeypatch.setattr("sharedgrad.uses._AT_ONCE", 5 * 36)
+    original = Window.taken
+    monkeypatch.setattr(Window, "taken", spy)
+    monkeypatch.setattr("sharedgrad.uses.limits._limit", 1 << 12)
     parts = case.tape.clipped_by_sample(case.upstream, 1.0)
-    assert max(most) == 5
+    assert 1 < max(most) < 17, most
     close(parts[1], whole[1])
     for p in case.parameters:
         close(parts[0][p], whole[0][p])
@@ -427,23 +428,25 @@ def test_many_samples_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
 # ---- uses of some samples
 
 
-def test_weights_of_samples_go_into_every_kind_of_uses() -> None:
-    from tests.test_uses import KINDS
-
-    rng = np.random.default_rng(5)
-    for make in KINDS.values():
-        for _ in range(20):
-            uses = make(rng)
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_samples_go_into_every_kind_of_uses(kind: str) -> None:
+    for seed in range(5):
+        draw = Draw(seed)
+        for uses in KINDS[kind](draw):
+            if "sample" not in uses.axes:
+                with pytest.raises(ConfigError, match="uses of w: there is no axis 'sample'"):
+                    uses.of_samples(slice(None))
+                continue
             (samples,) = uses.axes["sample"]
-            weights = rng.normal(size=samples)
+            weights = draw.rng.normal(size=samples)
             apart = uses.sum(by="sample")
-            close(uses.part(slice(None), weights).gradient(), np.tensordot(weights, apart, 1))
+            close(uses.of_samples(slice(None), weights).gradient, np.tensordot(weights, apart, 1))
             some = slice(samples // 3, samples // 2 + 1)
-            close(uses.part(some).sum(by="sample"), apart[some])
-            close(uses.part(some, weights[some]).gradient(), np.tensordot(weights[some], apart[some], 1))
-            assert uses.part(some).count * samples == uses.count * len(apart[some])
+            close(uses.of_samples(some).sum(by="sample"), apart[some])
+            close(uses.of_samples(some, weights[some]).gradient, np.tensordot(weights[some], apart[some], 1))
+            assert uses.of_samples(some).count * samples == uses.count * len(apart[some])
             squares = np.square(2 * apart).reshape(samples, -1).sum(1)
-            close(squared_norms([uses, uses], samples), squares)
+            close(SharedWeight([uses, uses]).norm(by="sample") ** 2, squares)
 
 
 # ---- what is refused
