@@ -13,8 +13,8 @@ import torch
 import sharedgrad as sg
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError
-from sharedgrad.uses import squared_norms
 from tests.helpers import TOLERANCE, Array, close, same_bits
+from tests.uses.kinds import KINDS, Draw
 
 Build = Callable[[str], sg.Network]
 IMAGE = (2, 9, 8)
@@ -417,22 +417,11 @@ def test_the_same_bits_on_any_number_of_threads(dtype: str) -> None:
             same_bits(a, b)
 
 
-def test_many_samples_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layer_by_layer_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(tied, 17)
     whole = case.tape.clipped_by_sample(case.upstream, 1.0)
-    most = []
-
-    def spy(self: sg.Uses, samples: slice, weights: Array | None = None) -> sg.Uses:
-        part = original(self, samples, weights)  # type: ignore[arg-type]
-        if weights is None:
-            most.append(part.axes["sample"][0])
-        return part
-
-    original = sg.Window.part
-    monkeypatch.setattr(sg.Window, "part", spy)
-    monkeypatch.setattr("sharedgrad.uses._AT_ONCE", 5 * 36)
+    monkeypatch.setattr("sharedgrad.uses.limits._limit", 1)
     parts = case.tape.clipped_by_sample(case.upstream, 1.0)
-    assert max(most) == 5
     close(parts[1], whole[1])
     for p in case.parameters:
         close(parts[0][p], whole[0][p])
@@ -441,23 +430,19 @@ def test_many_samples_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
 # ---- uses of some samples
 
 
-def test_weights_of_samples_go_into_every_kind_of_uses() -> None:
-    from tests.test_uses import KINDS
-
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_samples_go_into_every_kind_of_uses(kind: str) -> None:
     rng = np.random.default_rng(5)
-    for make in KINDS.values():
-        for _ in range(20):
-            uses = make(rng)
-            (samples,) = uses.axes["sample"]
-            weights = rng.normal(size=samples)
-            apart = uses.sum(by="sample")
-            close(uses.part(slice(None), weights).gradient(), np.tensordot(weights, apart, 1))
-            some = slice(samples // 3, samples // 2 + 1)
-            close(uses.part(some).sum(by="sample"), apart[some])
-            close(uses.part(some, weights[some]).gradient(), np.tensordot(weights[some], apart[some], 1))
-            assert uses.part(some).count * samples == uses.count * len(apart[some])
-            squares = np.square(2 * apart).reshape(samples, -1).sum(1)
-            close(squared_norms([uses, uses], samples), squares)
+    for uses in KINDS[kind](Draw(5)):
+        if "sample" not in uses.axes:
+            continue
+        (samples,) = uses.axes["sample"]
+        weights, apart = rng.normal(size=samples), uses.sum(by="sample")
+        close(uses.of_samples(slice(None), weights).gradient, np.tensordot(weights, apart, 1))
+        some = slice(samples // 3, samples // 2 + 1)
+        close(uses.of_samples(some).sum(by="sample"), apart[some])
+        close(uses.of_samples(some, weights[some]).gradient, np.tensordot(weights[some], apart[some], 1))
+        assert uses.of_samples(some).count * samples == uses.count * len(apart[some])
 
 
 # ---- what is refused

@@ -69,8 +69,8 @@ def test_the_smallest_shared_kernel() -> None:
     close(gradients["layer.bias"], right["db"], 15)
     close(dx, published["dX"], 15)
     uses = sg.kernel_uses(given["x"], given["w"], given["upstream"])
-    close(uses.terms(0, 0, 0), [-0.1, 0.4], 15)
-    close(uses.terms(0, 0, 1), [-0.2, 0.6], 15)
+    close(uses.products(0, 0, 0).values, [-0.1, 0.4], 15)
+    close(uses.products(0, 0, 1).values, [-0.2, 0.6], 15)
 
 
 def asked_network(kernel: Any, dense: Any) -> sg.Network:
