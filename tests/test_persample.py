@@ -18,7 +18,6 @@ from tests.uses.kinds import KINDS, Draw
 
 Build = Callable[[str], sg.Network]
 IMAGE = (2, 9, 8)
-COMPILED = pytest.mark.skipif(not kernels.compiled(), reason="no kernels were compiled")
 BATCHES = (1, 3, 16, 17, 33)
 
 
@@ -160,11 +159,9 @@ def check_clipped(case: Case, apart: dict[sg.Parameter, Array], max_norm: float)
         assert np.abs(total[p] - np.tensordot(factors, a, 1)).max() <= tolerance * scale, p
 
 
-@pytest.fixture(params=["compiled", "layers", "NumPy"])
+@pytest.fixture(params=[pytest.param("compiled", marks=pytest.mark.compiled), "layers", "NumPy"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """How backward passes run; forward runs as it does by default."""
-    if request.param == "compiled" and not kernels.compiled():
-        pytest.skip("no kernels were compiled")
     if request.param == "layers":
         monkeypatch.setattr(kernels, "programs", lambda: False)
     with kernels.use("vectorized") if request.param == "NumPy" else nullcontext():
@@ -199,7 +196,7 @@ def test_in_single_precision(build: Build, samples: int) -> None:
     check_clipped(case, apart, float(np.median(norms_of(apart))))
 
 
-@COMPILED
+@pytest.mark.compiled
 @pytest.mark.parametrize("build", COMPILED_NETS)
 def test_the_compiled_way_is_the_one_that_is_tested(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(build, 5)
@@ -212,7 +209,7 @@ def test_the_compiled_way_is_the_one_that_is_tested(build: Build, monkeypatch: p
     case.tape.clipped_by_sample(case.upstream, 1.0)
 
 
-@COMPILED
+@pytest.mark.compiled
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("build", [plain, grouped, signal, wide, residual])
 @pytest.mark.parametrize("forced", ["again", "keep", "products"])
@@ -226,7 +223,7 @@ def test_all_ways_to_a_kernels_norms(build: Build, forced: str, dtype: str, monk
         check_clipped(case, apart, float(np.median(norms_of(apart))))
 
 
-@COMPILED
+@pytest.mark.compiled
 def test_each_way_is_the_cheapest_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     from sharedgrad.plan import clipped
 
@@ -244,25 +241,15 @@ def test_each_way_is_the_cheapest_somewhere(monkeypatch: pytest.MonkeyPatch) -> 
     assert chosen == {"again", "keep", "products"}
 
 
-@COMPILED
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_every_instruction_set(name: str) -> None:
-    native = kernels.native._native
-    before = native.instruction_set()
-    try:
-        native.choose(name)
-    except ValueError:
-        pytest.skip(f"this processor has no {name}")
-    try:
-        for build in COMPILED_NETS:
-            for dtype in ("float32", "float64"):
-                case = Case(build, 9, dtype)
-                apart = case.alone()
-                for p, array in case.tape.backward(case.upstream, by_sample=case.parameters).items():
-                    close(array, apart[p])
-                check_clipped(case, apart, float(np.median(norms_of(apart))))
-    finally:
-        native.choose(before)
+@pytest.mark.usefixtures("instruction_set")
+def test_every_instruction_set() -> None:
+    for build in COMPILED_NETS:
+        for dtype in ("float32", "float64"):
+            case = Case(build, 9, dtype)
+            apart = case.alone()
+            for p, array in case.tape.backward(case.upstream, by_sample=case.parameters).items():
+                close(array, apart[p])
+            check_clipped(case, apart, float(np.median(norms_of(apart))))
 
 
 def test_against_pytorch() -> None:
@@ -395,7 +382,7 @@ def test_not_a_number_reaches_its_own_sample_alone(way: str) -> None:
     assert np.isnan(norms).nonzero()[0].tolist() == [3]
 
 
-@COMPILED
+@pytest.mark.compiled
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_same_bits_on_any_number_of_threads(dtype: str) -> None:
     layers = [
@@ -406,12 +393,11 @@ def test_the_same_bits_on_any_number_of_threads(dtype: str) -> None:
     rng = np.random.default_rng(0)
     _, tape = net.forward(rng.normal(size=(37, 3, 16, 16)))
     upstream = rng.normal(size=(37, 5))
-    before, runs = kernels.get_threads(), []
+    runs = []
     for threads in (1, 2, 3):
         kernels.set_threads(threads)
         total, norms = tape.clipped_by_sample(upstream, 3.0)
         runs.append([norms, *total.values(), *tape.backward(upstream, by_sample=net.parameters()).values()])
-    kernels.set_threads(before)
     for other in runs[1:]:
         for a, b in zip(runs[0], other, strict=True):
             same_bits(a, b)
@@ -509,11 +495,12 @@ def test_parameters_of_another_network() -> None:
     with pytest.raises(ConfigError) as caught:
         case.tape.backward(case.upstream, by_sample=other.parameters()[:1])
     assert str(caught.value) == message
-    for wrong in ("0.weight", ["0.weight"], 3, [None], [[]]):
+    for wrong in ("0.weigth", ["0.weigth"], 3, [None], [[]]):
         with pytest.raises(ConfigError, match=r"is no parameter of this network"):
             case.tape.backward(case.upstream, by_sample=wrong)  # type: ignore[arg-type]
     one = case.parameters[0]
-    assert case.tape.backward(case.upstream, by_sample=one)[one].shape == (2, *one.shape)  # type: ignore[arg-type]
+    for way in (one, [one], "0.weight", ["0.weight"]):
+        assert case.tape.backward(case.upstream, by_sample=way)[one].shape == (2, *one.shape)  # type: ignore[arg-type]
 
 
 def test_stale_tapes_and_wrong_shapes() -> None:

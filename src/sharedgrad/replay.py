@@ -11,7 +11,7 @@ from sharedgrad.graph import Node
 from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer
-from sharedgrad.parameter import Array, Buffer, Parameter
+from sharedgrad.parameter import Array, Buffer, Parameter, Weight
 
 Records = list[tuple[Node, Any]]  # each node with what its layer's forward has saved
 
@@ -178,20 +178,22 @@ class Replay:
         if node.name not in self._upstreams:
             return (None,) * len(node.inputs)
         if node.name not in self._input_gradients:
-            upstream, needs = self._upstreams[node.name], [True] * len(node.inputs)
+            upstream = self._upstreams[node.name]
+            needs = [number not in node.layer.index_inputs for number in range(len(node.inputs))]
             with one_blas_thread():
                 self._input_gradients[node.name], _ = node.layer.backward(self.saved(node.name), upstream, needs)
         return self._input_gradients[node.name]
 
     def _frozen(self, layer: Layer) -> Layer:
         """A copy of the layer with the values of the pass."""
-        copies: dict[Parameter | Buffer, Any] = {}
-        for parameter in layer.parameters().values():
-            copies[parameter] = self.weights[parameter] = self.weights.get(parameter) or copy(parameter)
+        copies: dict[Weight | Buffer, Any] = {}
+        for weight in layer.parameters().values():
+            base = copies[weight.base] = self.weights.setdefault(weight.base, copy(weight.base))
+            copies[weight] = base.seen(weight.view)
         for buffer in layer.buffers().values():
             copies[buffer] = Buffer(self._origin.buffers.get(buffer, buffer.value), buffer.name)
         twin = copy(layer)
-        held = {key: value for key, value in vars(layer).items() if isinstance(value, Parameter | Buffer)}
+        held = {key: value for key, value in vars(layer).items() if isinstance(value, Weight | Buffer)}
         vars(twin).update({key: copies.get(value, value) for key, value in held.items()})
         if len(held) < len(copies):  # it holds some of them in lists or the like
             return deepcopy(layer, {id(original): twin for original, twin in copies.items()})

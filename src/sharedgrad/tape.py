@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike
 
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError, StaleTapeError
-from sharedgrad.graph import Node
+from sharedgrad.graph import Node, index_inputs
 from sharedgrad.kernels.threads import one_blas_thread
-from sharedgrad.parameter import Array, Gradients, Parameter, numbers, positive
+from sharedgrad.parameter import Array, Gradients, Parameter, Weight, numbers, positive
 from sharedgrad.replay import Pass, Records, Replay, run
 from sharedgrad.trace import Trace
 from sharedgrad.uses import SharedWeight, Uses
@@ -24,14 +24,19 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 
-def _summed(uses: Iterable[Uses], inputs: dict[str, Array], by_sample: Collection[Parameter] = ()) -> Gradients:
+def _summed(
+    uses: Iterable[Uses],
+    inputs: dict[str, Array],
+    by_sample: Collection[Parameter] = (),
+    names: Mapping[str, Weight] | None = None,
+) -> Gradients:
     """The gradient of each parameter is the sum over all its uses: in one call, and over calls that share it."""
     total: dict[Parameter, Array] = {}
     for use in uses:
         parameter = cast(Parameter, use.weight)
         gradient = use.sum(by="sample") if parameter in by_sample else use.gradient
         total[parameter] = total[parameter] + gradient if parameter in total else gradient
-    return Gradients(total, inputs)
+    return Gradients(total, inputs, names)
 
 
 class Structure:
@@ -41,9 +46,10 @@ class Structure:
         self, nodes: Sequence[Node], outputs: Sequence[str], inputs: Sequence[str], revisions: tuple[int, ...]
     ) -> None:
         self.nodes, self.outputs, self.inputs, self.revisions = nodes, outputs, inputs, revisions
-        self.names = {f"{n.name}.{attribute}": p for n in nodes for attribute, p in n.layer.parameters().items()}
-        self.parameters = {node.layer: list(node.layer.parameters().values()) for node in nodes}
+        self.held = {node.layer: list(node.layer.parameters().values()) for node in nodes}
+        self.parameters = {layer: [weight.base for weight in held] for layer, held in self.held.items()}
         self.used = list({p: None for used in self.parameters.values() for p in used})
+        self.names = {f"{n.name}.{attribute}": p for n in nodes for attribute, p in n.layer.parameters().items()}
         self._wanted: dict[bool, frozenset[str]] = {}
         self.buffers = list({b: None for node in nodes for b in node.layer.buffers().values()})
         self.mixes = any(node.layer.mixes_samples for node in nodes)
@@ -51,7 +57,7 @@ class Structure:
     def wanted(self, inputs: bool) -> frozenset[str]:
         """Names whose gradient leads to a parameter, or to an input that is asked for."""
         if inputs not in self._wanted:
-            wanted = set(self.inputs) if inputs else set()
+            wanted = set(self.inputs) - index_inputs(self.nodes, self.inputs) if inputs else set()
             for node in self.nodes:
                 if self.parameters[node.layer] or any(source in wanted for source in node.inputs):
                     wanted.add(node.name)
@@ -93,7 +99,7 @@ class Tape:
         self,
         upstream: ArrayLike | Mapping[str, ArrayLike],
         inputs: bool = False,
-        by_sample: Iterable[Parameter] = (),
+        by_sample: Iterable[Weight | str] = (),
     ) -> Gradients:
         """The gradient of every parameter that the upstream gradients reach.
 
@@ -101,9 +107,9 @@ class Tape:
             upstream: Gradient of the loss with respect to the output, in its shape; or node name -> gradient, for
                 several outputs and for losses at inner nodes. What reaches a node on several paths adds.
             inputs: Whether ``Gradients.inputs`` is wanted too: the gradient with respect to the network's inputs.
-            by_sample: Parameters whose gradients are kept apart by sample: arrays (N, *shape) whose sum over N is
-                the gradient. Each is that sample's own: N backward passes would give the same. (N = 1 where the
-                forward pass was given a sample without a sample axis.)
+            by_sample: Parameters, or their names, whose gradients are kept apart by sample: arrays (N, *shape) whose
+                sum over N is the gradient. Each is that sample's own: N backward passes would give the same. (N = 1
+                where the forward pass was given a sample without a sample axis.)
 
         Raises:
             StaleTapeError: A weight has changed since the forward pass.
@@ -117,10 +123,12 @@ class Tape:
         if self._recording is not None and kernels.programs():
             found = self._recording.backward(deltas, wanted, apart)
             if found is not None:
-                return Gradients(found[0], {name: self._single(array) for name, array in found[1].items()})
-        flowed: dict[str, Array] = {}
+                flowed = {name: self._single(array) for name, array in found[1].items()}
+                return Gradients(found[0], flowed, self._structure.names)
+        flowed = {}
         with one_blas_thread():
-            return _summed(chain.from_iterable(self._walk(deltas, wanted, flowed)), flowed, apart)
+            uses = chain.from_iterable(self._walk(deltas, wanted, flowed))
+            return _summed(uses, flowed, apart, self._structure.names)
 
     def clipped_by_sample(
         self, upstream: ArrayLike | Mapping[str, ArrayLike], max_norm: float
@@ -149,7 +157,7 @@ class Tape:
         if self._recording is not None and kernels.programs():
             found = self._recording.clipped_by_sample(deltas, wanted, max_norm)
             if found is not None:
-                return Gradients(found[0]), found[1]
+                return Gradients(found[0], names=self._structure.names), found[1]
         return self._clipped_by_layers(deltas, wanted, max_norm)
 
     def _clipped_by_layers(
@@ -165,7 +173,7 @@ class Tape:
             norms = np.sqrt(squares)
             factors = np.divide(max_norm, norms, out=np.ones_like(norms), where=norms > max_norm)
             weighted = (use.of_samples(slice(None), factors) for calls in uses.values() for use in calls)
-            return _summed(weighted, {}), norms.astype(self._dtype)
+            return _summed(weighted, {}, names=self._structure.names), norms.astype(self._dtype)
 
     def trace(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> Trace:
         """As :meth:`backward`, with the uses kept apart instead of summed."""
@@ -197,15 +205,17 @@ class Tape:
                     pending[source] = pending[source] + gradient if source in pending else gradient
         found.update({name: self._single(pending[name]) for name in self._structure.inputs if name in pending})
 
-    def _known(self, parameters: Iterable[Parameter]) -> frozenset[Parameter]:
+    def _known(self, given: Iterable[Weight | str]) -> frozenset[Parameter]:
         """The parameters, checked to be this network's."""
-        known = list(parameters) if isinstance(parameters, Iterable) else [parameters]
-        for parameter in known:
-            if not isinstance(parameter, Parameter) or parameter not in self._structure.used:
-                name = getattr(parameter, "name", repr(parameter))
+        known = []
+        for one in given if isinstance(given, Iterable) and not isinstance(given, str) else [given]:
+            weight = self._structure.names.get(one) if isinstance(one, str) else one
+            if not isinstance(weight, Weight) or weight.base not in self._structure.used:
+                name = getattr(one, "name", repr(one))
                 raise ConfigError(
                     "by_sample", f"{name} is no parameter of this network", "choose from net.parameters()"
                 )
+            known.append(weight.base)
         return frozenset(known)
 
     def _refuse_if_mixed(self, given: Collection[str], parameters: Collection[Parameter], where: str) -> None:
@@ -265,8 +275,8 @@ class Tape:
     def _refuse_if_stale(self) -> None:
         structure = self._structure
         if structure.revisions != tuple([node.layer.revision for node in structure.nodes]):
-            for layer, used in structure.parameters.items():
-                if used != list(layer.parameters().values()):
+            for layer, held in structure.held.items():
+                if held != list(layer.parameters().values()):
                     problem = "a parameter has been tied since this tape's forward pass"
                     raise StaleTapeError(layer.label, problem, "call forward again")
         for parameter, version in zip(structure.used, self._versions, strict=True):

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from sharedgrad.graph import Node
-from sharedgrad.parameter import Array, Gradients, Parameter
+from sharedgrad.parameter import Array, Gradients, Parameter, Weight
 from sharedgrad.replay import Replay
 from sharedgrad.uses import SharedWeight, Uses
 
@@ -80,14 +80,14 @@ class Trace:
         weights: Name -> all uses of that weight, for every weight that gradients have reached.
     """
 
-    def __init__(self, replay: Replay, reached: Collection[str], names: Mapping[str, Parameter], batched: bool) -> None:
+    def __init__(self, replay: Replay, reached: Collection[str], names: Mapping[str, Weight], batched: bool) -> None:
         self._replay, self._names, self._batched = replay, names, batched
         nodes = {node.name: node for node in replay.nodes if node.name in reached}
         self.calls: Mapping[str, Call] = _Known("gradient passed through a node", nodes, partial(Call, replay))
-        weights = dict.fromkeys(w for node in reversed(nodes.values()) for w in node.layer.parameters().values())
+        weights = dict.fromkeys(w.base for node in reversed(nodes.values()) for w in node.layer.parameters().values())
         first: dict[Parameter, str] = {}
-        for name, parameter in names.items():
-            first.setdefault(parameter, name)
+        for name, seen in sorted(names.items(), key=lambda named: not named[1].view.identity):
+            first.setdefault(seen.base, name)
         copies = {weight: parameter for parameter, weight in replay.weights.items()}
         self._reached = {copies[weight]: first[copies[weight]] for weight in weights}  # as a walk back meets them
         sources = {name: replay.weights[p] for p, name in first.items() if p in self._reached}
@@ -100,13 +100,14 @@ class Trace:
         return SharedWeight(uses)
 
     def _uses(self, weight: Parameter) -> list[Uses]:
-        users = [node.name for node in self._replay.nodes if weight in node.layer.parameters().values()]
+        users = [n.name for n in self._replay.nodes if weight in [w.base for w in n.layer.parameters().values()]]
         return [use for name in users if name in self.calls for use in self.calls[name].uses if use.weight is weight]
 
-    def __getitem__(self, key: Parameter | str) -> SharedWeight:
+    def __getitem__(self, key: Weight | str) -> SharedWeight:
         """All uses of one weight, given by any of its names or as a parameter."""
-        parameter = self._names.get(key) if isinstance(key, str) else key
-        if not isinstance(parameter, Parameter) or parameter not in self._reached:
+        seen = self._names.get(key) if isinstance(key, str) else key
+        parameter = seen.base if isinstance(seen, Weight) else seen
+        if parameter not in self._reached:
             name = key if isinstance(key, str) else getattr(key, "name", repr(key))
             raise KeyError(f"no use of {name} in this trace; there are {', '.join(self.weights)}")
         return self.weights[self._reached[parameter]]

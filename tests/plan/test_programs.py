@@ -12,6 +12,8 @@ from sharedgrad import kernels
 from tests.helpers import Array, close
 from tests.plan.networks import MODES, Case, draw
 
+pytestmark = pytest.mark.compiled
+
 SEEDS = 60
 
 

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sharedgrad.graph import Node
-from sharedgrad.kernels.memory import empty
+from sharedgrad.kernels.native.recycled import empty
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Shape
 from sharedgrad.layers.normalization import BatchNorm2d
-from sharedgrad.parameter import Array, Buffer, Parameter
+from sharedgrad.parameter import Array, Buffer, Parameter, Weight
 from sharedgrad.plan.backward import Backward
 from sharedgrad.plan.clipped import Clipped
 from sharedgrad.plan.forward import Forward
@@ -48,7 +48,7 @@ class Plan:
     ) -> None:
         self.way = Forward(nodes, shapes, inputs, outputs, samples, dtype, training, record)
         self.buffers = [what for what in self.way.outside if isinstance(what, Buffer)]
-        self._values = self.way.numbered(Parameter | Buffer)
+        self._values = self.way.numbered(Weight | Buffer)
         self._others = self.way.numbered(Input | Output | Mask)
         self._back: dict[Any, Backward | None] = {}  # None: a layer has no compiled operation for it
         self._spare: list[Array] = []
@@ -188,8 +188,10 @@ class Recording:
         for i, what in back.limits:
             arrays[i] = found.norms if isinstance(what, Norms) else np.array([max_norm], np.float64).view(dtype)
         back.program.run(self.memory, tuple(arrays))
-        for i, (parameter, _) in back.gradients:  # a shared parameter has one of each of its calls
-            own, total = arrays[i], found.parameters
+        for i, (seen, apart) in back.gradients:  # a shared parameter has one of each of its calls
+            own, total, parameter = arrays[i], found.parameters, seen.base
+            if not seen.view.identity:
+                own = np.ascontiguousarray(seen.view.back(own, int(apart), parameter.shape))
             total[parameter] = total[parameter] + own if parameter in total else own
         return found
 

@@ -12,7 +12,7 @@ from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
 from sharedgrad.kernels.native.program import Map
 from sharedgrad.layers.layer import Layer
-from sharedgrad.parameter import Buffer, Parameter
+from sharedgrad.parameter import Buffer, Parameter, Weight
 from sharedgrad.plan.forward import Forward
 from sharedgrad.plan.lowering import (
     ACTIVATIONS,
@@ -74,7 +74,7 @@ class Backward(Lowering):
                 self.builder.emit("relayout", (out, self.pending[name]))
         self.finish()
         self.program = self.builder.build()
-        self.values, self.buffers = self.numbered(Parameter), self.numbered(Buffer)
+        self.values, self.buffers = self.numbered(Weight), self.numbered(Buffer)
         self.upstreams, self.limits = self.numbered(Upstream), self.numbered(Norms | MaxNorm)
         self.input_gradients, self.gradients = self.numbered(InputGradient), self.numbered(Gradient)
         self.deltas, self.read = self.numbered(Delta), self.numbered(Value)
@@ -125,9 +125,13 @@ class Backward(Lowering):
             self.holders[held] -= 1
             self._pend(name, total)
 
-    def gradient(self, parameter: Parameter) -> tuple[Map, int]:
+    def apart(self, parameter: Weight) -> bool:
+        """Whether its gradient is kept apart by sample."""
+        return parameter.base in self.by_sample
+
+    def gradient(self, parameter: Weight) -> tuple[Map, int]:
         """An array for a parameter's gradient, and whether it is kept apart by sample."""
-        apart = parameter in self.by_sample
+        apart = self.apart(parameter)
         samples = self.builder.samples if apart else 1
         return self.array(Gradient(parameter, apart), (prod(parameter.shape),), samples), int(apart)
 
@@ -136,7 +140,7 @@ class Backward(Lowering):
         layer: Any = node.layer
         dw, apart = self.gradient(layer.weight)
         biased = layer.bias is not None and node.name not in self.summed
-        together = biased and (layer.bias in self.by_sample) == bool(apart)
+        together = biased and self.apart(layer.bias) == bool(apart)
         db = self.gradient(layer.bias)[0] if together else None
         self.builder.emit("conv_weight_gradient", (dw, db, delta, x), *ops.window(layer.geometry), apart)
         if biased and not together:
@@ -147,7 +151,7 @@ class Backward(Lowering):
         """Those of a dense layer's weight and bias."""
         layer: Any = node.layer
         dw, apart = self.gradient(layer.weight)
-        together = layer.bias is not None and (layer.bias in self.by_sample) == bool(apart)
+        together = layer.bias is not None and self.apart(layer.bias) == bool(apart)
         db = self.gradient(layer.bias)[0] if together else None
         self.builder.emit("linear_weight_gradient", (dw, db, delta, x), apart)
         if layer.bias is not None and not together:
@@ -260,7 +264,7 @@ class Backward(Lowering):
         if early and before is not None and self._ends_at(before):
             self._halved_conv(before, (delta, self.forward.values[node.name], winners), activation)
             return
-        if bias is not None and early and bias not in self.by_sample:
+        if bias is not None and early and not self.apart(bias):
             sums = self.gradient(bias)[0]
             self.summed.add(origin)
         dx = self.fresh(origin)
@@ -273,7 +277,7 @@ class Backward(Lowering):
         if not pooled_at_once(node.layer) or self.needs(node.inputs[0]) or not self.builder.full:
             return False
         few = self.forward.shapes[node.inputs[0]][0] < _FEW_CHANNELS
-        return few and len({p in self.by_sample for p in node.layer.parameters().values()}) == 1
+        return few and len({self.apart(p) for p in node.layer.parameters().values()}) == 1
 
     def _halved_conv(self, node: Node, pooled: tuple[Map, Map, Map], activation: int) -> None:
         layer: Any = node.layer

@@ -14,7 +14,7 @@ from sharedgrad.geometry import Geometry
 from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
 from sharedgrad.kernels.native.program import Builder, Map
-from sharedgrad.parameter import Parameter
+from sharedgrad.parameter import Weight
 from sharedgrad.plan.backward import Backward
 from sharedgrad.plan.forward import Forward
 from sharedgrad.plan.lowering import MaxNorm, Norms, UnsupportedError
@@ -44,7 +44,7 @@ class Clipped(Backward):
         self._squares = Map(1, 1, samples * (8 // forward.builder.dtype.itemsize))  # in float64
         self._factors = Map(1, 1, -(-samples // lanes) * lanes)
         self._scaled: dict[Map, None] = {}  # upstream gradients that are read again, scaled
-        self._sums: list[tuple[list[Parameter], Callable[..., None]]] = []  # what comes after the factors
+        self._sums: list[tuple[list[Weight], Callable[..., None]]] = []  # what comes after the factors
         super().__init__(forward, given, wanted, ())
 
     def start(self) -> None:
@@ -53,7 +53,7 @@ class Clipped(Backward):
 
     def finish(self) -> None:
         """The factors, and the gradients with them."""
-        used = [p for parameters, _ in self._sums for p in parameters]
+        used = [p.base for parameters, _ in self._sums for p in parameters]
         if len(set(used)) < len(used):
             raise UnsupportedError("a parameter that is used in several places")
         norms, most = self.array(Norms(), (self.builder.samples,), 1), self.array(MaxNorm(), self._one_double, 1)
@@ -105,16 +105,16 @@ class Clipped(Backward):
             self._squared(p, sums)
         return Map(1, 1, own[0].channels), Map(1, 1, own[1].channels)
 
-    def _squared(self, parameter: Parameter, apart: Map) -> None:
+    def _squared(self, parameter: Weight, apart: Map) -> None:
         """A parameter so small that its samples' gradients are kept."""
         self.builder.emit("add_squares", (self._squares, apart))
         self._weighted(parameter, apart)
 
-    def _weighted(self, parameter: Parameter, apart: Map) -> None:
+    def _weighted(self, parameter: Weight, apart: Map) -> None:
         emit = self.builder.emit
         self._sums.append(([parameter], lambda total: emit("weighted_sum", (total, apart, self._factors))))
 
-    def _again(self, kernel: Parameter, delta: Map, x: Map, g: Geometry) -> None:
+    def _again(self, kernel: Weight, delta: Map, x: Map, g: Geometry) -> None:
         emit = self.builder.emit
         self._read_scaled(delta)
         self._sums.append(([kernel], lambda dw: emit("conv_weight_gradient", (dw, None, delta, x), *ops.window(g), 0)))

@@ -75,9 +75,8 @@ class Forward(Lowering):
         self.unseen: set[str] = set()  # activations whose outputs only pooling has seen
         self.constants: dict[str, tuple[Map, Map]] = {}  # running mean and variance in evaluation mode
         for name in inputs:
-            given = self.array(Input(name), shapes[name])
             self.values[name] = self.place(shapes[name])
-            self.builder.emit("relayout", (self.values[name], given))
+            self.builder.emit("relayout", (self.values[name], self.array(Input(name), shapes[name])))
         for node in nodes:
             self._node(node)
         for name in outputs:
