@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from sharedgrad import kernels, uses
-from sharedgrad.errors import ConfigError
 from sharedgrad.uses import SharedWeight
 from tests.helpers import Array
 from tests.uses.kinds import KINDS, Draw, Materialized, plain

@@ -151,7 +151,8 @@ class Window(Uses):
         """Flat numbers of the pixels of the small map and the cells of the big one that an element multiplies."""
         f, c, *offset = (int(n) for n in np.unravel_index(seen, self.kernel))
         channel = f // (self.kernel[0] // self.geometry.groups) * self.kernel[1] + c
-        n, *position = np.indices(self.shape).reshape(len(self.shape), -1)
+        places: list[Any] = list(np.indices(self.shape).reshape(len(self.shape), -1))
+        n, *position = places
         cells = self.geometry.source(position, offset)
         inside = np.all([(i >= 0) & (i < size) for i, size in zip(cells, self.big.shape[2:], strict=True)], axis=0)
         held = [np.where(inside, i, 0) for i in cells]
