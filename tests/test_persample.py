@@ -13,10 +13,7 @@ import torch
 import sharedgrad as sg
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError
-<<<<<<< HEAD
-=======
 from sharedgrad.uses import SharedWeight, Window
->>>>>>> uses
 from tests.helpers import TOLERANCE, Array, close, same_bits
 from tests.uses.kinds import KINDS, Draw
 
@@ -407,13 +404,9 @@ def test_the_same_bits_on_any_number_of_threads(dtype: str) -> None:
             same_bits(a, b)
 
 
-def test_layer_by_layer_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_samples_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(tied, 17)
     whole = case.tape.clipped_by_sample(case.upstream, 1.0)
-<<<<<<< HEAD
-    monkeypatch.setattr("sharedgrad.uses.limits._limit", 1)
-    parts = case.tape.clipped_by_sample(case.upstream, 1.0)
-=======
     most = []
 
     def spy(self: Window, slices: Sequence[slice]) -> Window:
@@ -427,7 +420,6 @@ def test_layer_by_layer_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("sharedgrad.uses.limits._limit", 1 << 12)
     parts = case.tape.clipped_by_sample(case.upstream, 1.0)
     assert 1 < max(most) < 17, most
->>>>>>> uses
     close(parts[1], whole[1])
     for p in case.parameters:
         close(parts[0][p], whole[0][p])
@@ -438,19 +430,6 @@ def test_layer_by_layer_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_of_samples_go_into_every_kind_of_uses(kind: str) -> None:
-<<<<<<< HEAD
-    rng = np.random.default_rng(5)
-    for uses in KINDS[kind](Draw(5)):
-        if "sample" not in uses.axes:
-            continue
-        (samples,) = uses.axes["sample"]
-        weights, apart = rng.normal(size=samples), uses.sum(by="sample")
-        close(uses.of_samples(slice(None), weights).gradient, np.tensordot(weights, apart, 1))
-        some = slice(samples // 3, samples // 2 + 1)
-        close(uses.of_samples(some).sum(by="sample"), apart[some])
-        close(uses.of_samples(some, weights[some]).gradient, np.tensordot(weights[some], apart[some], 1))
-        assert uses.of_samples(some).count * samples == uses.count * len(apart[some])
-=======
     for seed in range(5):
         draw = Draw(seed)
         for uses in KINDS[kind](draw):
@@ -468,7 +447,6 @@ def test_weights_of_samples_go_into_every_kind_of_uses(kind: str) -> None:
             assert uses.of_samples(some).count * samples == uses.count * len(apart[some])
             squares = np.square(2 * apart).reshape(samples, -1).sum(1)
             close(SharedWeight([uses, uses]).norm(by="sample") ** 2, squares)
->>>>>>> uses
 
 
 # ---- what is refused

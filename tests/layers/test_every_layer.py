@@ -138,14 +138,11 @@ def test_agrees_with_the_reference_and_is_the_sum_of_its_contributions(name: str
             single = uses.sum(by=list(uses.axes))
             key = next(k for k, p in case.layer.parameters().items() if p is uses.weight)
             close(fast.gradients[key], single.reshape(-1, *uses.weight.shape).sum(axis=0))
-<<<<<<< HEAD
-=======
             element = tuple(int(n) for n in np.random.default_rng(seed).integers(0, uses.weight.shape))
             products = SharedWeight([uses]).products(*element)
             assert len(products) == uses.count
             close(products.total()[element], fast.gradients[key][element])
             np.testing.assert_array_equal(products.values.reshape(uses.shape), single[(..., *element)])
->>>>>>> uses
 
 
 class Twice(nn.Module):
