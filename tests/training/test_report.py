@@ -208,12 +208,6 @@ def test_keeping_a_step_keeps_one_number_of_each_use_alone() -> None:
     assert sum(factor.array.size for factor in step.terms.factors.values()) == 2 * 60
 
 
-def test_where_no_weight_has_a_gradient_there_is_nothing_to_explain() -> None:
-    x = np.random.default_rng(0).normal(size=(4, 3))
-    net = Network({"aside": (Linear(3, 3), "input"), "out": (Sigmoid(), "input")}, (3,))
-    assert fit(net, (x, np.zeros(4, np.int64)), epochs=1).step is None
-
-
 def test_calls_of_one_layer_are_added() -> None:
     conv = Conv2d(2, 2, 3, padding=1)
     net = Network([BatchNorm2d(2), conv, Sigmoid(), conv, Flatten(), Linear(60, 3)], (2, 6, 5))
@@ -255,7 +249,7 @@ def test_networks_without_convolutions(
 def test_contributions_that_are_no_products() -> None:
     text = idea(one_step(Network([Shift(), Linear(3, 3)], (3,)), RNG.normal(size=(5, 3)), batch_size=5))
     assert text.splitlines()[2] == "  its largest contributions (upstream δ):"
-    assert re.fullmatch(r"    sample \d   [-+][\d.]+", text.splitlines()[3])
+    assert re.fullmatch(r"    sample \d +[-+][\d.]+", text.splitlines()[3])
     assert "(tape.backward: the same)" in text
 
 

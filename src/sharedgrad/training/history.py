@@ -45,7 +45,7 @@ class History:
     Attributes:
         rows: One entry per epoch.
         step: The middle step of the first epoch, to be explained (see ``training.report``); of a run that was resumed
-            after that, the first step since; None if no parameter had a gradient.
+            after that, the first step since.
     """
 
     rows: list[Epoch] = field(default_factory=list)

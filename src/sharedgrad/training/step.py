@@ -68,7 +68,7 @@ def take(
     gradients: Gradients,
     applied: Gradients,
     optimizer: Optimizer,
-) -> Step | None:
+) -> Step:
     """Make the update, and keep what it did to one number.
 
     Args:
@@ -78,20 +78,13 @@ def take(
         gradients: What ``tape.backward`` gave.
         applied: What the optimizer gets.
         optimizer: It makes the update.
-
-    Returns:
-        The step; None if no parameter has a gradient.
     """
-    reached = [p for p in parameters if p in gradients]
-    if not reached:
-        optimizer.step(applied)
-        return None
-    parameter = shared(reached, trace)
-    gradient, before = gradients[parameter], parameter.value
-    element = tuple(int(i) for i in np.unravel_index(np.argmax(np.abs(gradient)), gradient.shape))
-    uses = trace[parameter]
-    terms = uses.entry(*element).products()  # of this number alone: the arrays of the whole weight are let go
+    before = {p: p.value for p in parameters}
     optimizer.step(applied)
+    parameter = shared([p for p in parameters if p in gradients], trace)
+    uses, gradient = trace[parameter], gradients[parameter]
+    element = tuple(int(i) for i in np.unravel_index(np.argmax(np.abs(gradient)), gradient.shape))
+    terms = uses.entry(*element).products()  # of this number alone: the arrays of the whole weight are let go
     return Step(
         *when,
         parameter.name,
@@ -100,10 +93,10 @@ def take(
         terms,
         float(gradient[element]),
         float(applied[parameter][element]),
-        float(before[element]),
+        float(before[parameter][element]),
         float(parameter.value[element]),
         parameter.dtype,
         optimizer,
-        parameter.value is not before,
+        parameter.value is not before[parameter],
         optimizer.lr,
     )
