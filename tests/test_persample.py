@@ -13,12 +13,11 @@ import torch
 import sharedgrad as sg
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError
-from sharedgrad.uses import squared_norms
 from tests.helpers import TOLERANCE, Array, close, same_bits
+from tests.uses.kinds import KINDS, Draw
 
 Build = Callable[[str], sg.Network]
 IMAGE = (2, 9, 8)
-COMPILED = pytest.mark.skipif(not kernels.compiled(), reason="no kernels were compiled")
 BATCHES = (1, 3, 16, 17, 33)
 
 
@@ -160,11 +159,9 @@ def check_clipped(case: Case, apart: dict[sg.Parameter, Array], max_norm: float)
         assert np.abs(total[p] - np.tensordot(factors, a, 1)).max() <= tolerance * scale, p
 
 
-@pytest.fixture(params=["compiled", "layers", "NumPy"])
+@pytest.fixture(params=[pytest.param("compiled", marks=pytest.mark.compiled), "layers", "NumPy"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """How backward passes run; forward runs as it does by default."""
-    if request.param == "compiled" and not kernels.compiled():
-        pytest.skip("no kernels were compiled")
     if request.param == "layers":
         monkeypatch.setattr(kernels, "programs", lambda: False)
     with kernels.use("vectorized") if request.param == "NumPy" else nullcontext():
@@ -199,7 +196,7 @@ def test_in_single_precision(build: Build, samples: int) -> None:
     check_clipped(case, apart, float(np.median(norms_of(apart))))
 
 
-@COMPILED
+@pytest.mark.compiled
 @pytest.mark.parametrize("build", COMPILED_NETS)
 def test_the_compiled_way_is_the_one_that_is_tested(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(build, 5)
@@ -212,7 +209,7 @@ def test_the_compiled_way_is_the_one_that_is_tested(build: Build, monkeypatch: p
     case.tape.clipped_by_sample(case.upstream, 1.0)
 
 
-@COMPILED
+@pytest.mark.compiled
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("build", [plain, grouped, signal, wide, residual])
 @pytest.mark.parametrize("forced", ["again", "keep", "products"])
@@ -226,7 +223,7 @@ def test_all_ways_to_a_kernels_norms(build: Build, forced: str, dtype: str, monk
         check_clipped(case, apart, float(np.median(norms_of(apart))))
 
 
-@COMPILED
+@pytest.mark.compiled
 def test_each_way_is_the_cheapest_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     from sharedgrad.plan import clipped
 
@@ -244,25 +241,15 @@ def test_each_way_is_the_cheapest_somewhere(monkeypatch: pytest.MonkeyPatch) -> 
     assert chosen == {"again", "keep", "products"}
 
 
-@COMPILED
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_every_instruction_set(name: str) -> None:
-    native = kernels.native._native
-    before = native.instruction_set()
-    try:
-        native.choose(name)
-    except ValueError:
-        pytest.skip(f"this processor has no {name}")
-    try:
-        for build in COMPILED_NETS:
-            for dtype in ("float32", "float64"):
-                case = Case(build, 9, dtype)
-                apart = case.alone()
-                for p, array in case.tape.backward(case.upstream, by_sample=case.parameters).items():
-                    close(array, apart[p])
-                check_clipped(case, apart, float(np.median(norms_of(apart))))
-    finally:
-        native.choose(before)
+@pytest.mark.usefixtures("instruction_set")
+def test_every_instruction_set() -> None:
+    for build in COMPILED_NETS:
+        for dtype in ("float32", "float64"):
+            case = Case(build, 9, dtype)
+            apart = case.alone()
+            for p, array in case.tape.backward(case.upstream, by_sample=case.parameters).items():
+                close(array, apart[p])
+            check_clipped(case, apart, float(np.median(norms_of(apart))))
 
 
 def test_against_pytorch() -> None:
@@ -395,7 +382,7 @@ def test_not_a_number_reaches_its_own_sample_alone(way: str) -> None:
     assert np.isnan(norms).nonzero()[0].tolist() == [3]
 
 
-@COMPILED
+@pytest.mark.compiled
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_same_bits_on_any_number_of_threads(dtype: str) -> None:
     layers = [
@@ -406,33 +393,21 @@ def test_the_same_bits_on_any_number_of_threads(dtype: str) -> None:
     rng = np.random.default_rng(0)
     _, tape = net.forward(rng.normal(size=(37, 3, 16, 16)))
     upstream = rng.normal(size=(37, 5))
-    before, runs = kernels.get_threads(), []
+    runs = []
     for threads in (1, 2, 3):
         kernels.set_threads(threads)
         total, norms = tape.clipped_by_sample(upstream, 3.0)
         runs.append([norms, *total.values(), *tape.backward(upstream, by_sample=net.parameters()).values()])
-    kernels.set_threads(before)
     for other in runs[1:]:
         for a, b in zip(runs[0], other, strict=True):
             same_bits(a, b)
 
 
-def test_many_samples_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layer_by_layer_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(tied, 17)
     whole = case.tape.clipped_by_sample(case.upstream, 1.0)
-    most = []
-
-    def spy(self: sg.Uses, samples: slice, weights: Array | None = None) -> sg.Uses:
-        part = original(self, samples, weights)  # type: ignore[arg-type]
-        if weights is None:
-            most.append(part.axes["sample"][0])
-        return part
-
-    original = sg.Window.part
-    monkeypatch.setattr(sg.Window, "part", spy)
-    monkeypatch.setattr("sharedgrad.uses._AT_ONCE", 5 * 36)
+    monkeypatch.setattr("sharedgrad.uses.limits._limit", 1)
     parts = case.tape.clipped_by_sample(case.upstream, 1.0)
-    assert max(most) == 5
     close(parts[1], whole[1])
     for p in case.parameters:
         close(parts[0][p], whole[0][p])
@@ -441,23 +416,19 @@ def test_many_samples_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
 # ---- uses of some samples
 
 
-def test_weights_of_samples_go_into_every_kind_of_uses() -> None:
-    from tests.test_uses import KINDS
-
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_samples_go_into_every_kind_of_uses(kind: str) -> None:
     rng = np.random.default_rng(5)
-    for make in KINDS.values():
-        for _ in range(20):
-            uses = make(rng)
-            (samples,) = uses.axes["sample"]
-            weights = rng.normal(size=samples)
-            apart = uses.sum(by="sample")
-            close(uses.part(slice(None), weights).gradient(), np.tensordot(weights, apart, 1))
-            some = slice(samples // 3, samples // 2 + 1)
-            close(uses.part(some).sum(by="sample"), apart[some])
-            close(uses.part(some, weights[some]).gradient(), np.tensordot(weights[some], apart[some], 1))
-            assert uses.part(some).count * samples == uses.count * len(apart[some])
-            squares = np.square(2 * apart).reshape(samples, -1).sum(1)
-            close(squared_norms([uses, uses], samples), squares)
+    for uses in KINDS[kind](Draw(5)):
+        if "sample" not in uses.axes:
+            continue
+        (samples,) = uses.axes["sample"]
+        weights, apart = rng.normal(size=samples), uses.sum(by="sample")
+        close(uses.of_samples(slice(None), weights).gradient, np.tensordot(weights, apart, 1))
+        some = slice(samples // 3, samples // 2 + 1)
+        close(uses.of_samples(some).sum(by="sample"), apart[some])
+        close(uses.of_samples(some, weights[some]).gradient, np.tensordot(weights[some], apart[some], 1))
+        assert uses.of_samples(some).count * samples == uses.count * len(apart[some])
 
 
 # ---- what is refused
@@ -472,7 +443,7 @@ def test_layers_that_mix_samples_are_refused(compiled: bool, monkeypatch: pytest
     y, tape = net.forward(x)
     upstream = np.ones_like(y)
     mixed = r"\(BatchNorm2d\) in training mode mixes the samples, so none has a gradient of its own"
-    fix = r'; go forward with training=False, or keep its uses apart: trace\(upstream\)\[p\]\[i\]\.sum\(by="sample"\)'
+    fix = r'; go forward with training=False, or keep its uses apart: trace\(upstream\)\[p\]\.sum\(by="sample"\)'
     with pytest.raises(ConfigError, match=f"by_sample: layer '1' {mixed} with respect to 0.weight{fix}"):
         tape.backward(upstream, by_sample=[net["0"].weight])  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match=f"tape.clipped_by_sample: layer '4' {mixed}"):
@@ -482,7 +453,7 @@ def test_layers_that_mix_samples_are_refused(compiled: bool, monkeypatch: pytest
     apart = tape.backward(upstream, by_sample=behind)
     trace = tape.trace(upstream)
     for p in behind:
-        close(apart[p], trace[p][0].sum(by="sample"))
+        close(apart[p], trace[p].sum(by="sample"))
     tape.backward(upstream)
     net.forward(x, training=False)[1].clipped_by_sample(upstream, 1.0)
 

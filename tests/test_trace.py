@@ -9,6 +9,7 @@ import pytest
 
 import sharedgrad as sg
 from sharedgrad import kernels
+from sharedgrad.errors import ConfigError
 from sharedgrad.layers.layer import Layer
 from tests.helpers import Array, close, same_bits
 
@@ -225,3 +226,66 @@ def test_one_sample_without_a_sample_axis() -> None:
     assert trace.inputs["input"].shape == x.shape
     assert trace.calls["stem"].x.shape == (1, *x.shape)
     close(trace.inputs["input"], tape.backward(at, inputs=True).inputs["input"])
+
+
+def taken_apart(trace: sg.Trace) -> dict[str, Array]:
+    """What the terms of every call's input gradients add up to, and its inner gradients."""
+    found = {}
+    for name, call in trace.calls.items():
+        found |= {f"dx {name} {i}": call.dx_terms(i).total() for i in range(len(call.inputs))}
+        found |= {f"{key} {name}": np.asarray(value) for key, value in call.inner.items()}
+    return found
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_what_flows_to_a_node_is_the_terms_of_all_that_read_it(compiled: bool, training: bool) -> None:
+    net = small()
+    at = upstreams(net, 3, "head", "side", "norm", "pool")
+    with kernels.use("native" if compiled and kernels.compiled() else "vectorized"):
+        trace = net.forward(batch(net, 3), training=training)[1].trace(at)
+        arrived = {name: array.copy() for name, array in at.items()}
+        for name, call in trace.calls.items():
+            assert (call.dx.target, call.dx.shape, name) == ("dx", call.x.shape, call.node)
+            for i, source in enumerate(call.inputs):
+                arrived[source] = arrived.get(source, 0) + call.dx_terms(i).total()
+        for name, array in arrived.items():
+            close(array, trace.inputs[name] if name in trace.inputs else trace.calls[name].upstream)
+        for name in ("stem", "once", "twice", "sum", "pool", "flat", "head", "side"):
+            close(trace.calls[name].y_terms().total(), trace.calls[name].output)
+
+
+def test_terms_and_inner_gradients_stay_what_they_were() -> None:
+    layer = sg.RNN(3, 4)
+    net = sg.Network({"rnn": layer, "again": sg.RNN(4, 4), "out": sg.Linear(4, 2)}, (5, 3), dtype="float64")
+    x = np.random.default_rng(1).normal(size=(2, 5, 3))
+    y, tape = net.forward(x)
+    upstream = np.random.default_rng(2).normal(size=y.shape)
+    expected, late = taken_apart(tape.trace(upstream)), tape.trace(upstream)
+    for parameter in net.parameters():
+        parameter.value = parameter.value + 1
+    assert set(late.calls["rnn"].inner) == {"delta", "dh", "dh_from_output", "dh_from_next"}
+    again = taken_apart(late)
+    assert list(again) == list(expected)
+    for name, array in again.items():
+        same_bits(array, expected[name])
+    close(late.calls["rnn"].dx.total(), late.inputs["input"])
+    assert late.calls["out"].inner == {}
+
+
+def test_some_cells_of_large_maps_and_inputs_that_are_not_there() -> None:
+    net = small()
+    trace = net.forward(batch(net, 3))[1].trace(upstreams(net, 3, "head"))
+    call = trace.calls["twice"]
+    assert set(call.dx_terms(cells=[7, 11]).cell) == {7, 11}
+    assert call.dx_terms(cells=[7]).values.sum() == pytest.approx(call.dx.total().flat[7])
+    assert set(call.y_terms(cells=[5]).cell) == {5}
+    joined = sg.Network({"a": sg.Linear(3, 2), "b": (sg.Linear(3, 4), "input"), "c": (sg.Concat(), "a", "b")}, (3,))
+    call_of_two = joined.forward(np.ones((1, 3)))[1].trace(np.arange(6.0)[None]).calls["c"]
+    assert [call_of_two.dx_terms(i).total().tolist() for i in range(2)] == [[[0, 1]], [[2, 3, 4, 5]]]
+    with pytest.raises(ConfigError, match=r"call 'sum': there is no input 2; choose from 0 \(twice\), 1 \(relu\)"):
+        trace.calls["sum"].dx_terms(2)
+    with pytest.raises(ConfigError, match="call 'twice': there is no input -1; choose from 0"):
+        call.dx_terms(-1)
+    with pytest.raises(ConfigError, match=r"layer 'tanh' \(Tanh\): does not give its output as a sum of terms"):
+        trace.calls["tanh"].y_terms()

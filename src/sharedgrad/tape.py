@@ -232,7 +232,7 @@ class Tape:
                     problem = (
                         f"{mixer[node.name]} in training mode mixes the samples, so none has a gradient of its own"
                     )
-                    fix = "go forward with training=False, or keep its uses apart: trace(upstream)[p][i]."
+                    fix = "go forward with training=False, or keep its uses apart: trace(upstream)[p]."
                     raise ConfigError(where, f"{problem} with respect to {parameter.name}", f'{fix}sum(by="sample")')
             if node.layer.mixes_samples:
                 mixer[node.name] = node.layer.label

@@ -6,10 +6,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
+from sharedgrad.errors import ConfigError
 from sharedgrad.graph import Node
+from sharedgrad.layers.terms import Cells
 from sharedgrad.parameter import Array, Gradients, Parameter, Weight
 from sharedgrad.replay import Replay
-from sharedgrad.uses import SharedWeight, Uses
+from sharedgrad.uses import SharedWeight, Terms, Uses
 
 T = TypeVar("T")
 
@@ -40,6 +42,36 @@ class Call:
         for use in uses:
             use.node = self.node
         return uses
+
+    @cached_property
+    def dx(self) -> Terms:
+        """The terms that this call's gradient of its first input is the sum of."""
+        return self.dx_terms()
+
+    def dx_terms(self, which: int = 0, cells: Cells = None) -> Terms:
+        """The terms of an input's gradient; what flows to that input adds the totals of all its readers.
+
+        Args:
+            which: Number of the input in ``inputs``.
+            cells: Flat indices into the input (N, *shape): the terms of these cells alone, for large maps.
+
+        Raises:
+            ConfigError: There is no such input, or the table is too large without ``cells``.
+            ShapeError: One of the cells is none of the input's.
+        """
+        if not 0 <= which < len(self.inputs):
+            known = ", ".join(f"{i} ({name})" for i, name in enumerate(self.inputs))
+            raise ConfigError(f"call {self.node!r}", f"there is no input {which!r}", f"choose from {known}")
+        return self._layer.input_terms(self._saved, self.upstream, which, cells)
+
+    def y_terms(self, cells: Cells = None) -> Terms:
+        """The terms of the output, of a layer that is linear in its inputs and parameters; cells as for dx_terms."""
+        return self._layer.output_terms(*self.xs, cells=cells)
+
+    @cached_property
+    def inner(self) -> dict[str, Array | Terms]:
+        """Gradients that never leave the layer, by name: "delta" (N, T, H) inside a recurrence; often empty."""
+        return self._layer.inner(self._saved, self.upstream)
 
     @property
     def output(self) -> Array:

@@ -10,7 +10,7 @@ from sharedgrad.geometry import Geometry
 from sharedgrad.kernels import vectorized
 from tests.helpers import close
 
-pytestmark = pytest.mark.skipif(not kernels.compiled(), reason="no kernels were compiled")
+pytestmark = pytest.mark.compiled
 
 
 def test_no_filters_are_refused() -> None:

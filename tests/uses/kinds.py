@@ -57,9 +57,7 @@ def lookup(draw: Draw, w: Parameter, axes: dict[str, tuple[int, ...]], view: Any
     return Lookup(w, draw.index(rows, *lead(axes)), draw(*lead(axes), width), axes, view)
 
 
-def direct(
-    draw: Draw, w: Parameter, axes: dict[str, tuple[int, ...]], local: bool = False, view: Any = None
-) -> Direct:
+def direct(draw: Draw, w: Parameter, axes: dict[str, tuple[int, ...]], local: bool = False, view: Any = None) -> Direct:
     shape = (*lead(axes), *(view or View()).shape(w.shape))
     return Direct(w, draw(*shape), axes, draw(*shape) if local else None, view)
 
@@ -70,7 +68,9 @@ def window(draw: Draw, samples: int = 3, rank: int = 2, groups: int = 1, upstrea
     g = slide.geometry(groups)
     inside, outside = numbers(draw.rng, 1, 3, 2)
     small = draw(samples, groups * outside, *g.output(slide.spatial))
-    return Window(weight(groups * outside, inside, *g.kernel), small, draw(samples, groups * inside, *slide.spatial), g, upstream)
+    return Window(
+        weight(groups * outside, inside, *g.kernel), small, draw(samples, groups * inside, *slide.spatial), g, upstream
+    )
 
 
 def again(draw: Draw, u: Window, view: Any = None, of: Any = None) -> Window:

@@ -15,7 +15,13 @@ from tests.helpers import Array
 from tests.uses.kinds import KINDS, Draw, Materialized, plain
 
 TOLERANCE = {"float64": 1e-10, "float32": 3e-5, "bfloat16": 3e-5}
-LIBRARIES = [("numpy", "float64"), ("numpy", "float32"), ("torch", "float64"), ("torch", "float32"), ("torch", "bfloat16")]
+LIBRARIES = [
+    ("numpy", "float64"),
+    ("numpy", "float32"),
+    ("torch", "float64"),
+    ("torch", "float32"),
+    ("torch", "bfloat16"),
+]
 
 
 def shared(kind: str, library: str = "numpy", dtype: str = "float64", seed: int = 0) -> SharedWeight:
@@ -59,12 +65,19 @@ def check(u: SharedWeight, dtype: str) -> None:
     near(u.norm(), np.sqrt(square), dtype, size)
     for call, norms in zip(u.calls, each, strict=True):
         near(call.squares(), np.square(norms).reshape(call.shape), dtype, size**2)
-        near(call.projection(u.gradient), (known.calls[u.calls.index(call)][1] * gradient).reshape(*call.shape, -1).sum(-1), dtype, size**2)
+        near(
+            call.projection(u.gradient),
+            (known.calls[u.calls.index(call)][1] * gradient).reshape(*call.shape, -1).sum(-1),
+            dtype,
+            size**2,
+        )
     for by in groupings(u):
         lead = len(u.calls[0].lengths([n for n in by if n != "call"]))
         sums = known.sums(by)
         flat = [s.reshape(*s.shape[:lead], -1) for s in sums]
-        if u._gradient.itemsize * prod_of(sums) <= uses.get_memory_limit() or not any(isinstance(c, uses.Lookup) for c in u.calls):
+        if u._gradient.itemsize * prod_of(sums) <= uses.get_memory_limit() or not any(
+            isinstance(c, uses.Lookup) for c in u.calls
+        ):
             for found, expected in zip(as_list(u.sum(by), by), sums, strict=True):
                 near(found, expected, dtype, size)
         for found, expected in zip(as_list(u.norm(by), by), flat, strict=True):
@@ -100,7 +113,9 @@ def prod_of(sums: list[Array]) -> int:
 
 @pytest.mark.parametrize(("library", "dtype"), LIBRARIES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_question_is_answered_as_from_the_contributions(kind: str, library: str, dtype: str, memory: None) -> None:
+def test_every_question_is_answered_as_from_the_contributions(
+    kind: str, library: str, dtype: str, memory: None
+) -> None:
     check(shared(kind, library, dtype), dtype)
 
 

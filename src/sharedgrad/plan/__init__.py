@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sharedgrad.graph import Node
-from sharedgrad.kernels.memory import empty
+from sharedgrad.kernels.native.recycled import empty
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Shape
 from sharedgrad.layers.normalization import BatchNorm2d

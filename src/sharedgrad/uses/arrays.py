@@ -70,6 +70,19 @@ def as_tensor(array: Any, like: Any) -> Any:
     return sys.modules["torch"].from_numpy(array).to(like.device) if not is_tensor(array) else array
 
 
+def alike(a: Any, b: Any) -> tuple[Any, Any]:
+    """Two factors of one product in one library and type, the wider of theirs."""
+    if is_tensor(a) != is_tensor(b):
+        a, b = as_tensor(a, b), as_tensor(b, a)
+    if a.dtype == b.dtype:
+        return a, b
+    if is_tensor(a):
+        dtype = sys.modules["torch"].promote_types(a.dtype, b.dtype)
+        return a.to(dtype), b.to(dtype)
+    wider = np.result_type(a, b)
+    return a.astype(wider, copy=False), b.astype(wider, copy=False)
+
+
 def copied(array: Any) -> Any:
     """An array of its own."""
     return array.clone() if is_tensor(array) else np.array(array)
@@ -107,8 +120,8 @@ def framed(array: Any, frame: Sequence[tuple[int, int]]) -> Any:
     sizes = [n + before + after for n, (before, after) in zip(array.shape[2:], frame, strict=True)]
     shape = (*array.shape[:2], *sizes)
     whole = array.new_zeros(shape) if is_tensor(array) else np.zeros(shape, array.dtype)
-    inner = (slice(before, before + n) for n, (before, _) in zip(array.shape[2:], frame, strict=True))
-    whole[(..., *inner)] = array
+    inner = tuple(slice(before, before + n) for n, (before, _) in zip(array.shape[2:], frame, strict=True))
+    whole[(slice(None), slice(None), *inner)] = array
     return whole
 
 

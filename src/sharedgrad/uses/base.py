@@ -21,7 +21,7 @@ Axes = Mapping[str, tuple[int, ...]]
 By = str | Sequence[str]
 
 
-class Weight(Protocol):
+class WeightLike(Protocol):
     """What uses are of: a ``Parameter``, or anything else with these attributes."""
 
     @property
@@ -58,7 +58,7 @@ class Uses(ABC):
 
     def __init__(self, weight: Any, axes: Axes, view: View | None = None) -> None:
         seen = getattr(weight, "view", None) if view is None else view
-        self.weight: Weight = getattr(weight, "base", weight) if view is None else weight
+        self.weight: WeightLike = getattr(weight, "base", weight) if view is None else weight
         self.view = View() if seen is None else seen
         self.axes = dict(axes)
         self.node = ""

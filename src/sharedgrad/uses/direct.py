@@ -1,6 +1,6 @@
 """Elementwise uses: biases, norm scales, parameters that are added or multiplied.
 
-    g_u = δ_u, or δ_u · local_u elementwise        G = Σ_u g_u
+g_u = δ_u, or δ_u · local_u elementwise        G = Σ_u g_u
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sharedgrad import kernels
 from sharedgrad.errors import ShapeError
 from sharedgrad.geometry import text
 from sharedgrad.parameter import Array
-from sharedgrad.uses.arrays import copied, plain, real
+from sharedgrad.uses.arrays import alike, copied, plain, real
 from sharedgrad.uses.base import Axes, Uses
 from sharedgrad.uses.terms import Factor, Terms
 from sharedgrad.view import View
@@ -38,8 +38,9 @@ class Direct(Uses):
     def __init__(self, weight: Any, delta: Any, axes: Axes, local: Any = None, view: View | None = None) -> None:
         super().__init__(weight, axes, view)
         rank = len(self.shape) + len(self.seen)
-        self.delta = self._hold(delta, rank)
-        self.local = None if local is None else self._hold(local, rank)
+        self.delta, self.local = self._hold(delta, rank), None
+        if local is not None:
+            self.delta, self.local = alike(self.delta, self._hold(local, rank))
         for factor in (self.delta, *(() if self.local is None else (self.local,))):
             if tuple(factor.shape[len(self.shape) :]) != self.seen:
                 got = text(factor.shape[len(self.shape) :])

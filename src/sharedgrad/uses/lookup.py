@@ -17,7 +17,7 @@ from sharedgrad import kernels
 from sharedgrad.errors import ShapeError
 from sharedgrad.geometry import text
 from sharedgrad.parameter import Array
-from sharedgrad.uses.arrays import copied, is_tensor, moved, plain
+from sharedgrad.uses.arrays import copied, matching, moved, plain
 from sharedgrad.uses.base import Axes, By, Uses
 from sharedgrad.uses.terms import Factor, Terms
 from sharedgrad.view import View
@@ -110,5 +110,4 @@ class Lookup(Uses):
     def masked(self, row: int) -> Array:
         """δ_u (*U, D) of the uses that read this row, zero of the others."""
         reads = (self.index == row)[..., None]
-        mask = self.delta.new_tensor(reads) if is_tensor(self.delta) else reads
-        return self.delta * mask
+        return self.delta * matching(reads, self.delta)

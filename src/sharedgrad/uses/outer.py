@@ -19,7 +19,7 @@ from sharedgrad import kernels
 from sharedgrad.errors import ShapeError
 from sharedgrad.geometry import text
 from sharedgrad.parameter import Array
-from sharedgrad.uses.arrays import copied, plain
+from sharedgrad.uses.arrays import alike, copied, plain
 from sharedgrad.uses.base import Axes, Uses
 from sharedgrad.uses.terms import Factor, Terms
 from sharedgrad.view import View
@@ -41,7 +41,7 @@ class Outer(Uses):
     def __init__(self, weight: Any, delta: Any, patch: Any, axes: Axes, view: View | None = None) -> None:
         super().__init__(weight, axes, view)
         rank = len(self.shape) + 2
-        self.delta, self.patch = self._hold(delta, rank), self._hold(patch, rank)
+        self.delta, self.patch = alike(self._hold(delta, rank), self._hold(patch, rank))
         blocks = (self.delta.shape[-2], self.delta.shape[-1], self.patch.shape[-1])
         if prod(blocks) != prod(self.seen) or self.patch.shape[-2] != blocks[0]:
             got = f"factors of {text(self.delta.shape[-2:])} and {text(self.patch.shape[-2:])}"

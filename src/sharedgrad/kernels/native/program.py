@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from sharedgrad.geometry import Geometry
-from sharedgrad.kernels.memory import empty
 from sharedgrad.kernels.native import _native
+from sharedgrad.kernels.native.recycled import empty
 from sharedgrad.parameter import Array
 
 _NAMES = (
