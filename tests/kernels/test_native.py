@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,24 +128,28 @@ def test_arrays_that_do_not_belong_together_are_refused() -> None:
 
 @pytest.mark.compiled
 @pytest.mark.parametrize(
-    ("maps", "code", "message"),
+    ("maps", "operation", "message"),
     [
-        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], [99, 0], "no such operation"),
-        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], [9, 1], "no such map"),
-        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], [9, -1], "no such map"),
-        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], [7, 0, 0], "ends within"),
-        ([2, 0, 1, 1, 4, 1, 1, 0, 0, 0, 0], [9, 0], "another size"),
-        ([2, 1, 1, 1, 3, 1, 1, 0, 0, 0, 0], [9, 0], "another size"),
-        ([1, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], [9, 0], "another size"),
-        ([5, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], [9, 0], "another size"),
-        ([2, 0, 1, 3, 1, 1, 1, 0, 0, 0, 0], [9, 0], "another size"),
-        ([2, 0, 1, 1, 2**40, 1, 1, 0, 0, 0, 0], [9, 0], "another size"),
+        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["nothing", 0], "no such operation"),
+        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["clear_margins", 1], "no such map"),
+        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["clear_margins", -1], "no such map"),
+        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["add", 0, 0], "ends within"),
+        ([2, 0, 1, 1, 4, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
+        ([2, 1, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
+        ([1, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
+        ([5, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
+        ([2, 0, 1, 3, 1, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
+        ([2, 0, 1, 1, 2**40, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
     ],
 )
-def test_programs_that_make_no_sense_are_refused(maps: list[int], code: list[int], message: str) -> None:
+def test_programs_that_make_no_sense_are_refused(maps: list[int], operation: list[Any], message: str) -> None:
+    name, *numbers = operation
+    codes = {name: code for code, name in enumerate(kernels.native._native.operations())}
     arrays = (np.empty(0), np.empty(0), np.ones(3))
     with pytest.raises(ValueError, match=message):
-        kernels.native._native.run(np.array(maps, np.int64), np.array(code, np.int64), arrays)
+        kernels.native._native.run(
+            np.array(maps, np.int64), np.array([codes.get(name, len(codes)), *numbers], np.int64), arrays
+        )
 
 
 @pytest.mark.compiled
@@ -217,6 +222,8 @@ def test_the_number_of_threads_may_change_while_others_compute() -> None:
 def test_no_memory_is_an_error_and_no_crash() -> None:
     script = """
 import resource
+from typing import Any
+
 import numpy as np
 from sharedgrad import kernels, set_threads
 from sharedgrad.geometry import Geometry
@@ -245,6 +252,8 @@ for attempt in range(10):
 def test_a_forked_process_gets_threads_of_its_own() -> None:
     script = """
 import os, sys
+from typing import Any
+
 import numpy as np
 from sharedgrad import kernels, set_threads
 set_threads(2)

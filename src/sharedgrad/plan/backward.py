@@ -268,7 +268,7 @@ class Backward(Lowering):
             sums = self.gradient(bias)[0]
             self.summed.add(origin)
         dx = self.fresh(origin)
-        self.builder.emit("halve_backward", (dx, sums, delta, self.forward.values[node.name], winners), activation)
+        self.builder.emit("pool_2x2_backward", (dx, sums, delta, self.forward.values[node.name], winners), activation)
         self.give(origin, dx)
 
     def _ends_at(self, node: Node) -> bool:
@@ -284,7 +284,7 @@ class Backward(Lowering):
         dw, apart = self.gradient(layer.weight)
         db = self.gradient(layer.bias)[0] if layer.bias is not None else None
         maps = (dw, db, *pooled, self.forward.values[node.inputs[0]])
-        self.builder.emit("halved_weight_gradient", maps, *ops.window(layer.geometry), activation, apart)
+        self.builder.emit("pooled_weight_gradient", maps, *ops.window(layer.geometry), activation, apart)
 
     def _avg_pool(self, node: Node, delta: Map) -> None:
         layer: Any = node.layer

@@ -32,7 +32,9 @@ def _backward(dy: Array, y: Array, activation: int) -> Array:
     return dx
 
 
-_if_there_are_any = compiled_if(lambda *arrays: 0 < arrays[0].size <= LARGEST, "more than 2³⁰ numbers, or none")
+_if_there_are_any = compiled_if(
+    lambda *arrays: 0 < arrays[0].size <= LARGEST, f"more than {LARGEST:,} numbers, or none"
+)
 
 
 @_if_there_are_any

@@ -9,12 +9,24 @@ import numpy as np
 
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels.native.fallback import compiled_if
-from sharedgrad.kernels.native.program import Program, input_margins, served, spatial, upstream_margins, window
+from sharedgrad.kernels.native.program import (
+    LARGEST,
+    MOST_CELLS,
+    Program,
+    input_margins,
+    served,
+    spatial,
+    upstream_margins,
+    window,
+)
 from sharedgrad.kernels.native.recycled import empty
 from sharedgrad.kernels.native.single import Index, Kind, blocked, builder, kind_of, plain, run
 from sharedgrad.parameter import Array
 
-LARGE = "windows with three spatial axes or more than 64 cells along one, maps beyond 2³⁰ cells or without any"
+LARGE = (
+    f"windows with three spatial axes or more than {MOST_CELLS} cells along one, maps beyond {LARGEST:,} cells or "
+    "without any"
+)
 
 
 @lru_cache(512)
