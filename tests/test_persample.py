@@ -417,7 +417,7 @@ def test_many_samples_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
 
     original = Window.taken
     monkeypatch.setattr(Window, "taken", spy)
-    monkeypatch.setattr("sharedgrad.uses.limits._limit", 1 << 12)
+    monkeypatch.setattr("sharedgrad.uses.limits._limit", 1 << 17)
     parts = case.tape.clipped_by_sample(case.upstream, 1.0)
     assert 1 < max(most) < 17, most
     close(parts[1], whole[1])
