@@ -2,7 +2,7 @@
 
 A :class:`Builder` collects operations on :class:`Map` objects; :meth:`Builder.build` lays the maps out and writes the
 program in the numbers that ``program.hpp`` reads. Maps are of three kinds: arrays that come from outside, maps that
-are *kept* for the way back, and temporary ones, whose memory is used again as soon as nobody reads them any more.
+are *kept* for the way back, and temporary ones, whose memory is used again once no later operation reads them.
 """
 
 from __future__ import annotations
