@@ -1,6 +1,6 @@
 // Memory for results that comes back: Memory(bytes) is a writable buffer, aligned to a cache line. When the last view
 // of it is gone the block is kept for the next result of its size, so that a training step, which makes the same arrays
-// again and again, neither asks the system for pages nor finds them out of the cache.
+// again and again, does not ask the system for new pages, and finds these in the cache.
 
 #include <algorithm>
 #include <cstdint>
@@ -47,7 +47,7 @@ struct Block {
     Block* next;
 };
 
-// Blocks that nobody uses, size by size. Never more bytes than were in use at once, nor than kMostKept.
+// Blocks that are not in use, size by size. Never more bytes than were in use at once, nor than kMostKept.
 struct Store {
     std::mutex mutex;
     Block* free[kSizes + 1] = {};

@@ -120,7 +120,7 @@ void transform_output(Vector<T> (&y)[kSide][kSide], const T* from, std::ptrdiff_
 template <typename T>
 struct SmallKernels {
     static constexpr int V = kWidth<T>;
-    const T* w;
+    const T* w;  // (filters, channels, 3, 3), or (channels, filters, 3, 3) where it is turned
     int filters, channels;
     bool turned;
 
@@ -171,7 +171,7 @@ struct Tiling {
 // What a tile reads of channel 0, as far as there is something.
 template <typename T>
 struct Patch {
-    const T* from;
+    const T* from;  // (rows, columns, lanes), in the map's own rows
     int rows, columns;
 
     Patch(const Map<T>& in, const Tiling::Place& at, int pad_h, int pad_w)
@@ -182,7 +182,8 @@ struct Patch {
 
 // ---- the product in one point
 
-// sums[f][t] = Σ_c w[f][c] · x[c][t] for F filters and C vectors: `correlate` without all that a point does not need.
+// sums (F, C, lanes) = Σ_k w (F, channels) · x (channels, C, lanes) for F filters and C vectors: `correlate` without
+// all that a point does not need.
 template <typename T, int F, int C>
 void product(T* sums, const T* x, const T* w, int channels) {
     Vector<T> sum[F][C] = {};

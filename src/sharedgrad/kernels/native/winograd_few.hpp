@@ -75,7 +75,7 @@ template <typename T>
 struct WinogradFew {
     static constexpr int V = kWidth<T>;
     const Map<T>&out, &in;
-    const T* w;
+    const T* w;  // as SmallKernels takes it
     Finish<T> last;
     Tiling tiles{out};
     int vectors = ceil_div(tiles.count * in.lanes, V);

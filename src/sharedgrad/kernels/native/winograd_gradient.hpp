@@ -72,7 +72,7 @@ void transform_upstream(T* to, std::ptrdiff_t apart, const T* from, std::ptrdiff
     }
 }
 
-// sums[f][c] += Σ_k delta[f][k] · x[k][c] for F filters and C vectors of channels
+// sums (F, C, lanes) += Σ_k delta (F, count) · x (count, C, lanes) for F filters and C vectors of channels
 template <typename T, int F, int C>
 void gather(T* sums, const T* delta, std::ptrdiff_t count, const T* x, bool resume) {
     Vector<T> sum[F][C];
