@@ -48,7 +48,7 @@ class Map:
     kept: bool = False
     offset: int | None = None
 
-    def reach(self, margins: tuple[int, int, int, int]) -> None:
+    def widen(self, margins: tuple[int, int, int, int]) -> None:
         """Make the margins at least that wide."""
         wider = tuple(max(a, b) for a, b in zip(self.margins, margins, strict=True))
         if wider != self.margins and (self.offset is not None or self.outside is not None):
