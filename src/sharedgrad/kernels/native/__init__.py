@@ -23,6 +23,7 @@ from sharedgrad.kernels.native.convolution import (
     conv_input_gradient,
     conv_kernel_gradient,
     conv_kernel_gradients,
+    conv_kernel_squares,
 )
 from sharedgrad.kernels.native.dense import blocks, blocks_input_gradient, outer_sum
 from sharedgrad.kernels.native.fallback import LIMITS
@@ -34,11 +35,16 @@ from sharedgrad.kernels.vectorized import (
     batch_statistics,
     normalize,
     normalize_backward,
+    outer_products,
     pad,
     pad_backward,
     patches,
     patches_backward,
+    row_dots,
+    row_products,
+    row_sums,
     scale_shift,
+    window_squares,
 )
 
 __all__ = [
@@ -52,6 +58,7 @@ __all__ = [
     "conv_input_gradient",
     "conv_kernel_gradient",
     "conv_kernel_gradients",
+    "conv_kernel_squares",
     "cross_entropy",
     "fallbacks",
     "instruction_set",
@@ -59,6 +66,7 @@ __all__ = [
     "max_pool_backward",
     "normalize",
     "normalize_backward",
+    "outer_products",
     "outer_sum",
     "pad",
     "pad_backward",
@@ -66,6 +74,9 @@ __all__ = [
     "patches_backward",
     "relu",
     "relu_backward",
+    "row_dots",
+    "row_products",
+    "row_sums",
     "scale_shift",
     "sgd",
     "sigmoid",
@@ -74,6 +85,7 @@ __all__ = [
     "softmax_backward",
     "tanh",
     "tanh_backward",
+    "window_squares",
 ]
 
 threads.on_change(_native.set_threads)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from math import prod
 
+import numpy as np
+
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels.native.fallback import compiled_if
 from sharedgrad.kernels.native.program import (
@@ -62,6 +64,16 @@ def _kernel_gradient_program(kind: Kind, x: Index, dy: Index, g: Geometry, by_sa
     return b.build()
 
 
+@lru_cache(512)
+def _kernel_squares_program(kind: Kind, x: Index, dy: Index, g: Geometry) -> Program:
+    b = builder(x[0], kind)
+    squares, dy_in, x_in = b.array(x[0] * (8 // b.dtype.itemsize)), plain(b, dy), plain(b, x)
+    delta, big = blocked(b, dy_in), blocked(b, x_in)
+    big.widen(input_margins(g, spatial(x[2:]), spatial(dy[2:])))
+    b.emit("add_kernel_squares", (squares, delta, big, None), *window(g))
+    return b.build()
+
+
 def _input_shape(dy: Array, w: Array, g: Geometry, spatial: Index) -> Index:
     return (len(dy), w.shape[1] * g.groups, *spatial)
 
@@ -97,3 +109,11 @@ def conv_kernel_gradient(dy: Array, x: Array, g: Geometry) -> Array:
     dw = empty((dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
     run(_kernel_gradient_program(kind_of(dy), x.shape, dy.shape, g, False), dw, dy, x)
     return dw
+
+
+@compiled_if(lambda dy, x, g: served(g, x.shape), LARGE)
+def conv_kernel_squares(dy: Array, x: Array, g: Geometry) -> Array:
+    """‖dw[n]‖² (N,) in float64 of each sample's kernel gradient, from the sums that the kernel has in its lanes."""
+    squares = np.zeros(len(dy))
+    run(_kernel_squares_program(kind_of(dy), x.shape, dy.shape, g), squares.view(dy.dtype), dy, x)
+    return squares

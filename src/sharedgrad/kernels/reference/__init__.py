@@ -27,6 +27,14 @@ from sharedgrad.kernels.reference.normalization import batch_statistics, normali
 from sharedgrad.kernels.reference.padding import pad, pad_backward
 from sharedgrad.kernels.reference.pooling import avg_pool, avg_pool_backward, max_pool, max_pool_backward
 from sharedgrad.kernels.reference.updates import adam, sgd
+from sharedgrad.kernels.reference.uses import (
+    conv_kernel_squares,
+    outer_products,
+    row_dots,
+    row_products,
+    row_sums,
+    window_squares,
+)
 from sharedgrad.kernels.reference.windows import patches, patches_backward
 
 __all__ = [
@@ -40,11 +48,13 @@ __all__ = [
     "conv_input_gradient",
     "conv_kernel_gradient",
     "conv_kernel_gradients",
+    "conv_kernel_squares",
     "cross_entropy",
     "max_pool",
     "max_pool_backward",
     "normalize",
     "normalize_backward",
+    "outer_products",
     "outer_sum",
     "pad",
     "pad_backward",
@@ -52,6 +62,9 @@ __all__ = [
     "patches_backward",
     "relu",
     "relu_backward",
+    "row_dots",
+    "row_products",
+    "row_sums",
     "scale_shift",
     "sgd",
     "sigmoid",
@@ -60,4 +73,5 @@ __all__ = [
     "softmax_backward",
     "tanh",
     "tanh_backward",
+    "window_squares",
 ]

@@ -22,6 +22,14 @@ from sharedgrad.kernels.vectorized.normalization import batch_statistics, normal
 from sharedgrad.kernels.vectorized.padding import pad, pad_backward
 from sharedgrad.kernels.vectorized.pooling import avg_pool, avg_pool_backward, max_pool, max_pool_backward
 from sharedgrad.kernels.vectorized.updates import adam, sgd
+from sharedgrad.kernels.vectorized.uses import (
+    conv_kernel_squares,
+    outer_products,
+    row_dots,
+    row_products,
+    row_sums,
+    window_squares,
+)
 from sharedgrad.kernels.vectorized.windows import patches, patches_backward
 
 __all__ = [
@@ -35,11 +43,13 @@ __all__ = [
     "conv_input_gradient",
     "conv_kernel_gradient",
     "conv_kernel_gradients",
+    "conv_kernel_squares",
     "cross_entropy",
     "max_pool",
     "max_pool_backward",
     "normalize",
     "normalize_backward",
+    "outer_products",
     "outer_sum",
     "pad",
     "pad_backward",
@@ -47,6 +57,9 @@ __all__ = [
     "patches_backward",
     "relu",
     "relu_backward",
+    "row_dots",
+    "row_products",
+    "row_sums",
     "scale_shift",
     "sgd",
     "sigmoid",
@@ -55,4 +68,5 @@ __all__ = [
     "softmax_backward",
     "tanh",
     "tanh_backward",
+    "window_squares",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
 
 from sharedgrad.geometry import Geometry
@@ -12,22 +10,16 @@ from sharedgrad.parameter import Array
 Index = tuple[int, ...]
 
 
-def _sources(g: Geometry, spatial: Index, mode: str) -> Array:
-    """For every cell of the padded map, the flat index of the cell that it copies."""
-    numpy_mode = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
-    return np.pad(np.arange(prod(spatial)).reshape(spatial), g.padding, mode=numpy_mode)  # type: ignore[call-overload]
-
-
 def pad(x: Array, g: Geometry, mode: str) -> Array:
     """x (N, C, *S) grown by the geometry's padding; mode: reflect, replicate or circular."""
-    return x.reshape(*x.shape[:2], -1)[:, :, _sources(g, x.shape[2:], mode)]
+    return x.reshape(*x.shape[:2], -1)[:, :, g.padding_sources(x.shape[2:], mode)]
 
 
 def pad_backward(dy: Array, g: Geometry, mode: str, spatial: Index) -> Array:
     """A cell that was copied into the padding gets the gradients of all its copies, added."""
     inside = g.interior(spatial)
     dx = dy[inside].copy().reshape(*dy.shape[:2], -1)
-    sources = _sources(g, spatial, mode)
+    sources = g.padding_sources(spatial, mode)
     border = np.ones(sources.shape, bool)
     border[inside] = False
     copies = dy[:, :, border]
