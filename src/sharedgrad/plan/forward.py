@@ -295,3 +295,9 @@ _FORWARD: dict[type[Layer], Any] = {
     layers.BatchNorm2d: Forward._batch_norm,
 }
 _WITH_RELU = (*CONVOLUTIONS, layers.Linear, layers.Add, layers.BatchNorm2d)
+
+
+def not_compiled() -> list[str]:
+    """The layers that have no compiled operation: a network with one of them goes layer by layer."""
+    kinds = {name: getattr(layers, name) for name in layers.__all__}
+    return [name for name, kind in kinds.items() if issubclass(kind, Layer) and kind not in (Layer, *_FORWARD)]
