@@ -16,7 +16,7 @@ from sharedgrad.uses import Terms, Window
 Axes = dict[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """What ``training.report`` explains.
 
