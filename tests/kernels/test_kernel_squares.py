@@ -11,7 +11,6 @@ import pytest
 from sharedgrad import kernels
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels import vectorized
-from sharedgrad.kernels.native.program import Builder
 from tests.helpers import close
 
 pytestmark = pytest.mark.compiled
@@ -50,8 +49,9 @@ def test_many_channels_on_small_maps_take_inner_products(
     samples: int, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gradient of 64 × 64 × 9 numbers, from 9 cells with 64 channels each; of one sample no vector is full."""
-    emitted, emit = [], Builder.emit
-    monkeypatch.setattr(Builder, "emit", lambda self, name, *rest: (emitted.append(name), emit(self, name, *rest)))
+    builder: Any = kernels.native.program.Builder
+    emitted, emit = [], builder.emit
+    monkeypatch.setattr(builder, "emit", lambda self, name, *rest: (emitted.append(name), emit(self, name, *rest)))
     convolution: Any = kernels.native.convolution
     convolution._kernel_squares_program.cache_clear()
     maps = np.ones((samples, 64, 3, 3), np.float32)
