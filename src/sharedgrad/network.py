@@ -22,7 +22,7 @@ from sharedgrad.view import View
 if TYPE_CHECKING:
     from sharedgrad.plan import Plan, Recording
 
-_PLANS = 8  # for so many kinds of batches (numbers of samples, modes) a network keeps its compiled way
+_PLANS = 8  # compiled plans that a network keeps, one for each number of samples, mode and the like
 
 
 class Network:

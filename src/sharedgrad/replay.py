@@ -1,4 +1,4 @@
-"""A pass through a network, layer by layer: all of it, or later only what somebody asks for."""
+"""A pass through a network, layer by layer: all of it at once, or later only what is asked for."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def run(nodes: Iterable[Node], inputs: Mapping[str, Array], context: Context) ->
 
 
 class Replay:
-    """A pass that is over, computed again node by node as far as anybody asks.
+    """A pass that is over, computed again node by node as far as it is asked for.
 
     It works on copies of the layers, which hold the values that the weights had; what is known already is not
     computed again.

@@ -25,7 +25,7 @@ from sharedgrad.kernels.threads import MOST_THREADS
 from sharedgrad.network import Network
 from sharedgrad.optimizers import SCHEDULES
 from sharedgrad.training import History, evaluate, fit, plots, save_run
-from sharedgrad.training.report import idea
+from sharedgrad.training.report import step_report
 from sharedgrad.training.run import CONFUSION, CURVES, FILES, KERNELS, Run
 
 
@@ -208,4 +208,4 @@ def _finish(run: Run, parts: Parts, history: History, folder: Path) -> None:
     if no_kernels:
         click.echo(f"  (no {KERNELS}: {no_kernels})")
     if history.step is not None:
-        click.echo(f"\n{idea(history.step)}")
+        click.echo(f"\n{step_report(history.step)}")
