@@ -466,3 +466,20 @@ def test_a_resumed_run_with_a_transposed_tie_gives_the_same_bits(tmp_path: Path)
     assert "network/decoder.weight" not in load_arrays(tmp_path / CHECKPOINT)[0]
     for name, array in run(3, True, tmp_path).state_dict().items():
         assert array.tobytes() == expected[name].tobytes(), name
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.array], ids=["float32", "float64", "array"])
+def test_a_loss_written_in_numpy_may_return_its_numbers(tmp_path: Path, kind: Any) -> None:
+    def halved(y: np.ndarray, target: np.ndarray) -> tuple[Any, np.ndarray]:
+        difference = y - np.eye(3, dtype=y.dtype)[target]
+        return kind((difference**2).mean() / 2), difference / difference.size
+
+    history = job.fit(job.network(), loss=halved, out=tmp_path / "run")
+    assert all(type(row.train_loss) is float for row in history.rows)
+    assert History.read(tmp_path / "run" / METRICS) == history
+
+
+@pytest.mark.parametrize("found", [0.5, (0.5,), (np.zeros(3), None), ("low", None)])
+def test_a_loss_that_returns_something_else_is_told(found: Any) -> None:
+    with pytest.raises(ConfigError, match=r"loss: expected a pair \(value, upstream\)"):
+        job.fit(job.network(), loss=lambda y, target: found)

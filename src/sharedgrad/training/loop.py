@@ -15,7 +15,7 @@ from sharedgrad.optimizers import Adam, Optimizer, Schedule
 from sharedgrad.parameter import Array
 from sharedgrad.training.callbacks import Callback
 from sharedgrad.training.checkpoint import Checkpoint
-from sharedgrad.training.evaluate import Loss, evaluate
+from sharedgrad.training.evaluate import Loss, evaluate, measured
 from sharedgrad.training.history import Epoch, History
 from sharedgrad.training.interrupts import held
 from sharedgrad.training.metrics import Metrics
@@ -150,7 +150,7 @@ def _train_epoch(plan: Plan, state: State, lr: float, listeners: list[Callback])
 
 def _step(plan: Plan, state: State, x: Array, target: Array) -> None:
     y, tape = plan.network.forward(x)
-    value, upstream = plan.loss(y, target)
+    value, upstream = measured(plan.loss, y, target)
     if not isfinite(value):
         raise state.diverged(f"the loss has become {value}")
     gradients = tape.backward(upstream)
