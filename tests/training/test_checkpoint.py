@@ -20,7 +20,7 @@ from sharedgrad.data import Normalization
 from sharedgrad.errors import CheckpointError, ConfigError, DivergedError, OutputError
 from sharedgrad.storage import load_arrays, save, save_arrays
 from sharedgrad.training import Callback, State, checkpoint, loop
-from sharedgrad.training.checkpoint import CHECKPOINT, METRICS
+from sharedgrad.training.files import CHECKPOINT, METRICS, MODEL
 from sharedgrad.training.history import History
 from tests.training import job
 
@@ -483,3 +483,18 @@ def test_a_loss_written_in_numpy_may_return_its_numbers(tmp_path: Path, kind: An
 def test_a_loss_that_returns_something_else_is_told(found: Any) -> None:
     with pytest.raises(ConfigError, match=r"loss: expected a pair \(value, upstream\)"):
         job.fit(job.network(), loss=lambda y, target: found)
+
+
+@pytest.mark.parametrize("left", [METRICS, MODEL])
+def test_a_finished_run_without_its_checkpoint_is_not_overwritten(tmp_path: Path, left: str) -> None:
+    net = job.network()
+    job.fit(net, out=tmp_path)
+    save(net, tmp_path / MODEL)
+    for name in {CHECKPOINT, METRICS, MODEL} - {left}:
+        (tmp_path / name).unlink()
+    before = (tmp_path / left).read_bytes()
+    with pytest.raises(CheckpointError, match=r"holds a run \(.*\) but no checkpoint.safetensors to go on from"):
+        job.fit(job.network(), out=tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        job.fit(job.network(), out=tmp_path)
+    assert (tmp_path / left).read_bytes() == before

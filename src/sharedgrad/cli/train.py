@@ -25,8 +25,9 @@ from sharedgrad.kernels.threads import MOST_THREADS
 from sharedgrad.network import Network
 from sharedgrad.optimizers import SCHEDULES
 from sharedgrad.training import History, evaluate, fit, plots, save_run
+from sharedgrad.training.files import CONFUSION, CURVES, FILES, KERNELS
 from sharedgrad.training.report import idea
-from sharedgrad.training.run import CONFUSION, CURVES, FILES, KERNELS, Run
+from sharedgrad.training.run import Run
 
 
 @click.command(short_help="Train a network on images.")

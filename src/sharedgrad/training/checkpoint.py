@@ -13,11 +13,11 @@ from sharedgrad.errors import CheckpointError
 from sharedgrad.parameter import Array
 from sharedgrad.storage import ensure_writable, load_arrays, save_arrays, unshared
 from sharedgrad.training.callbacks import Callback
+from sharedgrad.training.files import CHECKPOINT, METRICS, MODEL
 from sharedgrad.training.history import Epoch
 from sharedgrad.training.metrics import Metrics
 from sharedgrad.training.state import State
 
-CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.csv"
 SECONDS = 30.0  # between two checkpoints within an epoch
 _FORMAT = "sharedgrad checkpoint"
 _NETWORK, _OPTIMIZER = "network/", "optimizer/"
@@ -45,15 +45,14 @@ class Checkpoint(Callback):
 
         Raises:
             OutputError: The folder cannot be made or written.
-            CheckpointError: It holds a run and ``resume`` is false; or the checkpoint in it is damaged, foreign
-                or of other settings.
+            CheckpointError: It holds a run and ``resume`` is false, or a run without its checkpoint; or the
+                checkpoint in it is damaged, foreign or of other settings.
         """
         ensure_writable(self.folder)
         if not self.path.exists():
+            self._refuse_a_run_without_checkpoint(resume)
             if resume:
                 say(f"nothing to resume in {self.folder}: starting afresh")
-            elif (self.folder / METRICS).exists():
-                raise CheckpointError(self.folder, "holds a run already", "take another --out (out=…)")
             return
         if not resume:
             fix = "--resume (resume=True) goes on with it, another --out (out=…) keeps both"
@@ -65,6 +64,15 @@ class Checkpoint(Callback):
         else:
             done = f"{state.epoch} of {state.epochs} epochs and {state.batch} batches"
             say(f"resuming the run in {self.folder} after {done}")
+
+    def _refuse_a_run_without_checkpoint(self, resume: bool) -> None:
+        """What was trained once is not overwritten."""
+        found = next((name for name in (MODEL, METRICS) if (self.folder / name).exists()), None)
+        if found and resume:
+            problem = f"holds a run ({found}) but no {CHECKPOINT} to go on from"
+            raise CheckpointError(self.folder, problem, "take another --out (out=…), or put the checkpoint back")
+        if found:
+            raise CheckpointError(self.folder, "holds a run already", "take another --out (out=…)")
 
     def on_batch(self, state: State) -> None:
         """Save when the last checkpoint is old."""

@@ -21,11 +21,8 @@ from sharedgrad.errors import CheckpointError, SharedgradError
 from sharedgrad.geometry import text
 from sharedgrad.network import Network
 from sharedgrad.storage import load, save, write_text
-from sharedgrad.training.checkpoint import CHECKPOINT, METRICS
+from sharedgrad.training.files import CHECKPOINT, CONFIG, MODEL, RUN
 
-MODEL, CONFIG, RUN = "model.safetensors", "model.json", "run.json"
-CURVES, CONFUSION, KERNELS = "curves.png", "confusion.png", "kernels.png"
-FILES = (MODEL, CONFIG, RUN, METRICS, CURVES, CONFUSION, KERNELS, CHECKPOINT)
 _FORMAT, _VERSION = "sharedgrad run", 1
 
 
