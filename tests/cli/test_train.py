@@ -10,7 +10,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from PIL import Image
 import sharedgrad as sg
 from sharedgrad.cli.recipe import default_epochs
 from sharedgrad.storage import load
+from sharedgrad.training.claim import claimed
 from tests.cli.conftest import Cli, blobs
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -162,6 +165,25 @@ def test_each_run_gets_a_folder_of_its_own(cli: Cli, data: Path, tiny: str) -> N
     for _ in range(3):
         cli("train", data, "--model", tiny, "--epochs", 1)
     assert sorted(os.listdir("runs")) == ["rows-tiny", "rows-tiny-2", "rows-tiny-3"]
+
+
+def test_runs_started_at_once_get_a_folder_each(data: Path, tiny: str, tmp_path: Path) -> None:
+    line = [*PROGRAM, "train", str(data), "--model", tiny, "--epochs", "1", "--seed"]
+    runs = [subprocess.Popen([*line, str(seed)], cwd=tmp_path, stdout=subprocess.DEVNULL) for seed in range(4)]
+    assert [run.wait() for run in runs] == [0] * 4
+    found = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/run.json")]
+    assert sorted(run["settings"]["seed"] for run in found) == [0, 1, 2, 3]
+
+
+def test_a_folder_that_is_being_claimed_is_left_out(cli: Cli, data: Path, tiny: str) -> None:
+    thread = threading.Thread(target=lambda: claim.enter_context(claimed("runs/rows-tiny")))
+    with ExitStack() as claim:
+        thread.start()
+        thread.join()
+        assert cli("train", data, "--model", tiny, "--epochs", 1).code == 0
+        assert "another run is writing to it" in cli("train", data, "--model", tiny, "--out", "runs/rows-tiny").error
+    assert os.listdir("runs/rows-tiny") == []
+    assert Path("runs/rows-tiny-2/model.safetensors").exists()
 
 
 def test_an_empty_folder_is_free(cli: Cli, data: Path, tiny: str) -> None:

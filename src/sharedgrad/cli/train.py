@@ -132,16 +132,15 @@ def train(
         "lr": lr or LEARNING_RATES[settings["optimizer"]],
     }
     click.echo(_about(dataset, parts, network, settings))
-    folder = out or run_folder(data, model, resume)
     normalization = Normalization.of(parts.train.x)
     run = Run(network, data, dataset.classes, normalization, dataset.input_shape, settings)
-    try:
-        history = _fit(network, parts, normalization, augmentation, settings, folder, resume)
-        _finish(run, parts, history, folder)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; {folder} holds a checkpoint, the same line with --resume goes on"
-        ) from None
+    with run_folder(out, data, model, resume) as folder:
+        try:
+            history = _fit(network, parts, normalization, augmentation, settings, folder, resume)
+            _finish(run, parts, history, folder)
+        except KeyboardInterrupt:
+            advice = "the same line with --resume goes on"
+            raise KeyboardInterrupt(f"interrupted; {folder} holds a checkpoint, {advice}") from None
 
 
 def _about(dataset: Dataset, parts: Parts, network: Network, settings: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from contextlib import nullcontext
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
@@ -15,6 +16,7 @@ from sharedgrad.optimizers import Adam, Optimizer, Schedule
 from sharedgrad.parameter import Array
 from sharedgrad.training.callbacks import Callback
 from sharedgrad.training.checkpoint import Checkpoint
+from sharedgrad.training.claim import claimed
 from sharedgrad.training.evaluate import Loss, evaluate, measured
 from sharedgrad.training.history import Epoch, History
 from sharedgrad.training.interrupts import held
@@ -70,7 +72,8 @@ def fit(
 
     Raises:
         ConfigError, DataError, ShapeError: An argument makes no sense or does not fit.
-        CheckpointError: ``out`` holds a run and ``resume`` is false, or one that does not fit.
+        CheckpointError: ``out`` holds a run and ``resume`` is false, or one that does not fit; or another run is
+            writing to it.
         OutputError: ``out`` cannot be written.
         DivergedError: The loss or a weight has become NaN or infinite; the last good checkpoint stays.
         KeyboardInterrupt: Ctrl-C; a checkpoint of this moment is in ``out``.
@@ -96,16 +99,17 @@ def fit(
         seed,
     )
     state = State(network, optimizer, epochs, plan.batches_per_epoch)
-    if out is not None:
-        checkpoint = Checkpoint(out, plan.settings())
-        checkpoint.begin(state, resume, lambda text: _call("on_message", listeners, text))
-        listeners = [checkpoint, *listeners]
-    elif resume:
+    if resume and out is None:
         raise ConfigError("resume", "needs the folder of the run", "give out=…")
-    if not state.finished:
-        with warnings.catch_warnings():  # numbers that overflow end in a DivergedError
-            warnings.filterwarnings("ignore", ".* encountered in ", RuntimeWarning)
-            _train(plan, state, listeners)
+    with nullcontext() if out is None else claimed(out):
+        if out is not None:
+            checkpoint = Checkpoint(out, plan.settings())
+            checkpoint.begin(state, resume, lambda text: _call("on_message", listeners, text))
+            listeners = [checkpoint, *listeners]
+        if not state.finished:
+            with warnings.catch_warnings():  # numbers that overflow end in a DivergedError
+                warnings.filterwarnings("ignore", ".* encountered in ", RuntimeWarning)
+                _train(plan, state, listeners)
     return state.history
 
 
