@@ -186,7 +186,7 @@ def test_a_full_disk(cli: Cli, data: Path, tiny: str, monkeypatch: pytest.Monkey
 
 
 def test_too_little_memory(cli: Cli, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def exhausted(*_: object) -> None:
+    def exhausted(*_: object, **__: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr("sharedgrad.cli.train.load", exhausted)
@@ -194,7 +194,7 @@ def test_too_little_memory(cli: Cli, data: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_other_errors_of_the_system_name_their_file(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "Input/output error", "disk")
 
     monkeypatch.setattr("sharedgrad.cli.train.load", broken)
@@ -202,7 +202,7 @@ def test_other_errors_of_the_system_name_their_file(cli: Cli, monkeypatch: pytes
 
 
 def test_ctrl_c_outside_of_training(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sharedgrad.cli.train.load", interrupted)

@@ -204,6 +204,25 @@ def test_images_in_class_folders(cli: Cli, tiny: str) -> None:
     assert "1×6×7, 3 classes" in result.out
 
 
+def test_transparent_drawings(cli: Cli) -> None:
+    """Black on nothing: without a background every image would be the same."""
+    rng = np.random.default_rng(3)
+    for number in range(120):
+        alpha = np.zeros((12, 12), np.uint8)
+        row, column = rng.integers(0, 4, 2)
+        alpha[row : row + 8, column : column + 8] = 255
+        if number % 2:
+            alpha[row + 1 : row + 7, column + 1 : column + 7] = 0
+        folder = Path("shapes", ("full", "hollow")[number % 2])
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.merge("LA", (Image.new("L", (12, 12)), Image.fromarray(alpha))).save(folder / f"{number}.png")
+    result = cli("train", "shapes", "--epochs", 8, "--out", "run")
+    assert "120 of 120 images are transparent: laid on white (--background black for the other)\n" in result.out
+    assert json.loads(Path("run/run.json").read_text())["results"]["accuracy"] == 1
+    answers = cli("predict", "run", "shapes/full/0.png", "shapes/hollow/1.png").out.splitlines()
+    assert [line.split("\t")[1] for line in answers] == ["full", "hollow"]
+
+
 @pytest.mark.parametrize("model", ["tiny_cnn.py:tiny_cnn", "mlp.toml"])
 def test_the_examples(cli: Cli, model: str) -> None:
     result = cli("train", "digits", "--model", EXAMPLES / model, "--epochs", 1)

@@ -24,8 +24,9 @@ Ranking = list[tuple[str, float]]
 def predict(context: click.Context, run: str, images: tuple[str, ...]) -> None:
     """Print the class of each IMAGE and the probabilities of the five likeliest classes.
 
-    RUN is the folder of a trained model. Images are resized, and made grey or RGB, as the model needs. Where
-    the output is no terminal, each line holds path, class, probability, class, probability … between tabs.
+    RUN is the folder of a trained model. Images are resized, made grey or RGB, and transparent ones laid on
+    white or black, as the model needs. Where the output is no terminal, each line holds path, class,
+    probability, class, probability … between tabs.
 
     \b
       sharedgrad predict runs/digits-cnn seven.png
@@ -49,7 +50,7 @@ def predict(context: click.Context, run: str, images: tuple[str, ...]) -> None:
 def _ranking(model: Run, image: str) -> Ranking:
     """Classes and probabilities, likeliest first."""
     channels, *size = model.input_shape
-    pixels = read_image(image, channels, (size[0], size[1]))
+    pixels = read_image(image, channels, (size[0], size[1]), model.background)
     scores = model.network.predict(model.normalization.from_file(pixels)[None])[0].astype(np.float64)
     p = kernels.of(scores).softmax(scores, -1)
     best = np.argsort(-p, kind="stable")[:_SHOWN]

@@ -18,6 +18,7 @@ from sharedgrad.cli.recipe import LEARNING_RATES, OPTIMIZERS, Parts, default_epo
 from sharedgrad.cli.values import fraction, positive
 from sharedgrad.cli.values import size as as_size
 from sharedgrad.data import Augmentation, Dataset, Normalization, load
+from sharedgrad.data.images import BACKGROUNDS
 from sharedgrad.errors import DivergedError
 from sharedgrad.geometry import text
 from sharedgrad.kernels import set_threads
@@ -42,6 +43,14 @@ from sharedgrad.training.run import Run
 @click.option(
     "--size", type=as_size, metavar="N|HxW", help="Resize the images of a folder: 32 or 32x48 (height x width)."
 )
+@click.option(
+    "--background",
+    type=click.Choice(list(BACKGROUNDS)),
+    default="white",
+    show_default=True,
+    help="What transparent images are laid on.",
+)
+@click.option("--skip-bad", is_flag=True, help="Leave out image files that cannot be read.")
 @click.option(
     "--epochs",
     type=click.IntRange(1),
@@ -94,6 +103,8 @@ def train(
     data: str,
     model: str,
     size: tuple[int, int] | None,
+    background: str,
+    skip_bad: bool,
     epochs: int | None,
     lr: float | None,
     augment: str,
@@ -119,7 +130,7 @@ def train(
         set_threads(threads)
     augmentation = Augmentation.parse(augment)
     with Reading() as reading:
-        dataset = load(data, size, reading)
+        dataset = load(data, size, reading, background=background, skip_bad=skip_bad)
     network = build_model(model, dataset.input_shape, len(dataset.classes), settings["seed"])
     check_classifier(network, model, dataset.input_shape, len(dataset.classes))
     parts = divide(dataset, val_fraction, settings["seed"])
@@ -133,7 +144,7 @@ def train(
     }
     click.echo(_about(dataset, parts, network, settings))
     normalization = Normalization.of(parts.train.x)
-    run = Run(network, data, dataset.classes, normalization, dataset.input_shape, settings)
+    run = Run(network, data, dataset.classes, normalization, dataset.input_shape, settings, background=background)
     with run_folder(out, data, model, resume) as folder:
         try:
             history = _fit(network, parts, normalization, augmentation, settings, folder, resume)
@@ -156,6 +167,7 @@ def _about(dataset: Dataset, parts: Parts, network: Network, settings: Mapping[s
     return (
         f"{dataset.name}: {len(parts.train.x):,} training and {len(parts.final.x):,} {parts.final_name} images of "
         f"{text(dataset.input_shape)}, {len(dataset.classes)} classes\n"
+        f"{''.join(f'  {note}{chr(10)}' for note in dataset.notes)}"
         f"{settings['model']} ({weights:,} weights): {', '.join(words)}, seed {settings['seed']}\n"
     )
 

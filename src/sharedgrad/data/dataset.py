@@ -33,6 +33,7 @@ class Dataset:
         x_test: Test images of the same (C, H, W), or None.
         y_test: Their classes, or None.
         classes: The names of the classes.
+        notes: What a person should know of how they were read, a line each.
 
     Raises:
         DataError: Empty or mismatched parts, NaN or infinite pixels, labels out of range, test labels that
@@ -45,6 +46,7 @@ class Dataset:
     x_test: NDArray[Any] | None
     y_test: NDArray[np.int64] | None
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_classes(self.name, self.classes)

@@ -38,6 +38,7 @@ class Run:
         input_shape: (channels, height, width) of an image.
         settings: How it was trained: name -> plain value.
         results: What came of it: name -> plain value.
+        background: What transparent images are laid on.
     """
 
     network: Network
@@ -47,6 +48,7 @@ class Run:
     input_shape: tuple[int, int, int]
     settings: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
+    background: str = "white"
 
 
 def save_run(folder: str | Path, run: Run) -> None:
@@ -65,6 +67,7 @@ def save_run(folder: str | Path, run: Run) -> None:
         "classes": list(run.classes),
         "input_shape": list(run.input_shape),
         "normalization": run.normalization.to_config(),
+        "background": run.background,
         "settings": dict(run.settings),
         "results": dict(run.results),
     }
@@ -100,6 +103,7 @@ def load_run(folder: str | Path) -> Run:
             (channels, height, width),
             dict(found["settings"]),
             dict(found["results"]),
+            str(found.get("background", "white")),
         )
     except CheckpointError:
         raise
