@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sharedgrad.layers import Layer
 from sharedgrad.training import load_run
 from tests.cli.conftest import Cli, blobs
 
@@ -86,3 +89,72 @@ def test_floats_of_another_range_cannot_be_compared_with_files(cli: Cli, tiny: s
     cli("train", "floats.npz", "--model", tiny, "--epochs", 1, "--out", "run")
     Image.fromarray(x[0]).save("x.png")
     assert "trained on floats outside [0, 1]" in cli("predict", "run", "x.png").error
+
+
+OWN = """
+import numpy as np
+import sharedgrad as sg
+
+class {name}(sg.Layer):
+    def forward(self, x, *, context):
+        return x * (x > 0), x > 0
+
+    def backward(self, positive, upstream, needs):
+        return (upstream * positive,), []
+
+    def output_shape(self, shape):
+        return shape
+
+def net(shape, classes):
+    return sg.Network([sg.Flatten(), sg.Linear(36, 8), {name}(), sg.Linear(8, classes)], shape)
+"""
+
+
+def forget(name: str) -> None:
+    """As another process would know the layers."""
+    del Layer.registry[name]
+
+
+def test_a_model_with_a_layer_of_ones_own_needs_its_file_by_name(cli: Cli, data: Path) -> None:
+    Path("my file.py").write_text(OWN.format(name="OwnGate"))
+    assert cli("train", data, "--model", "my file.py:net", "--epochs", 2, "--out", "run").code == 0
+    Image.fromarray(blobs(3, 9)[0][0]).save("0.png")
+    straight = cli("predict", "run", "0.png").out
+    forget("OwnGate")
+    error = cli("predict", "run", "0.png").error
+    path = Path("my file.py").resolve()
+    assert "its network has layers of your own (OwnGate); no file is run unless you name it" in error
+    command = error.split("; ")[-1]
+    assert command == f"sharedgrad predict run 0.png --model '{path}:net'"
+    named = cli(*shlex.split(command)[1:])
+    assert (named.code, named.out, named.err) == (0, straight, "")
+    forget("OwnGate")
+    assert f"sharedgrad summary run --model '{path}:net'" in cli("summary", "run").error
+    assert "OwnGate()" in cli("summary", "run", "--model", f"{path}:net").out
+
+
+def test_a_file_that_has_changed_is_a_warning(cli: Cli, data: Path) -> None:
+    Path("own.py").write_text(OWN.format(name="ChangedGate"))
+    cli("train", data, "--model", "own.py:net", "--epochs", 1, "--out", "run")
+    Image.fromarray(blobs(3, 9)[0][0]).save("0.png")
+    with open("own.py", "a") as file:
+        file.write("# another line")
+    result = cli("predict", "run", "0.png", "--model", "own.py:net")
+    assert result.code == 0
+    assert result.err == "warning: own.py has changed since run was trained\n"
+
+
+def test_a_file_that_only_the_run_names_is_not_run(cli: Cli, run: str) -> None:
+    Path("evil.py").write_text("open('ran', 'w')")
+    path = Path(run, "run.json")
+    described = json.loads(path.read_text())
+    described["model_file"] = {"path": "evil.py", "function": "net", "sha256": "", "layers": ["NoSuchLayer"]}
+    path.write_text(json.dumps(described))
+    assert "no file is run unless you name it" in cli("predict", run, "0.png").error
+    described["model_file"]["layers"] = []
+    path.write_text(json.dumps(described))
+    assert cli("predict", run, "0.png").code == 0
+    assert not Path("ran").exists()
+    described["model_file"] = 7
+    path.write_text(json.dumps(described))
+    assert "run.json: is not the description of a run" in cli("predict", run, "0.png").error

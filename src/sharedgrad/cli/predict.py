@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 import click
 import numpy as np
 
 from sharedgrad import kernels
+from sharedgrad.cli.model_files import open_run
 from sharedgrad.data import read_image
 from sharedgrad.errors import DataError
-from sharedgrad.training.run import Run, load_run
+from sharedgrad.training.run import Run
 
 _SHOWN = 5
 
@@ -20,8 +22,13 @@ Ranking = list[tuple[str, float]]
 @click.command(short_help="Class and probabilities of images.")
 @click.argument("run")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option(
+    "--model",
+    metavar="FILE.py:FUNCTION",
+    help="The file of layers of your own, as in training; code that only a run folder names is never run.",
+)
 @click.pass_context
-def predict(context: click.Context, run: str, images: tuple[str, ...]) -> None:
+def predict(context: click.Context, run: str, images: tuple[str, ...], model: str | None) -> None:
     """Print the class of each IMAGE and the probabilities of the five likeliest classes.
 
     RUN is the folder of a trained model. Images are resized, made grey or RGB, and transparent ones laid on
@@ -31,13 +38,13 @@ def predict(context: click.Context, run: str, images: tuple[str, ...]) -> None:
     \b
       sharedgrad predict runs/digits-cnn seven.png
     """
-    model = load_run(run)
+    trained = open_run(run, model, f"{context.command_path} {shlex.join([run, *images])}")
     paths = [_printable(image) for image in images]
-    widths = max(map(len, paths)), max(map(len, map(_printable, model.classes)))
+    widths = max(map(len, paths)), max(map(len, map(_printable, trained.classes)))
     failed = False
     for image, path in zip(images, paths, strict=True):
         try:
-            ranking = _ranking(model, image)
+            ranking = _ranking(trained, image)
         except DataError as error:
             failed = True
             click.echo(f"{context.command_path}: {' '.join(str(error).split())}", err=True)

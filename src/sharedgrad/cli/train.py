@@ -13,7 +13,7 @@ import click
 
 from sharedgrad.cli.display import Bar, Lines, Reading, percent
 from sharedgrad.cli.folders import run_folder
-from sharedgrad.cli.model_files import build_model, check_classifier
+from sharedgrad.cli.model_files import build_model, check_classifier, model_file
 from sharedgrad.cli.recipe import LEARNING_RATES, OPTIMIZERS, Parts, default_epochs, divide
 from sharedgrad.cli.values import fraction, positive
 from sharedgrad.cli.values import size as as_size
@@ -144,7 +144,8 @@ def train(
     }
     click.echo(_about(dataset, parts, network, settings))
     normalization = Normalization.of(parts.train.x)
-    run = Run(network, data, dataset.classes, normalization, dataset.input_shape, settings, background=background)
+    own, shape = model_file(model, network), dataset.input_shape
+    run = Run(network, data, dataset.classes, normalization, shape, settings, background=background, model_file=own)
     with run_folder(out, data, model, resume) as folder:
         try:
             history = _fit(network, parts, normalization, augmentation, settings, folder, resume)

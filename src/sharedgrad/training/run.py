@@ -14,16 +14,39 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sharedgrad.data import Normalization
 from sharedgrad.errors import CheckpointError, SharedgradError
 from sharedgrad.geometry import text
+from sharedgrad.layers import Layer
 from sharedgrad.network import Network
 from sharedgrad.storage import load, save, write_text
 from sharedgrad.training.files import CHECKPOINT, CONFIG, MODEL, RUN
 
 _FORMAT, _VERSION = "sharedgrad run", 1
+_DAMAGE = (SharedgradError, KeyError, TypeError, ValueError, AttributeError, RecursionError)
+
+
+class ModelFile(NamedTuple):
+    """The Python file that a network was made by: written down, never run because a run folder names it.
+
+    Attributes:
+        path: Where it lay.
+        function: What was called in it.
+        sha256: Of its content then.
+        layers: The kinds of layers in the network that are not sharedgrad's.
+    """
+
+    path: str
+    function: str
+    sha256: str
+    layers: tuple[str, ...]
+
+    @property
+    def missing(self) -> list[str]:
+        """Which of these layers have not been defined in this process."""
+        return [name for name in self.layers if name not in Layer.registry]
 
 
 @dataclass(frozen=True)
@@ -39,6 +62,7 @@ class Run:
         settings: How it was trained: name -> plain value.
         results: What came of it: name -> plain value.
         background: What transparent images are laid on.
+        model_file: The person's own file that made the network, if one did.
     """
 
     network: Network
@@ -49,6 +73,7 @@ class Run:
     settings: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
     background: str = "white"
+    model_file: ModelFile | None = None
 
 
 def save_run(folder: str | Path, run: Run) -> None:
@@ -68,6 +93,7 @@ def save_run(folder: str | Path, run: Run) -> None:
         "input_shape": list(run.input_shape),
         "normalization": run.normalization.to_config(),
         "background": run.background,
+        "model_file": run.model_file and run.model_file._asdict(),
         "settings": dict(run.settings),
         "results": dict(run.results),
     }
@@ -81,17 +107,18 @@ def _json(data: Mapping[str, Any]) -> str:
 def load_run(folder: str | Path) -> Run:
     """Read a run folder.
 
+    Layers of one's own have to be defined before: import the file that they are in.
+
     Raises:
-        CheckpointError: It is none, training has not come to its end, or a file is damaged.
+        CheckpointError: It is none, training has not come to its end, a file is damaged, or layers are unknown.
     """
     folder = Path(folder)
-    path = folder / RUN
-    if not path.is_file():
-        raise CheckpointError(folder, *_why_not(folder))
+    found = _description(folder)
     try:
-        found = json.loads(path.read_text("utf-8"))
-        if found["format"] != _FORMAT or found["version"] != _VERSION:
-            raise ValueError(f"expected {_FORMAT!r} version {_VERSION}")
+        own = _model_file(found)
+        if own and own.missing:
+            problem = f"its network has layers of {own.path} ({', '.join(own.missing)})"
+            raise CheckpointError(folder, problem, "import that file first")
         channels, height, width = (int(n) for n in found["input_shape"])
         network = load(folder / MODEL)
         _check_fit(network, (channels, height, width), len(found["classes"]))
@@ -104,14 +131,53 @@ def load_run(folder: str | Path) -> Run:
             dict(found["settings"]),
             dict(found["results"]),
             str(found.get("background", "white")),
+            own,
         )
     except CheckpointError:
         raise
+    except _DAMAGE as error:
+        raise _damaged(folder / RUN, error) from None
+
+
+def load_model_file(folder: str | Path) -> ModelFile | None:
+    """What a run folder says of the Python file that made its network; nothing of it is run.
+
+    Raises:
+        CheckpointError: It is no run folder, or damaged.
+    """
+    found = _description(Path(folder))
+    try:
+        return _model_file(found)
+    except _DAMAGE as error:
+        raise _damaged(Path(folder) / RUN, error) from None
+
+
+def _description(folder: Path) -> Any:
+    """What run.json holds."""
+    path = folder / RUN
+    if not path.is_file():
+        raise CheckpointError(folder, *_why_not(folder))
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        if found["format"] != _FORMAT or found["version"] != _VERSION:
+            raise ValueError(f"expected {_FORMAT!r} version {_VERSION}")
+        return found
     except OSError as error:
         raise CheckpointError(path, f"cannot be read ({error.strerror})") from None
-    except (SharedgradError, KeyError, TypeError, ValueError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise CheckpointError(path, f"is not the description of a run ({reason})") from None
+    except _DAMAGE as error:
+        raise _damaged(path, error) from None
+
+
+def _model_file(found: Any) -> ModelFile | None:
+    own = found.get("model_file")
+    if own is None:
+        return None
+    path, function, sha256 = (str(own[name]) for name in ("path", "function", "sha256"))
+    return ModelFile(path, function, sha256, tuple(str(name) for name in own["layers"]))
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(path, f"is not the description of a run ({type(error).__name__}: {error})")
 
 
 def _check_fit(network: Network, input_shape: tuple[int, int, int], classes: int) -> None:
