@@ -224,3 +224,11 @@ def test_a_missing_library(cli: Cli, monkeypatch: pytest.MonkeyPatch, module: st
     monkeypatch.setattr(builtins, "__import__", without)
     error = cli("train", "digits").error
     assert f"needs {package}, which is not installed; pip install 'sharedgrad[cli]'" in error
+
+
+def test_photographs_as_cameras_make_them(cli: Cli) -> None:
+    for name in ("a", "b"):
+        Path("photos", name).mkdir(parents=True)
+        Image.new("RGB", (4000, 3000)).save(f"photos/{name}/1.png", compress_level=1)
+    error = cli("train", "photos").error
+    assert "photos: images of 3000×4000 are too large to train on; shrink them with --size 64" in error

@@ -158,3 +158,16 @@ def test_a_file_that_only_the_run_names_is_not_run(cli: Cli, run: str) -> None:
     described["model_file"] = 7
     path.write_text(json.dumps(described))
     assert "run.json: is not the description of a run" in cli("predict", run, "0.png").error
+
+
+def test_a_folder_of_images(cli: Cli, run: str) -> None:
+    for place in ("many", "many/inner", "many/.hidden", "empty"):
+        Path(place).mkdir()
+    for number in (10, 2):
+        Image.open("1.png").save(f"many/{number}.png")
+    Image.open("2.png").save("many/inner/0.png")
+    Image.open("2.png").save("many/.hidden/0.png")
+    Path("many/notes.txt").write_text("no image")
+    lines = [line.split("\t")[:2] for line in cli("predict", run, "0.png", "many").out.splitlines()]
+    assert lines == [["0.png", "0"], ["many/2.png", "1"], ["many/10.png", "1"], ["many/inner/0.png", "2"]]
+    assert "empty: the folder holds no images" in cli("predict", run, "empty").error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import click
 import numpy as np
@@ -11,6 +13,8 @@ import numpy as np
 from sharedgrad import kernels
 from sharedgrad.cli.model_files import open_run
 from sharedgrad.data import read_image
+from sharedgrad.data.folder import image_files
+from sharedgrad.data.images import SUFFIXES
 from sharedgrad.errors import DataError
 from sharedgrad.training.run import Run
 
@@ -29,7 +33,7 @@ Ranking = list[tuple[str, float]]
 )
 @click.pass_context
 def predict(context: click.Context, run: str, images: tuple[str, ...], model: str | None) -> None:
-    """Print the class of each IMAGE and the probabilities of the five likeliest classes.
+    """Print the class of each IMAGE, or of all images in a folder, and the probabilities of the five likeliest classes.
 
     RUN is the folder of a trained model. Images are resized, made grey or RGB, and transparent ones laid on
     white or black, as the model needs. Where the output is no terminal, each line holds path, class,
@@ -39,6 +43,7 @@ def predict(context: click.Context, run: str, images: tuple[str, ...], model: st
       sharedgrad predict runs/digits-cnn seven.png
     """
     trained = open_run(run, model, f"{context.command_path} {shlex.join([run, *images])}")
+    images = tuple(_files(images))
     paths = [_printable(image) for image in images]
     widths = max(map(len, paths)), max(map(len, map(_printable, trained.classes)))
     failed = False
@@ -52,6 +57,18 @@ def predict(context: click.Context, run: str, images: tuple[str, ...], model: st
             click.echo(_columns(path, ranking, *widths) if sys.stdout.isatty() else _fields(path, ranking))
     if failed:
         context.exit(2)
+
+
+def _files(images: Iterable[str]) -> Iterator[str]:
+    """The image files, with those of a folder and its folders in its place."""
+    for image in images:
+        if Path(image).is_dir():
+            inside = [str(path) for path in image_files(Path(image))]
+            if not inside:
+                raise DataError(image, f"the folder holds no images ({' '.join(SUFFIXES)})")
+            yield from inside
+        else:
+            yield image
 
 
 def _ranking(model: Run, image: str) -> Ranking:

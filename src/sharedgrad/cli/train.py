@@ -19,7 +19,7 @@ from sharedgrad.cli.values import fraction, positive
 from sharedgrad.cli.values import size as as_size
 from sharedgrad.data import Augmentation, Dataset, Normalization, load
 from sharedgrad.data.images import BACKGROUNDS
-from sharedgrad.errors import DivergedError
+from sharedgrad.errors import DataError, DivergedError
 from sharedgrad.geometry import text
 from sharedgrad.kernels import set_threads
 from sharedgrad.kernels.threads import MOST_THREADS
@@ -29,6 +29,8 @@ from sharedgrad.training import History, evaluate, fit, plots, save_run
 from sharedgrad.training.files import CONFUSION, CURVES, FILES, KERNELS
 from sharedgrad.training.report import idea
 from sharedgrad.training.run import Run
+
+_MOST_PIXELS = 2**20
 
 
 @click.command(short_help="Train a network on images.")
@@ -131,6 +133,7 @@ def train(
     augmentation = Augmentation.parse(augment)
     with Reading() as reading:
         dataset = load(data, size, reading, background=background, skip_bad=skip_bad)
+    _check_extent(dataset)
     network = build_model(model, dataset.input_shape, len(dataset.classes), settings["seed"])
     check_classifier(network, model, dataset.input_shape, len(dataset.classes))
     parts = divide(dataset, val_fraction, settings["seed"])
@@ -153,6 +156,14 @@ def train(
         except KeyboardInterrupt:
             advice = "the same line with --resume goes on"
             raise KeyboardInterrupt(f"interrupted; {folder} holds a checkpoint, {advice}") from None
+
+
+def _check_extent(dataset: Dataset) -> None:
+    """Photographs as cameras make them would ask for weights beyond any memory."""
+    _, height, width = dataset.input_shape
+    if height * width > _MOST_PIXELS:
+        problem = f"images of {height}×{width} are too large to train on"
+        raise DataError(dataset.name, problem, "shrink them with --size 64 or the like")
 
 
 def _about(dataset: Dataset, parts: Parts, network: Network, settings: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedgrad.data.memory import chunks
+from sharedgrad.data.memory import first_not_finite
 from sharedgrad.errors import ConfigError, DataError
 from sharedgrad.randomness import generator
 
@@ -155,10 +155,6 @@ def _check_part(name: str, part: str, x: NDArray[Any], y: NDArray[np.int64], cla
 
 
 def _check_finite(name: str, part: str, x: NDArray[Any]) -> None:
-    finite = np.concatenate([np.isfinite(chunk).all(axis=(1, 2, 3)) for chunk in chunks(x)])
-    if not finite.all():
-        raise DataError(
-            name,
-            f"{part} image {np.argmin(finite)} has NaN or infinite pixels",
-            "remove or mend such images",
-        )
+    wrong = first_not_finite(x)
+    if wrong is not None:
+        raise DataError(name, f"{part} image {wrong} has NaN or infinite pixels", "remove or mend such images")

@@ -105,6 +105,14 @@ def _class_files(part: Path) -> dict[str, list[Path]]:
     return files
 
 
+def image_files(folder: Path) -> Iterator[Path]:
+    """The images in a folder and in the folders inside it, in natural order."""
+    folders, files = listing(folder)
+    yield from (path for path in files if path.suffix.lower() in SUFFIXES)
+    for inner in folders:
+        yield from image_files(inner)
+
+
 def _images(folder: Path) -> list[Path]:
     return [path for path in listing(folder)[1] if path.suffix.lower() in SUFFIXES]
 

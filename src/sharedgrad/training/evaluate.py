@@ -12,7 +12,7 @@ from sharedgrad.errors import ConfigError
 from sharedgrad.losses import CrossEntropy
 from sharedgrad.network import Network
 from sharedgrad.parameter import Array
-from sharedgrad.training.metrics import Metrics, are_classes
+from sharedgrad.training.metrics import Metrics, true_classes
 
 Loss = Callable[[Any, Any], tuple[float, Any]]
 
@@ -76,6 +76,6 @@ def evaluate(
     metrics, predictions = Metrics(), []
     for x, target in batches(images, labels, batch_size, shuffle=False, normalize=normalize):
         y = network.predict(x, batch_size=len(x))
-        metrics.add(measured(loss, y, target)[0], y, target)
-        predictions.append(np.argmax(y, axis=1) if are_classes(y, target) else y)
+        metrics.add(measured(loss, y, target)[0], y, target, loss)
+        predictions.append(y if true_classes(y, target, loss) is None else np.argmax(y, axis=1))
     return Evaluation(metrics.loss, metrics.accuracy, np.concatenate(predictions))

@@ -9,7 +9,9 @@ from math import isfinite
 from pathlib import Path
 from time import perf_counter
 
-from sharedgrad.errors import ConfigError
+import numpy as np
+
+from sharedgrad.errors import ConfigError, DataError
 from sharedgrad.losses import CrossEntropy
 from sharedgrad.network import Network
 from sharedgrad.optimizers import Adam, Optimizer, Schedule
@@ -156,6 +158,10 @@ def _step(plan: Plan, state: State, x: Array, target: Array) -> None:
     y, tape = plan.network.forward(x)
     value, upstream = measured(plan.loss, y, target)
     if not isfinite(value):
+        if not np.isfinite(x).all():
+            raise DataError(
+                "batch", "augmented and normalized images are NaN or infinite", "check augment and normalize"
+            )
         raise state.diverged(f"the loss has become {value}")
     gradients = tape.backward(upstream)
     applied = gradients if plan.max_norm is None else gradients.clipped(plan.max_norm)
@@ -165,7 +171,7 @@ def _step(plan: Plan, state: State, x: Array, target: Array) -> None:
         state.history.step = take(when, parameters, trace, gradients, applied, plan.optimizer)
     else:
         plan.optimizer.step(applied)
-    state.metrics.add(value, y, target)
+    state.metrics.add(value, y, target, plan.loss)
 
 
 def _row(plan: Plan, state: State, learning_rate: float) -> Epoch:
