@@ -232,3 +232,16 @@ def test_photographs_as_cameras_make_them(cli: Cli) -> None:
         Image.new("RGB", (4000, 3000)).save(f"photos/{name}/1.png", compress_level=1)
     error = cli("train", "photos").error
     assert "photos: images of 3000×4000 are too large to train on; shrink them with --size 64" in error
+
+
+def test_names_that_would_steer_a_terminal(cli: Cli) -> None:
+    """A file name may hold escapes; on stderr, too, they are shown and not obeyed."""
+    name = "\x1b[2J\x1b]0;title\x07.npz"
+    for line in (("train", name), ("predict", name, "x.png"), ("summary", name), (name,), ("train", "digits", name)):
+        error = cli(*line).error
+        assert "\x1b" not in error
+        assert "\x07" not in error
+        assert r"\x1b[2J\x1b]0;title\x07.npz" in error
+    Path("train", "a").mkdir(parents=True)
+    Path("train/a/\x1b[31m.png").write_text("no image")
+    assert r"a/\x1b[31m.png: is not an image" in cli("train", "train").error

@@ -82,6 +82,50 @@ def test_the_output_without_a_terminal_is_plain(cli: Cli, data: Path) -> None:
     assert "\x1b" not in "".join(lines)
 
 
+@pytest.mark.parametrize(
+    ("width", "heads"),
+    [
+        (80, "epoch loss accuracy held-out loss accuracy images/s"),
+        (60, "epoch loss accuracy held-out loss accuracy"),
+        (40, "epoch held-out loss accuracy"),
+        (20, "epoch accuracy"),
+    ],
+)
+def test_the_table_of_epochs_gives_way_to_a_narrow_window(
+    cli: Cli, data: Path, tiny: str, monkeypatch: pytest.MonkeyPatch, width: int, heads: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = cli("train", data, "--model", tiny, "--epochs", 2).out.splitlines()
+    table = lines[3:6]
+    assert " ".join(table[0].split()) == heads
+    assert len({len(line) for line in table}) == 1
+    assert len(table[0]) <= max(width, 20)
+
+
+def test_a_narrow_terminal_breaks_between_words(data: Path, tiny: str, tmp_path: Path) -> None:
+    """At 40 columns every line fits but for words that are longer, and no word is broken."""
+    line = ["train", str(data), "--model", tiny, "--epochs", "2", "--max-norm", "1"]
+    wide = on_a_terminal([*line, "--out", "a"], tmp_path, 200)
+    narrow = on_a_terminal([*line, "--out", "b"], tmp_path, 40)
+    words = set(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", wide).split())
+    after = narrow[narrow.index("accuracy on") :]
+    assert max(len(line) for line in after.splitlines() if " " in line.strip()) <= 40
+    assert {word for word in after.split() if not word.startswith("b")} <= words | {"One", "weight,"}
+
+
+def on_a_terminal(arguments: list[str], folder: Path, width: int) -> str:
+    """What a terminal of that width is sent."""
+    master, slave = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(width), "LINES": "40"}
+    with subprocess.Popen([*PROGRAM, *arguments], cwd=folder, stdout=slave, stderr=slave, env=environment):
+        os.close(slave)
+        shown = b""
+        while chunk := _read(master):
+            shown += chunk
+    os.close(master)
+    return shown.decode().replace("\r\n", "\n")
+
+
 def test_the_idea_is_shown_on_the_model(cli: Cli, data: Path) -> None:
     out = cli("train", data, "--epochs", 1).out
     assert "conv1.weight[" in out

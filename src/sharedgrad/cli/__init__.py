@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from sharedgrad.errors import SharedgradError, require
+from sharedgrad.layout import columns, fold, printable
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -70,5 +71,6 @@ def _fail(arguments: list[str], message: str, code: int) -> int:
     """Print the one line; the command is the first word that is no option."""
     command = next((word for word in arguments if not word.startswith("-")), "")
     known = command if command in ("train", "predict", "summary", "info") else ""
-    print(f"{f'sharedgrad {known}'.strip()}: {' '.join(message.split())}", file=sys.stderr)
+    line = printable(f"{f'sharedgrad {known}'.strip()}: {' '.join(message.split())}")
+    print(fold(line, columns()) if sys.stderr.isatty() else line, file=sys.stderr)
     return code

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import click
-
 from sharedgrad import configuration
+from sharedgrad.cli.echo import say
 from sharedgrad.errors import CheckpointError, ConfigError, ShapeError
 from sharedgrad.geometry import text
 from sharedgrad.models import MODELS
@@ -83,7 +82,7 @@ def open_run(run: str, model: str | None, command: str) -> Run:
             raise ConfigError("--model", f"expected FILE.py:FUNCTION, got {model}")
         _function(Path(file), function)
         if own and _sha256(Path(file)) != own.sha256:
-            click.echo(f"warning: {file} has changed since {run} was trained", err=True)
+            say(f"warning: {file} has changed since {run} was trained", err=True)
     elif own and own.missing:
         problem = f"its network has layers of your own ({', '.join(own.missing)}); no file is run unless you name it"
         fix = f"{command} --model {shlex.quote(f'{own.path}:{own.function}')}"

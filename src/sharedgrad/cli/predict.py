@@ -11,11 +11,13 @@ import click
 import numpy as np
 
 from sharedgrad import kernels
+from sharedgrad.cli.echo import say
 from sharedgrad.cli.model_files import open_run
 from sharedgrad.data import read_image
 from sharedgrad.data.folder import image_files
 from sharedgrad.data.images import SUFFIXES
 from sharedgrad.errors import DataError
+from sharedgrad.layout import columns, printable
 from sharedgrad.training.run import Run
 
 _SHOWN = 5
@@ -44,15 +46,15 @@ def predict(context: click.Context, run: str, images: tuple[str, ...], model: st
     """
     trained = open_run(run, model, f"{context.command_path} {shlex.join([run, *images])}")
     images = tuple(_files(images))
-    paths = [_printable(image) for image in images]
-    widths = max(map(len, paths)), max(map(len, map(_printable, trained.classes)))
+    paths = [printable(image) for image in images]
+    widths = max(map(len, paths)), max(map(len, map(printable, trained.classes)))
     failed = False
     for image, path in zip(images, paths, strict=True):
         try:
             ranking = _ranking(trained, image)
         except DataError as error:
             failed = True
-            click.echo(f"{context.command_path}: {' '.join(str(error).split())}", err=True)
+            say(f"{context.command_path}: {' '.join(str(error).split())}", err=True)
         else:
             click.echo(_columns(path, ranking, *widths) if sys.stdout.isatty() else _fields(path, ranking))
     if failed:
@@ -78,18 +80,14 @@ def _ranking(model: Run, image: str) -> Ranking:
     scores = model.network.predict(model.normalization.from_file(pixels)[None])[0].astype(np.float64)
     p = kernels.of(scores).softmax(scores, -1)
     best = np.argsort(-p, kind="stable")[:_SHOWN]
-    return [(_printable(model.classes[i]), float(p[i])) for i in best]
-
-
-def _printable(name: str) -> str:
-    """A name without what would end a line or a field, or steer a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    return [(printable(model.classes[i]), float(p[i])) for i in best]
 
 
 def _columns(path: str, ranking: Ranking, path_width: int, class_width: int) -> str:
-    """For people: what stands for the same thing stands in one column."""
-    cells = [f"{name:<{class_width}} {100 * p:6.2f} %" for name, p in ranking]
-    return "   ".join([f"{path:<{path_width}}", *cells])
+    """For people: what stands for the same thing stands in one column, and as many classes as fit on a line."""
+    cells = [f"   {name:<{class_width}} {100 * p:6.2f} %" for name, p in ranking]
+    room = max((columns() - path_width) // len(cells[0]), 1)
+    return f"{path:<{path_width}}{''.join(cells[:room])}"
 
 
 def _fields(path: str, ranking: Ranking) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from sharedgrad.cli.display import Bar, Lines, Reading, percent
+from sharedgrad.cli.echo import say
 from sharedgrad.cli.folders import run_folder
 from sharedgrad.cli.model_files import build_model, check_classifier, model_file
 from sharedgrad.cli.recipe import LEARNING_RATES, OPTIMIZERS, Parts, default_epochs, divide
@@ -23,6 +24,7 @@ from sharedgrad.errors import DataError, DivergedError
 from sharedgrad.geometry import text
 from sharedgrad.kernels import set_threads
 from sharedgrad.kernels.threads import MOST_THREADS
+from sharedgrad.layout import columns, fold
 from sharedgrad.network import Network
 from sharedgrad.optimizers import SCHEDULES
 from sharedgrad.training import History, evaluate, fit, plots, save_run
@@ -145,7 +147,7 @@ def train(
         "epochs": epochs or default_epochs(len(parts.train.x)),
         "lr": lr or LEARNING_RATES[settings["optimizer"]],
     }
-    click.echo(_about(dataset, parts, network, settings))
+    say(_about(dataset, parts, network, settings))
     normalization = Normalization.of(parts.train.x)
     own, shape = model_file(model, network), dataset.input_shape
     run = Run(network, data, dataset.classes, normalization, shape, settings, background=background, model_file=own)
@@ -225,11 +227,11 @@ def _finish(run: Run, parts: Parts, history: History, folder: Path) -> None:
     plots.curves(history, folder / CURVES)
     plots.confusion(parts.final.y, result.predictions, run.classes, folder / CONFUSION)
     no_kernels = plots.kernels(run.network, folder / KERNELS)
-    click.echo(f"\naccuracy on {measured_on}, never trained on: {percent(result.accuracy)}")
-    click.echo(f"everything is in {folder}:")
+    say(f"\naccuracy on {measured_on}, never trained on: {percent(result.accuracy)}")
     names = ", ".join(name for name in FILES if (folder / name).exists())
-    click.echo(click.wrap_text(names, initial_indent="  ", subsequent_indent="  "))
+    say(f"everything is in {folder}:")
+    click.echo(fold(f"  {names}", min(columns(), 80)))
     if no_kernels:
-        click.echo(f"  (no {KERNELS}: {no_kernels})")
+        say(f"  (no {KERNELS}: {no_kernels})")
     if history.step is not None:
-        click.echo(f"\n{idea(history.step)}")
+        say(f"\n{idea(history.step)}")
