@@ -78,8 +78,8 @@ def test_another_thread_has_to_wait_and_the_same_may_claim_again(tmp_path: Path)
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for name in ("file", "file/run"):
-        with pytest.raises(OutputError, match="is a file, expected a folder"), claimed(tmp_path / name):
+    for name, problem in {"file": "is a file, expected a folder", "file/run": "cannot be written"}.items():
+        with pytest.raises(OutputError, match=problem), claimed(tmp_path / name):
             pass
 
 

@@ -45,6 +45,8 @@ def predict(context: click.Context, run: str, images: tuple[str, ...], model: st
       sharedgrad predict runs/digits-cnn seven.png
     """
     trained = open_run(run, model, f"{context.command_path} {shlex.join([run, *images])}")
+    if trained.unfinished:
+        say(f"{run}: training has not come to its end; this is the model after {trained.unfinished}", err=True)
     images = tuple(_files(images))
     paths = [printable(image) for image in images]
     widths = max(map(len, paths)), max(map(len, map(printable, trained.classes)))

@@ -27,10 +27,10 @@ from sharedgrad.kernels.threads import MOST_THREADS
 from sharedgrad.layout import columns, fold
 from sharedgrad.network import Network
 from sharedgrad.optimizers import SCHEDULES
-from sharedgrad.training import History, evaluate, fit, plots, save_run
+from sharedgrad.training import Callback, History, State, evaluate, fit, plots, save_run
 from sharedgrad.training.files import CONFUSION, CURVES, FILES, KERNELS
 from sharedgrad.training.report import idea
-from sharedgrad.training.run import Run
+from sharedgrad.training.run import Run, describe_run
 
 _MOST_PIXELS = 2**20
 
@@ -128,7 +128,7 @@ def train(
       sharedgrad train mnist/ --model lenet5 --epochs 3
       sharedgrad train photos/ --size 32 --model resnet20 --augment flip,crop
 
-    Ctrl-C keeps a checkpoint; the same line with --resume goes on, to the same bits as if never interrupted.
+    Ctrl-C or SIGTERM keeps a checkpoint; the same line with --resume goes on, to the same bits as if never interrupted.
     """
     if threads:
         set_threads(threads)
@@ -153,11 +153,11 @@ def train(
     run = Run(network, data, dataset.classes, normalization, shape, settings, background=background, model_file=own)
     with run_folder(out, data, model, resume) as folder:
         try:
-            history = _fit(network, parts, normalization, augmentation, settings, folder, resume)
+            history = _fit(run, parts, augmentation, folder, resume)
             _finish(run, parts, history, folder)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
             advice = "the same line with --resume goes on"
-            raise KeyboardInterrupt(f"interrupted; {folder} holds a checkpoint, {advice}") from None
+            raise type(stopped)(f"interrupted; {folder} holds a checkpoint, {advice}") from None
 
 
 def _check_extent(dataset: Dataset) -> None:
@@ -186,16 +186,19 @@ def _about(dataset: Dataset, parts: Parts, network: Network, settings: Mapping[s
     )
 
 
-def _fit(
-    network: Network,
-    parts: Parts,
-    normalization: Normalization,
-    augmentation: Augmentation | None,
-    settings: Mapping[str, Any],
-    folder: Path,
-    resume: bool,
-) -> History:
+class _Describe(Callback):
+    """Writes what a checkpoint can be used with, before there is one."""
+
+    def __init__(self, folder: Path, run: Run) -> None:
+        self._folder, self._run = folder, run
+
+    def on_start(self, state: State) -> None:
+        describe_run(self._folder, self._run)
+
+
+def _fit(run: Run, parts: Parts, augmentation: Augmentation | None, folder: Path, resume: bool) -> History:
     display = Bar(parts.watched_name) if sys.stdout.isatty() else Lines(parts.watched_name)
+    settings, network = run.settings, run.network
     try:
         return fit(
             network,
@@ -206,12 +209,12 @@ def _fit(
             optimizer=OPTIMIZERS[settings["optimizer"]](network.parameters(), lr=settings["lr"]),
             schedule=settings["schedule"],
             augment=augmentation,
-            normalize=normalization,
+            normalize=run.normalization,
             max_norm=settings["max_norm"],
             seed=settings["seed"],
             out=folder,
             resume=resume,
-            callbacks=[display],
+            callbacks=[_Describe(folder, run), display],
         )
     except DivergedError as error:
         fix = f"take a smaller --lr than {settings['lr']:g}, or clip the gradients with --max-norm 1"

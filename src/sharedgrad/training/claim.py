@@ -67,7 +67,7 @@ def _locked(folder: Path) -> int:
             os.close(lock)  # whoever held it has removed the file since it was opened
     except BlockingIOError:
         raise _taken(folder) from None
-    except (FileExistsError, NotADirectoryError):
+    except FileExistsError:
         raise OutputError(folder, "is a file, expected a folder", "choose another name for the folder") from None
     except OSError as error:
         fix = "choose a folder that is writable and has room"

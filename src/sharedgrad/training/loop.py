@@ -21,7 +21,7 @@ from sharedgrad.training.checkpoint import Checkpoint
 from sharedgrad.training.claim import claimed
 from sharedgrad.training.evaluate import Loss, evaluate, measured
 from sharedgrad.training.history import Epoch, History
-from sharedgrad.training.interrupts import held
+from sharedgrad.training.interrupts import ended_by_sigterm, held
 from sharedgrad.training.metrics import Metrics
 from sharedgrad.training.plan import Augment, Normalize, Pair, Plan
 from sharedgrad.training.state import State
@@ -78,7 +78,7 @@ def fit(
             writing to it.
         OutputError: ``out`` cannot be written.
         DivergedError: The loss or a weight has become NaN or infinite; the last good checkpoint stays.
-        KeyboardInterrupt: Ctrl-C; a checkpoint of this moment is in ``out``.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint of this moment is in ``out``.
     """
     if not isinstance(network, Network):
         raise ConfigError("fit", f"expected a Network, got {type(network).__name__}", "make one with Network(layers)")
@@ -125,8 +125,9 @@ def _train(plan: Plan, state: State, listeners: list[Callback]) -> None:
     lr = plan.optimizer.lr
     _call("on_start", listeners, state)
     try:
-        while not state.finished:
-            _train_epoch(plan, state, lr, listeners)
+        with ended_by_sigterm():
+            while not state.finished:
+                _train_epoch(plan, state, lr, listeners)
     except KeyboardInterrupt:
         _call("on_interrupt", listeners, state)
         raise

@@ -22,6 +22,7 @@ from sharedgrad.geometry import text
 from sharedgrad.layers import Layer
 from sharedgrad.network import Network
 from sharedgrad.storage import load, save, write_text
+from sharedgrad.training.checkpoint import load_partial
 from sharedgrad.training.files import CHECKPOINT, CONFIG, MODEL, RUN
 
 _FORMAT, _VERSION = "sharedgrad run", 1
@@ -63,6 +64,7 @@ class Run:
         results: What came of it: name -> plain value.
         background: What transparent images are laid on.
         model_file: The person's own file that made the network, if one did.
+        unfinished: How far training had come, where it has not come to its end.
     """
 
     network: Network
@@ -74,6 +76,7 @@ class Run:
     results: Mapping[str, Any] = field(default_factory=dict)
     background: str = "white"
     model_file: ModelFile | None = None
+    unfinished: str | None = None
 
 
 def save_run(folder: str | Path, run: Run) -> None:
@@ -82,8 +85,17 @@ def save_run(folder: str | Path, run: Run) -> None:
     Raises:
         OutputError: The folder cannot be written.
     """
+    save(run.network, Path(folder) / MODEL)
+    describe_run(folder, run)
+
+
+def describe_run(folder: str | Path, run: Run) -> None:
+    """Write model.json and run.json alone: with a checkpoint beside them, :func:`load_run` reads a partial run.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
     folder = Path(folder)
-    save(run.network, folder / MODEL)
     write_text(folder / CONFIG, _json(run.network.to_config()))
     description = {
         "format": _FORMAT,
@@ -105,12 +117,12 @@ def _json(data: Mapping[str, Any]) -> str:
 
 
 def load_run(folder: str | Path) -> Run:
-    """Read a run folder.
+    """Read a run folder; of a run that has not come to its end, the network of its checkpoint (see ``unfinished``).
 
     Layers of one's own have to be defined before: import the file that they are in.
 
     Raises:
-        CheckpointError: It is none, training has not come to its end, a file is damaged, or layers are unknown.
+        CheckpointError: It is none, has no model and no checkpoint yet, a file is damaged, or layers are unknown.
     """
     folder = Path(folder)
     found = _description(folder)
@@ -120,7 +132,7 @@ def load_run(folder: str | Path) -> Run:
             problem = f"its network has layers of {own.path} ({', '.join(own.missing)})"
             raise CheckpointError(folder, problem, "import that file first")
         channels, height, width = (int(n) for n in found["input_shape"])
-        network = load(folder / MODEL)
+        network, unfinished = _network(folder)
         _check_fit(network, (channels, height, width), len(found["classes"]))
         return Run(
             network,
@@ -132,11 +144,18 @@ def load_run(folder: str | Path) -> Run:
             dict(found["results"]),
             str(found.get("background", "white")),
             own,
+            unfinished,
         )
     except CheckpointError:
         raise
     except _DAMAGE as error:
         raise _damaged(folder / RUN, error) from None
+
+
+def _network(folder: Path) -> tuple[Network, str | None]:
+    if not (folder / MODEL).exists() and (folder / CHECKPOINT).exists():
+        return load_partial(folder / CHECKPOINT)
+    return load(folder / MODEL), None
 
 
 def load_model_file(folder: str | Path) -> ModelFile | None:
