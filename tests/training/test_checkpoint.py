@@ -498,3 +498,52 @@ def test_a_finished_run_without_its_checkpoint_is_not_overwritten(tmp_path: Path
     with pytest.raises(CheckpointError, match="holds a run already"):
         job.fit(job.network(), out=tmp_path)
     assert (tmp_path / left).read_bytes() == before
+
+
+def forged(folder: Path, **numbers: Any) -> None:
+    """A checkpoint after one epoch that says something else of its progress."""
+    with contextlib.suppress(KeyboardInterrupt):
+        job.fit(job.network(), out=folder, callbacks=[Stops(epoch=1, batch=2)])
+    arrays, metadata = load_arrays(folder / CHECKPOINT)
+    progress = {**json.loads(metadata["progress"]), **numbers}
+    save_arrays(folder / CHECKPOINT, arrays, {**metadata, "progress": json.dumps(progress)})
+
+
+class Stops(Callback):
+    def __init__(self, epoch: int, batch: int) -> None:
+        self.place = epoch, batch
+
+    def on_batch(self, state: State) -> None:
+        if (state.epoch, state.batch) == self.place:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"epoch": 10**9},
+        {"epoch": -1},
+        {"epoch": 1.0},
+        {"epoch": True},
+        {"epoch": 2},
+        {"batch": 10**9},
+        {"batch": -1},
+        {"batch": 0},
+        {"batch": "2"},
+        {"history": []},
+        {"history": [{"epoch": 2}]},
+        {"history": 7},
+        {"metrics": {}},
+        {"metrics": {"samples": 0, "loss_sum": 0.0, "labels": 0, "correct": 0}},
+        {"step": float("inf")},
+    ],
+)
+def test_forged_progress_is_no_checkpoint(tmp_path: Path, numbers: dict[str, Any]) -> None:
+    forged(tmp_path, **numbers)
+    with pytest.raises(CheckpointError, match="is not a checkpoint of a training run"):
+        job.fit(job.network(), out=tmp_path, resume=True)
+
+
+def test_unforged_progress_is_one(tmp_path: Path) -> None:
+    forged(tmp_path)
+    finishes_with_the_same_bits(tmp_path)
