@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import sharedgrad as sg
 from sharedgrad.layers import Layer
 from sharedgrad.training import load_run
 from tests.cli.conftest import Cli, blobs
@@ -171,3 +172,22 @@ def test_a_folder_of_images(cli: Cli, run: str) -> None:
     lines = [line.split("\t")[:2] for line in cli("predict", run, "0.png", "many").out.splitlines()]
     assert lines == [["0.png", "0"], ["many/2.png", "1"], ["many/10.png", "1"], ["many/inner/0.png", "2"]]
     assert "empty: the folder holds no images" in cli("predict", run, "empty").error
+
+
+def test_black_on_white_digits_for_a_model_of_white_on_black_ones(cli: Cli) -> None:
+    cli("train", "digits", "--epochs", 12, "--out", "run")
+    digits = sg.data.load("digits")
+    Path("paper").mkdir()
+    Path("light").mkdir()
+    for number in range(20):
+        Image.fromarray(255 - digits.x[number, 0]).save(f"paper/{number}.png")
+        Image.fromarray(digits.x[number, 0]).save(f"light/{number}.png")
+    upright = cli("predict", "run", "light")
+    assert upright.err == ""
+    assert cli("predict", "run", "paper").err == (
+        "warning: 20 of 20 images (paper/0.png, …): dark and light exchanged, compared with the training images; "
+        "try --invert\n"
+    )
+    inverted = cli("predict", "run", "paper", "--invert")
+    assert inverted.err == ""
+    assert inverted.out == upright.out.replace("light/", "paper/")

@@ -33,8 +33,9 @@ Ranking = list[tuple[str, float]]
     metavar="FILE.py:FUNCTION",
     help="The file of layers of your own, as in training; code that only a run folder names is never run.",
 )
+@click.option("--invert", is_flag=True, help="Exchange dark and light, as for black digits on white.")
 @click.pass_context
-def predict(context: click.Context, run: str, images: tuple[str, ...], model: str | None) -> None:
+def predict(context: click.Context, run: str, images: tuple[str, ...], model: str | None, invert: bool) -> None:
     """Print the class of each IMAGE, or of all images in a folder, and the probabilities of the five likeliest classes.
 
     RUN is the folder of a trained model. Images are resized, made grey or RGB, and transparent ones laid on
@@ -50,15 +51,19 @@ def predict(context: click.Context, run: str, images: tuple[str, ...], model: st
     images = tuple(_files(images))
     paths = [printable(image) for image in images]
     widths = max(map(len, paths)), max(map(len, map(printable, trained.classes)))
-    failed = False
+    failed, inverted = False, []
     for image, path in zip(images, paths, strict=True):
         try:
-            ranking = _ranking(trained, image)
+            ranking, looks_inverted = _ranking(trained, image, invert)
         except DataError as error:
             failed = True
             say(f"{context.command_path}: {' '.join(str(error).split())}", err=True)
         else:
+            inverted += [path] * looks_inverted
             click.echo(_columns(path, ranking, *widths) if sys.stdout.isatty() else _fields(path, ranking))
+    if inverted:
+        count = f"{len(inverted)} of {len(images)} images ({inverted[0]}{', …' if len(inverted) > 1 else ''})"
+        say(f"warning: {count}: dark and light exchanged, compared with the training images; try --invert", err=True)
     if failed:
         context.exit(2)
 
@@ -75,14 +80,16 @@ def _files(images: Iterable[str]) -> Iterator[str]:
             yield image
 
 
-def _ranking(model: Run, image: str) -> Ranking:
-    """Classes and probabilities, likeliest first."""
+def _ranking(model: Run, image: str, invert: bool) -> tuple[Ranking, bool]:
+    """Classes and probabilities, likeliest first; and whether the image looks inverted."""
     channels, *size = model.input_shape
     pixels = read_image(image, channels, (size[0], size[1]), model.background)
+    if invert:
+        pixels = 255 - pixels
     scores = model.network.predict(model.normalization.from_file(pixels)[None])[0].astype(np.float64)
     p = kernels.of(scores).softmax(scores, -1)
     best = np.argsort(-p, kind="stable")[:_SHOWN]
-    return [(printable(model.classes[i]), float(p[i])) for i in best]
+    return [(printable(model.classes[i]), float(p[i])) for i in best], model.looks_inverted(pixels)
 
 
 def _columns(path: str, ranking: Ranking, path_width: int, class_width: int) -> str:

@@ -20,6 +20,7 @@ from sharedgrad.cli.values import fraction, positive
 from sharedgrad.cli.values import size as as_size
 from sharedgrad.data import Augmentation, Dataset, Normalization, load
 from sharedgrad.data.images import BACKGROUNDS
+from sharedgrad.data.normalization import brightness
 from sharedgrad.errors import DataError, DivergedError
 from sharedgrad.geometry import text
 from sharedgrad.kernels import set_threads
@@ -151,6 +152,7 @@ def train(
     normalization = Normalization.of(parts.train.x)
     own, shape = model_file(model, network), dataset.input_shape
     run = Run(network, data, dataset.classes, normalization, shape, settings, background=background, model_file=own)
+    run = replace(run, brightness=brightness(parts.train.x))
     with run_folder(out, data, model, resume) as folder:
         try:
             history = _fit(run, parts, augmentation, folder, resume)
@@ -227,13 +229,15 @@ def _finish(run: Run, parts: Parts, history: History, folder: Path) -> None:
     measured_on = f"{len(parts.final.x):,} {parts.final_name} images"
     results = {"accuracy": result.accuracy, "loss": result.loss, "measured_on": measured_on}
     save_run(folder, replace(run, results=results))
-    plots.curves(history, folder / CURVES)
-    plots.confusion(parts.final.y, result.predictions, run.classes, folder / CONFUSION)
+    plots.curves(history, folder / CURVES, parts.watched_name or "")
+    unnamed = plots.confusion(parts.final.y, result.predictions, run.classes, folder / CONFUSION)
     no_kernels = plots.kernels(run.network, folder / KERNELS)
     say(f"\naccuracy on {measured_on}, never trained on: {percent(result.accuracy)}")
     names = ", ".join(name for name in FILES if (folder / name).exists())
     say(f"everything is in {folder}:")
     click.echo(fold(f"  {names}", min(columns(), 80)))
+    if unnamed:
+        say(f"  ({CONFUSION}: {unnamed})")
     if no_kernels:
         say(f"  (no {KERNELS}: {no_kernels})")
     if history.step is not None:

@@ -21,11 +21,13 @@ from sharedgrad.errors import CheckpointError, SharedgradError
 from sharedgrad.geometry import text
 from sharedgrad.layers import Layer
 from sharedgrad.network import Network
+from sharedgrad.parameter import Array
 from sharedgrad.storage import load, save, write_text
 from sharedgrad.training.checkpoint import load_partial
 from sharedgrad.training.files import CHECKPOINT, CONFIG, MODEL, RUN
 
 _FORMAT, _VERSION = "sharedgrad run", 1
+_FAR = 4.0  # standard deviations from the mean
 _DAMAGE = (SharedgradError, KeyError, TypeError, ValueError, AttributeError, RecursionError)
 
 
@@ -65,6 +67,7 @@ class Run:
         background: What transparent images are laid on.
         model_file: The person's own file that made the network, if one did.
         unfinished: How far training had come, where it has not come to its end.
+        brightness: Mean and standard deviation of the mean pixel of a training image.
     """
 
     network: Network
@@ -77,6 +80,16 @@ class Run:
     background: str = "white"
     model_file: ModelFile | None = None
     unfinished: str | None = None
+    brightness: tuple[float, float] | None = None
+
+    def looks_inverted(self, pixels: Array) -> bool:
+        """Whether an image (C, H, W) of pixels 0..255 is unlike the training images, and like them if inverted."""
+        scale = self.normalization.scale
+        if self.brightness is None or scale is None:
+            return False
+        mean, spread = self.brightness
+        as_it_is, inverted = (abs(scale * value - mean) for value in (pixels.mean(), 255 - pixels.mean()))
+        return bool(as_it_is > max(_FAR * spread, 2 * inverted, scale))
 
 
 def save_run(folder: str | Path, run: Run) -> None:
@@ -105,6 +118,7 @@ def describe_run(folder: str | Path, run: Run) -> None:
         "input_shape": list(run.input_shape),
         "normalization": run.normalization.to_config(),
         "background": run.background,
+        "brightness": run.brightness and list(run.brightness),
         "model_file": run.model_file and run.model_file._asdict(),
         "settings": dict(run.settings),
         "results": dict(run.results),
@@ -145,11 +159,19 @@ def load_run(folder: str | Path) -> Run:
             str(found.get("background", "white")),
             own,
             unfinished,
+            _brightness(found.get("brightness")),
         )
     except CheckpointError:
         raise
     except _DAMAGE as error:
         raise _damaged(folder / RUN, error) from None
+
+
+def _brightness(found: Any) -> tuple[float, float] | None:
+    if found is None:
+        return None
+    mean, spread = (float(value) for value in found)
+    return mean, spread
 
 
 def _network(folder: Path) -> tuple[Network, str | None]:
