@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedgrad.data import memory
+from sharedgrad.data import capacity
 from sharedgrad.data.images import Size, decode, is_grey, strict_pillow
 from sharedgrad.errors import DataError
 
@@ -64,7 +64,7 @@ def read_images(
         channels = 1 if grey else 3
         height, width = size or _first_size(paths, channels)
         fix = "give a smaller --size or fewer images" if size else "shrink the images with --size"
-        x = memory.reserve((len(paths), channels, height, width), np.uint8, f"{len(paths)} images", fix)
+        x = capacity.reserve((len(paths), channels, height, width), np.uint8, f"{len(paths)} images", fix)
         transparent = np.zeros(len(paths), bool)
 
         def fill(chunk: range) -> int:

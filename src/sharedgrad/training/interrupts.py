@@ -37,7 +37,7 @@ def ended_by_sigterm() -> Iterator[None]:
 def held() -> Iterator[None]:
     """Hold Ctrl-C and SIGTERM back until the block has ended, then raise what they stand for.
 
-    Only in the main thread, the only one that gets them, and only if the caller has installed no handler of his own.
+    Only in the main thread, the only one that gets them, and only if the caller has not installed another handler.
     """
     known = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _terminate}
     ours = {number: handler for number, handler in known.items() if signal.getsignal(number) is handler}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sharedgrad.data import batches
-from sharedgrad.data.memory import first_not_finite
+from sharedgrad.data.capacity import first_not_finite
 from sharedgrad.errors import ConfigError, DataError
 from sharedgrad.geometry import whole
 from sharedgrad.network import Network
@@ -28,7 +28,7 @@ _CHUNK = 4096  # samples hashed at a time
 
 
 @dataclass(frozen=True)
-class Plan:
+class Arguments:
     """The arguments of :func:`sharedgrad.fit`, checked.
 
     Raises:
