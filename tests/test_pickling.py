@@ -101,7 +101,7 @@ def test_gradients_keep_their_names_and_find_their_network_again() -> None:
 
 def test_gradients_of_another_network_are_refused() -> None:
     gradients = _share(_network(), _batch(1))
-    with pytest.raises(ConfigError, match="there is no 'dense.weight'"):
+    with pytest.raises(ConfigError, match=r"there is no 'dense\.weight'"):
         gradients.to(sg.Network([sg.Linear(36, 36)]))
     dense = {name: sg.Linear(6, 6) for name in ("dense", "turned")}
     other = sg.Network({"conv": sg.Conv2d(1, 4, 3), "norm": sg.BatchNorm2d(4), **dense})

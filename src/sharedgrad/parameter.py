@@ -361,7 +361,7 @@ class Gradients(Mapping[Parameter, Array]):
         return self * -1.0
 
     def to(self, network: _Named) -> Gradients:
-        """The same for a network whose parameters have the same names, e.g. in the process that sent a copy to this one.
+        """The same for a network whose parameters have the same names, e.g. in the process that has the original.
 
         Raises:
             ConfigError: The network has no parameter of a name.
