@@ -395,9 +395,12 @@ class Gradients(Mapping[Parameter, Array]):
         return float(np.sqrt(sum(float(np.sum(np.square(a, dtype=np.float64))) for a in self._arrays.values())))
 
     def clipped(self, max_norm: float) -> Gradients:
-        """Scaled down to ``max_norm`` if the norm is larger (Pascanu et al. 2013, arXiv:1211.5063)."""
+        """Scaled down to ``max_norm`` if the norm is larger (Pascanu et al. 2013, arXiv:1211.5063).
+
+        If the norm is NaN, all becomes NaN, as in PyTorch: it is not to be overlooked.
+        """
         max_norm, norm = positive(max_norm, "max_norm"), self.norm()
-        return self * (max_norm / norm) if norm > max_norm else self
+        return self if norm <= max_norm else self * (max_norm / norm)
 
     def __repr__(self) -> str:
         return "Gradients(" + ", ".join(f"{p.name}: {text(p.shape)}" for p in self._arrays) + ")"

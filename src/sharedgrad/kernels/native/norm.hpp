@@ -162,7 +162,7 @@ void normalize_backward(const Map<T>* dx, T* dweight, T* dbias, const Map<T>& dy
     parallel(x.channels, 3 * x.operations(), [&](int c) {
         const T inverse = T(1) / std::sqrt(variance[c] + epsilon);
         const Scaling<T> scaled(mean[c], variance[c], weight[c], bias[c], epsilon);
-        const auto through = [&](Vector<T> up, Vector<T> in) { return relu ? (scaled(in) > T(0) ? up : Vector<T>{}) : up; };
+        const auto through = [&](Vector<T> up, Vector<T> in) { return relu ? relu_gate<T>(up, scaled(in)) : up; };
         double sum = 0, products = 0;
         for (int b = 0; b < x.blocks(); ++b) {
             Vector<T> part[kSeveral] = {}, product[kSeveral] = {};
