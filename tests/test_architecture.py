@@ -22,8 +22,9 @@ FLOORS = [
     {"uses"},
     {"layers"},
     {"losses", "optimizers", "graph", "tape", "plan", "configuration", "network", "models", "storage", "summary"},
+    {"calculation", "document"},
     {"data"},
-    {"training"},
+    {"training", "explaining"},
     {"sharedgrad"},  # the public names
     {"cli", "__main__"},
 ]
