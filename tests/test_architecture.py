@@ -22,7 +22,7 @@ FLOORS = [
     {"uses"},
     {"layers"},
     {"losses", "optimizers", "graph", "tape", "plan", "configuration", "network", "models", "storage", "summary"},
-    {"calculation", "document"},
+    {"calculation", "single_layer", "document"},
     {"data"},
     {"training", "explaining"},
     {"sharedgrad"},  # the public names
