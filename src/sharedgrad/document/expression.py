@@ -279,19 +279,6 @@ def _inside(entry: Entry, bindings: Bindings) -> bool:
     return all(0 <= i.at(bindings) < n for i, n in zip(entry.index, entry.symbol.array.shape, strict=True))
 
 
-@dataclass(frozen=True)
-class Bracket(Expression):
-    """``[a = b]``: 1 where it holds, else 0 (Iverson's bracket)."""
-
-    a: Expression
-    b: Expression | Affine
-
-    def evaluate(self, bindings: Bindings | None = None, digits: int | None = None) -> float:
-        """1 or 0."""
-        other = self.b.at(bindings or {}) if isinstance(self.b, Affine) else self.b.evaluate(bindings)
-        return float(self.a.evaluate(bindings) == other)
-
-
 def leaves(expression: Expression) -> list[Cell]:
     """All cells that a formula reads, from left to right."""
     if isinstance(expression, Cell):
@@ -308,14 +295,12 @@ def parts(expression: Expression) -> tuple[Expression, ...]:
             return a, b
         case Power(inside) | Sigma(_, inside) | Largest(_, inside):
             return (inside,)
-        case Bracket(a, b):
-            return (a,) if isinstance(b, Affine) else (a, b)
     return ()
 
 
 def is_general(expression: Expression) -> bool:
     """Whether it holds variables: then it stands for many formulas, and has no numbers of its own to print."""
-    return isinstance(expression, Entry | Sigma | Largest | Bracket) or any(map(is_general, parts(expression)))
+    return isinstance(expression, Entry | Sigma | Largest) or any(map(is_general, parts(expression)))
 
 
 def from_terms(terms: Terms, symbols: Mapping[str, Symbol], most: int | None = None) -> Sum:

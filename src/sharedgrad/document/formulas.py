@@ -139,10 +139,6 @@ class Latex(Notation):
         r"""``\max_{k} body``."""
         return rf"\max_{{{','.join(over)}}} {body}"
 
-    def bracket(self, a: str, b: str) -> str:
-        """``[a = b]``."""
-        return f"[{a} = {b}]"
-
     def dots(self, left_out: LeftOut, numeric: bool) -> str:
         r"""``\dots (894 more terms: 12.3)``."""
         words = self.word(f" ({left_out.count:,} {left_out.what}" + (": " if numeric else ")"))

@@ -66,10 +66,6 @@ class Plain(Notation):
         """``max_k body``."""
         return f"max_{','.join(over)}{JOINT}{body}"
 
-    def bracket(self, a: str, b: str) -> str:
-        """``[a = b]``."""
-        return f"[{a}{JOINT}={JOINT}{b}]"
-
     def dots(self, left_out: LeftOut, numeric: bool) -> str:
         """``… (894 more terms: 12.3)``."""
         total = f": {show(left_out.total, self.digits)}" if numeric else ""

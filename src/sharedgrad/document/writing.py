@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sharedgrad.document.expression import (
     Affine,
-    Bracket,
     Cell,
     Difference,
     Entry,
@@ -92,9 +91,6 @@ class Notation(ABC):
                 return self.sigma(over, self._write(body, numeric, _PRODUCT)), _PRODUCT
             case Largest(over, body):
                 return self.largest(over, self._write(body, numeric, _PRODUCT)), _PRODUCT
-            case Bracket(a, b):
-                other = affine(b) if isinstance(b, Affine) else self._write(b, numeric, _SUM)
-                return self.bracket(self._write(a, numeric, _SUM), other), _ATOM
         raise TypeError(f"no formula: {type(expression).__name__}")
 
     def _cell(self, symbol: Symbol, index: tuple[int, ...] | None, numeric: bool) -> tuple[str, int]:
@@ -151,9 +147,6 @@ class Notation(ABC):
 
     @abstractmethod
     def largest(self, over: Mapping[str, range], body: str) -> str: ...
-
-    @abstractmethod
-    def bracket(self, a: str, b: str) -> str: ...
 
     @abstractmethod
     def dots(self, left_out: LeftOut, numeric: bool) -> str: ...
