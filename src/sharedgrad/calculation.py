@@ -160,9 +160,7 @@ class Calculation:
 
     def to_config(self) -> dict[str, Any]:
         """As plain data for JSON, in the full form and full precision; :meth:`of` reads it back."""
-        losses = [
-            {"name": o.name, **o.options, "node": o.node, "target": o.target.tolist()} for o in self.objectives
-        ]
+        losses = [{"name": o.name, **o.options, "node": o.node, "target": o.target.tolist()} for o in self.objectives]
         aliases = self.network.aliases()
         weights = {n: p.tolist() for n, p in self.network.state_dict().items() if n not in aliases}
         values = {
@@ -253,7 +251,9 @@ def _batched(name: str, array: Array, shape: Any, readers: list[Layer]) -> Array
         for whole in ((1, *wanted), (len(array) if array.ndim else 1, *wanted)):
             if array.shape == whole or _squeezed(array.shape) == _squeezed(whole):
                 return array.reshape(whole)
-        raise ShapeError(f"numbers: x of {name!r}", f"expected samples of shape {text(wanted)}, got {text(array.shape)}")
+        raise ShapeError(
+            f"numbers: x of {name!r}", f"expected samples of shape {text(wanted)}, got {text(array.shape)}"
+        )
     axes = next((n for n in map(sample_axes, readers) if n), None)
     wanted = 2 if axes is None else axes + 1
     if wanted == 3 and array.ndim == 1 and any(type(layer).__name__ in SEQUENCES for layer in readers):

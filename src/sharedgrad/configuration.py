@@ -98,7 +98,9 @@ def arguments(config: Mapping[str, Any]) -> dict[str, Any]:
         got = f"{config.get('format')!r} version {config.get('version')!r}"
         raise ConfigError("network configuration", f"expected {FORMAT!r} version {VERSION}, got {got}")
     if unknown := set(config) - _KEYS - NUMBERS:
-        raise ConfigError("network configuration", f"unknown key {sorted(unknown)[0]!r}{close(unknown, _KEYS | NUMBERS)}")
+        raise ConfigError(
+            "network configuration", f"unknown key {sorted(unknown)[0]!r}{close(unknown, _KEYS | NUMBERS)}"
+        )
     inputs = config.get("inputs", {"input": None})
     if not isinstance(inputs, Mapping) or not inputs:
         raise ConfigError("network configuration: inputs", f"expected name -> shape, got {inputs!r}")

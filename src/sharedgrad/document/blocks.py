@@ -86,6 +86,20 @@ class Equations(Block):
     left_out: int = 0
     how: str = ""
 
+    def rounding_note(self, digits: int = DIGITS) -> str:
+        """One sentence for all of them where printed numbers seem to come to something else than a result, else ""."""
+        notes = [note for equation in self.equations if (note := equation.rounding_note(digits))]
+        if len(notes) < 2:
+            return "".join(notes)
+        first = next(e for e in self.equations if e.rounding_note(digits))
+        assert first.result is not None
+        by_hand = show(first.right.evaluate(digits=digits), digits)
+        return (
+            f"In {len(notes)} of these lines the printed numbers give something else in the last digit (in the first of "
+            f"them {by_hand} instead of {show(first.result, digits)}): they are rounded to {digits} digits for display, "
+            "the results are of the unrounded ones."
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Grid(Block):

@@ -141,6 +141,7 @@ class Latex(Notation):
 
     def dots(self, left_out: LeftOut, numeric: bool) -> str:
         r"""``\dots (894 more terms: 12.3)``."""
-        words = self.word(f" ({left_out.count:,} {left_out.what}" + (": " if numeric else ")"))
-        total = self.number(show(left_out.total, self.digits)) + ")" if numeric else ""
+        told = numeric and left_out.total
+        words = self.word(f" ({left_out.count:,} {left_out.what}" + (": " if told else ")"))
+        total = self.number(show(left_out.total, self.digits)) + ")" if told else ""
         return rf"\dots {words}{total}"

@@ -130,10 +130,11 @@ class _Writer:
             case Paragraph():
                 return [f"<p>{''.join(map(self.part, block.parts))}</p>"]
             case Equation():
-                return self.equation(block)
+                return [*self.equation(block), *self.note(block)]
             case Equations():
                 return [
                     *(line for e in block.equations for line in self.equation(e)),
+                    *self.note(block),
                     *_rest(block.left_out, "lines", block.how),
                 ]
             case Grid():
@@ -179,9 +180,11 @@ class _Writer:
         if equation.result is not None:
             sides.append(f"<strong>{self.number(float(equation.result))}</strong>")
         sides = [side for number, side in enumerate(sides) if not number or side != sides[number - 1]]
-        note = equation.rounding_note(self.digits)
-        lines = [f'<div class="equation">{" = ".join(sides)}</div>']
-        return [*lines, f'<p class="note">{_text(note)}</p>'] if note else lines
+        return [f'<div class="equation">{" = ".join(sides)}</div>']
+
+    def note(self, block: Equation | Equations) -> list[str]:
+        note = block.rounding_note(self.digits)
+        return [f'<p class="note">({_text(note)})</p>'] if note else []
 
     def terms(self, expression: Expression, numeric: bool) -> str:
         return " ".join(

@@ -73,10 +73,11 @@ class _Writer:
             case Paragraph():
                 return ["".join(map(self.part, block.parts)), ""]
             case Equation():
-                return self.equation(block)
+                return [*self.equation(block), *self.note(block)]
             case Equations():
                 return [
                     *(line for e in block.equations for line in self.equation(e)),
+                    *self.note(block),
                     *_rest(block.left_out, "lines", block.how),
                 ]
             case Grid():
@@ -110,8 +111,11 @@ class _Writer:
             sides.append(f"$={{}}{self.math.formula(equation.right, numeric=True)}$")
         if equation.result is not None:
             sides.append(rf"$={{}}\mathbf{{{self._number(equation.result)}}}$")
-        note = equation.rounding_note(self.math.digits)
-        return [" ".join(sides), "", *([escape(note), ""] if note else [])]
+        return [" ".join(sides), ""]
+
+    def note(self, block: Equation | Equations) -> list[str]:
+        note = block.rounding_note(self.math.digits)
+        return [rf"{{\small ({escape(note)})\par}}", ""] if note else []
 
     def grid(self, grid: Grid) -> str:
         maps = []

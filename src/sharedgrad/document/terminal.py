@@ -25,6 +25,7 @@ from sharedgrad.document.numbers import DIGITS, columns, printable, show
 from sharedgrad.document.plain import JOINT, Plain
 
 WIDTH = 80
+_RULES = "-~."  # under the titles of sections, by level
 _STYLES = {
     "title": "1",
     "section": "1;34",
@@ -94,7 +95,7 @@ class _Writer:
         match block:
             case Section():
                 lines = self.wrapped(block.title)
-                rule = ["-" * max(map(columns, lines), default=0)] if level == 0 else []
+                rule = [_RULES[min(level, len(_RULES) - 1)] * max(map(columns, lines), default=0)]
                 return [
                     *(self.paint(line, "section") for line in lines),
                     *rule,
@@ -104,10 +105,10 @@ class _Writer:
             case Paragraph():
                 return self.wrapped("".join(map(self.part, block.parts)))
             case Equation():
-                return self.equation(block)
+                return [*self.equation(block), *self.note(block)]
             case Equations():
                 lines = [line for equation in block.equations for line in self.equation(equation)]
-                return [*lines, *self.rest(block.left_out, "lines", block.how)]
+                return [*lines, *self.note(block), *self.rest(block.left_out, "lines", block.how)]
             case Grid():
                 caption = self.wrapped(block.caption, "  ") if block.caption else []
                 return [*self.grid(block), *caption, *self.rest(block.left_out, "cells", block.how)]
@@ -147,16 +148,19 @@ class _Writer:
             sides.append(self.number(float(equation.result)))
         sides = [side for number, side in enumerate(sides) if not number or side != sides[number - 1]]
         line = " = ".join([left, *sides])
-        note = equation.rounding_note(self.digits)
-        notes = self.wrapped(note, "      ") if note else []
         if columns(line) + 2 <= self.width:
-            return [f"  {line}", *notes]
+            return [f"  {line}"]
         place = min(columns(left), self.width // 3)
         first, *others = sides
         lines = self.wrapped(f"{left} = {first}", "  ", " " * (place + 5))
         for side in others:
             lines += wrap(f"= {side}", self.width, " " * (place + 3), " " * (place + 5))
-        return [*lines, *notes]
+        return lines
+
+    def note(self, block: Equation | Equations) -> list[str]:
+        """What is to be said about rounding."""
+        note = block.rounding_note(self.digits)
+        return self.wrapped(f"({note})", "  ") if note else []
 
     # ---- arrays
 

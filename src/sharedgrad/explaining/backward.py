@@ -36,9 +36,7 @@ def section(names: Names, node: Node, limits: Limits) -> Section:
         if parameter not in seen and names.weight_gradient(parameter) is not None:
             blocks.append(of_weight(names, node, parameter, limits))
             seen.append(parameter)
-    blocks += [
-        part for which in range(len(node.inputs)) if (part := _of_input(names, node, which, limits)) is not None
-    ]
+    blocks += [part for which in range(len(node.inputs)) if (part := _of_input(names, node, which, limits)) is not None]
     title = f"{node.name}: backward" if names.several else "Backward"
     return Section(title, tuple(blocks), dy.key)
 
@@ -46,10 +44,16 @@ def section(names: Names, node: Node, limits: Limits) -> Section:
 def _arriving(names: Names, name: str, dy: Symbol, limits: Limits) -> list[Block]:
     """dy, and what it is the sum of where several paths meet."""
     arriving = [names.dx(names.network_node(node), which) for node, which in names.senders(name)]
-    arriving += [names.loss_gradient(o, o.loss(names.value(name).array, o.target)[1]) for o in names.calculation.objectives if o.node == name]
+    arriving += [
+        names.loss_gradient(o, o.loss(names.value(name).array, o.target)[1])
+        for o in names.calculation.objectives
+        if o.node == name
+    ]
     if name in names.calculation.upstream:
         arriving.append(names.given_upstream(name))
     parts = [part for part in arriving if part.key != dy.key]
+    if len(parts) < 2 and names.senders(name):
+        return [Paragraph.of(f"The gradient at its output is {dy.key}, as found above.")]
     if len(parts) < 2:
         return [Paragraph.of(f"The gradient at its output, {dy.key}:"), grid(dy, limits)]
 
@@ -70,7 +74,9 @@ def of_weight(names: Names, node: Node, parameter: Parameter, limits: Limits) ->
     calls = [(other, use) for other in names.network for use in names.uses(other, parameter)]
     blocks: list[Block] = [Paragraph.of(used(names, parameter, [use for _, use in calls]))]
     if len(calls) > 1 and node is not calls[0][0]:
-        blocks.append(Paragraph.of(f"Its gradient is written out where the last of these calls is met, at {calls[0][0].name}."))
+        blocks.append(
+            Paragraph.of(f"Its gradient is written out where the last of these calls is met, at {calls[0][0].name}.")
+        )
         return Section(f"{dw.key}: a part of it", tuple(blocks), f"{dw.key}.{node.name}")
     key = {"w": "dw", "b": "db"}.get(names.weight(parameter).name, "")
     if len(calls) == 1 and (general := formulas(names, node).get(key)):

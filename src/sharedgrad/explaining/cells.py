@@ -26,7 +26,7 @@ class Limits:
         how: How to ask for what is left out.
     """
 
-    cells: int = 36
+    cells: int = 16
     few: int = 6
     terms: int = 12
     grid: int = 400
@@ -68,7 +68,9 @@ def wanted(symbol: Symbol, limits: Limits) -> np.ndarray:
     return np.asarray(chosen(symbol, limits), np.int64)
 
 
-def grid(symbol: Symbol, limits: Limits, caption: str = "", marks: Mapping[tuple[int, ...], str] | None = None) -> Block:
+def grid(
+    symbol: Symbol, limits: Limits, caption: str = "", marks: Mapping[tuple[int, ...], str] | None = None
+) -> Block:
     """An array as a grid; of a large one the first corner."""
     shape = symbol.array.shape
     if prod(shape) <= limits.grid and (not shape or shape[-1] <= 4 * limits.side):

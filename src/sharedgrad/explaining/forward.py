@@ -61,5 +61,3 @@ def _numbers(names: Names, node: Node, limits: Limits) -> list[Block]:
     if terms is None:
         return []
     return [sums(y, terms, names.of_factors(node, terms), limits)]
-
-

@@ -46,9 +46,7 @@ def _sum(over: dict[str, range], body: Expression) -> Expression:
 def _meets(g: Geometry, i: Sequence[Affine], k: Sequence[Affine]) -> list[Affine]:
     """position·stride − padding + offset·dilation, on each axis."""
     return [
-        Affine({n: f * s for n, f in a.factors.items()})
-        + Affine({n: f * d for n, f in b.factors.items()})
-        + (-before)
+        Affine({n: f * s for n, f in a.factors.items()}) + Affine({n: f * d for n, f in b.factors.items()}) + (-before)
         for a, b, s, d, (before, _) in zip(i, k, g.stride, g.dilation, g.padding, strict=True)
     ]
 

@@ -105,5 +105,3 @@ def _shortened(terms: list[Expression], limits: Limits) -> Expression:
     if not rest:
         return Sum(tuple(kept))
     return Sum(tuple(kept), LeftOut(len(rest), sum(term.value for term in rest)))
-
-

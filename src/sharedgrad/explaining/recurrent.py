@@ -31,9 +31,7 @@ def forward(names: Names, node: Node, limits: Limits) -> list[Block]:
     def right(cell: Cell) -> Expression:
         assert cell.index is not None
         n, t, i = cell.index
-        terms: list[Expression] = [
-            Product((w_ih.cell(i, j), x.cell(n, t, j))) for j in range(w_ih.array.shape[1])
-        ]
+        terms: list[Expression] = [Product((w_ih.cell(i, j), x.cell(n, t, j))) for j in range(w_ih.array.shape[1])]
         terms += [bias.cell(i) for bias in biases]
         if t:
             terms += [Product((w_hh.cell(i, j), h.cell(n, t - 1, j))) for j in range(len(w_hh.array))]
@@ -61,7 +59,11 @@ def backward(names: Names, node: Node, limits: Limits) -> list[Block]:
     def of_dh(cell: Cell) -> Expression:
         assert cell.index is not None
         n, t, i = cell.index
-        later = [Product((w_hh.cell(j, i), delta.cell(n, t + 1, j))) for j in range(len(w_hh.array))] if t + 1 < steps else []
+        later = (
+            [Product((w_hh.cell(j, i), delta.cell(n, t + 1, j))) for j in range(len(w_hh.array))]
+            if t + 1 < steps
+            else []
+        )
         return Sum((*from_above(n, t, i), *later))
 
     def of_delta(cell: Cell) -> Expression:
@@ -77,5 +79,3 @@ def backward(names: Names, node: Node, limits: Limits) -> list[Block]:
         equations(delta, limits, of_delta),
         grid(delta, limits),
     ]
-
-

@@ -104,5 +104,3 @@ def update(names: Names, limits: Limits) -> Section:
 
         blocks += [equations(new, limits, right), grid(new, limits)]
     return Section(UPDATE, tuple(blocks), "update")
-
-

@@ -57,7 +57,9 @@ def _scatter(names: Names, node: Node, dx: Symbol, limits: Limits) -> Section:
     return Section("Scatter: add the kernel into each window", (*blocks, grid(dx, limits)), f"{dx.key}.scatter")
 
 
-def _overlays(names: Names, node: Node, dy: Symbol, dx: Symbol) -> Iterator[tuple[Array, Array, dict[tuple[int, ...], str], bool, str]]:
+def _overlays(
+    names: Names, node: Node, dy: Symbol, dx: Symbol
+) -> Iterator[tuple[Array, Array, dict[tuple[int, ...], str], bool, str]]:
     """Every position: what it adds (C, *K), dx after it, the cells it touched, whether it adds anything, where it is."""
     layer, g = node.layer, node.layer.geometry  # type: ignore[attr-defined]
     w, so_far = layer.weight.value, np.zeros_like(dx.array)  # type: ignore[attr-defined]
@@ -71,7 +73,9 @@ def _overlays(names: Names, node: Node, dy: Symbol, dx: Symbol) -> Iterator[tupl
                 if all(0 <= i < size for i, size in zip(cell, spatial, strict=True)):
                     so_far[(n, slice(None), *cell)] += patch[(slice(None), *offset)]
                     marks.update({(n, c, *cell): "used" for c in range(dx.array.shape[1])})
-            visible = [i for i, size in zip((n, *position), (len(dy.array), *dy.array.shape[2:]), strict=True) if size > 1]
+            visible = [
+                i for i, size in zip((n, *position), (len(dy.array), *dy.array.shape[2:]), strict=True) if size > 1
+            ]
             yield patch, so_far.copy(), marks, bool(patch.any()), f"[{','.join(map(str, visible))}]" if visible else ""
 
 
@@ -79,7 +83,8 @@ def _patch(delta: Array, w: Array, g: Geometry) -> Array:
     """Σ_f dy[f] · w[f] (C, *K), group by group."""
     filters = len(w) // g.groups
     parts = [
-        np.tensordot(delta[b * filters : (b + 1) * filters], w[b * filters : (b + 1) * filters], 1) for b in range(g.groups)
+        np.tensordot(delta[b * filters : (b + 1) * filters], w[b * filters : (b + 1) * filters], 1)
+        for b in range(g.groups)
     ]
     return np.concatenate(parts)
 
@@ -173,9 +178,13 @@ def _spread(dy: Array, g: Geometry, spatial: tuple[int, ...]) -> Array:
 def _preparation(g: Geometry) -> str:
     steps = []
     if any(s > 1 for s in g.stride):
-        steps.append(f"{_each([s - 1 for s in g.stride])} zeros are put between its cells, because the kernel moved by more than one")
+        steps.append(
+            f"{_each([s - 1 for s in g.stride])} zeros are put between its cells, because the kernel moved by more than one"
+        )
     steps.append("zeros are put around it, so that the kernel reaches every cell of dx")
-    dilated = " The cells of the kernel stay as far apart as its dilation says." if any(d > 1 for d in g.dilation) else ""
+    dilated = (
+        " The cells of the kernel stay as far apart as its dilation says." if any(d > 1 for d in g.dilation) else ""
+    )
     return f"The same sum, asked from the side of the input. dy is spread first: {'; '.join(steps)}.{dilated}"
 
 
@@ -192,5 +201,3 @@ def _formula(dx: Symbol, turned: Symbol, spread: Symbol, g: Geometry) -> Equatio
     body = Product((Entry(turned, (f, c, *k)), Entry(spread, (n, f, *met))))
     over = {**over_f, **over_k}
     return Equation(Entry(dx, (n, c, *u)), Sigma(over, body) if over else body)
-
-
