@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -94,7 +95,15 @@ def mathml(latex: str) -> str:
 def _converted(latex: str) -> str:
     converter = require("latex2mathml.converter", "formulas in HTML", "explain")
     text = str(converter.convert(latex))
-    return text.replace(' xmlns="http://www.w3.org/1998/Math/MathML" display="inline"', "", 1)  # HTML needs neither
+    text = text.replace(' xmlns="http://www.w3.org/1998/Math/MathML" display="inline"', "", 1)  # HTML needs neither
+    text = re.sub(r"&#x0*([0-9A-F]{2,5});", _character, text)
+    return re.sub(r"<mrow>(<(m[nio])>[^<]*</\2>)</mrow>", r"\1", text)
+
+
+def _character(reference: re.Match[str]) -> str:
+    """The character itself, where it is no markup."""
+    character = chr(int(reference[1], 16))
+    return reference[0] if character in "<>&\"'" else character
 
 
 class _HtmlLatex(Latex):
@@ -230,3 +239,8 @@ def _touched(cells: Sequence[Cell]) -> str:
 
 def _rest(left_out: int, what: str, how: str) -> list[str]:
     return [f'<p class="rest">({left_out:,} more {what}{_text(f"; {how}") if how else ""})</p>'] if left_out else []
+
+
+def notebook(page: str) -> str:
+    """A whole page inside a notebook, in a frame of its own, so that neither's style changes the other."""
+    return f'<iframe srcdoc="{html.escape(page)}" style="width: 100%; height: 40rem; border: 0"></iframe>'

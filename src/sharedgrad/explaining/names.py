@@ -103,6 +103,14 @@ class Names:
             return whole
         return self.helper("dy_loss", array, objective.node)
 
+    def all(self) -> list[Symbol]:
+        """Every array of the calculation: inputs, outputs, weights, and their gradients."""
+        nodes = [*self.network.inputs, *(node.name for node in self.network)]
+        parameters = self.network.parameters()
+        found = [self.value(name) for name in nodes] + [self.weight(parameter) for parameter in parameters]
+        gradients = [self.gradient(name) for name in nodes] + [self.weight_gradient(p) for p in parameters]
+        return found + [symbol for symbol in gradients if symbol is not None]
+
     def given_upstream(self, node: str) -> Symbol:
         """The gradient that was given at a node, where more arrives there."""
         alone = not self.senders(node) and all(o.node != node for o in self.calculation.objectives)

@@ -14,10 +14,16 @@ from sharedgrad.summary import written
 FORWARD, BACKWARD, UPDATE = "Forward", "Backward", "Update"
 
 
-def document(calculation: Calculation, result: Result, limits: Limits, extra: tuple[Block, ...] = ()) -> Document:
-    """Everything; ``extra`` stands at the end."""
+def document(
+    calculation: Calculation,
+    result: Result,
+    limits: Limits,
+    before: tuple[Block, ...] = (),
+    after: tuple[Block, ...] = (),
+) -> Document:
+    """Everything; ``before`` stands between what is given and the steps, ``after`` at the end."""
     names = Names(calculation, result)
-    blocks = [*_about(calculation), given(names, limits)]
+    blocks = [*about(calculation), given(names, limits), *before]
     passes = [forward.section(names, node, limits) for node in names.network]
     passes += [
         losses.section(names, objective, value, limits)
@@ -34,7 +40,7 @@ def document(calculation: Calculation, result: Result, limits: Limits, extra: tu
         blocks += [*passes, *back]
     if result.updated:
         blocks.append(update(names, limits))
-    return Document(calculation.title or "A calculation", (*blocks, *extra), sources(calculation))
+    return Document(calculation.title or "A calculation", (*blocks, *after), sources(calculation))
 
 
 def one_layer(calculation: Calculation, result: Result, node_name: str, limits: Limits) -> Document:
@@ -53,7 +59,8 @@ def sources(calculation: Calculation) -> tuple[Source, ...]:
     return tuple(Source(title, url) for title, url in calculation.sources)
 
 
-def _about(calculation: Calculation) -> list[Block]:
+def about(calculation: Calculation) -> list[Block]:
+    """What is told about it."""
     return [Paragraph.of(" ".join(part.split())) for part in calculation.about.split("\n\n") if part.strip()]
 
 
