@@ -1,6 +1,7 @@
 """sharedgrad: the gradient of a shared weight is the sum over its uses."""
 
 from sharedgrad import data, kernels, models, uses
+from sharedgrad.explaining import Explanation, explain
 from sharedgrad.kernels import get_threads, set_threads
 from sharedgrad.layers import (
     RNN,
@@ -57,6 +58,7 @@ __all__ = [
     "Conv2d",
     "CrossEntropy",
     "Dropout",
+    "Explanation",
     "Flatten",
     "GlobalAvgPool",
     "Gradients",
@@ -78,6 +80,7 @@ __all__ = [
     "Trace",
     "data",
     "evaluate",
+    "explain",
     "fit",
     "get_threads",
     "kernel_uses",

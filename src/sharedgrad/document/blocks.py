@@ -170,6 +170,14 @@ class Table(Block):
     left_out: int = 0
     how: str = ""
 
+    def numeric_columns(self) -> list[bool]:
+        """Which columns hold numbers (and empty cells) alone."""
+        columns = list(zip(*self.rows, strict=True)) or [("",)] * len(self.head)
+        return [
+            any(cell != "" for cell in column) and not any(isinstance(c, str | Expression) and c != "" for c in column)
+            for column in columns
+        ]
+
 
 @dataclass(frozen=True)
 class Figure(Block):

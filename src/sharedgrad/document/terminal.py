@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TextIO
@@ -58,7 +59,7 @@ def render(document: Document, width: int = WIDTH, color: bool = False, digits: 
     writer = _Writer(width, color, digits)
     lines = [*writer.title(document.title), ""]
     for source in document.sources:
-        lines += [*writer.wrapped(f"Source: {source.title}"), *writer.wrapped(source.url, "  "), ""]
+        lines += [*writer.wrapped(f"Source: {source.title}"), *address(source.url, width), ""]
     return "\n".join(_tidy([*lines, *writer.blocks(document.blocks, 0)]))
 
 
@@ -221,7 +222,7 @@ class _Writer:
     def table(self, table: Table) -> list[str]:
         """Columns as wide as their cells; a row a paragraph where that does not fit."""
         rows = [[printable(name) for name in table.head], *([self.part(cell) for cell in row] for row in table.rows)]
-        right = [all(not isinstance(c, str | Expression) for c in column) for column in zip(*table.rows, strict=True)]
+        right = table.numeric_columns()
         widths = _fitted([max(map(columns, column)) for column in zip(*rows, strict=True)], self.width - 2)
         ends = self.rest(table.left_out, "rows", table.how)
         caption = self.wrapped(table.caption, "  ") if table.caption else []
@@ -232,10 +233,7 @@ class _Writer:
             wrapped = [wrap(cell, wide, "", "") or [""] for cell, wide in zip(row, widths, strict=True)]
             for line in range(max(map(len, wrapped))):
                 texts = [cell[line] if line < len(cell) else "" for cell in wrapped]
-                padded = [
-                    _aligned(t, w, bool(right) and r)
-                    for t, w, r in zip(texts, widths, right or [False] * len(widths), strict=True)
-                ]
+                padded = [_aligned(t, w, r) for t, w, r in zip(texts, widths, right, strict=True)]
                 lines.append("  " + "  ".join(padded))
             if number == 0:
                 lines.append("  " + "  ".join("-" * wide for wide in widths))
@@ -275,6 +273,16 @@ def columns_of(line: str) -> int:
         before, _, after = line.partition("\x1b[")
         line = before + after.partition("m")[2]
     return columns(line)
+
+
+def address(url: str, width: int, indent: str = "  ") -> list[str]:
+    """The lines of an address; one that is wider than a line breaks after a slash."""
+    lines = [""]
+    for part in re.findall(r"[^/]*/+|[^/]+", printable(url)):
+        if lines[-1] and columns(lines[-1] + part) > width - len(indent):
+            lines.append("")
+        lines[-1] += part
+    return [piece for line in lines for piece in wrap(line, width, indent, indent)]
 
 
 def wrap(text: str, width: int, indent: str, hanging: str) -> list[str]:
