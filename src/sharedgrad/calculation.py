@@ -206,7 +206,7 @@ class Calculation:
         network = self.network
         layers = {node.name: (node.layer, *node.inputs) for node in network}
         names = list(layers)
-        open_everywhere = Network(layers, network.inputs, names, network.seed, network.dtype)  # type: ignore[arg-type]
+        open_everywhere = Network(layers, network.inputs, names, network.seed, network.dtype)
         kept = [(b, b.value) for node in network for b in node.layer.buffers().values()]
         outputs, tape = open_everywhere.forward(training=self.training, **self.inputs)
         for buffer, value in kept:
@@ -255,10 +255,10 @@ def _batched(name: str, array: Array, shape: Any, readers: list[Layer]) -> Array
             f"numbers: x of {name!r}", f"expected samples of shape {text(wanted)}, got {text(array.shape)}"
         )
     axes = next((n for n in map(sample_axes, readers) if n), None)
-    wanted = 2 if axes is None else axes + 1
-    if wanted == 3 and array.ndim == 1 and any(type(layer).__name__ in SEQUENCES for layer in readers):
+    length = 2 if axes is None else axes + 1
+    if length == 3 and array.ndim == 1 and any(type(layer).__name__ in SEQUENCES for layer in readers):
         array = array[:, None]  # one number at each time step
-    while array.ndim < wanted:  # without the sample axis, and perhaps without the channel axis
+    while array.ndim < length:  # without the sample axis, and perhaps without the channel axis
         array = array[None]
     return array
 

@@ -9,8 +9,9 @@
      "outputs": ["again"],
      "ties": {"decoder.weight": "encoder.weight"}}
 
-Only ``nodes`` is required. A file may also hold numbers to calculate with: see ``calculation``. A node without a name is called by its number, one without ``inputs`` reads the node
-before; ``reuses`` calls another node's layer again; ``ties`` makes one Parameter out of two.
+Only ``nodes`` is required. A node without a name is called by its number, one without ``inputs`` reads the node
+before; ``reuses`` calls another node's layer again; ``ties`` makes one Parameter out of two. Numbers to calculate
+with may stand beside all this: see ``calculation``.
 """
 
 from __future__ import annotations

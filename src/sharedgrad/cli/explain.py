@@ -86,13 +86,18 @@ def _of_run(
 
 def _show(explanation: Explanation, html: Path | None, latex: Path | None) -> None:
     """Into the files that are asked for, or on the screen."""
-    for path, text in ((html, lambda: explanation.html), (latex, lambda: explanation.latex)):
-        if path is not None:
-            write_text(path, text())
-            click.echo(f"written: {path}")
+    if html is not None:
+        _write(html, explanation.html)
+    if latex is not None:
+        _write(latex, explanation.latex)
     if html is None and latex is None:
         width = min(shutil.get_terminal_size((_WIDTH, 24)).columns, 100) if sys.stdout.isatty() else _WIDTH
         click.echo(explanation.text(width, terminal.wants_color(sys.stdout)))
+
+
+def _write(path: Path, text: str) -> None:
+    write_text(path, text)
+    click.echo(f"written: {path}")
 
 
 def _list() -> str:

@@ -95,8 +95,10 @@ class Equations(Block):
         assert first.result is not None
         by_hand = show(first.right.evaluate(digits=digits), digits)
         return (
-            f"In {len(notes)} of these lines the printed numbers give something else in the last digit (in the first of "
-            f"them {by_hand} instead of {show(first.result, digits)}): they are rounded to {digits} digits for display, "
+            f"In {len(notes)} of these lines the printed numbers give something else in the last digit (in the "
+            "first of "
+            f"them {by_hand} instead of {show(first.result, digits)}): they are rounded to {digits} digits for "
+            "display, "
             "the results are of the unrounded ones."
         )
 

@@ -96,7 +96,8 @@ def used(names: Names, parameter: Parameter, uses: list[Uses]) -> str:
     if total == 1:
         return f"{names.weight(parameter).key} is used once: its gradient is one product."
     return (
-        f"{names.weight(parameter).key} is one weight for {count(total, 'use')} ({where}). Each use contributes upstream "
+        f"{names.weight(parameter).key} is one weight for {count(total, 'use')} ({where}). Each use contributes "
+        "upstream "
         "gradient times what the weight was multiplied with; the gradient is the plain sum: no mean, no division."
     )
 

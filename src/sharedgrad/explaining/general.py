@@ -58,7 +58,7 @@ def convolution(names: Names, node: Node) -> dict[str, Equation]:
     w = names.weight(layer.weight)  # type: ignore[attr-defined]
     samples, filters, *positions = y.array.shape
     over_n, (n,) = variables([samples], "n")
-    over_f, (f,) = variables([filters], "f")
+    _, (f,) = variables([filters], "f")
     over_c, (c,) = variables([x.array.shape[1]], "c")
     over_i, i = variables(positions, POSITION[: g.rank])
     over_k, k = variables(g.kernel, OFFSET[: g.rank])
@@ -104,7 +104,7 @@ def linear(names: Names, node: Node) -> dict[str, Equation]:
 def pooling(names: Names, node: Node) -> dict[str, Equation]:
     """y of a pooling layer; where its gradient goes depends on the numbers."""
     x, y, g = names.value(node.inputs[0]), names.value(node.name), node.layer.geometry  # type: ignore[attr-defined]
-    over_i, i = variables(y.array.shape[2:], POSITION[: g.rank])
+    _, i = variables(y.array.shape[2:], POSITION[: g.rank])
     over_k, k = variables(g.kernel, OFFSET[: g.rank])
     _, (n, c) = variables(y.array.shape[:2], "nc")
     window = _read(x, n, c, *_meets(g, i, k))

@@ -1,4 +1,4 @@
-"""What the arrays of a calculation are called: x, w, b, y and their gradients dx, dw, db, dy, with the node they belong to."""
+"""What the arrays of a calculation are called: x, w, b, y, their gradients dx, dw, db, dy, and whose they are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sharedgrad.graph import Node
 from sharedgrad.layers import Layer
 from sharedgrad.layers.context import Context
 from sharedgrad.parameter import Array, Parameter
-from sharedgrad.uses import Terms, Uses, Window
+from sharedgrad.uses import Outer, Terms, Uses, Window
 
 _SHORT = (("weight", "w"), ("bias", "b"))
 _OTHERWISE = {"x": "patch", "dy": "delta"}  # what is read is not the layer's x or dy itself, but made of it
@@ -205,7 +205,8 @@ class Names:
         """Terms of uses, with indices into the maps as the network has them, and what their factors are called."""
         dy = self.gradient(node.name)
         assert dy is not None
-        if not isinstance(use, Window) and dy.array.ndim > 2 and _has_maps(node.layer):
+        by_position = "position" in use.axes or isinstance(use, Outer)
+        if dy.array.ndim > 2 and by_position and not isinstance(use, Window) and _has_maps(node.layer):
             flat = np.moveaxis(np.arange(dy.array.size).reshape(dy.array.shape), 1, -1).reshape(-1)
             terms = _reindexed(terms, dy.array, flat)
         return terms, self.of_factors(node, terms)

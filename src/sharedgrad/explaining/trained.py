@@ -35,8 +35,8 @@ def explain_trained(
 ) -> Explanation:
     """The uses of one weight on one image.
 
-    What goes back is the gradient of the loss with respect to ``label``, or without a label that of the score of the class
-    that the network sees.
+    What goes back is the gradient of the cross-entropy for ``label``, or without a label that of the score of the
+    class that the network sees.
 
     Args:
         network: A classifier with one input and one output.

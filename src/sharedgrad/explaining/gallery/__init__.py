@@ -1,7 +1,7 @@
 """Worked examples: each a file in the schema of ``calculation``, some with numbers that were published for it.
 
-A file may hold besides ``"published": [{"array": "conv.dw", "values": …, "decimals": 6, "remark": "…"}]``: what a source
-printed, null where it printed nothing, and to how many decimals the engine agrees with it.
+A file may hold besides ``"published": [{"array": "conv.dw", "values": …, "decimals": 6, "remark": "…"}]``: what a
+source printed, null where it printed nothing, and to how many decimals the engine agrees with it.
 """
 
 from __future__ import annotations

@@ -109,7 +109,8 @@ def rounding(names: Names, limits: Limits) -> list[Block]:
         ),
         Table(("from the printed map", "dw"), rows),
         Paragraph.of(
-            "So the method is the same, and right; only numbers that were rounded on the way differ, in the fourth digit. "
+            "So the method is the same, and right; only numbers that were rounded on the way differ, in the fourth "
+            "digit. "
             "Round at the end, never on the way."
         ),
     )
