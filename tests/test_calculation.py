@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +121,12 @@ def test_running_changes_nothing() -> None:
     ],
 )
 def test_axes_may_be_left_out(layer: dict[str, Any], x: np.ndarray, shape: tuple[int, ...]) -> None:
-    probe = Calculation.of({**layer, "x": x, "loss": {"name": "MSE", "target": 0, "node": "?"}} | {"loss": None, "upstream": _upstream(layer, x)})
-    assert probe.inputs["input"].shape == shape
+    calculation = Calculation.of({**layer, "x": x, "upstream": _ones_like_the_output(layer, x)})
+    assert calculation.inputs["input"].shape == shape
 
 
-def _upstream(layer: dict[str, Any], x: np.ndarray) -> Any:
-    """Ones in the output's shape, which an error names."""
-    import re
-
+def _ones_like_the_output(layer: dict[str, Any], x: np.ndarray) -> Any:
+    """In the shape that the error about a wrong one names."""
     with pytest.raises(SharedgradError) as error:
         Calculation.of({**layer, "x": x, "upstream": np.ones(97)})
     return np.ones([int(n) for n in re.findall(r"expected shape ([\d×]+)", str(error.value))[0].split("×")])
@@ -147,9 +146,15 @@ WRONG: dict[str, tuple[Any, str]] = {
     "NaN in x": ({**LINEAR, "x": [1, float("nan")]}, "numbers: x: expected finite numbers"),
     "empty x": ({**LINEAR, "x": []}, "numbers: x: expected numbers, got none"),
     "x that does not fit": ({**LINEAR, "x": [1, 2, 3]}, "layer 'linear' (Linear): expected 2 features"),
-    "upstream of another shape": ({**LINEAR, "upstream": [1]}, "numbers: upstream at 'linear': expected shape 1×2, got 1"),
+    "upstream of another shape": (
+        {**LINEAR, "upstream": [1]},
+        "numbers: upstream at 'linear': expected shape 1×2, got 1",
+    ),
     "upstream at no node": ({**LINEAR, "upstream": {"q": 1}}, "numbers: upstream: there is no node 'q'"),
-    "nothing goes back": ({k: v for k, v in LINEAR.items() if k != "upstream"}, "expected an upstream gradient or a loss"),
+    "nothing goes back": (
+        {k: v for k, v in LINEAR.items() if k != "upstream"},
+        "expected an upstream gradient or a loss",
+    ),
     "no such loss": ({**LINEAR, "loss": {"name": "MAE"}}, "numbers: loss: name: expected one of MSE, CrossEntropy"),
     "no target": ({**LINEAR, "loss": {"name": "MSE"}}, "numbers: loss: target: is missing"),
     "a target that does not fit": (
@@ -169,7 +174,10 @@ WRONG: dict[str, tuple[Any, str]] = {
         "numbers: loss: unknown key 'reduce', did you mean 'reduction'?",
     ),
     "learning rate": ({**LINEAR, "learning_rate": -1}, "numbers: learning_rate: expected a positive number, got -1"),
-    "learning rate in words": ({**LINEAR, "learning_rate": "0.1"}, "numbers: learning_rate: expected a positive number"),
+    "learning rate in words": (
+        {**LINEAR, "learning_rate": "0.1"},
+        "numbers: learning_rate: expected a positive number",
+    ),
     "kernel of too many axes": (
         {"layer": "conv1d", "x": [1, 2], "w": [[[[1]]]], "upstream": 1},
         "w: expected 1 axes, or filters×channels and 1 axes, got shape 1×1×1×1",

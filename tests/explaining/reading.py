@@ -70,7 +70,8 @@ def from_latex(text: str, names: Mapping[str, Symbol]) -> float:
         bare = notation.name(symbol, [])
         stem, _, below = bare.partition("_{")
         below = below.rstrip("}")
-        pattern = rf"(?<![a-zA-Z]){re.escape(stem)}(?:_\{{{re.escape(below)}{',' if below else ''}([\d,]*)\}}|_\{{{re.escape(below)}\}})?(?![\w^])"
+        first = re.escape(below) + ("," if below else "")
+        pattern = rf"(?<![a-zA-Z]){re.escape(stem)}(?:_\{{{first}([\d,]*)\}}|_\{{{re.escape(below)}\}})?(?![\w^])"
         text = re.sub(pattern, lambda match, s=symbol: f"({element(s, match[1] or '')!r})", text)
     text = re.sub(r"\\cdot 10\^\{(-?\d+)\}", r"* 10.0**\1", text)
     while r"\frac" in text:
@@ -91,7 +92,7 @@ def printed_equations(document: Document) -> Iterator[Equation]:
 
 
 def check(document: Document) -> int:
-    """Substitute the numbers into every printed formula; every one must give the engine's result. How many there were."""
+    """Substitute the numbers into every printed formula, which must give the engine's result. How many there were."""
     plain, latex, checked = Plain(DIGITS), Latex(DIGITS), 0
     for equation in printed_equations(document):
         if isinstance(equation.left, Entry):
