@@ -34,7 +34,8 @@ from sharedgrad.optimizers import SGD, Adam, AdamW
 from sharedgrad.parameter import Gradients, Parameter
 from sharedgrad.storage import load, save
 from sharedgrad.summary import summarize
-from sharedgrad.tape import Tape, Trace
+from sharedgrad.tape import Tape
+from sharedgrad.trace import Trace
 from sharedgrad.training import Callback, History, evaluate, fit
 from sharedgrad.uses import kernel_uses
 
