@@ -35,7 +35,8 @@ from sharedgrad.parameter import Array, Gradients, numbers, positive
 from sharedgrad.single_layer import SEQUENCES, expanded, sample_axes
 
 if TYPE_CHECKING:
-    from sharedgrad.tape import Tape, Trace
+    from sharedgrad.tape import Tape
+    from sharedgrad.trace import Trace
 
 Loss = MSE | CrossEntropy | BinaryCrossEntropy
 LOSSES: dict[str, type[Loss]] = {"MSE": MSE, "CrossEntropy": CrossEntropy, "BinaryCrossEntropy": BinaryCrossEntropy}

@@ -14,7 +14,7 @@ from sharedgrad.document.expression import Symbol
 from sharedgrad.errors import ConfigError
 from sharedgrad.graph import Node
 from sharedgrad.layers import Layer
-from sharedgrad.parameter import Array, Parameter
+from sharedgrad.parameter import Array, Parameter, Weight
 from sharedgrad.uses import Outer, Terms, Uses, Window
 
 _SHORT = (("weight", "w"), ("bias", "b"))
@@ -69,33 +69,33 @@ class Names:
             if source == name and node.name in self._gradients
         ]
 
-    def weight(self, parameter: Parameter) -> Symbol:
-        """A parameter."""
-        owner, name = self._place(parameter)
-        return _symbol(name, parameter.value, owner)
+    def weight(self, weight: Weight) -> Symbol:
+        """A parameter, whole, whatever a layer sees of it."""
+        owner, name = self._place(weight.base)
+        return _symbol(name, weight.base.value, owner)
 
     def seen(self, node: Node, attribute: str) -> Symbol:
         """A weight as one layer sees it: the parameter itself, or the transposed, say, of another layer's."""
         weight = node.layer.parameters()[attribute]
-        if isinstance(weight, Parameter):
+        if weight is weight.base:
             return self.weight(weight)
         return _symbol(_shortened(attribute), weight.value, self.owner(node.name))
 
     def parameters(self, node: Node) -> list[Parameter]:
         """The parameters that a layer uses, each once."""
-        return list(dict.fromkeys(getattr(w, "base", w) for w in node.layer.parameters().values()))
+        return list(dict.fromkeys(weight.base for weight in node.layer.parameters().values()))
 
-    def weight_gradient(self, parameter: Parameter) -> Symbol | None:
+    def weight_gradient(self, weight: Weight) -> Symbol | None:
         """The gradient of a parameter; None where no gradient reaches it."""
-        if parameter not in self.result.gradients:
+        if weight.base not in self.result.gradients:
             return None
-        owner, name = self._place(parameter)
-        return _symbol(f"d{name}", self.result.gradients[parameter], owner)
+        owner, name = self._place(weight.base)
+        return _symbol(f"d{name}", self.result.gradients[weight.base], owner)
 
-    def updated(self, parameter: Parameter) -> Symbol:
+    def updated(self, weight: Weight) -> Symbol:
         """A parameter after the update."""
-        owner, name = self._place(parameter)
-        return _symbol(f"{name}_new", self.result.updated[parameter.name], owner)
+        owner, name = self._place(weight.base)
+        return _symbol(f"{name}_new", self.result.updated[weight.base.name], owner)
 
     def target(self, objective: Objective) -> Symbol:
         """What the output of a node should be."""
@@ -155,10 +155,10 @@ class Names:
 
     # ---- the terms of sums, and what their factors are called
 
-    def uses(self, node: Node, parameter: Parameter) -> list[Uses]:
+    def uses(self, node: Node, weight: Weight) -> list[Uses]:
         """The uses of a parameter in one call."""
         call = self.result.trace.calls.get(node.name)
-        return [] if call is None else [use for use in call.uses if use.weight.name == parameter.name]
+        return [] if call is None else [use for use in call.uses if use.weight.name == weight.base.name]
 
     def input_terms(self, node: Node, which: int, cells: Array | None = None) -> Terms | None:
         """The terms of the gradient of one of a node's inputs; None where the layer has no table of them."""

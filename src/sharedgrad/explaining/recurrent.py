@@ -49,7 +49,7 @@ def backward(names: Names, node: Node, limits: Limits) -> list[Block]:
     assert dy is not None
     inner = names.inner(node)
     dh, delta = (names.helper(name, np.asarray(inner[name]), node.name) for name in ("dh", "delta"))
-    w_hh, steps = names.seen(node, "weight_hh_l0"), h.array.shape[1]  # type: ignore[attr-defined]
+    w_hh, steps = names.seen(node, "weight_hh_l0"), h.array.shape[1]
 
     def from_above(n: int, t: int, i: int) -> list[Expression]:
         if not layer.last:  # type: ignore[attr-defined]

@@ -89,7 +89,7 @@ def _largest(network: Network, result: Result) -> tuple[Parameter, tuple[int, ..
     name = names[0] if names else network.parameters()[0].name
     gradient = result.gradients[name]
     place = np.unravel_index(int(np.argmax(np.abs(gradient))), gradient.shape)
-    return network.parameter(name), tuple(int(i) for i in place)
+    return network.parameter(name).base, tuple(int(i) for i in place)
 
 
 def _map(names: Names, parameter: Parameter, element: tuple[int, ...], pixels: Array) -> list[Block]:

@@ -93,7 +93,7 @@ def _patch(delta: Array, w: Array, g: Geometry) -> Array:
 def _overlay(
     names: Names, node: Node, dx: Symbol, patch: Array, after: Array, marks: dict[tuple[int, ...], str], where: str
 ) -> list[Block]:
-    w = names.seen(node, "weight")  # type: ignore[attr-defined]
+    w = names.seen(node, "weight")
     added = _like(f"dy{where}·{w.name}" if len(w.array) == 1 else f"added at {where}", patch)
     so_far = Symbol(f"{dx.name} so far", after, dx.owner, dx.hidden)
     return [Row((Grid(added), "added into the window:", Grid(so_far, marks)))]
@@ -118,7 +118,7 @@ def _not_shown(more: int, zeros: int) -> list[Block]:
 def _gather(names: Names, node: Node, dx: Symbol, limits: Limits) -> Section | None:
     """dx[u] = Σ_k turned[k] · spread[u + k·dilation]."""
     layer, g = node.layer, node.layer.geometry  # type: ignore[attr-defined]
-    dy, w = names.gradient(node.name), names.seen(node, "weight")  # type: ignore[attr-defined]
+    dy, w = names.gradient(node.name), names.seen(node, "weight")
     assert dy is not None
     flipped = np.flip(w.array, tuple(range(2, w.array.ndim))).copy()
     turned = names.helper(f"{w.name}_turned", flipped, node.name)
