@@ -338,6 +338,8 @@ def _objective(entry: Any, network: Network, shapes: Mapping[str, tuple[int, ...
         target = target.astype(np.int64)
     else:
         target = _shaped(given, shape, "numbers: loss: target")
+        if name == "BinaryCrossEntropy" and not (target.min() >= 0 and target.max() <= 1):
+            raise DataError("numbers: loss: target", f"expected numbers from 0 to 1, got {given!r}")
     return Objective(node, name, loss, target, fields)
 
 
