@@ -1,7 +1,7 @@
 // One weight, many uses: the sum, and what other people have tried instead.
 
 import { NO_WEIGHT } from "./links.js";
-import { parts } from "./network.js";
+import { copyOf, parts } from "./network.js";
 import { add, map, zeros } from "./tensor.js";
 
 /** @typedef {import("./tensor.js").Tensor} Tensor */
@@ -16,11 +16,6 @@ export const MODES = {
   last: { label: "Last use only", says: "A frequent bug: each use overwrites what the one before has written (= instead of +=)." },
   unshared: { label: "Un-shared", says: "A private copy of the weight for every place, each with its own gradient. After an update the copies differ." },
 };
-
-/** The place of a use among a weight's private copies. @param {Slot} slot @param {number} use */
-export function copyOf({ call, offset }, use) {
-  return offset + (call.kind.startsWith("Locally") ? 0 : call.uses[use].place);
-}
 
 /** Calls fn for each term of a weight's gradient, in the order of going backward: the last call first.
  *  @param {Weight} weight @param {(slot: Slot, link: number, value: number) => void} fn */

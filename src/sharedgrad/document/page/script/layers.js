@@ -13,6 +13,7 @@ import { map, same, size, zeros } from "./tensor.js";
  *   forward?: (config: Config, x: Tensor) => Tensor,
  *   places: (config: Config, shapes: number[][]) => {name: string, shape: number[]},
  *   off?: string,
+ *   geometry?: (config: Config) => import("./geometry.js").Geometry,
  * }} Layer
  * Shapes are without the sample axis. `forward` stands for layers whose output is no sum of products; their links
  * carry the local derivative as factor. `off` says in words what a factor of 0 means. */
@@ -37,6 +38,7 @@ function slide(config, rank) {
 /** Convolutions, and their twins with a kernel for every position. @param {number} rank @param {boolean} own @returns {Layer} */
 function convolution(rank, own) {
   return {
+    geometry: (config) => geometry(config, rank, false),
     parameters(config, [shape]) {
       const { g, groups } = slide(config, rank);
       const kernel = [config.out_channels, config.in_channels / groups, ...g.kernel];
@@ -78,6 +80,7 @@ function convolution(rank, own) {
 /** @param {number} rank @param {"max" | "average"} kind @returns {Layer} */
 function pooling(rank, kind) {
   return {
+    geometry: (config) => geometry(config, rank, true),
     parameters: none,
     output: (config, [shape]) => [shape[0], ...positions(geometry(config, rank, true), shape.slice(1))],
     places: (config, [shape]) => ({ name: "position", shape: positions(geometry(config, rank, true), shape.slice(1)) }),

@@ -14,15 +14,17 @@ import { add, same, size, tensor, zeros } from "./tensor.js";
 /** @typedef {{name: string, value: Tensor, copies: Float64Array | null, count: number, uses: number, slots: Slot[]}} Weight
  * One shared weight. `count`: in how many places it stands (positions, time steps, calls), so many private copies there
  * would be; `copies` holds them where it is un-shared; `uses` counts the samples too. */
-/** @typedef {{call: Call, slot: number, attribute: string, weight: Weight, offset: number, gradient: Tensor}} Slot
- * A weight as one call sees it: its copies begin at `offset`; `gradient` is the sum over the uses in this call. */
+/** @typedef {{call: Call, slot: number, attribute: string, weight: Weight, offset: number, own: boolean, gradient: Tensor}} Slot
+ * A weight as one call sees it: its copies begin at `offset`; `own`: it holds the position inside, one copy for all places; `gradient` is the sum over the uses in this call. */
 /** @typedef {{
  *   name: string, config: Record<string, any>, kind: string, inputs: string[], sources: Tensor[], y: Tensor,
  *   links: Links, uses: Use[], places: {name: string, shape: number[]}, slots: Slot[], direct: boolean,
- *   delta: Tensor, dsources: Tensor[], off: string,
+ *   delta: Tensor, dsources: Tensor[], off: string, geometry: import("./geometry.js").Geometry | null,
+ *   given: boolean[], single: boolean,
  * }} Call
  * One application of a layer. `delta`: the gradient where its products are added (dy; in an RNN, of a).
- * `direct`: whether y is the sum of the products itself. */
+ * `direct`: whether y is the sum of the products itself. `given`: which inputs are the network's own; `single`: whether there
+ * is no other layer. */
 /** @typedef {{
  *   values: Record<string, Tensor>, calls: Call[], weights: Record<string, Weight>, upstream: Record<string, Tensor>,
  *   losses: (Loss & {node: string})[], batch: number,
@@ -48,17 +50,23 @@ export function weightName(example, owner, attribute) {
   return example.ties?.[name] ?? name;
 }
 
-/** @param {Slot} slot @param {number} place @param {number} entry */
-export function weightValue({ weight, offset }, place, entry) {
-  return weight.copies ? weight.copies[(offset + place) * weight.value.data.length + entry] : weight.value.data[entry];
+/** Which of a weight's private copies a use takes. @param {Slot} slot @param {number} use */
+export function copyOf({ call, offset, own }, use) {
+  return offset + (own ? 0 : call.uses[use].place);
+}
+
+/** @param {Slot} slot @param {number} use @param {number} entry */
+function weightValue(slot, use, entry) {
+  const { copies, value } = slot.weight;
+  return copies ? copies[copyOf(slot, use) * value.data.length + entry] : value.data[entry];
 }
 
 /** The numbers that link i multiplies. @param {Call} call @param {number} i */
-export function parts({ links, sources, slots, uses }, i) {
+export function parts({ links, sources, slots }, i) {
   const [source, cell, slot] = [links.source[i], links.cell[i], links.slot[i]];
   return {
     x: source === ONE ? 1 : cell === PADDING ? 0 : sources[source].data[cell],
-    w: slot === NO_WEIGHT ? 1 : weightValue(slots[slot], uses[links.use[i]].place, links.entry[i]),
+    w: slot === NO_WEIGHT ? 1 : weightValue(slots[slot], links.use[i], links.entry[i]),
     factor: links.factor[i],
   };
 }
@@ -171,14 +179,16 @@ function prepare(example, node, xs, given, weights, copies) {
   /** @type {Call} */ const call = {
     name: node.name, config: node, kind: node.layer, inputs: node.inputs, sources: [...xs], y: xs[0], links: list.done(),
     uses: list.uses, places, slots: [], direct: !layer.forward && node.layer !== "RNN", delta: xs[0], dsources: [], off: layer.off ?? "",
+    geometry: layer.geometry?.(node) ?? null, given: node.inputs.map((name) => name in example.numbers.x), single: example.nodes.length === 1,
   };
   call.slots = Object.keys(layer.parameters(node, shapes)).map((attribute, slot) => {
     const name = weightName(example, node.owner, attribute);
     weights[name] ??= { name, value: tensor(given[name]), copies: copies[name] ?? null, count: 0, uses: 0, slots: [] };
-    const weight = weights[name], entry = { call, slot, attribute, weight, offset: weight.count, gradient: weight.value };
+    const weight = weights[name], own = node.layer.startsWith("Locally");
+    const entry = { call, slot, attribute, weight, offset: weight.count, own, gradient: weight.value };
     // a locally connected weight has its position inside: for one sample it is used once
-    weight.count += node.layer.startsWith("Locally") ? 1 : size(places.shape);
-    weight.uses += node.layer.startsWith("Locally") ? xs[0].shape[0] : list.uses.length;
+    weight.count += own ? 1 : size(places.shape);
+    weight.uses += own ? xs[0].shape[0] : list.uses.length;
     weight.slots.push(entry);
     return entry;
   });

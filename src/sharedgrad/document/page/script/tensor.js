@@ -83,3 +83,8 @@ export function add(a, b) {
 export function map(t, f) {
   return { shape: t.shape, data: t.data.map(f) };
 }
+
+/** The whole numbers from one to before another. @param {number} from @param {number} before */
+export function range(from, before) {
+  return Array.from({ length: before - from }, (_, i) => from + i);
+}
