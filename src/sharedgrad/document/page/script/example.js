@@ -53,7 +53,7 @@ function replaced(array, index, value) {
  *  are 0, and a dense layer takes as many features as come. @param {Example} example @returns {Example} */
 export function fitted(example) {
   const numbers = { ...example.numbers, weights: { ...example.numbers.weights } }, given = nodes(example);
-  /** @type {Record<string, number[]>} */ const shapes = {};
+  /** @type {Record<string, number[]>} */ const shapes = {}, asked = /** @type {typeof shapes} */ ({});
   for (const name of Object.keys(numbers.x)) shapes[name] = tensor(numbers.x[name]).shape;
   const fit = (/** @type {any} */ array, /** @type {number[]} */ shape) =>
     same(tensor(array).shape, shape) ? array : nested(resized(tensor(array), shape));
@@ -63,6 +63,9 @@ export function fitted(example) {
     shapes[node.name] = [shapes[node.inputs[0]][0], ...layer.output(config, ins)];
     for (const [attribute, shape] of Object.entries(layer.parameters(config, ins))) {
       const name = weightName(example, node.owner, attribute);
+      if (!same((asked[name] ??= shape), shape)) {
+        throw new EntryError(`${name} is shared, and ${node.name} would need it as ${shape.join("×")} where others need ${asked[name].join("×")}`);
+      }
       numbers.weights[name] = fit(numbers.weights[name], shape);
     }
     const entry = example.nodes[i];

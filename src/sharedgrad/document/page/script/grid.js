@@ -1,14 +1,14 @@
 // A picture of an array: a table of its numbers, coloured. The picture is the table, so what is seen can also be read out.
 
 import { Component, html } from "./vendor.js";
-import { short, show } from "./format.js";
+import { plain, short, show } from "./format.js";
 import { range, size } from "./tensor.js";
 
 /** @typedef {{label: string, offset: number, rows: number, cols: number, padKey: ((row: number, col: number) => string) | null}} Slice */
 /** @typedef {{top: number, bottom: number, left: number, right: number}} Ring the padding around an input */
 /** @typedef {{
  *   panel: string, label: string, slice: Slice, data: Float64Array, scale: number, lit: Map<number | string, number> | null,
- *   dim: boolean, chosen: number | null, hidden: ((cell: number) => boolean) | null, told: Map<string, boolean>, ring: Ring | null,
+ *   chosen: number | null, hidden: ((cell: number) => boolean) | null, told: Map<string, boolean>, ring: Ring | null,
  *   cells: number, zoomed: boolean, several: boolean, part: number[] | null, current: number | null,
  * }} GridProps */
 
@@ -64,18 +64,18 @@ export class Grid extends Component {
     const columns = range(left - (ring?.left ?? 0), right + (ring?.right ?? 0));
     const lines = range(top - (ring?.top ?? 0), bottom + (ring?.bottom ?? 0));
     const size = sizeOf(columns.length, zoomed || Boolean(part), props.several);
-    return html`<table role="grid" class=${`grid ${size} ${props.dim ? "dim" : ""}`} aria-label=${props.label}>
-      <thead><tr><td></td>${columns.map((j) => html`<th scope="col">${j >= 0 && j < slice.cols ? j : ""}</th>`)}</tr></thead>
-      <tbody>${lines.map((i) => html`<tr><th scope="row">${i >= 0 && i < slice.rows && lines.length > 1 ? i : ""}</th>
-        ${columns.map((j) => (i < 0 || j < 0 || i >= slice.rows || j >= slice.cols ? padCell(props, i, j) : cell(props, i, j, size)))}</tr>`)}</tbody>
+    return html`<table role="grid" class=${`grid ${size}`} aria-label=${props.label}>
+      <thead><tr><td></td>${columns.map((j) => html`${j >= 0 && j < slice.cols ? html`<th scope="col">${j}</th>` : html`<td></td>`}`)}</tr></thead>
+      <tbody>${lines.map((i) => html`<tr>${i >= 0 && i < slice.rows && lines.length > 1 ? html`<th scope="row">${i}</th>` : html`<td></td>`}
+        ${columns.map((j) => (i < 0 || j < 0 || i >= slice.rows || j >= slice.cols ? padCell(props, i, j, size) : cell(props, i, j, size)))}</tr>`)}</tbody>
     </table>`;
   }
 }
 
-/** @param {GridProps} props @param {number} i @param {number} j */
-function padCell({ panel, slice, lit }, i, j) {
+/** @param {GridProps} props @param {number} i @param {number} j @param {string} size */
+function padCell({ panel, slice, lit }, i, j, size) {
   const on = slice.padKey !== null && lit?.has(slice.padKey(i, j));
-  return html`<td role="gridcell" class=${`pad ${on ? "lit" : ""}`} aria-label="padding">${panel.startsWith("d") ? null : html`<span>0</span>`}</td>`;
+  return html`<td role="gridcell" class=${`pad ${on ? "lit" : ""}`} aria-label="padding">${panel.startsWith("d") || size === "small" || size === "tiny" ? null : html`<span>0</span>`}</td>`;
 }
 
 /** @param {GridProps} props @param {number} i @param {number} j @param {string} size */
@@ -84,10 +84,11 @@ function cell({ panel, slice, data, cells, scale, lit, chosen, hidden, told, cur
   const covered = hidden?.(at) ?? false, pair = lit?.get(at);
   const answer = told.get(`${panel},${at}`);
   const marks = [lit?.has(at) && "lit", chosen === at && "chosen", covered && "covered", answer === true && "right", answer === false && "wrong"];
+  const bare = size === "small" || size === "tiny"; // too small for a text: read out, not printed
   const text = covered ? "?" : size === "large" ? short(value) : size === "middle" ? short(value, 3) : show(value);
   return html`<td role="gridcell" tabindex=${(current ?? slice.offset) === place ? 0 : -1} data-panel=${panel} data-cell=${at}
-    class=${marks.filter(Boolean).join(" ")} style=${covered ? "" : colour(value, scale)} title=${covered ? undefined : show(value, 6)}>
-    <span>${text}</span>${pair ? html`<i aria-hidden="true">${pair}</i>` : null}</td>`;
+    class=${marks.filter(Boolean).join(" ") || undefined} style=${covered ? "" : colour(value, scale)} title=${covered ? undefined : plain(value)}
+    aria-label=${bare ? text : undefined}>${bare ? null : html`<span>${text}</span>`}${pair ? html`<i aria-hidden="true">${pair}</i>` : null}</td>`;
 }
 
 /** A large picture drawn coarsely: each block shows its number of largest size, and opens. @param {GridProps} props */
@@ -106,6 +107,6 @@ function blocks({ panel, label, slice, data, scale, lit, hidden }) {
       }
       const covered = hidden?.(slice.offset) ?? false;
       return html`<td role="gridcell" tabindex=${bi + bj ? -1 : 0} class=${on ? "lit" : ""} style=${covered ? "" : colour(largest, scale)}
-        data-part=${`${panel}@${slice.offset}`} data-row=${bi * step} data-col=${bj * step}><span>${covered ? "?" : show(largest)}</span></td>`;
+        data-part=${`${panel}@${slice.offset}`} data-row=${bi * step} data-col=${bj * step} aria-label=${covered ? "?" : show(largest)}></td>`;
     })}</tr>`)}</tbody></table>`;
 }

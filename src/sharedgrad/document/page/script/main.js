@@ -90,6 +90,9 @@ function advance() {
 
 function play() {
   if (view.playing) return stop();
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
+    return to(null, { message: "You have asked for no motion, so this is the end at once. The buttons beside Play go through the uses one by one." });
+  }
   const call = callOf(view);
   if (view.step === null || view.step >= call.uses.length) to(0);
   change({ playing: true });
@@ -249,11 +252,12 @@ page.addEventListener("input", (event) => {
 page.addEventListener("pointerover", (event) => {
   const element = /** @type {HTMLElement} */ (event.target), row = /** @type {HTMLElement | null} */ (element.closest("tr[data-link]"));
   if (event.pointerType === "touch") return; // a finger chooses by tapping
+  if (document.activeElement?.closest(".inspector input")) return; // the pointer is not to take away the cell that is being typed in
   if (row) return change({ link: row.dataset.node === view.at ? Number(row.dataset.link) : null });
   const hover = targetOf(element);
   if (hover || element.closest("#pictures")) {
     if (!sameTarget(view.hover, hover) || view.link !== null) change({ hover, link: null });
-  } else if (view.hover && !element.closest(".inspector")) change({ hover: null });
+  } else if (view.hover) change({ hover: null });
   else if (view.link !== null) change({ link: null });
 });
 
@@ -327,5 +331,7 @@ window.addEventListener("hashchange", () => {
 
 window.addEventListener("resize", () => change({}));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => change({}));
+// what the page holds at the moment, for scripts beside it and for tests
+Object.defineProperty(page, "view", { get: () => view });
 connect((at, panel, cell) => go({ at, pin: { panel, cell }, hover: null, link: null }), (at, panel, cell) => at === view.at && change({ hover: panel ? { panel, cell } : null }), first.state.evaluation);
 draw();

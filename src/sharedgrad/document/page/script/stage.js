@@ -61,14 +61,14 @@ export function Stage({ view, call, lit }) {
     <div class="stage-head"><h2>${call.name} <small>${call.kind}</small></h2>${geometryFields(view, call)}</div>
     <p class="rule">${rule(call)}</p>
     ${view.state.evaluation.batch > 1 ? samples(view) : null}
-    <div class=${wide ? "columns wide" : "columns"} id="pictures">${column("sources", shown.sources)}${column("weights", shown.weights)}${column("output", shown.output)}</div>
+    <div class=${["columns", wide && "wide", lit && (view.step === null || view.hover || view.link !== null) && "dim"].filter(Boolean).join(" ")} id="pictures">${column("sources", shown.sources)}${column("weights", shown.weights)}${column("output", shown.output)}</div>
     ${legend(scale)}
   </section>`;
 }
 
 /** How much room there is for pictures side by side, in rem. */
 function room() {
-  const window = document.documentElement.clientWidth / 16;
+  const window = innerWidth / 16;
   return window > 67.5 ? Math.min(window, 100) - 35 : window - 5;
 }
 
@@ -107,7 +107,7 @@ function panel(picture, view, call, lit, scale) {
     </figcaption>
     <div class="slices">${slices.slice(page * many, (page + 1) * many).map((slice) => html`<div class="slice" key=${slice.offset}>
       <${Grid} panel=${panel} label=${[name, role, slice.label].filter(Boolean).join(", ")} slice=${slice} data=${tensor.data} cells=${cells} scale=${scale}
-        lit=${lit?.get(panel) ?? null} dim=${lit !== null && (view.step === null || view.hover !== null || view.link !== null)} chosen=${chosen} hidden=${whole || view.covered.size ? hidden : null} told=${view.told}
+        lit=${lit?.get(panel) ?? null} chosen=${chosen} hidden=${whole || view.covered.size ? hidden : null} told=${view.told}
         ring=${ring} zoomed=${zoomed} several=${slices.length > 2} part=${view.windows.get(`${panel}@${slice.offset}`) ?? null} current=${current} />
       ${slice.label ? html`<small class="slice-label">${slice.label}</small>` : null}</div>`)}</div>
   </figure>`;
