@@ -1,6 +1,7 @@
 """sharedgrad: the gradient of a shared weight is the sum over its uses."""
 
-from sharedgrad import data, kernels, models
+from sharedgrad import data, kernels, models, uses
+from sharedgrad.explaining import Explanation, explain
 from sharedgrad.kernels import get_threads, set_threads
 from sharedgrad.layers import (
     RNN,
@@ -33,9 +34,10 @@ from sharedgrad.optimizers import SGD, Adam, AdamW
 from sharedgrad.parameter import Gradients, Parameter
 from sharedgrad.storage import load, save
 from sharedgrad.summary import summarize
-from sharedgrad.tape import Tape, Trace
+from sharedgrad.tape import Tape
+from sharedgrad.trace import Trace
 from sharedgrad.training import Callback, History, evaluate, fit
-from sharedgrad.uses import Direct, Lookup, Outer, Uses, Window, kernel_uses
+from sharedgrad.uses import kernel_uses
 
 __version__ = "0.1.0"
 
@@ -56,8 +58,8 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "CrossEntropy",
-    "Direct",
     "Dropout",
+    "Explanation",
     "Flatten",
     "GlobalAvgPool",
     "Gradients",
@@ -66,11 +68,9 @@ __all__ = [
     "Linear",
     "LocallyConnected1d",
     "LocallyConnected2d",
-    "Lookup",
     "MaxPool1d",
     "MaxPool2d",
     "Network",
-    "Outer",
     "Parameter",
     "ReLU",
     "Reshape",
@@ -79,10 +79,9 @@ __all__ = [
     "Tanh",
     "Tape",
     "Trace",
-    "Uses",
-    "Window",
     "data",
     "evaluate",
+    "explain",
     "fit",
     "get_threads",
     "kernel_uses",
@@ -92,4 +91,5 @@ __all__ = [
     "save",
     "set_threads",
     "summarize",
+    "uses",
 ]

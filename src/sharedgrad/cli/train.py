@@ -207,5 +207,5 @@ def _finish(run: Run, parts: Parts, history: History, folder: Path) -> None:
     click.echo(click.wrap_text(names, initial_indent="  ", subsequent_indent="  "))
     if no_kernels:
         click.echo(f"  (no {KERNELS}: {no_kernels})")
-    if history.last_step is not None:
-        click.echo(f"\n{idea(history.last_step)}")
+    if history.step is not None:
+        click.echo(f"\n{idea(history.step)}")

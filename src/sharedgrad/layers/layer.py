@@ -7,11 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import text
 from sharedgrad.layers.context import Context
-from sharedgrad.parameter import Array, Buffer, Parameter
+from sharedgrad.layers.terms import Cells, chosen_cells, factors
+from sharedgrad.parameter import Array, Buffer, Weight
 from sharedgrad.uses import Uses
+from sharedgrad.uses.terms import Terms
 
 Shape = tuple[int, ...]
 
@@ -27,6 +31,7 @@ class Layer(ABC):
     registry: ClassVar[dict[str, type[Layer]]] = {}
     name: str = ""  # the node that the layer was first used in; a network sets it, messages say it
     mixes_samples: ClassVar[bool] = False  # whether in training mode a sample's output depends on the other samples
+    index_inputs: ClassVar[tuple[int, ...]] = ()  # inputs that are indices: network inputs alone, which stay int64
     revision: int = 0  # how often an attribute has been set: what was worked out from a layer holds as long as this
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -57,6 +62,38 @@ class Layer(ABC):
             parameter's gradient is the sum of its uses.
         """
 
+    def input_terms(self, saved: Any, upstream: Array, which: int = 0, cells: Cells = None) -> Terms:
+        """The terms that an input's gradient is the sum of; never called in training.
+
+        Args:
+            saved: What this call's forward returned.
+            upstream: Gradient of the loss with respect to the output.
+            which: Number of the input.
+            cells: Flat indices into dx: the terms of these cells alone, without building the whole table.
+
+        Raises:
+            ConfigError: The layer does not define them, or the table is too large without ``cells``.
+            ShapeError: One of the cells is none of the input's.
+        """
+        raise ConfigError(self.label, "does not give the terms of its input gradient", "define input_terms")
+
+    def output_terms(self, *inputs: Array, cells: Cells = None) -> Terms:
+        """The terms that the output is the sum of, where it is linear in inputs and parameters.
+
+        Args:
+            inputs: The inputs of forward.
+            cells: Flat indices into y: the terms of these cells alone.
+
+        Raises:
+            ConfigError: The layer is not linear or does not define them, or the table is too large without ``cells``.
+            ShapeError: One of the cells is none of the output's.
+        """
+        raise ConfigError(self.label, "does not give its output as a sum of terms", "define output_terms")
+
+    def inner(self, saved: Any, upstream: Array) -> dict[str, Array | Terms]:
+        """Gradients that never leave the layer, by name (the deltas inside a recurrence); never called in training."""
+        return {}
+
     @abstractmethod
     def output_shape(self, *shapes: Shape) -> Shape:
         """The output's shape without the sample axis, from the inputs' shapes; raises ShapeError if they do not fit."""
@@ -69,19 +106,21 @@ class Layer(ABC):
         """Number of weights if every use had its own (None where nothing is shared within a sample)."""
         return None
 
-    def parameters(self) -> dict[str, Parameter]:
-        """The parameters under the names that they have in PyTorch's ``state_dict``."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, Parameter)}
+    def parameters(self) -> dict[str, Weight]:
+        """The parameters under the names that they have in PyTorch's ``state_dict``; tied ones may be views."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Weight)}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(vars(self).get(name), Parameter) and not isinstance(value, Parameter | None):
+        if isinstance(vars(self).get(name), Weight) and not isinstance(value, Weight | None):
             fix = f"set .{name}.value to change its numbers, or assign a Parameter to share it"
             raise ConfigError(self.label, f"{name} is a Parameter, got {type(value).__name__}", fix)
         super().__setattr__(name, value)
         super().__setattr__("revision", self.revision + 1)
 
-    def tie(self, name: str, parameter: Parameter) -> None:
+    def tie(self, name: str, parameter: Weight) -> None:
         """Use another Parameter under this name (of :meth:`parameters`) from now on, and so share it.
+
+        A view of one will do: ``decoder.tie("weight", encoder.weight.T)``.
 
         Raises:
             ConfigError: There is no parameter of this name.
@@ -89,7 +128,7 @@ class Layer(ABC):
         """
         if name not in self.parameters():
             raise ConfigError(self.label, f"has no parameter {name!r}", f"choose from {', '.join(self.parameters())}")
-        if not isinstance(parameter, Parameter):
+        if not isinstance(parameter, Weight):
             raise ConfigError(self.label, f"expected a Parameter to tie, got {type(parameter).__name__}")
         own = self.parameters()[name]
         if own.shape != parameter.shape:
@@ -135,9 +174,17 @@ class Layer(ABC):
 
 
 class _Elementwise(Layer):
-    """A layer whose output has its only input's shape."""
+    """A layer whose output has its only input's shape; each output depends on one input unless told otherwise."""
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """The input's shape."""
         (shape,) = shapes
         return shape
+
+    def input_terms(self, saved: Any, upstream: Array, which: int = 0, cells: Cells = None) -> Terms:
+        """dx = dy · derivative: one term a cell. The derivative is what comes back for an upstream gradient of 1."""
+        (derivative,), _ = self.backward(saved, np.ones_like(upstream), (True,))
+        assert derivative is not None
+        here = chosen_cells(upstream.shape, cells, self.label)
+        named = {"dy": (upstream, here), "derivative": (derivative, here)}
+        return Terms("dx", upstream.shape, here, factors(named))
