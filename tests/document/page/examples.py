@@ -6,48 +6,27 @@ Between them they hold every layer, loss and kind of sharing that the page compu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 import sharedgrad as sg
-from sharedgrad.tape import Trace
+from sharedgrad.calculation import Calculation, Result
+from sharedgrad.explaining.gallery import entries
 from tests.helpers import Array
 
 Example = dict[str, Any]
-LOSSES = {"MSE": sg.MSE, "CrossEntropy": sg.CrossEntropy, "BinaryCrossEntropy": sg.BinaryCrossEntropy}
+Example = dict[str, Any]
 
 
-class Engine(NamedTuple):
-    """What the engine computes from an example: all that the page shows."""
-
-    values: dict[str, Array]
-    losses: list[float]
-    gradients: dict[str, Array]
-    inputs: dict[str, Array]
-    trace: Trace
+def engine(example: Mapping[str, Any]) -> Result:
+    """What the engine makes of the numbers that the page holds."""
+    return Calculation.of(example).run()
 
 
-def engine(example: Mapping[str, Any]) -> Engine:
-    """Forward, and backward from the losses and the given upstream gradients."""
-    numbers = example["numbers"]
-    schema = {k: v for k, v in example.items() if k in ("inputs", "nodes", "ties", "seed")}
-    names = [str(node.get("name", i)) for i, node in enumerate(example["nodes"])]
-    net = sg.Network.from_config({**schema, "dtype": "float64", "outputs": names})
-    net.load_state_dict({name: np.array(value, np.float64) for name, value in numbers["weights"].items()})
-    x = {name: np.array(value, np.float64) for name, value in numbers["x"].items()}
-    y, tape = net.forward(**x, training=False)
-    values = y if isinstance(y, dict) else {names[0]: y}
-    upstream = {name: np.array(value, np.float64) for name, value in numbers.get("upstream", {}).items()}
-    losses = []
-    for entry in numbers.get("loss", []):
-        arguments = {k: v for k, v in entry.items() if k not in ("name", "node", "target")}
-        value, gradient = LOSSES[entry["name"]](**arguments)(values[entry["node"]], np.array(entry["target"]))
-        losses.append(value)
-        upstream[entry["node"]] = upstream.get(entry["node"], 0) + gradient
-    gradients = tape.backward(upstream, inputs=True)
-    found = {p.name: gradients[p] for p in net.parameters() if p in gradients}
-    return Engine(dict(values), losses, found, dict(gradients.inputs), tape.trace(upstream))
+def weights(result: Result) -> dict[str, Array]:
+    """Parameter name -> gradient, of those that are reached."""
+    return {p.name: result.gradients[p] for p in result.gradients}
 
 
 def draw(example: Example, seed: int, batch: int) -> Example:
@@ -76,14 +55,7 @@ def draw(example: Example, seed: int, batch: int) -> Example:
         else:
             target = some(*shape)
         numbers.setdefault("loss", []).append({**entry, "target": target})
-    first = net.nodes[0].name
-    return {
-        "format": "sharedgrad network",
-        "version": 1,
-        "title": example.get("title", first),
-        **example,
-        "numbers": numbers,
-    }
+    return Calculation.of({**example, "numbers": numbers}).to_config()
 
 
 def node(name: str, layer: str, **arguments: Any) -> dict[str, Any]:
@@ -174,9 +146,13 @@ _SHAPES: dict[str, tuple[Example, int]] = {
                 node("flat", "Flatten"),
                 node("up", "Linear", in_features=4, out_features=4),
                 node("again", "Linear", in_features=4, out_features=4),
+                node("back", "Linear", in_features=4, out_features=2),
             ],
-            "ties": {"again.weight": "up.weight"},
-            "numbers": {"upstream": ["sum"], "loss": [{"name": "MSE", "node": "again", "reduction": "mean"}]},
+            "ties": {
+                "again.weight": "up.weight",
+                "back.weight": {"parameter": "up.weight", "view": [{"transpose": [1, 0]}, {"slice": [[1, 4, 2], [0, 4, 1]]}]},
+            },
+            "numbers": {"upstream": ["sum"], "loss": [{"name": "MSE", "node": "back", "reduction": "mean"}]},
         },
         2,
     ),
@@ -205,4 +181,5 @@ _SHAPES: dict[str, tuple[Example, int]] = {
     ),
 }
 
+GALLERY: dict[str, Example] = {entry.name: entry.calculation.to_config() for entry in entries()}
 EXAMPLES = {name: draw(example, seed, batch) for seed, (name, (example, batch)) in enumerate(_SHAPES.items())}

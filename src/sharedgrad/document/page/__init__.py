@@ -9,9 +9,12 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Iterable, Mapping
+from itertools import dropwhile, takewhile
 from string import Template
 from typing import Any
 
+from sharedgrad.document.blocks import Block, Document, Paragraph, Section
+from sharedgrad.document.html import fragment
 from sharedgrad.document.page.bundle import part, script
 from sharedgrad.errors import ConfigError
 
@@ -21,30 +24,30 @@ LAYERS = frozenset(
 )
 
 
-def render(example: Mapping[str, Any], written: str = "") -> str:
+def render(example: Mapping[str, Any], document: Document | None = None) -> str:
     """The page of an example.
 
     Args:
-        example: A network with its numbers in full form: the configuration, "title", and under "numbers" x, weights,
-            upstream, loss and learning_rate, every array with all its axes.
-        written: The calculation written out, as HTML that can be trusted.
+        example: A network with its numbers in full form, as ``Calculation.to_config`` gives it.
+        document: The calculation written out, which stands below the pictures.
 
     Returns:
         The text of an HTML file.
 
     Raises:
         ConfigError: The network has a layer that the page cannot compute.
+        MissingDependencyError: latex2mathml is not installed.
     """
     for node in example["nodes"]:
         if "layer" in node and node["layer"] not in LAYERS:
             known = ", ".join(sorted(LAYERS))
             raise ConfigError(f"node {node.get('name')!r}", f"the page cannot show a {node['layer']}", f"it shows {known}")
-    title = str(example.get("title", "A calculation"))
+    title = str(example.get("title", "")) or "A calculation"
     return Template(part("template.html")).substitute(
         title=html.escape(title),
         source=_sources(example.get("source", ())),
-        about=_paragraphs(str(example.get("about", ""))),
-        written=f'<section id="written"><h2>Written out</h2><p class="stale">Written for the first numbers, not for the edited ones.</p>{written}</section>' if written else "",
+        about=_paragraphs(str(example.get("about", ""))) if document is None else _introduction(document),
+        written="" if document is None else _written(document),
         example=_data(example),
         style=part("style.css"),
         vendor=part("vendor", "htm-preact.js"),
@@ -52,13 +55,32 @@ def render(example: Mapping[str, Any], written: str = "") -> str:
     )
 
 
-def notebook(example: Mapping[str, Any], written: str = "", height: int = 900) -> str:
-    """The page in a frame of its own, for a notebook's cell."""
-    page = html.escape(render(example, written), quote=True)
+def notebook(example: Mapping[str, Any], document: Document | None = None, height: int = 900) -> str:
+    """The page in a frame of its own, ``height`` pixels high, for a notebook's cell; raises as :func:`render`."""
+    page = html.escape(render(example, document), quote=True)
     return (
         f'<iframe srcdoc="{page}" title="{html.escape(str(example.get("title", "")), quote=True)}" '
         f'sandbox="allow-scripts allow-downloads" style="width: 100%; height: {height}px; border: 0"></iframe>'
     )
+
+
+def _introduction(document: Document) -> str:
+    """The paragraphs before the first step."""
+    blocks = takewhile(lambda block: isinstance(block, Paragraph), document.blocks)
+    return f'<div class="about">{fragment(list(blocks))}</div>'
+
+
+def _written(document: Document) -> str:
+    """The steps, one below the other, each of which opens."""
+    blocks = dropwhile(lambda block: isinstance(block, Paragraph), document.blocks)
+    stale = '<p class="stale">Written for the first numbers, not for the edited ones.</p>'
+    return f'<section id="written"><h2>Written out, step by step</h2>{stale}{"".join(map(_step, blocks))}</section>'
+
+
+def _step(block: Block) -> str:
+    if not isinstance(block, Section):
+        return fragment([block], level=3)
+    return f"<details><summary>{html.escape(block.title)}</summary>{fragment(block.blocks, level=3)}</details>"
 
 
 def _data(example: Mapping[str, Any]) -> str:

@@ -31,4 +31,11 @@ def script(entry: str = "main.js") -> str:
             needs[name] = _IMPORT.findall(part("script", name))
             waiting += needs[name]
     order = TopologicalSorter(needs).static_order()
-    return "\n".join(_EXPORT.sub("", _IMPORT.sub("", part("script", name))) for name in order)
+    text = "\n".join(_EXPORT.sub("", _IMPORT.sub("", part("script", name))) for name in order)
+    return re.sub(r"\n\s*\n", "\n", _comments_out(text))
+
+
+def _comments_out(text: str) -> str:
+    """Without types and remarks, which no browser needs."""
+    text = re.sub(r"/\*\*.*?\*/ ?", "", text, flags=re.DOTALL)
+    return re.sub(r"^\s*//.*\n|[ \t]+// .*$", "", text, flags=re.MULTILINE)

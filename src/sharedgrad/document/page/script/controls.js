@@ -21,11 +21,12 @@ export const SPEEDS = [1, 3, 10, 40];
 export function Strip({ view, dark }) {
   const { calls, values, losses } = view.state.evaluation, inputs = Object.keys(view.state.example.numbers.x);
   const picture = (/** @type {string} */ name) => html`<canvas class="thumb" aria-hidden="true" ref=${(/** @type {HTMLCanvasElement | null} */ canvas) => canvas && colourOf(canvas, values[name], view.sample, dark)}></canvas>`;
+  const followsOn = (/** @type {number} */ i) => calls[i].inputs.length === 1 && calls[i].inputs[0] === (calls[i - 1]?.name ?? inputs[inputs.length - 1]);
   return html`<nav class="strip" aria-label="The network"><ol>
-    ${inputs.map((name) => html`<li class="node given">${picture(name)}<b>${name}</b><small>${times(values[name].shape.slice(1)) || "1"}</small></li>`)}
-    ${calls.map((call, i) => html`<li><button type="button" class="node" data-at=${call.name} aria-current=${call.name === view.at ? "true" : undefined}>${picture(call.name)}
+    ${inputs.map((name, i) => html`<li class=${i ? "node given apart" : "node given"}>${picture(name)}<b>${name}</b><small>${times(values[name].shape.slice(1)) || "1"}</small></li>`)}
+    ${calls.map((call, i) => html`<li class=${followsOn(i) ? "" : "apart"}><button type="button" class="node" data-at=${call.name} aria-current=${call.name === view.at ? "true" : undefined}>${picture(call.name)}
       <b>${call.name}</b><small>${call.kind} · ${times(call.y.shape.slice(1)) || "1"}</small>
-      ${call.inputs.length === 1 && call.inputs[0] === (calls[i - 1]?.name ?? inputs[0]) ? null : html`<small>reads ${call.inputs.join(" and ")}</small>`}</button></li>`)}
+      ${followsOn(i) ? null : html`<small>reads ${call.inputs.join(" and ")}</small>`}</button></li>`)}
     ${losses.length ? html`<li class="node given"><b>loss</b><small class="loss">${Number(losses.reduce((sum, { value }) => sum + value, 0).toPrecision(5))}</small></li>` : null}
   </ol></nav>`;
 }
@@ -38,8 +39,8 @@ export function Player({ view, call }) {
   return html`<div class="player" role="group" aria-label="Playback through the uses">
     <div class="buttons">${button("first", "to the beginning", "M3 3h2v10H3zM13 3v10L6 8z")}${button("back", "one use back", "M11 3v10L4 8z")}
       ${button("play", view.playing ? "pause" : "play", view.playing ? "M4 3h3v10H4zM9 3h3v10H9z" : "M4 2.5v11L13.5 8z")}${button("next", "one use on", "M5 3v10l7-5z")}${button("last", "to the end", "M11 3h2v10h-2zM3 3v10l7-5z")}
-      <select id="speed" aria-label="speed, uses a second" value=${view.speed}>${SPEEDS.map((speed) => html`<option value=${speed} selected=${speed === view.speed}>${speed}/s</option>`)}</select></div>
-    <input type="range" id="step" min="0" max=${count} value=${step} aria-label="uses added so far" aria-valuetext=${stepName(view, call)} />
+      <select id="do-speed" aria-label="speed, uses a second" value=${view.speed}>${SPEEDS.map((speed) => html`<option value=${speed} selected=${speed === view.speed}>${speed}/s</option>`)}</select></div>
+    <input type="range" id="do-step" min="0" max=${count} value=${step} aria-label="uses added so far" aria-valuetext=${stepName(view, call)} />
     <output class="where">${stepName(view, call)}</output>
   </div>`;
 }
@@ -49,10 +50,10 @@ export function Update({ view }) {
   const { example } = view.state, rate = example.numbers.learning_rate;
   return html`<div class="update"><fieldset><legend>Combine the contributions</legend><div class="modes">${Object.entries(MODES).map(([mode, { label }]) =>
     html`<label class=${view.mode === mode ? "on" : ""}><input type="radio" name="mode" value=${mode} checked=${view.mode === mode} />${label}</label>`)}</div></fieldset>
-    <label class="rate">learning rate <input id="rate" inputmode="decimal" size="6" value=${rate === undefined ? "" : plain(rate)} /></label>
-    <button type="button" id="update" class="primary" title="w ← w − learning rate × gradient">Update</button>
-    <button type="button" id="undo" disabled=${!view.actions.length}>Undo</button>
-    <button type="button" id="reset" disabled=${!view.actions.length}>Reset</button>
+    <label class="rate">learning rate <input id="do-rate" inputmode="decimal" size="6" value=${rate === undefined ? "" : plain(rate)} /></label>
+    <button type="button" id="do-update" class="primary" title="w ← w − learning rate × gradient">Update</button>
+    <button type="button" id="do-undo" disabled=${!view.actions.length}>Undo</button>
+    <button type="button" id="do-reset" disabled=${!view.actions.length}>Reset</button>
   </div><p class="says">${MODES[view.mode].says}</p>`;
 }
 
@@ -108,9 +109,9 @@ export function Inspector({ view, call, target, account, dark }) {
       ${view.step !== null && !covered && account.terms.length ? html`<span class="so-far">so far ${show(sumOf(account.terms.filter(upTo)), 6)}</span>` : null}</h2>
     <p class="what">${account.what}</p>
     ${edit ? html`<label class="edit">${edit.where === "upstream" ? "upstream given here" : edit.where === "target" ? "target" : edit.where === "x" ? "the input cell" : "the weight itself"}
-      <input id="value" inputmode="decimal" size="9" value=${plain(edit.value)} disabled=${!held} title=${held ? "Change it: everything follows" : "Click the cell first"} /></label>` : null}
+      <input id="do-value" inputmode="decimal" size="9" value=${plain(edit.value)} disabled=${!held} title=${held ? "Change it: everything follows" : "Click the cell first"} /></label>` : null}
     ${account.kind !== "t" ? html`<div class="guess">${covered
-      ? html`<label>your value <input id="guess" inputmode="decimal" size="9" disabled=${!held} /></label><button type="button" id="check" disabled=${!held}>Check</button><button type="button" class="quiet" data-tell=${key}>Show it</button>`
+      ? html`<label>your value <input id="do-guess" inputmode="decimal" size="9" disabled=${!held} /></label><button type="button" id="do-check" disabled=${!held}>Check</button><button type="button" class="quiet" data-tell=${key}>Show it</button>`
       : told === undefined ? html`<button type="button" class="quiet" data-cover=${key}>Cover this number and guess it</button>`
       : html`<p class=${told ? "verdict yes" : "verdict no"} role="status">${told ? "Right." : "Not yet."} It is ${show(account.result, 6)}, ${account.terms.length ? `made of the ${account.terms.length === 1 ? "one term" : `${account.terms.length} terms`} below` : "straight from its input"}.</p>`}</div>` : null}
     ${map && !covered ? html`<div class="places"><canvas aria-hidden="true" ref=${(/** @type {HTMLCanvasElement | null} */ canvas) => canvas && colourOf(canvas, map, 0, dark)}></canvas>

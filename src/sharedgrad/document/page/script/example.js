@@ -4,8 +4,9 @@ import { combined, privateGradients, tied } from "./combine.js";
 import { EntryError } from "./geometry.js";
 import { LAYERS } from "./layers.js";
 import { targetShape } from "./losses.js";
-import { evaluate, nodes, weightName } from "./network.js";
-import { nested, resized, same, tensor } from "./tensor.js";
+import { evaluate, nodes, weightOf } from "./network.js";
+import { nested, resized, same, shapeOf, tensor } from "./tensor.js";
+import { seen } from "./views.js";
 
 /** @typedef {import("./network.js").Example} Example */
 /** @typedef {import("./network.js").Evaluation} Evaluation */
@@ -62,7 +63,11 @@ export function fitted(example) {
     const config = node.layer === "Linear" ? { ...node, in_features: ins[0][ins[0].length - 1] } : node;
     shapes[node.name] = [shapes[node.inputs[0]][0], ...layer.output(config, ins)];
     for (const [attribute, shape] of Object.entries(layer.parameters(config, ins))) {
-      const name = weightName(example, node.owner, attribute);
+      const { name, view } = weightOf(example, node.owner, attribute);
+      if (view.length && !same(seen(shapeOf(numbers.weights[name]), view).shape, shape)) {
+        throw new EntryError(`${node.name} sees a part of ${name}, and would need it as ${shape.join("×")}`);
+      }
+      if (view.length) continue;
       if (!same((asked[name] ??= shape), shape)) {
         throw new EntryError(`${name} is shared, and ${node.name} would need it as ${shape.join("×")} where others need ${asked[name].join("×")}`);
       }

@@ -13,6 +13,7 @@ import { range, size } from "./tensor.js";
  * }} GridProps */
 
 const MANY = 40; // rows or columns beyond which blocks of cells are drawn as one
+const CROWD = 100; // so many lit cells of a small picture stand out by their colours alone
 const PART = 24; // rows and columns of a part that is looked at more closely
 
 /** An array cut into two-dimensional pictures. @param {number[]} shape @param {number} skip axes in front that are chosen already
@@ -64,7 +65,7 @@ export class Grid extends Component {
     const columns = range(left - (ring?.left ?? 0), right + (ring?.right ?? 0));
     const lines = range(top - (ring?.top ?? 0), bottom + (ring?.bottom ?? 0));
     const size = sizeOf(columns.length, zoomed || Boolean(part), props.several);
-    return html`<table role="grid" class=${`grid ${size}`} aria-label=${props.label}>
+    return html`<table role="grid" class=${`grid ${size}${(size === "small" || size === "tiny") && (props.lit?.size ?? 0) > CROWD ? " crowded" : ""}`} aria-label=${props.label}>
       <thead><tr><td></td>${columns.map((j) => html`${j >= 0 && j < slice.cols ? html`<th scope="col">${j}</th>` : html`<td></td>`}`)}</tr></thead>
       <tbody>${lines.map((i) => html`<tr>${i >= 0 && i < slice.rows && lines.length > 1 ? html`<th scope="row">${i}</th>` : html`<td></td>`}
         ${columns.map((j) => (i < 0 || j < 0 || i >= slice.rows || j >= slice.cols ? padCell(props, i, j, size) : cell(props, i, j, size)))}</tr>`)}</tbody>

@@ -51,7 +51,7 @@ export function Ledger({ account, view, covered, upTo }) {
     : groupsOf(rows, view.sort).map((group) => grouped(group, view, covered, upTo));
   return html`<div class="ledger">
     <div class="ledger-head"><h3>The ledger</h3>
-      <label>sorted by <select id="sort" value=${view.sort}><option value="place">place</option><option value="size">size</option></select></label></div>
+      <label>sorted by <select id="do-sort" value=${view.sort}><option value="place">place</option><option value="size">size</option></select></label></div>
     <div class="scroll" tabindex="0" role="region" aria-label="The ledger"><table><caption class="unseen">All terms of ${account.title}</caption>${head}${body}
       <tfoot><tr><td></td><th scope="row" colspan="4">${account.title} =</th><td></td><td class="number total">${covered ? "?" : show(account.result, 6)}</td></tr></tfoot></table></div>
     ${covered ? null : html`<p class="facts">${facts(account, rows, size, zeros)}</p>`}
@@ -73,9 +73,10 @@ function line({ term, sum, number }, view, covered, upTo) {
   const later = !upTo(term), [a, b] = term.factors, lit = view.link !== null && term.link === view.link && term.call?.name === view.at;
   const value = (/** @type {import("./terms.js").Factor} */ factor) => html`<span title=${`${factor.label} = ${plain(factor.value)}`}>${show(factor.value)}</span>`;
   return html`<tr class=${[later && "later", term.note && "zero", lit && "lit"].filter(Boolean).join(" ")} data-link=${term.link} data-node=${term.call?.name ?? ""} data-use=${term.use}>
-    <td class="muted">${number}</td><td class="where">${term.where}${term.note ? html` <em>${term.note}</em>` : null}</td>
+    <td class="muted">${number}</td><td class="where">${term.where}</td>
     <td class="number">${a ? value(a) : ""}</td><td class="sign">${a ? "×" : ""}</td><td class="number">${b ? value(b) : ""}</td>
-    <td class="number product">${covered ? "?" : show(term.value)}</td><td class="number muted">${covered || later ? (covered ? "?" : "") : show(sum)}</td></tr>`;
+    <td class="number product">${covered ? "?" : show(term.value)}</td><td class="number muted">${covered ? "?" : later ? "" : show(sum)}</td></tr>
+    ${term.note ? html`<tr class="why"><td></td><td colspan="6"><em>${term.note}</em></td></tr>` : null}`;
 }
 
 /** @param {{name: string, rows: Row[]}} group @param {View} view @param {boolean} covered @param {(term: Term) => boolean} upTo */
@@ -93,5 +94,5 @@ export function placeMap(account) {
   if (account.kind !== "w" || !call || call.places.shape.length !== 2 || account.terms.some((term) => term.call !== call)) return null;
   const data = new Float64Array(call.places.shape.reduce((a, b) => a * b, 1));
   for (const term of account.terms) data[call.uses[term.use].place] += term.value;
-  return { shape: call.places.shape, data };
+  return { shape: [1, ...call.places.shape], data };
 }

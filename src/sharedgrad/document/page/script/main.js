@@ -167,7 +167,7 @@ function cover(key) {
 /** Checks the reader's value; within half a percent it is right. */
 function check() {
   if (!view.pin) return;
-  const call = callOf(view), { panel, cell } = guessed(view.pin), field = /** @type {HTMLInputElement} */ (document.getElementById("guess"));
+  const call = callOf(view), { panel, cell } = guessed(view.pin), field = /** @type {HTMLInputElement} */ (document.getElementById("do-guess"));
   const { result } = account(view.state.evaluation, call, view.pin, view.state.example);
   withNumber(field.value, (value) => change({ problem: "", told: new Map([...view.told, [`${panel},${cell}`, Math.abs(value - result) <= Math.max(0.005 * Math.abs(result), 1e-6)]]) }));
 }
@@ -199,10 +199,10 @@ const CLICKS = {
 
 page.addEventListener("click", (event) => {
   const element = /** @type {HTMLElement} */ (event.target);
-  if (element.id === "update") return edit(["update", view.mode]);
-  if (element.id === "undo") return go(restarted(view.actions.slice(0, -1)));
-  if (element.id === "reset") return go(restarted([]));
-  if (element.id === "check") return check();
+  if (element.id === "do-update") return edit(["update", view.mode]);
+  if (element.id === "do-undo") return go(restarted(view.actions.slice(0, -1)));
+  if (element.id === "do-reset") return go(restarted([]));
+  if (element.id === "do-check") return check();
   const target = targetOf(element);
   if (target) return go({ pin: sameTarget(view.pin, target) ? null : target, hover: null, link: null, problem: "" });
   for (const does of Object.keys(CLICKS)) {
@@ -221,16 +221,16 @@ function restarted(actions) {
 page.addEventListener("change", (event) => {
   const field = /** @type {HTMLInputElement} */ (event.target);
   if (field.name === "mode") return go({ mode: /** @type {any} */ (field.value), message: "" });
-  if (field.id === "sort") return go({ sort: /** @type {any} */ (field.value) });
-  if (field.id === "rate") return withNumber(field.value, (value) => edit(["learning_rate", value]));
-  if (field.id === "speed") {
+  if (field.id === "do-sort") return go({ sort: /** @type {any} */ (field.value) });
+  if (field.id === "do-rate") return withNumber(field.value, (value) => edit(["learning_rate", value]));
+  if (field.id === "do-speed") {
     const playing = view.playing;
     stop();
     change({ speed: Number(field.value) });
     return playing ? play() : undefined;
   }
   if (field.dataset.argument) return argument(field);
-  if (field.id === "value" && view.pin) {
+  if (field.id === "do-value" && view.pin) {
     const kept = editable(view, callOf(view), view.pin);
     if (kept) withNumber(field.value, (value) => edit([kept.where, kept.name, kept.index, value]));
   }
@@ -244,7 +244,7 @@ function argument(field) {
 
 page.addEventListener("input", (event) => {
   const field = /** @type {HTMLInputElement} */ (event.target);
-  if (field.id !== "step") return;
+  if (field.id !== "do-step") return;
   stop();
   to(Number(field.value));
 });
@@ -282,7 +282,7 @@ function step(cell, [down, right]) {
 document.addEventListener("keydown", (event) => {
   const element = /** @type {HTMLElement} */ (event.target), cell = /** @type {HTMLTableCellElement | null} */ (element.closest("td[data-cell],td[data-part]"));
   if (event.key === "Escape") return go({ pin: null, hover: null, link: null });
-  if (event.key === "Enter" && element.id === "guess") return check();
+  if (event.key === "Enter" && element.id === "do-guess") return check();
   if (cell && ARROWS[event.key]) {
     event.preventDefault();
     return step(cell, ARROWS[event.key]);
@@ -290,7 +290,7 @@ document.addEventListener("keydown", (event) => {
   if (cell && (event.key === "Enter" || event.key === " ")) {
     event.preventDefault();
     cell.click();
-    if (event.key === "Enter") requestAnimationFrame(() => requestAnimationFrame(() => /** @type {HTMLInputElement | null} */ (document.querySelector("#value, #guess"))?.select()));
+    if (event.key === "Enter") requestAnimationFrame(() => requestAnimationFrame(() => /** @type {HTMLInputElement | null} */ (document.querySelector("#do-value, #do-guess"))?.select()));
     return;
   }
   if (element.closest("input, select, button, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;

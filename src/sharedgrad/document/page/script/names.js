@@ -5,7 +5,10 @@ import { unravel } from "./tensor.js";
 
 /** @typedef {import("./network.js").Call} Call */
 
-const LETTERS = /** @type {Record<string, string>} */ ({ weight: "w", bias: "b" });
+/** Short names of parameters: w, b, w_hh. @param {string} attribute */
+function shortened(attribute) {
+  return attribute.replace("weight", "w").replace("bias", "b").replace(/_l0$/, "");
+}
 
 /** @param {string} panel */
 export function parsePanel(panel) {
@@ -22,10 +25,10 @@ function owned(call, owner = "", name = "") {
 export function arrayName(call, panel) {
   const { kind, number, gradient } = parsePanel(panel), d = gradient ? "d" : "";
   if (kind === "x" && number >= call.inputs.length) return owned(call, call.name, `${d}h_before`);
-  if (kind === "x") return call.given[number] ? d + call.inputs[number] : `${call.inputs[number]}.${d}y`;
+  if (kind === "x") return call.given[number] ? d + (call.alone ? "x" : call.inputs[number]) : `${call.inputs[number]}.${d}y`;
   if (kind === "w") {
     const parts = call.slots[number].weight.name.split("."), attribute = /** @type {string} */ (parts.pop());
-    return owned(call, parts.join("."), d + (LETTERS[attribute] ?? attribute));
+    return owned(call, parts.join("."), d + shortened(attribute));
   }
   if (kind === "t") return "target";
   return owned(call, call.name, kind === "delta" ? "δ" : kind);

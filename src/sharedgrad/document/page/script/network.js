@@ -5,6 +5,7 @@ import { LAYERS } from "./layers.js";
 import { NO_WEIGHT, ONE, PADDING } from "./links.js";
 import { loss } from "./losses.js";
 import { add, same, size, tensor, zeros } from "./tensor.js";
+import { seen } from "./views.js";
 
 /** @typedef {import("./tensor.js").Tensor} Tensor */
 /** @typedef {import("./links.js").Links} Links */
@@ -20,11 +21,11 @@ import { add, same, size, tensor, zeros } from "./tensor.js";
  *   name: string, config: Record<string, any>, kind: string, inputs: string[], sources: Tensor[], y: Tensor,
  *   links: Links, uses: Use[], places: {name: string, shape: number[]}, slots: Slot[], direct: boolean,
  *   delta: Tensor, dsources: Tensor[], off: string, geometry: import("./geometry.js").Geometry | null,
- *   given: boolean[], single: boolean,
+ *   given: boolean[], single: boolean, alone: boolean,
  * }} Call
  * One application of a layer. `delta`: the gradient where its products are added (dy; in an RNN, of a).
  * `direct`: whether y is the sum of the products itself. `given`: which inputs are the network's own; `single`: whether there
- * is no other layer. */
+ * is no other layer; `alone`: whether the network has no other input. */
 /** @typedef {{
  *   values: Record<string, Tensor>, calls: Call[], weights: Record<string, Weight>, upstream: Record<string, Tensor>,
  *   losses: (Loss & {node: string})[], batch: number,
@@ -44,10 +45,11 @@ export function nodes(example) {
   });
 }
 
-/** The name under which a parameter is kept. @param {Example} example @param {string} owner @param {string} attribute */
-export function weightName(example, owner, attribute) {
-  const name = `${owner}.${attribute}`;
-  return example.ties?.[name] ?? name;
+/** The name under which a parameter is kept, and how this layer sees it where that is not as it is.
+ *  @param {Example} example @param {string} owner @param {string} attribute @returns {{name: string, view: Record<string, any>[]}} */
+export function weightOf(example, owner, attribute) {
+  const own = `${owner}.${attribute}`, tied = example.ties?.[own] ?? own;
+  return typeof tied === "string" ? { name: tied, view: [] } : { name: tied.parameter, view: tied.view };
 }
 
 /** Which of a weight's private copies a use takes. @param {Slot} slot @param {number} use */
@@ -180,12 +182,17 @@ function prepare(example, node, xs, given, weights, copies) {
     name: node.name, config: node, kind: node.layer, inputs: node.inputs, sources: [...xs], y: xs[0], links: list.done(),
     uses: list.uses, places, slots: [], direct: !layer.forward && node.layer !== "RNN", delta: xs[0], dsources: [], off: layer.off ?? "",
     geometry: layer.geometry?.(node) ?? null, given: node.inputs.map((name) => name in example.numbers.x), single: example.nodes.length === 1,
+    alone: Object.keys(example.numbers.x).length === 1,
   };
   call.slots = Object.keys(layer.parameters(node, shapes)).map((attribute, slot) => {
-    const name = weightName(example, node.owner, attribute);
+    const { name, view } = weightOf(example, node.owner, attribute);
     weights[name] ??= { name, value: tensor(given[name]), copies: copies[name] ?? null, count: 0, uses: 0, slots: [] };
     const weight = weights[name], own = node.layer.startsWith("Locally");
     const entry = { call, slot, attribute, weight, offset: weight.count, own, gradient: weight.value };
+    if (view.length) {
+      const { cells } = seen(weight.value.shape, view);
+      call.links.slot.forEach((at, i) => at === slot && (call.links.entry[i] = cells[call.links.entry[i]]));
+    }
     // a locally connected weight has its position inside: for one sample it is used once
     weight.count += own ? 1 : size(places.shape);
     weight.uses += own ? xs[0].shape[0] : list.uses.length;

@@ -69,12 +69,12 @@ export function Stage({ view, call, lit }) {
 /** How much room there is for pictures side by side, in rem. */
 function room() {
   const window = innerWidth / 16;
-  return window > 67.5 ? Math.min(window, 100) - 35 : window - 5;
+  return window > 67.5 ? Math.min(window, 100) - 32.5 : window - 5;
 }
 
 /** About how wide a column of pictures is drawn, in rem. @param {Picture[][]} rows */
 function widthOf(rows) {
-  const cell = (/** @type {number} */ cols, /** @type {number} */ slices) => ({ large: 4.05, middle: 3.1, small: 1.36, tiny: 0.62 })[sizeOf(cols, false, slices > 2)];
+  const cell = (/** @type {number} */ cols, /** @type {number} */ slices) => ({ large: 3.83, middle: 3.1, small: 1.36, tiny: 0.62 })[sizeOf(cols, false, slices > 2)];
   return Math.max(0, ...rows.flat().map(({ slices, ring }) => {
     const cols = slices[0].cols + (ring ? ring.left + ring.right : 0);
     return Math.max(11, (cols * cell(cols, slices.length) + 2) * Math.min(slices.length, 2));

@@ -11,12 +11,9 @@ function pictureNames(evaluation) {
   for (const call of evaluation.calls) {
     const panels = [...call.inputs.flatMap((_, i) => [`x:${i}`, `dx:${i}`]), ...call.slots.flatMap((_, i) => [`w:${i}`, `dw:${i}`]), "y", "dy"];
     for (const panel of panels) {
-      const name = arrayName(call, panel);
+      const name = arrayName(call, panel).replace(/\s/g, "_");
       if (!names.has(name) || panel === "y" || panel === "dy") names.set(name, { at: call.name, panel });
     }
-  }
-  for (const call of evaluation.calls) {
-    call.inputs.forEach((name, i) => call.given[i] && names.set(`${name}.d`, { at: call.name, panel: `dx:${i}` }));
   }
   return names;
 }
