@@ -166,3 +166,28 @@ def test_a_renamed_node_shows_in_every_name() -> None:
 
     text = terminal.render(document(calculation, calculation.run(), Limits()))
     assert "second.y[0] = tanh(first.y[0]) = tanh(1) = 0.761594" in text
+
+
+def test_a_weight_and_its_transpose_are_one_weight() -> None:
+    nodes = [
+        {"name": "encoder", "layer": "Linear", "in_features": 3, "out_features": 2, "bias": False},
+        {"name": "tanh", "layer": "Tanh"},
+        {"name": "decoder", "layer": "Linear", "in_features": 2, "out_features": 3, "bias": False},
+    ]
+    ties = {"decoder.weight": {"parameter": "encoder.weight", "view": [{"transpose": [1, 0]}]}}
+    rng = np.random.default_rng(4)
+    numbers = {
+        "x": random(rng, 2, 3),
+        "weights": {"encoder.weight": random(rng, 2, 3)},
+        "upstream": random(rng, 2, 3),
+        "learning_rate": 0.5,
+    }
+    found = explain({"nodes": nodes, "ties": ties, "inputs": {"input": [3]}, "numbers": numbers})
+    assert check(found.document) > 25
+    text = " ".join(found.text().split())
+    assert "encoder.w is one weight for 4 uses" in text
+    assert "decoder.w[0,0]·tanh.y[0,0]" in text
+    again = Calculation.of(found.calculation.to_config())
+    np.testing.assert_array_equal(
+        again.run().updated["encoder.weight"], found.calculation.run().updated["encoder.weight"]
+    )

@@ -110,7 +110,7 @@ class _Writer:
         if equation.shows_numbers:
             sides.append(f"$={{}}{self.math.formula(equation.right, numeric=True)}$")
         if equation.result is not None:
-            sides.append(rf"$={{}}\mathbf{{{self._number(equation.result)}}}$")
+            sides.append(rf"$=$ $\mathbf{{{self._number(equation.result)}}}$")
         return [" ".join(sides), ""]
 
     def note(self, block: Equation | Equations) -> list[str]:
