@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sharedgrad.document import Document
 from sharedgrad.document.page import render
 from tests.document.page.examples import Example
 from tests.helpers import Array
@@ -76,8 +77,16 @@ class Opened:
 
     def shown(self, panel: str) -> dict[int, str]:
         """The texts of a picture's cells."""
-        code = "(p) => [...document.querySelectorAll(`td[data-panel='${p}']`)].map((td) => [+td.dataset.cell, td.querySelector('span')?.textContent ?? td.ariaLabel])"
+        code = """(p) => [...document.querySelectorAll(`td[data-panel='${p}']`)].map((td) =>
+          [+td.dataset.cell, td.querySelector('span')?.textContent ?? td.ariaLabel])"""
         return dict(self.evaluate(code, panel))
+
+    def call(self, what: str) -> Any:
+        """Something of the call on show, as a JavaScript expression of ``call``."""
+        code = (
+            "() => { const call = page.view.state.evaluation.calls.find((c) => c.name === page.view.at); return %s; }"
+        )
+        return self.evaluate(code % what)
 
     def example(self) -> Example:
         """The numbers that the page holds now."""
@@ -90,8 +99,10 @@ class Opened:
 
 _NUMBERS = """() => {
   const {evaluation, example} = page.view.state, plain = ({shape, data}) => [shape, Array.from(data)];
-  const weights = Object.values(evaluation.weights).map((w) => [w.name, [w.value.shape,
-    w.slots.reduce((total, slot) => total.map((v, i) => v + slot.gradient.data[i]), new Array(w.value.data.length).fill(0))]]);
+  const zeros = (weight) => new Array(weight.value.data.length).fill(0);
+  const plus = (sum, {gradient}) => sum.map((v, i) => v + gradient.data[i]);
+  const total = (weight) => weight.slots.reduce(plus, zeros(weight));
+  const weights = Object.values(evaluation.weights).map((w) => [w.name, [w.value.shape, total(w)]]);
   return {
     values: Object.fromEntries(evaluation.calls.map((call) => [call.name, plain(call.y)])),
     losses: evaluation.losses.map((loss) => loss.value),
@@ -114,9 +125,9 @@ class Browser:
         self.complaints: list[str] = []
         self.requests: list[str] = []
 
-    def open(self, example: Example, state: str = "", written: str = "", **context: Any) -> Opened:
+    def open(self, example: Example, state: str = "", document: Document | None = None, **context: Any) -> Opened:
         file = self.folder / "page.html"
-        file.write_text(render(example, written), "utf-8")
+        file.write_text(render(example, document), "utf-8")
         return self.visit(f"{file.as_uri()}#{state}", **context)
 
     def visit(self, address: str, **context: Any) -> Opened:
@@ -129,3 +140,23 @@ class Browser:
         opened = Opened(page)
         opened.settle()
         return opened
+
+
+def reads(text: str) -> float:
+    """A number as it is printed."""
+    return float(text.replace("−", "-"))
+
+
+def printed(value: float, digits: int = 4) -> float:
+    """What is left of a number in so many digits; what rounding has left of a zero is 0."""
+    return float(f"{value:.{digits}g}") if abs(value) > 1e-12 else 0.0
+
+
+def same_numbers(opened: Opened, panel: str, truth: Array) -> None:
+    """A picture's cells show these numbers, to the last digit that is printed (4, or 3 or 2 where there is no room)."""
+    shown = opened.shown(panel)
+    assert shown, panel
+    for cell, text in shown.items():
+        value = float(truth.ravel()[cell])
+        expected = {printed(value, digits) for digits in (4, 3, 2)}
+        assert reads(text) in expected, f"{panel}[{cell}]: {text} for {value}"

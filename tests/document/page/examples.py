@@ -62,6 +62,7 @@ def node(name: str, layer: str, **arguments: Any) -> dict[str, Any]:
     return {"name": name, "layer": layer, **arguments}
 
 
+_PART = [[1, 4, 2], [0, 4, 1]]
 CONV = {"in_channels": 2, "out_channels": 2, "kernel_size": 2}
 _SHAPES: dict[str, tuple[Example, int]] = {
     "filter": (
@@ -82,7 +83,9 @@ _SHAPES: dict[str, tuple[Example, int]] = {
                 | {"padding": [[1, 0], [2, 1]], "dilation": [1, 2], "groups": 2, "padding_mode": "reflect"},
                 node("relu", "ReLU"),
                 node("pool", "MaxPool2d", kernel_size=2, stride=1, ties="share", padding=1),
-                node("average", "AvgPool2d", kernel_size=[2, 3], stride=[1, 2], padding=[0, 1], count_include_pad=False),
+                node(
+                    "average", "AvgPool2d", kernel_size=[2, 3], stride=[1, 2], padding=[0, 1], count_include_pad=False
+                ),
             ],
             "numbers": {"upstream": ["average", "conv"]},
         },
@@ -150,7 +153,10 @@ _SHAPES: dict[str, tuple[Example, int]] = {
             ],
             "ties": {
                 "again.weight": "up.weight",
-                "back.weight": {"parameter": "up.weight", "view": [{"transpose": [1, 0]}, {"slice": [[1, 4, 2], [0, 4, 1]]}]},
+                "back.weight": {
+                    "parameter": "up.weight",
+                    "view": [{"transpose": [1, 0]}, {"slice": [[1, 4, 2], [0, 4, 1]]}],
+                },
             },
             "numbers": {"upstream": ["sum"], "loss": [{"name": "MSE", "node": "back", "reduction": "mean"}]},
         },

@@ -31,13 +31,13 @@ def agrees(shown: Any, example: Example) -> None:
     """What the page computes is what the engine computes, within 1e-9."""
     truth = engine(example)
     for name, value in shown["values"].items():
-        close(np.array(value), truth.values[name])
+        close(np.array(value, np.float64), truth.values[name])
     assert shown["losses"] == pytest.approx(truth.losses, rel=1e-9, abs=1e-12)
     assert shown["gradients"].keys() >= weights(truth).keys()
     for name, gradient in weights(truth).items():
-        close(np.array(shown["gradients"][name]), gradient)
+        close(np.array(shown["gradients"][name], np.float64), gradient)
     for name, gradient in truth.gradients.inputs.items():
-        close(np.array(shown["inputs"][name]), gradient)
+        close(np.array(shown["inputs"][name], np.float64), gradient)
 
 
 @pytest.mark.parametrize("name", [*EXAMPLES, *GALLERY])
@@ -86,7 +86,8 @@ def test_other_geometries_give_the_engines_numbers(name: str, argument: list[Any
 
 def test_an_argument_that_does_not_fit_is_refused_in_words(tmp_path: Path) -> None:
     code = """
-    const tell = (action) => { try { act(start(given), action); return "" } catch (e) { return `${e instanceof EntryError} ${e.message}` } };
+    const told = (error) => `${error instanceof EntryError} ${error.message}`;
+    const tell = (action) => { try { act(start(given), action); return ""; } catch (error) { return told(error); } };
     console.log(JSON.stringify([["stride", 0], ["padding", -1], ["dilation", 9], ["groups", 3], ["padding", "some"]]
       .map(([name, value]) => tell(["argument", "conv", name, value]))));
     """
@@ -99,7 +100,9 @@ def test_an_argument_that_does_not_fit_is_refused_in_words(tmp_path: Path) -> No
 @pytest.mark.parametrize("mode", ["sum", "mean", "last", "unshared"])
 def test_every_way_to_combine_is_made_of_the_engines_uses(mode: str, tmp_path: Path) -> None:
     """Of each weight the engine's own contributions, combined here as the page says it does."""
-    code = SHOW + """
+    code = (
+        SHOW
+        + """
     const before = start(given.example).evaluation, later = act(start(given.example), ["update", given.mode]);
     console.log(JSON.stringify({
       made: Object.fromEntries(Object.values(before.weights).map((w) => [w.name, nested(combined(w, given.mode))])),
@@ -107,6 +110,7 @@ def test_every_way_to_combine_is_made_of_the_engines_uses(mode: str, tmp_path: P
       after: Object.fromEntries(Object.values(later.evaluation.weights).map((w) => [w.name, nested(tied(w))])),
     }));
     """
+    )
     example = EXAMPLES["geometry"]
     found = run(code, {"example": example, "mode": mode}, tmp_path)
     call = engine(example).trace.calls["conv"]
@@ -124,7 +128,9 @@ def test_every_way_to_combine_is_made_of_the_engines_uses(mode: str, tmp_path: P
 def test_private_copies_are_the_locally_connected_twin(tmp_path: Path) -> None:
     """After one un-shared update every position has a kernel of its own: the engine's LocallyConnected2d."""
     example = EXAMPLES["many"]
-    code = SHOW + """
+    code = (
+        SHOW
+        + """
     const {evaluation, copies} = given.actions.reduce(act, start(given.example));
     const sum = (name) => nested(privateGradients(evaluation.weights[name]));
     console.log(JSON.stringify({
@@ -132,6 +138,7 @@ def test_private_copies_are_the_locally_connected_twin(tmp_path: Path) -> None:
       y: nested(evaluation.values.conv), apart: sum("conv.weight"), dx: nested(evaluation.upstream.x),
     }));
     """
+    )
     found = run(code, {"example": example, "actions": [["update", "unshared"], ["update", "unshared"]]}, tmp_path)
     numbers = example["numbers"]
     twin = node("conv", "LocallyConnected2d", in_channels=1, out_channels=1, input_size=32, kernel_size=3)

@@ -1,7 +1,7 @@
 """A calculation as one HTML page that can be touched: data, style and script in one file, which loads nothing.
 
-The page computes everything that it shows from the example's numbers, in one module for all layers (``script/``), so that
-an edited number moves everything at once. The tests compare it with the engine.
+The page computes all that it shows from the example's numbers, by one module for all layers (``script/network.js``), so
+that an edited number moves everything at once. The tests compare it with the engine.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from sharedgrad.document.html import fragment
 from sharedgrad.document.page.bundle import part, script
 from sharedgrad.errors import ConfigError
 
-LAYERS = frozenset(
-    "Conv1d Conv2d LocallyConnected1d LocallyConnected2d Linear RNN MaxPool1d MaxPool2d AvgPool1d AvgPool2d GlobalAvgPool "
-    "ReLU Sigmoid Tanh Softmax Add Concat Flatten Reshape".split()
+LAYERS = (
+    *("Conv1d", "Conv2d", "LocallyConnected1d", "LocallyConnected2d", "Linear", "RNN"),
+    *("MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d", "GlobalAvgPool"),
+    *("ReLU", "Sigmoid", "Tanh", "Softmax", "Add", "Concat", "Flatten", "Reshape"),
 )
 
 
@@ -41,7 +42,9 @@ def render(example: Mapping[str, Any], document: Document | None = None) -> str:
     for node in example["nodes"]:
         if "layer" in node and node["layer"] not in LAYERS:
             known = ", ".join(sorted(LAYERS))
-            raise ConfigError(f"node {node.get('name')!r}", f"the page cannot show a {node['layer']}", f"it shows {known}")
+            raise ConfigError(
+                f"node {node.get('name')!r}", f"the page cannot show a {node['layer']}", f"it shows {known}"
+            )
     title = str(example.get("title", "")) or "A calculation"
     return Template(part("template.html")).substitute(
         title=html.escape(title),

@@ -1,7 +1,7 @@
 """The page's script as one text: its modules in the order in which they need one another.
 
-The modules keep to the part of JavaScript's module syntax that can be linked by taking words away: named imports of files
-beside them, each on one line, and ``export`` before a declaration. All names at the top of the modules differ.
+The modules keep to the part of JavaScript's module syntax that can be linked by taking words away: named imports of
+files beside them, and ``export`` before a declaration. All names at the top of the modules differ.
 """
 
 from __future__ import annotations

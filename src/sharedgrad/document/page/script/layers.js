@@ -19,6 +19,8 @@ import { map, same, size, zeros } from "./tensor.js";
  * carry the local derivative as factor. `off` says in words what a factor of 0 means. */
 
 const none = () => ({});
+/** @param {Config} config @param {Record<string, number[]>} weights @param {Record<string, number[]>} biases @returns {Record<string, number[]>} */
+const shapesOf = (config, weights, biases) => (config.bias === false ? weights : { ...weights, ...biases });
 /** @param {Config} _ @param {number[][]} shapes */
 const sameShape = (_, [shape]) => shape;
 /** @param {Config} _ @param {number[][]} shapes */
@@ -43,8 +45,7 @@ function convolution(rank, own) {
       const { g, groups } = slide(config, rank);
       const kernel = [config.out_channels, config.in_channels / groups, ...g.kernel];
       const places = own ? positions(g, shape.slice(1)) : [];
-      const bias = config.bias === false ? {} : { bias: [config.out_channels, ...places] };
-      return { weight: [...places, ...kernel], ...bias };
+      return shapesOf(config, { weight: [...places, ...kernel] }, { bias: [config.out_channels, ...places] });
     },
     output: (config, [shape]) => [config.out_channels, ...positions(slide(config, rank).g, shape.slice(1))],
     places(config, [shape]) {
@@ -124,10 +125,7 @@ function shares(cells, countPadding = true) {
 
 /** @type {Layer} */
 const linear = {
-  parameters: (config) => ({
-    weight: [config.out_features, config.in_features],
-    ...(config.bias === false ? {} : { bias: [config.out_features] }),
-  }),
+  parameters: (config) => shapesOf(config, { weight: [config.out_features, config.in_features] }, { bias: [config.out_features] }),
   output: (config, [shape]) => [...shape.slice(0, -1), config.out_features],
   places: (_, [shape]) => ({ name: "token", shape: shape.slice(0, -1) }),
   links(config, [x]) {
@@ -148,8 +146,7 @@ const linear = {
 const rnn = {
   parameters(config) {
     const [I, H] = [config.input_size, config.hidden_size];
-    const biases = config.bias === false ? {} : { bias_ih_l0: [H], bias_hh_l0: [H] };
-    return { weight_ih_l0: [H, I], weight_hh_l0: [H, H], ...biases };
+    return shapesOf(config, { weight_ih_l0: [H, I], weight_hh_l0: [H, H] }, { bias_ih_l0: [H], bias_hh_l0: [H] });
   },
   output: (config, [[T]]) => (config.last ? [config.hidden_size] : [T, config.hidden_size]),
   places: (_, [[T]]) => ({ name: "time step", shape: [T] }),

@@ -70,7 +70,7 @@ function facts(account, rows, size, zeros) {
 
 /** @param {Row} row @param {View} view @param {boolean} covered @param {(term: Term) => boolean} upTo */
 function line({ term, sum, number }, view, covered, upTo) {
-  const later = !upTo(term), [a, b] = term.factors, lit = view.link !== null && term.link === view.link && term.call?.name === view.at;
+  const later = !upTo(term), [a, b] = term.factors, lit = term.call?.name === view.at && (term.link === view.link || term.link === view.held);
   const value = (/** @type {import("./terms.js").Factor} */ factor) => html`<span title=${`${factor.label} = ${plain(factor.value)}`}>${show(factor.value)}</span>`;
   return html`<tr class=${[later && "later", term.note && "zero", lit && "lit"].filter(Boolean).join(" ")} data-link=${term.link} data-node=${term.call?.name ?? ""} data-use=${term.use}>
     <td class="muted">${number}</td><td class="where">${term.where}</td>

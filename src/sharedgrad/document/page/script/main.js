@@ -17,7 +17,7 @@ import { connect } from "./written.js";
 const page = /** @type {HTMLElement} */ (document.getElementById("page"));
 const first = firstView(JSON.parse(/** @type {HTMLElement} */ (document.getElementById("example")).textContent ?? ""));
 /** @type {View} */ let view = addressed(first, location.hash.slice(1));
-let waiting = 0, timer = 0, pressed = false;
+let waiting = 0, timer = 0;
 
 /** @param {Partial<View>} changes */
 function change(changes) {
@@ -52,7 +52,8 @@ function draw() {
 
 /** @param {import("./network.js").Call} call @param {Target | null} target */
 function lighting(call, target) {
-  if (view.link !== null) return light(call, [view.link], LIT.use);
+  const link = view.link ?? (view.hover ? null : view.held);
+  if (link !== null) return light(call, [link], LIT.use);
   if (view.step !== null && view.step > 0 && !view.hover) {
     return light(call, range(call.links.start[view.step - 1], call.links.start[view.step]), LIT.use);
   }
@@ -72,7 +73,7 @@ function App({ call, target, found, lit }) {
 
 /** @param {number | null} step */
 function to(step, changes = {}) {
-  go({ step, link: null, hover: null, ...changes });
+  go({ step, link: null, held: null, hover: null, ...changes });
 }
 
 function stop() {
@@ -139,7 +140,7 @@ function withNumber(text, use) {
 /** @param {string} at */
 function visit(at) {
   stop();
-  go({ at, pin: null, hover: null, link: null, step: null, problem: "" });
+  go({ at, pin: null, hover: null, link: null, held: null, step: null, problem: "" });
 }
 
 /** @param {Element} element @returns {Target | null} */
@@ -192,8 +193,7 @@ const CLICKS = {
   whole: ({ whole }) => change({ windows: new Map([...view.windows].filter(([key]) => key.split("@")[0] !== whole)) }),
   link: ({ link, node }) => {
     if (node && node !== view.at) visit(node);
-    if (node) change({ link: view.link === Number(link) && pressed ? null : Number(link) });
-    pressed = true;
+    if (node) change({ held: view.held === Number(link) ? null : Number(link) });
   },
 };
 
@@ -204,7 +204,7 @@ page.addEventListener("click", (event) => {
   if (element.id === "do-reset") return go(restarted([]));
   if (element.id === "do-check") return check();
   const target = targetOf(element);
-  if (target) return go({ pin: sameTarget(view.pin, target) ? null : target, hover: null, link: null, problem: "" });
+  if (target) return go({ pin: sameTarget(view.pin, target) ? null : target, hover: null, link: null, held: null, problem: "" });
   for (const does of Object.keys(CLICKS)) {
     const found = /** @type {HTMLElement | null} */ (element.closest(`[data-${does}]`));
     if (found) return CLICKS[does](found.dataset, found);
@@ -213,7 +213,7 @@ page.addEventListener("click", (event) => {
 
 /** The view with only some of the actions done. @param {View["actions"]} actions @returns {Partial<View>} */
 function restarted(actions) {
-  let next = { ...view, state: first.state, actions: /** @type {View["actions"]} */ ([]), problem: "", message: "", link: null, told: new Map() };
+  /** @type {View} */ let next = { ...view, state: first.state, actions: [], problem: "", message: "", link: null, held: null, told: new Map() };
   for (const action of actions) next = { ...next, ...acted(next, action) };
   return { ...next, actions };
 }
@@ -281,7 +281,7 @@ function step(cell, [down, right]) {
 
 document.addEventListener("keydown", (event) => {
   const element = /** @type {HTMLElement} */ (event.target), cell = /** @type {HTMLTableCellElement | null} */ (element.closest("td[data-cell],td[data-part]"));
-  if (event.key === "Escape") return go({ pin: null, hover: null, link: null });
+  if (event.key === "Escape") return go({ pin: null, hover: null, link: null, held: null });
   if (event.key === "Enter" && element.id === "do-guess") return check();
   if (cell && ARROWS[event.key]) {
     event.preventDefault();

@@ -61,7 +61,7 @@ export function Stage({ view, call, lit }) {
     <div class="stage-head"><h2>${call.name} <small>${call.kind}</small></h2>${geometryFields(view, call)}</div>
     <p class="rule">${rule(call)}</p>
     ${view.state.evaluation.batch > 1 ? samples(view) : null}
-    <div class=${["columns", wide && "wide", lit && (view.step === null || view.hover || view.link !== null) && "dim"].filter(Boolean).join(" ")} id="pictures">${column("sources", shown.sources)}${column("weights", shown.weights)}${column("output", shown.output)}</div>
+    <div class=${["columns", wide && "wide", lit && (view.step === null || view.hover || view.link !== null || view.held !== null) && "dim"].filter(Boolean).join(" ")} id="pictures">${column("sources", shown.sources)}${column("weights", shown.weights)}${column("output", shown.output)}</div>
     ${legend(scale)}
   </section>`;
 }

@@ -2,6 +2,7 @@
 
 import { act, appended, start } from "./example.js";
 import { EntryError } from "./geometry.js";
+import { ravel } from "./tensor.js";
 
 /** @typedef {import("./example.js").Action} Action */
 /** @typedef {import("./example.js").State} State */
@@ -9,12 +10,12 @@ import { EntryError } from "./geometry.js";
 /** @typedef {import("./combine.js").Mode} Mode */
 /** @typedef {{
  *   base: import("./network.js").Example, actions: Action[], state: State, at: string, step: number | null,
- *   pin: Target | null, hover: Target | null, link: number | null, mode: Mode, sort: "place" | "size", sample: number,
+ *   pin: Target | null, hover: Target | null, link: number | null, held: number | null, mode: Mode, sort: "place" | "size", sample: number,
  *   playing: boolean, speed: number, covered: Set<string>, told: Map<string, boolean>, zoomed: Set<string>,
  *   pages: Map<string, number>, windows: Map<string, number[]>, open: Set<string>, message: string, problem: string,
  * }} View
  * `at`: the node on show. `step`: so many of its uses have been added (null: all of everything). `pin`, `hover`: the cell that is
- * held or touched; `link`: a single term of it. `covered`: pictures and cells whose numbers are hidden, `told` those that the
+ * held or touched; `link`: a touched term of it, `held`: one that is held. `covered`: pictures and cells whose numbers are hidden, `told` those that the
  * reader has answered, and whether rightly. */
 
 /** @param {import("./network.js").Example} example @returns {View} */
@@ -27,10 +28,10 @@ export function firstView(example) {
   /** @type {Target | null} */ let pin = null;
   if (weight && slot >= 0) {
     const { shape } = slots[slot].weight.value;
-    pin = { panel: `dw:${slot}`, cell: weight[2].split(",").map(Number).reduce((flat, i, axis) => flat * shape[axis] + i, 0) };
+    pin = { panel: `dw:${slot}`, cell: ravel(weight[2].split(",").map(Number), shape) };
   }
   return {
-    base: example, actions: [], state, at, step: null, pin, hover: null, link: null, mode: "sum", sort: "place", sample: 0,
+    base: example, actions: [], state, at, step: null, pin, hover: null, link: null, held: null, mode: "sum", sort: "place", sample: 0,
     playing: false, speed: 3, covered: new Set(), told: new Map(), zoomed: new Set(), pages: new Map(), windows: new Map(),
     open: new Set(), message: "", problem: "",
   };
@@ -48,7 +49,7 @@ export function acted(view, action) {
     const state = act(view.state, action), call = state.evaluation.calls.find(({ name }) => name === view.at);
     const geometry = action[0] === "argument";
     return {
-      state, actions: appended(view.actions, action), problem: "", told: new Map(), link: null, hover: null,
+      state, actions: appended(view.actions, action), problem: "", told: new Map(), link: null, held: null, hover: null,
       step: view.step === null || geometry ? null : Math.min(view.step, call?.uses.length ?? 0),
       pin: geometry && view.pin && !exists(state, view.at, view.pin) ? null : view.pin,
     };
@@ -111,7 +112,7 @@ export function addressed(first, text) {
 function edits(text) {
   try {
     const found = JSON.parse(text ?? "[]");
-    return Array.isArray(found) ? found.filter(Array.isArray) : [];
+    return Array.isArray(found) ? /** @type {Action[]} */ (found.filter(Array.isArray)) : [];
   } catch {
     return [];
   }
