@@ -35,6 +35,7 @@ def main(folder: Path, names: list[str]) -> None:
                 page = browser.new_page(viewport={"width": pixels, "height": 900}, color_scheme=theme)
                 page.goto(file.absolute().as_uri())
                 page.locator("td[data-panel='dw:0'], td[data-panel='y']").first.click()
+                page.evaluate("scrollTo(0, 0)")
                 page.wait_for_timeout(150)
                 picture = folder / f"{name}-{theme}-{width}.png"
                 page.screenshot(path=picture, full_page=True)

@@ -51,7 +51,7 @@ export function Update({ view }) {
   return html`<div class="update"><fieldset><legend>Combine the contributions</legend><div class="modes">${Object.entries(MODES).map(([mode, { label }]) =>
     html`<label class=${view.mode === mode ? "on" : ""}><input type="radio" name="mode" value=${mode} checked=${view.mode === mode} />${label}</label>`)}</div></fieldset>
     <label class="rate">learning rate <input id="do-rate" inputmode="decimal" size="6" value=${rate === undefined ? "" : plain(rate)} /></label>
-    <button type="button" id="do-update" class="primary" title="w ← w − learning rate × gradient">Update</button>
+    <button type="button" id="do-update" class="primary" disabled=${rate === undefined || !Object.keys(view.state.evaluation.weights).length} title="w ← w − learning rate × gradient">Update</button>
     <button type="button" id="do-undo" disabled=${!view.actions.length}>Undo</button>
     <button type="button" id="do-reset" disabled=${!view.actions.length}>Reset</button>
   </div><p class="says">${MODES[view.mode].says}</p>`;

@@ -31,9 +31,9 @@ export function slices(shape, skip, offset, names) {
   });
 }
 
-/** How strongly a number is coloured, from 0 to 100. The root keeps small ones visible. @param {number} value @param {number} scale */
+/** How strongly a number is coloured, from 0 to 100. The power keeps small ones visible. @param {number} value @param {number} scale */
 function strength(value, scale) {
-  return scale > 0 ? Math.round(100 * Math.sqrt(Math.min(Math.abs(value) / scale, 1))) : 0;
+  return scale > 0 ? Math.round(100 * Math.min(Math.abs(value) / scale, 1) ** 0.4) : 0;
 }
 
 /** @param {number} value @param {number} scale */

@@ -51,7 +51,8 @@ export function rule(call) {
 /** @param {{view: View, call: Call, lit: Lit | null}} props */
 export function Stage({ view, call, lit }) {
   const shown = pictures(call, view);
-  const values = [...shown.sources, ...shown.weights, ...shown.output].flat().filter(({ panel }) => !panel.startsWith("t"));
+  // sums over many uses are beyond all else: they get the full colour, and leave the scale to what they are made of
+  const values = [...shown.sources, ...shown.weights, ...shown.output].flat().filter(({ panel }) => !/^(t|dw)/.test(panel));
   let scale = 0;
   for (const { tensor } of values) for (const value of tensor.data) scale = Math.max(scale, Math.abs(value));
   const wide = widthOf(shown.sources) + widthOf(shown.weights) + widthOf(shown.output) > room();
@@ -141,7 +142,7 @@ export function argumentFrom(text) {
 /** @param {number} scale */
 function legend(scale) {
   const end = Number(scale.toPrecision(3));
-  return html`<div class="legend" aria-hidden="true"><span>−${end}</span><span class="bar"></span><span>+${end}</span><small>one scale for all pictures of a layer; colour follows the square root of the size</small></div>`;
+  return html`<div class="legend" aria-hidden="true"><span>−${end}</span><span class="bar"></span><span>+${end}</span><small>one scale for all pictures of a layer, and beyond it the same colour; small numbers are drawn stronger than in proportion</small></div>`;
 }
 
 /** The use that playback has come to, in words. @param {View} view @param {Call} call */

@@ -54,8 +54,13 @@ function sourceFactor(call, link) {
 /** @param {Call} call @param {number} link @returns {Factor} */
 function weightFactor(call, link) {
   const { slot, entry } = call.links, { w, factor } = parts(call, link);
-  if (slot[link] === NO_WEIGHT) return { label: call.direct ? "factor" : "slope", value: factor };
+  if (slot[link] === NO_WEIGHT) return { label: factorName(call), value: factor };
   return { label: cellName(call, `w:${slot[link]}`, entry[link]), value: w };
+}
+
+/** What the second factor of a call's terms is. @param {Call} call */
+function factorName(call) {
+  return call.slots.length ? "weight" : call.direct ? "share" : "slope";
 }
 
 /** @param {Call} call @param {number} link @param {Factor[]} factors @param {string} note @returns {Term} */
@@ -91,9 +96,9 @@ function inputAccount(evaluation, call, source, cell) {
     term(call, i, [deltaFactor(call, i), weightFactor(call, i)], whyZero(evaluation, call, i)),
   );
   const readers = evaluation.calls.filter((other) => other.inputs.includes(name)).length;
-  const what = `This input cell is used ${often(terms.length)}; each time it is sent back upstream × ${call.slots.length ? "weight" : "slope"}.`;
+  const what = `This input cell is used ${often(terms.length)}; each time it is sent back upstream × ${factorName(call)}.`;
   const more = readers > 1 ? ` ${readers} layers read ${arrayName(call, `x:${source}`)}; this is the part from ${call.name}.` : "";
-  return { kind: "x", title: cellName(call, `dx:${source}`, cell), what: what + more, result: total(terms), terms, heads: ["upstream", call.slots.length ? "weight" : "slope"] };
+  return { kind: "x", title: cellName(call, `dx:${source}`, cell), what: what + more, result: total(terms), terms, heads: ["upstream", factorName(call)] };
 }
 
 /** @param {number} count */
@@ -101,10 +106,10 @@ const often = (count) => (count === 1 ? "once" : count === 2 ? "twice" : `${coun
 
 /** @param {Call} call @param {number} cell @returns {Account} */
 function outputAccount(call, cell) {
-  const { links } = call, title = cellName(call, "y", cell), heads = ["input", "weight"];
+  const { links } = call, title = cellName(call, "y", cell), heads = ["input", factorName(call)];
   const out = call.config.last && call.kind === "RNN" ? lastPlace(call, cell) : cell;
-  const terms = pick(call, (i) => links.out[i] === out && (call.direct || call.kind === "RNN")).map((i) => term(call, i, [sourceFactor(call, i), weightFactor(call, i)], links.cell[i] === PADDING ? "padding" : ""));
-  if (call.direct) return { kind: "y", title, what: "The window at this place: input × weight, added up.", result: total(terms), terms, heads };
+  const terms = pick(call, (i) => links.out[i] === out && (call.direct || call.kind === "RNN")).map((i) => term(call, i, [sourceFactor(call, i), weightFactor(call, i)], links.cell[i] === PADDING && links.source[i] !== ONE ? "padding" : links.factor[i] === 0 ? call.off : ""));
+  if (call.direct) return { kind: "y", title, what: `What this output is made of: input × ${factorName(call)}, added up.`, result: total(terms), terms, heads };
   const what = call.kind === "RNN" ? "h = tanh of this sum: input × weight, and state before × weight." : `${call.kind} of its input; there is nothing to add up.`;
   return { kind: "y", title, what, result: call.y.data[cell], terms, heads };
 }
