@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sharedgrad.calculation import Calculation
+from sharedgrad.calculation import Calculation, Result
 from sharedgrad.document import html, latex, terminal
 from sharedgrad.document.blocks import Document
 from sharedgrad.errors import ConfigError
-from sharedgrad.explaining import gallery, one_weight, weight_names, whole
+from sharedgrad.explaining import gallery, one_weight, overview, weight_names, whole
 from sharedgrad.explaining.cells import EVERYTHING, Limits
 
 
@@ -90,8 +90,18 @@ def explain(
     elif entry is not None:
         document = entry.document(result, limits)
     else:
-        document = whole.document(calculation, result, limits)
+        document = _whole(calculation, result, limits, everything)
     return Explanation(document, calculation)
+
+
+def _whole(calculation: Calculation, result: Result, limits: Limits, everything: bool) -> Document:
+    """All of it, or an overview where that is too much."""
+    numbers = overview.size(calculation, result)
+    if everything:
+        overview.refuse_if_endless(numbers)
+    if everything or numbers <= overview.WRITTEN_OUT:
+        return whole.document(calculation, result, limits)
+    return overview.document(calculation, result, limits)
 
 
 def _calculation(what: str | Path | Mapping[str, Any] | Calculation) -> Calculation:

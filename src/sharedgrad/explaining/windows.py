@@ -117,7 +117,7 @@ def _not_shown(more: int, zeros: int) -> list[Block]:
 
 def _gather(names: Names, node: Node, dx: Symbol, limits: Limits) -> Section | None:
     """dx[u] = Σ_k turned[k] · spread[u + k·dilation]."""
-    layer, g = node.layer, node.layer.geometry  # type: ignore[attr-defined]
+    g = node.layer.geometry  # type: ignore[attr-defined]
     dy, w = names.gradient(node.name), names.seen(node, "weight")
     assert dy is not None
     flipped = np.flip(w.array, tuple(range(2, w.array.ndim))).copy()
