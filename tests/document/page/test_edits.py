@@ -132,6 +132,7 @@ def play_to_the_end(opened: Opened) -> None:
     opened.settle()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*GALLERY, *EXAMPLES])
 def test_random_edits_agree_with_the_engine(name: str, browser: Browser) -> None:
     """Over the gallery and the examples here more than 300 edits, drawn evenly over the fields of each."""

@@ -1,12 +1,12 @@
 // The strip of layers, the player, the switch between ways to combine, the update, and what is known of the chosen cell.
 
 import { html } from "./vendor.js";
-import { MODES } from "./combine.js";
+import { combined, MODES, tied } from "./combine.js";
 import { plain, show, times } from "./format.js";
 import { Ledger, placeMap } from "./ledger.js";
 import { parsePanel } from "./names.js";
 import { stepName } from "./stage.js";
-import { unravel } from "./tensor.js";
+import { nested, unravel } from "./tensor.js";
 import { colourOf } from "./thumbnail.js";
 
 /** @typedef {import("./store.js").View} View */
@@ -67,7 +67,7 @@ export function editable(view, call, { panel, cell }) {
   };
   if (kind === "w") {
     const { weight } = call.slots[number];
-    return found("weights", weight.name, weight.value.shape, numbers.weights[weight.name]);
+    return found("weights", weight.name, weight.value.shape, nested(tied(weight)));
   }
   if (kind === "x" && call.given[number]) return found("x", call.inputs[number], call.sources[number].shape, numbers.x[call.inputs[number]]);
   if (kind === "dy" && numbers.upstream?.[call.name]) return found("upstream", call.name, call.y.shape, numbers.upstream[call.name]);
@@ -89,6 +89,17 @@ export function isCovered(view, target) {
   return (view.covered.has(panel) || view.covered.has(key)) && !view.told.has(key);
 }
 
+/** What another way to combine makes of a weight's terms, in words. @param {View} view @param {Call} call @param {Target} target */
+function otherwise({ mode }, call, { panel, cell }) {
+  const { kind, number } = parsePanel(panel);
+  if (kind !== "w" || mode === "sum") return "";
+  const { weight } = call.slots[number];
+  if (mode !== "unshared") return ` “${MODES[mode].label}” makes ${show(combined(weight, mode).data[cell], 6)} of them.`;
+  if (weight.count === 1) return "";
+  const tiedNow = weight.copies ? ` Their mean is ${show(tied(weight).data[cell], 6)} now; an edit ties them again.` : "";
+  return ` Un-shared, each of ${weight.count.toLocaleString("en")} private copies takes its own part.${tiedNow}`;
+}
+
 /** @param {Term[]} terms */
 function sumOf(terms) {
   return terms.reduce((sum, { value }) => sum + value, 0);
@@ -107,7 +118,7 @@ export function Inspector({ view, call, target, account, dark }) {
   return html`<aside class=${held ? "inspector held" : "inspector"} aria-label="The chosen number">
     <h2><span class="name">${account.title}</span> <span class="result">= ${covered ? "?" : show(account.result, 6)}</span>
       ${view.step !== null && !covered && account.terms.length ? html`<span class="so-far">so far ${show(sumOf(account.terms.filter(upTo)), 6)}</span>` : null}</h2>
-    <p class="what">${account.what}</p>
+    <p class="what">${account.what}${otherwise(view, call, target)}</p>
     ${edit ? html`<label class="edit">${edit.where === "upstream" ? "upstream given here" : edit.where === "target" ? "target" : edit.where === "x" ? "the input cell" : "the weight itself"}
       <input id="do-value" inputmode="decimal" size="9" value=${plain(edit.value)} disabled=${!held} title=${held ? "Change it: everything follows" : "Click the cell first"} /></label>` : null}
     ${account.kind !== "t" ? html`<div class="guess">${covered

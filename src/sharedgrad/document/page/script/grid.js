@@ -9,7 +9,7 @@ import { range, size } from "./tensor.js";
 /** @typedef {{
  *   panel: string, label: string, slice: Slice, data: Float64Array, scale: number, lit: Map<number | string, number> | null,
  *   chosen: number | null, hidden: ((cell: number) => boolean) | null, told: Map<string, boolean>, ring: Ring | null,
- *   cells: number, zoomed: boolean, several: boolean, part: number[] | null, current: number | null,
+ *   cells: number, copy: number | null, zoomed: boolean, several: boolean, part: number[] | null, current: number | null,
  * }} GridProps */
 
 const MANY = 40; // rows or columns beyond which blocks of cells are drawn as one
@@ -17,16 +17,17 @@ const CROWD = 100; // so many lit cells of a small picture stand out by their co
 const PART = 24; // rows and columns of a part that is looked at more closely
 
 /** An array cut into two-dimensional pictures. @param {number[]} shape @param {number} skip axes in front that are chosen already
- *  @param {number} offset @param {string[]} names of the axes that are laid out side by side @returns {Slice[]} */
-export function slices(shape, skip, offset, names) {
-  const rest = shape.slice(skip), grid = rest.slice(-2), leads = rest.slice(0, -2);
+ *  @param {number} offset @param {string[]} names of the axes that are laid out side by side; "" for none
+ *  @param {number} apart axes in front that are never drawn as rows @returns {Slice[]} */
+export function slices(shape, skip, offset, names, apart = 0) {
+  const rest = shape.slice(skip), grid = rest.slice(apart).slice(-2), leads = rest.slice(0, rest.length - grid.length);
   const [rows, cols] = grid.length === 2 ? grid : [1, grid[0] ?? 1];
   return Array.from({ length: size(leads) }, (_, i) => {
     const index = leads.reduceRight((/** @type {number[]} */ found, length, axis) => {
       const inner = size(leads.slice(axis + 1));
       return [Math.floor(i / inner) % length, ...found];
     }, []);
-    const label = index.flatMap((at, axis) => (leads[axis] > 1 || leads.length < names.length ? [`${names[axis] ?? ""} ${at}`.trim()] : [])).join(", ");
+    const label = index.flatMap((at, axis) => (names[axis] !== "" && (leads[axis] > 1 || leads.length < names.length) ? [`${names[axis] ?? ""} ${at}`.trim()] : [])).join(", ");
     return { label: size(leads) > 1 ? label : "", offset: offset + i * rows * cols, rows, cols, padKey: null };
   });
 }
@@ -80,11 +81,12 @@ function padCell({ panel, slice, lit }, i, j, size) {
 }
 
 /** @param {GridProps} props @param {number} i @param {number} j @param {string} size */
-function cell({ panel, slice, data, cells, scale, lit, chosen, hidden, told, current }, i, j, size) {
+function cell({ panel, slice, data, cells, copy, scale, lit, chosen, hidden, told, current }, i, j, size) {
   const place = slice.offset + i * slice.cols + j, value = data[place], at = place % cells; // private copies of a cell act as one
-  const covered = hidden?.(at) ?? false, pair = lit?.get(at);
+  const on = lit !== null && lit.has(at) && (copy === null || copy === Math.floor(place / cells)), pair = on ? lit.get(at) : 0;
+  const covered = hidden?.(at) ?? false;
   const answer = told.get(`${panel},${at}`);
-  const marks = [lit?.has(at) && "lit", chosen === at && "chosen", covered && "covered", answer === true && "right", answer === false && "wrong"];
+  const marks = [on && "lit", chosen === at && "chosen", covered && "covered", answer === true && "right", answer === false && "wrong"];
   const bare = size === "small" || size === "tiny"; // too small for a text: read out, not printed
   const text = covered ? "?" : size === "large" ? short(value) : size === "middle" ? short(value, 3) : show(value);
   return html`<td role="gridcell" tabindex=${(current ?? slice.offset) === place ? 0 : -1} data-panel=${panel} data-cell=${at}

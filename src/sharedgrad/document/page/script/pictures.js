@@ -3,7 +3,7 @@
 import { combined, privateGradients } from "./combine.js";
 import { arrayName, arrayShape } from "./names.js";
 import { copyOf, sums } from "./network.js";
-import { add, map, size, zeros } from "./tensor.js";
+import { add, map, size, unravel, zeros } from "./tensor.js";
 import { slices } from "./grid.js";
 
 /** @typedef {import("./network.js").Call} Call */
@@ -39,10 +39,23 @@ export function pictures(call, view) {
 function picture(call, panel, role, tensor, view, note) {
   const own = arrayShape(call, panel), copies = tensor.shape.length - own.length, activation = !/^d?w/.test(panel);
   const skip = activation ? 1 : 0, offset = activation ? view.sample * size(own.slice(1)) : 0;
-  const names = activation ? ["channel"] : [...new Array(copies).fill("copy"), ...leading(call, own)];
-  const found = slices(tensor.shape, skip, offset, names), ring = /^d?x/.test(panel) ? ringOf(call) : null;
+  const names = activation ? ["channel"] : [...new Array(copies).fill(""), ...leading(call, own)];
+  const found = slices(tensor.shape, skip, offset, names, copies), ring = /^d?x/.test(panel) ? ringOf(call) : null;
   if (ring) rim(found, call, view.sample);
+  if (copies) nameCopies(found, call, panel, size(own));
   return { panel, role, name: arrayName(call, panel), tensor, slices: found, cells: size(own), ring, note };
+}
+
+/** Says of each slice whose private copy it is of. @param {Slice[]} found @param {Call} call @param {string} panel @param {number} cells */
+function nameCopies(found, call, panel, cells) {
+  const { slots } = call.slots[Number(panel.split(":")[1])].weight;
+  for (const slice of found) {
+    const copy = Math.floor(slice.offset / cells), slot = slots.filter(({ offset }) => offset <= copy).pop();
+    if (!slot) continue;
+    const { name, shape } = slot.call.places, index = unravel(copy - slot.offset, shape);
+    const place = shape.length ? `${name} ${shape.length > 1 ? `(${index.join(",")})` : index[0]}` : "";
+    slice.label = [slots.length > 1 && slot.call.name, place, slice.label].filter(Boolean).join(", ");
+  }
 }
 
 /** Names of the axes of a weight that stand before its last two. @param {Call} call @param {number[]} shape */

@@ -4,6 +4,7 @@ import { html } from "./vendor.js";
 import { argumentOf, CHOICES, editableArguments } from "./example.js";
 import { useName } from "./format.js";
 import { Grid, sizeOf } from "./grid.js";
+import { copyOf } from "./network.js";
 import { pictures } from "./pictures.js";
 import { range } from "./tensor.js";
 
@@ -17,10 +18,17 @@ function capacity([{ cols }]) {
   return cols <= 3 ? 6 : cols <= 12 ? 4 : 2;
 }
 
+/** The private copy that playback has come to. @param {View} view @param {Call} call @param {string} panel */
+function copyNow({ step, mode, hover }, call, panel) {
+  if (!/^d?w/.test(panel) || mode !== "unshared" || !step || hover) return null;
+  return copyOf(call.slots[Number(panel.split(":")[1])], step - 1);
+}
+
 /** Which of them: the page that the reader has turned to, or the one on which something lights up.
- *  @param {Picture} picture @param {number} turned @param {Map<number | string, number> | null} lit */
-function pageOf({ slices, cells }, turned, lit) {
+ *  @param {Picture} picture @param {number} turned @param {Map<number | string, number> | null} lit @param {number | null} copy */
+function pageOf({ slices, cells }, turned, lit, copy) {
   const many = capacity(slices), pages = Math.ceil(slices.length / many), page = Math.min(turned, pages - 1);
+  if (copy !== null) return Math.max(Math.floor(slices.findIndex(({ offset }) => Math.floor(offset / cells) === copy) / many), 0);
   if (!lit || pages === 1) return page;
   const lights = slices.map(({ offset, rows, cols }) => range(offset, offset + rows * cols).some((at) => lit.has(at % cells)));
   const here = lights.slice(page * many, (page + 1) * many).some(Boolean), first = lights.indexOf(true);
@@ -91,7 +99,9 @@ function samples(view) {
 /** @param {Picture} picture @param {View} view @param {Call} call @param {Lit | null} lit @param {number} scale */
 function panel(picture, view, call, lit, scale) {
   const { panel, tensor, slices, role, name, note, ring, cells } = picture, { pin, hover } = view;
-  const many = capacity(slices), pages = Math.ceil(slices.length / many), page = pageOf(picture, view.pages.get(panel.replace(/^d/, "")) ?? 0, lit?.get(panel) ?? null);
+  const copy = slices.length * slices[0].rows * slices[0].cols > cells ? copyNow(view, call, panel) : null;
+  const many = capacity(slices), pages = Math.ceil(slices.length / many), turned = view.pages.get(panel.replace(/^d/, "")) ?? 0;
+  const page = pageOf(picture, turned, lit?.get(panel) ?? null, copy);
   const chosen = (hover ?? pin)?.panel.replace(/^d(?=[wxy])/, "") === panel.replace(/^d(?=[wxy])/, "") ? (hover ?? pin)?.cell ?? null : null;
   const whole = view.covered.has(panel), coverable = /^(d|y)/.test(panel) && panel !== "delta";
   const hidden = (/** @type {number} */ cell) => (whole || view.covered.has(`${panel},${cell}`)) && !view.told.has(`${panel},${cell}`);
@@ -107,7 +117,7 @@ function panel(picture, view, call, lit, scale) {
         <button type="button" class="mini" data-page=${panel} data-by="1" aria-label="later ones" disabled=${page === pages - 1}>›</button></span>` : null}
     </figcaption>
     <div class="slices">${slices.slice(page * many, (page + 1) * many).map((slice) => html`<div class="slice" key=${slice.offset}>
-      <${Grid} panel=${panel} label=${[name, role, slice.label].filter(Boolean).join(", ")} slice=${slice} data=${tensor.data} cells=${cells} scale=${scale}
+      <${Grid} panel=${panel} label=${[name, role, slice.label].filter(Boolean).join(", ")} slice=${slice} data=${tensor.data} cells=${cells} copy=${copy} scale=${scale}
         lit=${lit?.get(panel) ?? null} chosen=${chosen} hidden=${whole || view.covered.size ? hidden : null} told=${view.told}
         ring=${ring} zoomed=${zoomed} several=${slices.length > 2} part=${view.windows.get(`${panel}@${slice.offset}`) ?? null} current=${current} />
       ${slice.label ? html`<small class="slice-label">${slice.label}</small>` : null}</div>`)}</div>
