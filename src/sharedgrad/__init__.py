@@ -44,12 +44,14 @@ from sharedgrad.uses import kernel_uses
 
 if _typing.TYPE_CHECKING:
     from sharedgrad import data, models
+    from sharedgrad.explaining import Explanation, explain
     from sharedgrad.summary import summarize
     from sharedgrad.training import Callback, History, fit
     from sharedgrad.training.evaluate import evaluate
 else:
     _LATER = {
         "sharedgrad.data": ("data",),
+        "sharedgrad.explaining": ("Explanation", "explain"),
         "sharedgrad.models": ("models",),
         "sharedgrad.summary": ("summarize",),
         "sharedgrad.training": ("Callback", "History", "evaluate", "fit"),
@@ -87,6 +89,7 @@ __all__ = [
     "Conv2d",
     "CrossEntropy",
     "Dropout",
+    "Explanation",
     "Flatten",
     "GlobalAvgPool",
     "Gradients",
@@ -108,6 +111,7 @@ __all__ = [
     "Trace",
     "data",
     "evaluate",
+    "explain",
     "fit",
     "get_threads",
     "kernel_uses",
