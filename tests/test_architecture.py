@@ -17,13 +17,15 @@ import sharedgrad as sg
 PACKAGE = Path(sg.__file__).parent
 FLOORS = [
     {"errors", "geometry", "randomness"},
+    {"view"},
     {"parameter"},
     {"kernels"},
-    {"uses"},
+    {"uses", "uses_terms"},
     {"layers"},
     {"losses", "optimizers", "graph", "tape", "plan", "configuration", "network", "models", "storage", "summary"},
+    {"calculation", "single_layer", "document"},
     {"data"},
-    {"training"},
+    {"training", "explaining"},
     {"sharedgrad"},  # the public names
     {"cli", "__main__"},
 ]

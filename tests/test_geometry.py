@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import Geometry, text
 from tests.helpers import sliding
@@ -111,3 +112,20 @@ def test_source_reach_and_interior_tell_the_same_story(rank: int, seed: int) -> 
 def test_shapes_are_written_as_people_write_them() -> None:
     assert text((3, 32, 32)) == "3×32×32"
     assert text(()) == ""
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_sources_are_what_windows_read_from_a_map_of_cell_numbers(rank: int, mode: str, seed: int) -> None:
+    """The reference's padding and patches of a map that holds each cell's number, counted from 1."""
+    window = sliding(np.random.default_rng(seed), rank, ("pairs", "numbers", "same")[seed % 3])
+    numbered = 1 + np.arange(np.prod(window.spatial)).reshape(1, 1, *window.spatial)
+    g = seen = window.geometry()
+    with kernels.use("reference"):
+        if mode != "zeros":
+            numbered, seen = kernels.of(numbered).pad(numbered, g, mode), g.without_padding()
+        expected = kernels.of(numbered).patches(numbered, seen).reshape(-1, g.cells)
+    sources = g.sources(window.spatial, mode)
+    assert sources.dtype == np.int64
+    assert (sources + 1).tolist() == expected.tolist()

@@ -1,6 +1,6 @@
 """sharedgrad: the gradient of a shared weight is the sum over its uses."""
 
-from sharedgrad import data, kernels, models
+from sharedgrad import data, kernels, models, uses
 from sharedgrad.kernels import get_threads, set_threads
 from sharedgrad.layers import (
     RNN,
@@ -35,7 +35,7 @@ from sharedgrad.storage import load, save
 from sharedgrad.summary import summarize
 from sharedgrad.tape import Tape, Trace
 from sharedgrad.training import Callback, History, evaluate, fit
-from sharedgrad.uses import Direct, Lookup, Outer, Uses, Window, kernel_uses
+from sharedgrad.uses import kernel_uses
 
 __version__ = "0.1.0"
 
@@ -56,7 +56,6 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "CrossEntropy",
-    "Direct",
     "Dropout",
     "Flatten",
     "GlobalAvgPool",
@@ -66,11 +65,9 @@ __all__ = [
     "Linear",
     "LocallyConnected1d",
     "LocallyConnected2d",
-    "Lookup",
     "MaxPool1d",
     "MaxPool2d",
     "Network",
-    "Outer",
     "Parameter",
     "ReLU",
     "Reshape",
@@ -79,8 +76,6 @@ __all__ = [
     "Tanh",
     "Tape",
     "Trace",
-    "Uses",
-    "Window",
     "data",
     "evaluate",
     "fit",
@@ -92,4 +87,5 @@ __all__ = [
     "save",
     "set_threads",
     "summarize",
+    "uses",
 ]

@@ -13,8 +13,11 @@ from math import prod
 from numbers import Integral
 from typing import Any, Literal
 
+import numpy as np
+
 from sharedgrad.errors import ConfigError, ShapeError
 
+Array = np.ndarray[Any, np.dtype[np.int64]]
 Ints = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -119,6 +122,24 @@ class Geometry:
             o * s - before + k * d
             for o, k, s, d, (before, _) in zip(position, offset, self.stride, self.dilation, self.padding, strict=True)
         )
+
+    def padding_sources(self, spatial: Sequence[int], mode: str = "zeros") -> Array:
+        """For every cell of the padded map the flat index of the input cell that it holds; −1 where it holds a zero."""
+        cells = np.arange(prod(spatial)).reshape(spatial)
+        if mode == "zeros":
+            return np.pad(cells, self.padding, constant_values=-1)
+        numpy_mode = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
+        return np.pad(cells, self.padding, numpy_mode)  # type: ignore[call-overload]
+
+    def sources(self, spatial: Sequence[int], mode: str = "zeros") -> Array:
+        """The input cells under the windows: flat indices (positions, kernel offsets), both in row-major order.
+
+        What the padding reads is −1 for zeros, and in the other modes the cell that it is a copy of.
+        """
+        extents = tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+        windows = np.lib.stride_tricks.sliding_window_view(self.padding_sources(spatial, mode), extents)
+        steps = tuple(slice(None, None, step) for step in (*self.stride, *self.dilation))
+        return windows[steps].reshape(-1, self.cells)
 
     def reach(self, offset: Sequence[int], positions: Sequence[int]) -> tuple[Any, ...]:
         """Index (…, *slices) of the *padded* input's cells that kernel ``offset`` meets over all ``positions``."""

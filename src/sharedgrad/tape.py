@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,7 +14,7 @@ from sharedgrad.errors import ConfigError, ShapeError, StaleTapeError
 from sharedgrad.graph import Node
 from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.parameter import Array, Gradients, Parameter, numbers, positive
-from sharedgrad.uses import Uses, squared_norms
+from sharedgrad.uses import SharedWeight, Uses
 
 if TYPE_CHECKING:
     from sharedgrad.plan import Recording
@@ -45,7 +45,7 @@ class Trace:
 
     def __getitem__(self, parameter: Parameter) -> list[Uses]:
         """All uses of one parameter, in every call that shares it."""
-        found = [uses for call in self.calls for uses in call.uses if uses.parameter is parameter]
+        found = [uses for call in self.calls for uses in call.uses if uses.weight is parameter]
         if not found:
             raise KeyError(f"no use of {getattr(parameter, 'name', repr(parameter))} in this trace")
         return found
@@ -66,8 +66,9 @@ def _summed(uses: Iterable[Uses], inputs: dict[str, Array], by_sample: Collectio
     """The gradient of each parameter is the sum over all its uses: in one call, and over calls that share it."""
     total: dict[Parameter, Array] = {}
     for use in uses:
-        gradient = use.sum(by="sample") if use.parameter in by_sample else use.gradient()
-        total[use.parameter] = total[use.parameter] + gradient if use.parameter in total else gradient
+        parameter = cast(Parameter, use.weight)
+        gradient = use.sum(by="sample") if parameter in by_sample else use.gradient
+        total[parameter] = total[parameter] + gradient if parameter in total else gradient
     return Gradients(total, inputs)
 
 
@@ -186,12 +187,12 @@ class Tape:
         with one_blas_thread():
             for call in self._walk(deltas, wanted, {}):
                 for use in call.uses:
-                    uses.setdefault(use.parameter, []).append(use)
+                    uses.setdefault(cast(Parameter, use.weight), []).append(use)
             for calls in uses.values():
-                squares += squared_norms(calls, len(squares))
+                squares += SharedWeight(calls).norm(by="sample") ** 2
             norms = np.sqrt(squares)
             factors = np.divide(max_norm, norms, out=np.ones_like(norms), where=norms > max_norm)
-            weighted = (use.part(slice(None), factors) for calls in uses.values() for use in calls)
+            weighted = (use.of_samples(slice(None), factors) for calls in uses.values() for use in calls)
             return _summed(weighted, {}), norms.astype(self._dtype)
 
     def trace(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> Trace:

@@ -14,8 +14,8 @@ import pytest
 import sharedgrad as sg
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError
-from sharedgrad.kernels import vectorized
 from sharedgrad.kernels.threads import _blas, get_threads, one_blas_thread, parallel, set_threads
+from sharedgrad.kernels.vectorized import windows
 from tests.helpers import same_bits
 
 
@@ -125,7 +125,7 @@ def _same_for_any_number_of_threads() -> None:
 
 @pytest.mark.parametrize("chunk_bytes", [1, 20_000, 1 << 20])
 def test_any_number_of_threads_gives_the_same_bits(chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectorized, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(windows, "CHUNK_BYTES", chunk_bytes)
     with kernels.use("vectorized"):
         _same_for_any_number_of_threads()
 

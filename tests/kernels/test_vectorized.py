@@ -12,6 +12,7 @@ import torch
 from sharedgrad import kernels
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels import reference, vectorized
+from sharedgrad.kernels.vectorized import windows
 from tests.helpers import Array, close, numbers, same_bits, sliding
 
 Rng = np.random.Generator
@@ -253,7 +254,7 @@ def test_equals_the_reference(name: str, rank: int, dtype: type, monkeypatch: py
     for seed in range(12):
         arguments = _arguments(name, rank, seed, dtype)
         if seed % 2:  # chunks of one sample, or of a few
-            monkeypatch.setattr(vectorized, "CHUNK_BYTES", 1 if seed % 4 == 1 else 400)
+            monkeypatch.setattr(windows, "CHUNK_BYTES", 1 if seed % 4 == 1 else 400)
         expected = getattr(reference, name)(*arguments)
         for module in FAST:
             actual = getattr(module, name)(*arguments)
@@ -304,9 +305,9 @@ def test_patches_are_what_the_windows_see() -> None:
 
 def test_chunks_cover_every_sample_once_in_order() -> None:
     for samples, each in [(1, 1), (7, 1 << 19), (5, 1 << 30), (64, 100_000)]:
-        chunks = vectorized._chunks(samples, each)
+        chunks = windows.sample_chunks(samples, each)
         assert [i for chunk in chunks for i in range(samples)[chunk]] == list(range(samples))
-    assert len(vectorized._chunks(7, 1 << 19)) == 4
+    assert len(windows.sample_chunks(7, 1 << 19)) == 4
 
 
 @pytest.mark.parametrize("module", FAST)

@@ -12,7 +12,7 @@ from torch import nn
 
 import sharedgrad as sg
 from sharedgrad import kernels
-from sharedgrad.kernels import vectorized
+from sharedgrad.kernels.vectorized import windows
 from tests.helpers import Array, close, frozen, same_bits
 from tests.layers.settings import CALLS, LAYERS, Setting, all_settings, setting
 
@@ -251,7 +251,7 @@ def test_chunks_of_one_sample_give_what_one_chunk_gives(name: str, monkeypatch: 
         case = setting(name, seed)
         inputs, upstream = drawn(case, seed)
         whole = layer_pass(case, inputs, upstream)
-        monkeypatch.setattr(vectorized, "CHUNK_BYTES", 1)
+        monkeypatch.setattr(windows, "CHUNK_BYTES", 1)
         cut = layer_pass(setting(name, seed), inputs, upstream)
         monkeypatch.undo()
         for a, b in zip((cut.y, *cut.inputs), (whole.y, *whole.inputs), strict=True):

@@ -9,14 +9,19 @@ softmax   y = e^x / Σ e^x           dx = y · (dy − Σ dy · y)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
+
+import numpy as np
 
 from sharedgrad import kernels
 from sharedgrad.geometry import whole
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Shape, _Elementwise
+from sharedgrad.layers.terms import Cells, Windows, chosen_cells, factors
 from sharedgrad.parameter import Array
 from sharedgrad.uses import Uses
+from sharedgrad.uses_terms import Terms
 
 
 class Sigmoid(_Elementwise):
@@ -86,6 +91,15 @@ class Softmax(_Elementwise):
     ) -> tuple[tuple[Array | None, ...], list[Uses]]:
         """dx = y · (dy − Σ dy · y): every output depends on every input of its row."""
         return (kernels.of(upstream).softmax_backward(upstream, saved, self.axis),), []
+
+    def input_terms(self, saved: Any, upstream: Array, which: int = 0, cells: Cells = None) -> Terms:
+        """dy_j · y_j · ([i = j] − y_i) for every output j of the row; the last factor is the coefficient."""
+        shape, axis = upstream.shape, self.axis % upstream.ndim
+        length, inner = shape[axis], prod(shape[axis + 1 :])
+        rows = Windows(np.arange(inner)[:, None], (prod(shape[:axis]), length, inner), length, 1, self.label)
+        met = rows.of_inputs(chosen_cells(shape, cells, self.label))
+        coefficient = (met.x == met.y) - saved.reshape(-1)[met.x]
+        return Terms("dx", shape, met.x, factors({"dy": (upstream, met.y), "y": (saved, met.y)}), coefficient)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """The input's shape."""

@@ -7,11 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import text
 from sharedgrad.layers.context import Context
+from sharedgrad.layers.terms import Cells, chosen_cells, factors
 from sharedgrad.parameter import Array, Buffer, Parameter
 from sharedgrad.uses import Uses
+from sharedgrad.uses_terms import Terms
 
 Shape = tuple[int, ...]
 
@@ -56,6 +60,38 @@ class Layer(ABC):
             The gradient for each input (None where it is not needed) and the uses of the parameters; a
             parameter's gradient is the sum of its uses.
         """
+
+    def input_terms(self, saved: Any, upstream: Array, which: int = 0, cells: Cells = None) -> Terms:
+        """The terms that an input's gradient is the sum of; never called in training.
+
+        Args:
+            saved: What this call's forward returned.
+            upstream: Gradient of the loss with respect to the output.
+            which: Number of the input.
+            cells: Flat indices into dx: the terms of these cells alone, without building the whole table.
+
+        Raises:
+            ConfigError: The layer does not define them, or the table is too large without ``cells``.
+            ShapeError: One of the cells is none of the input's.
+        """
+        raise ConfigError(self.label, "does not give the terms of its input gradient", "define input_terms")
+
+    def output_terms(self, *inputs: Array, cells: Cells = None) -> Terms:
+        """The terms that the output is the sum of, where it is linear in inputs and parameters.
+
+        Args:
+            inputs: The inputs of forward.
+            cells: Flat indices into y: the terms of these cells alone.
+
+        Raises:
+            ConfigError: The layer is not linear or does not define them, or the table is too large without ``cells``.
+            ShapeError: One of the cells is none of the output's.
+        """
+        raise ConfigError(self.label, "does not give its output as a sum of terms", "define output_terms")
+
+    def inner(self, saved: Any, upstream: Array) -> dict[str, Array | Terms]:
+        """Gradients that never leave the layer, by name (the deltas inside a recurrence); never called in training."""
+        return {}
 
     @abstractmethod
     def output_shape(self, *shapes: Shape) -> Shape:
@@ -135,9 +171,17 @@ class Layer(ABC):
 
 
 class _Elementwise(Layer):
-    """A layer whose output has its only input's shape."""
+    """A layer whose output has its only input's shape; each output depends on one input unless told otherwise."""
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """The input's shape."""
         (shape,) = shapes
         return shape
+
+    def input_terms(self, saved: Any, upstream: Array, which: int = 0, cells: Cells = None) -> Terms:
+        """dx = dy · derivative: one term a cell. The derivative is what comes back for an upstream gradient of 1."""
+        (derivative,), _ = self.backward(saved, np.ones_like(upstream), (True,))
+        assert derivative is not None
+        here = chosen_cells(upstream.shape, cells, self.label)
+        named = {"dy": (upstream, here), "derivative": (derivative, here)}
+        return Terms("dx", upstream.shape, here, factors(named))

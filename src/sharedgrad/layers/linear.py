@@ -16,8 +16,10 @@ from sharedgrad.geometry import whole
 from sharedgrad.layers import initializers
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
+from sharedgrad.layers.terms import Cells, Windows, chosen_cells, dense, factors, with_bias
 from sharedgrad.parameter import Array, Parameter
 from sharedgrad.uses import Direct, Outer, Uses
+from sharedgrad.uses_terms import Terms
 
 
 class Linear(Layer):
@@ -62,6 +64,24 @@ class Linear(Layer):
         if self.bias is not None:
             uses.append(Direct(self.bias, upstream, axes))
         return (dx,), uses
+
+    def input_terms(self, saved: Any, upstream: Array, which: int = 0, cells: Cells = None) -> Terms:
+        """dy[…,o] · w[o,i] for every output o."""
+        shape = (*upstream.shape[:-1], self.in_features)
+        met = self._products(shape).of_inputs(chosen_cells(shape, cells, self.label))
+        return Terms("dx", shape, met.x, factors({"dy": (upstream, met.y), "w": (self.weight.value, met.w)}))
+
+    def output_terms(self, *inputs: Array, cells: Cells = None) -> Terms:
+        """w[o,i] · x[…,i] for every input i, and b[o]."""
+        (x,) = inputs
+        shape = (*x.shape[:-1], self.out_features)
+        chosen, bias = chosen_cells(shape, cells, self.label), None if self.bias is None else self.bias.value
+        met = self._products(x.shape).of_outputs(chosen)
+        terms = Terms("y", shape, met.y, factors({"w": (self.weight.value, met.w), "x": (x, met.x)}))
+        return with_bias(terms, bias, chosen, chosen % self.out_features)
+
+    def _products(self, shape: Shape) -> Windows:
+        return dense(prod(shape[:-1]), self.in_features, self.out_features, self.label)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """The input's shape with out_features last."""

@@ -23,6 +23,7 @@ from sharedgrad.geometry import Ints, Padding, per_axis
 from sharedgrad.layers import initializers
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Shape
+from sharedgrad.layers.terms import Meetings
 from sharedgrad.layers.windows import _Windowed
 from sharedgrad.parameter import Array, Parameter
 from sharedgrad.uses import Direct, Outer, Uses
@@ -91,6 +92,14 @@ class _LocallyConnected(_Windowed):
         """The weights as one matrix (F/groups, C/groups · cells) for each position and group."""
         blocks = prod(self._positions) * self.groups
         return self.weight.value.reshape(blocks, self.out_channels // self.groups, -1)
+
+    def _weights(self, met: Meetings) -> Array:
+        """Every position has its own kernel."""
+        return met.position * prod(self.weight.shape[self.rank :]) + met.w
+
+    def _biases(self, cells: Array, shape: Shape) -> Array:
+        """And its own bias."""
+        return cells % prod(shape[1:])
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """(out_channels, *positions)."""

@@ -25,8 +25,10 @@ from sharedgrad.geometry import whole
 from sharedgrad.layers import initializers
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
+from sharedgrad.layers.terms import Cells, chosen_cells, expanded, factors
 from sharedgrad.parameter import Array, Buffer, Parameter
 from sharedgrad.uses import Direct, Uses
+from sharedgrad.uses_terms import Terms
 
 
 class BatchNorm2d(Layer):
@@ -89,9 +91,35 @@ class BatchNorm2d(Layer):
                 dx = k.scale_shift(upstream, factor, np.zeros_like(factor))
         axes = {"sample": upstream.shape[:1], "position": upstream.shape[2:]}
         return (dx,), [
-            Direct(self.weight, np.moveaxis(upstream * normal, 1, -1), axes),
+            Direct(self.weight, np.moveaxis(upstream, 1, -1), axes, local=np.moveaxis(normal, 1, -1)),
             Direct(self.bias, np.moveaxis(upstream, 1, -1), axes),
         ]
+
+    def input_terms(self, saved: Any, upstream: Array, which: int = 0, cells: Cells = None) -> Terms:
+        """dy_j · weight / √(variance + ε); in training mode for every output j of the channel, times a coefficient.
+
+        The coefficient is ∂x̂_j/∂x_i · √(variance + ε) = [i = j] − 1/M − x̂_i · x̂_j / M with M values a channel.
+        """
+        normal, inverse_std, training = saved
+        shape, positions = upstream.shape, prod(upstream.shape[2:])
+        cell = output = chosen_cells(shape, cells, self.label)
+        coefficient = None
+        if training:
+            cell, output = self._pairs(cell, shape)
+            x, count = normal.reshape(-1), upstream.dtype.type(len(upstream) * positions)
+            coefficient = (cell == output) - (1 + x[cell] * x[output]) / count
+        channel = output // positions % self.num_features
+        named = {"dy": (upstream, output), "weight": (self.weight.value, channel), "1/std": (inverse_std, channel)}
+        return Terms("dx", shape, cell, factors(named), coefficient)
+
+    def _pairs(self, cells: Array, shape: Shape) -> tuple[Array, Array]:
+        """Each cell with every output of its channel, in the order of the outputs."""
+        positions = prod(shape[2:])
+        i, j = expanded(np.full(len(cells), shape[0] * positions), self.label)
+        n, s = np.divmod(j, positions)
+        output = (n * self.num_features + cells[i] // positions % self.num_features) * positions + s
+        order = np.lexsort((cells[i], output))
+        return cells[i][order], output[order]
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """The input's shape."""

@@ -19,8 +19,10 @@ from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import Geometry, Ints, Padding
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
+from sharedgrad.layers.terms import Cells, Meetings, Windows, chosen_cells, factors
 from sharedgrad.parameter import Array
 from sharedgrad.uses import Uses
+from sharedgrad.uses_terms import Terms
 
 TIES = ("first", "last", "share")
 
@@ -49,6 +51,15 @@ class _Pool(Layer):
         self.expect(len(shape) == self.rank + 1, f"maps of shape {axes}", shape)
         return (shape[0], *self.geometry.output(shape[1:], self.label))
 
+    def _windows(self, shape: Shape) -> Windows:
+        """Where the window meets an input of this shape (N, C, *S)."""
+        return _each_channel(self.geometry.sources(shape[2:]), shape, self.label)
+
+
+def _each_channel(sources: Array, shape: Shape, where: str) -> Windows:
+    """Windows over every channel on its own."""
+    return Windows(sources, shape, shape[1], shape[1], where)
+
 
 class _MaxPool(_Pool):
     def __init__(
@@ -72,6 +83,34 @@ class _MaxPool(_Pool):
         x, y = saved
         k = kernels.of(upstream)
         return (k.max_pool_backward(upstream, x, y, self.geometry, self.ties) if needs[0] else None,), []
+
+    def input_terms(self, saved: Any, upstream: Array, which: int = 0, cells: Cells = None) -> Terms:
+        """dy of every window that the cell has won; the coefficient is 1, or 1 / winners if they share."""
+        x, y = saved
+        chosen = chosen_cells(x.shape, cells, self.label)
+        covering = np.unique(self._windows(x.shape).of_inputs(chosen).y)
+        met, part = self._winners(x, y, covering)
+        asked = np.isin(met.x, chosen)
+        dy = {"dy": (upstream, met.y[asked])}
+        return Terms("dx", x.shape, met.x[asked], factors(dy), part[asked].astype(upstream.dtype))
+
+    def output_terms(self, *inputs: Array, cells: Cells = None) -> Terms:
+        """The winning x; among winners that share, each over their number."""
+        (x,) = inputs
+        y = kernels.of(x).max_pool(x, self.geometry)
+        met, part = self._winners(x, y, chosen_cells(y.shape, cells, self.label))
+        return Terms("y", y.shape, met.y, factors({"x": (x, met.x)}), part.astype(x.dtype))
+
+    def _winners(self, x: Array, y: Array, windows: Array) -> tuple[Meetings, Array]:
+        """Where these windows meet their winners, and which part of the gradient each winner gets."""
+        met = self._windows(x.shape).of_outputs(windows)
+        largest = np.flatnonzero((met.x >= 0) & (x.reshape(-1)[met.x] == y.reshape(-1)[met.y]))
+        if self.ties == "last":
+            largest = largest[::-1]
+        _, first, window, winners = np.unique(met.y[largest], True, True, True)
+        won = largest if self.ties == "share" else np.sort(largest[first])
+        part = 1 / winners[window] if self.ties == "share" else np.ones(len(won))
+        return Meetings(*(index[won] for index in met)), part
 
 
 class _AvgPool(_Pool):
@@ -97,6 +136,34 @@ class _AvgPool(_Pool):
         k = kernels.of(upstream)
         dx = k.avg_pool_backward(upstream, self.geometry, saved, self.count_include_pad) if needs[0] else None
         return (dx,), []
+
+    def input_terms(self, saved: Any, upstream: Array, which: int = 0, cells: Cells = None) -> Terms:
+        """dy / K for every window that covers the cell."""
+        shape = (*upstream.shape[:2], *saved)
+        windows = self._windows(shape)
+        return _mean_input_terms(windows, self._parts(windows), shape, upstream, cells)
+
+    def output_terms(self, *inputs: Array, cells: Cells = None) -> Terms:
+        """x / K for everything under the window, padding included."""
+        (x,) = inputs
+        output, windows = self.output_shape(x.shape[1:]), self._windows(x.shape)
+        return _mean_output_terms(windows, self._parts(windows), x, output, cells)
+
+    def _parts(self, windows: Windows) -> Array:
+        """1 / K for each position: all cells count, or those that lie in the input."""
+        counted = windows.sources >= (-1 if self.count_include_pad else 0)
+        return np.asarray(1 / counted.sum(axis=1))
+
+
+def _mean_input_terms(windows: Windows, parts: Array, shape: Shape, upstream: Array, cells: Cells) -> Terms:
+    met = windows.of_inputs(chosen_cells(shape, cells, windows.where))
+    return Terms("dx", shape, met.x, factors({"dy": (upstream, met.y)}), parts[met.position].astype(upstream.dtype))
+
+
+def _mean_output_terms(windows: Windows, parts: Array, x: Array, output: Shape, cells: Cells) -> Terms:
+    shape = (len(x), *output)
+    met = windows.of_outputs(chosen_cells(shape, cells, windows.where))
+    return Terms("y", shape, met.y, factors({"x": (x, met.x)}), parts[met.position].astype(x.dtype))
 
 
 class MaxPool1d(_MaxPool):
@@ -154,6 +221,21 @@ class GlobalAvgPool(Layer):
         """dy (N, C) -> dx (N, C, *S)."""
         part = upstream / upstream.dtype.type(prod(saved[2:]))
         return (np.broadcast_to(part.reshape(*part.shape, *(1,) * len(saved[2:])), saved).copy(),), []
+
+    def input_terms(self, saved: Any, upstream: Array, which: int = 0, cells: Cells = None) -> Terms:
+        """dy / |S|, one term a cell."""
+        windows = self._whole_maps(saved)
+        return _mean_input_terms(windows, np.array([1 / prod(saved[2:])]), saved, upstream, cells)
+
+    def output_terms(self, *inputs: Array, cells: Cells = None) -> Terms:
+        """x / |S| for every cell of the map."""
+        (x,) = inputs
+        windows = self._whole_maps(x.shape)
+        return _mean_output_terms(windows, np.array([1 / prod(x.shape[2:])]), x, x.shape[1:2], cells)
+
+    def _whole_maps(self, shape: Shape) -> Windows:
+        """One window as large as the map."""
+        return _each_channel(np.arange(prod(shape[2:]))[None], shape, self.label)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """(C,)."""

@@ -24,8 +24,10 @@ from sharedgrad.geometry import whole
 from sharedgrad.layers import initializers
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
+from sharedgrad.layers.terms import Cells, chosen_cells, dense, factors
 from sharedgrad.parameter import Array, Parameter
 from sharedgrad.uses import Direct, Outer, Uses
+from sharedgrad.uses_terms import Terms
 
 
 class RNN(Layer):
@@ -76,20 +78,26 @@ class RNN(Layer):
     ) -> tuple[tuple[Array | None, ...], list[Uses]]:
         """dy (N, T, H) or dy_T (N, H) -> dx (N, T, I), and one use of each weight for each sample and time step."""
         x, h = saved
-        k = kernels.of(upstream)
-        delta = np.empty((len(x), x.shape[1], self.hidden_size), upstream.dtype)
+        delta = self._deltas(h, upstream)
+        dx = None
+        if needs[0]:
+            k = kernels.of(upstream)
+            dx = k.blocks_input_gradient(delta[:, :, None], self.weight_ih.value[None])[:, :, 0]
+        return (dx,), self._uses(delta, x, h[:, :-1])
+
+    def _deltas(self, h: Array, upstream: Array) -> Array:
+        """δ (N, T, H) from the states h_0 … h_T (N, T+1, H), last step first."""
+        k, steps = kernels.of(upstream), h.shape[1] - 1
+        delta = np.empty((len(h), steps, self.hidden_size), upstream.dtype)
         dh = np.zeros_like(delta[:, 0])
-        for t in reversed(range(x.shape[1])):
+        for t in reversed(range(steps)):
             if not self.last:
                 dh = dh + upstream[:, t]
-            elif t == x.shape[1] - 1:
+            elif t == steps - 1:
                 dh = upstream
             delta[:, t] = k.tanh_backward(dh, h[:, t + 1])
             dh = k.blocks_input_gradient(delta[:, t, None], self.weight_hh.value[None])[:, 0]
-        dx = None
-        if needs[0]:
-            dx = k.blocks_input_gradient(delta[:, :, None], self.weight_ih.value[None])[:, :, 0]
-        return (dx,), self._uses(delta, x, h[:, :-1])
+        return delta
 
     def _uses(self, delta: Array, x: Array, before: Array) -> list[Uses]:
         """``before`` holds the hidden states h_0 … h_{T−1} that W_hh was multiplied with."""
@@ -101,6 +109,25 @@ class RNN(Layer):
         ]
         uses += [Direct(bias, delta, axes) for bias in (self.bias_ih, self.bias_hh) if bias is not None]
         return uses
+
+    def input_terms(self, saved: Any, upstream: Array, which: int = 0, cells: Cells = None) -> Terms:
+        """δ_t[h] · W_ih[h,i] for every hidden unit h."""
+        x, h = saved
+        products = dense(x.shape[0] * x.shape[1], self.input_size, self.hidden_size, self.label)
+        met = products.of_inputs(chosen_cells(x.shape, cells, self.label))
+        named = {"delta": (self._deltas(h, upstream), met.y), "w_ih": (self.weight_ih.value, met.w)}
+        return Terms("dx", x.shape, met.x, factors(named))
+
+    def inner(self, saved: Any, upstream: Array) -> dict[str, Array | Terms]:
+        """δ, and dh with its two parts, from the output at t and from step t+1: (N, T, H) each."""
+        _, h = saved
+        delta = self._deltas(h, upstream)
+        from_output, from_next = np.zeros_like(delta), np.zeros_like(delta)
+        from_output[:, -1 if self.last else slice(None)] = upstream
+        back = kernels.of(upstream).blocks_input_gradient(delta[:, 1:, None], self.weight_hh.value[None])
+        from_next[:, :-1] = back[:, :, 0]
+        dh = from_output + from_next
+        return {"delta": delta, "dh": dh, "dh_from_output": from_output, "dh_from_next": from_next}
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """(T, H), or (H,) with ``last``."""

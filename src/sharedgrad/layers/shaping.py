@@ -9,11 +9,29 @@ from typing import Any
 from sharedgrad.geometry import text, whole
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
+from sharedgrad.layers.terms import Cells, chosen_cells, factors
 from sharedgrad.parameter import Array
 from sharedgrad.uses import Uses
+from sharedgrad.uses_terms import Terms
 
 
-class Flatten(Layer):
+class _Shaping(Layer):
+    """The same numbers in the same row-major order, in another shape."""
+
+    def input_terms(self, saved: Any, upstream: Array, which: int = 0, cells: Cells = None) -> Terms:
+        """dy itself, one term a cell."""
+        here = chosen_cells(saved, cells, self.label)
+        return Terms("dx", saved, here, factors({"dy": (upstream, here)}))
+
+    def output_terms(self, *inputs: Array, cells: Cells = None) -> Terms:
+        """x itself, one term a cell."""
+        (x,) = inputs
+        shape = (len(x), *self.output_shape(x.shape[1:]))
+        here = chosen_cells(shape, cells, self.label)
+        return Terms("y", shape, here, factors({"x": (x, here)}))
+
+
+class Flatten(_Shaping):
     """Each sample as one vector in row-major order: x (N, *S) -> y (N, |S|)."""
 
     def forward(self, *inputs: Array, context: Context) -> tuple[Array, Any]:
@@ -32,7 +50,7 @@ class Flatten(Layer):
         return (prod(shapes[0]),)
 
 
-class Reshape(Layer):
+class Reshape(_Shaping):
     """Each sample in another shape with as many elements: x (N, *S) -> y (N, *shape).
 
     Args:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import PADDING_MODES, Geometry, Ints, Padding, whole
 from sharedgrad.layers.layer import Layer, Shape
-from sharedgrad.parameter import Array
+from sharedgrad.layers.terms import Cells, Meetings, Windows, chosen_cells, factors, with_bias
+from sharedgrad.parameter import Array, Parameter
+from sharedgrad.uses_terms import Terms
 
 
 class _Windowed(Layer):
     """A layer that slides a window of weights over maps (C, *S)."""
 
     rank: ClassVar[int]
+    weight: Parameter
+    bias: Parameter | None
 
     def _slide(
         self,
@@ -91,3 +97,32 @@ class _Windowed(Layer):
         if self.padding_mode == "zeros":
             return dx
         return kernels.of(dx).pad_backward(dx, self.geometry, self.padding_mode, spatial)
+
+    def input_terms(self, saved: Any, upstream: Array, which: int = 0, cells: Cells = None) -> Terms:
+        """dy[n,f,o] · w[f,c,k] for every window o and offset k that reads the cell, and every filter f of its group."""
+        shape = (len(upstream), self.in_channels, *saved[-1])
+        met = self._windows(shape).of_inputs(chosen_cells(shape, cells, self.label))
+        named = {"dy": (upstream, met.y), "w": (self.weight.value, self._weights(met))}
+        return Terms("dx", shape, met.x, factors(named))
+
+    def output_terms(self, *inputs: Array, cells: Cells = None) -> Terms:
+        """w[f,c,k] · x[n,c,s] for everything under the window, padding included, and b[f]."""
+        (x,) = inputs
+        shape = (len(x), *self.output_shape(x.shape[1:]))
+        chosen, bias = chosen_cells(shape, cells, self.label), None if self.bias is None else self.bias.value
+        met = self._windows(x.shape).of_outputs(chosen)
+        named = {"w": (self.weight.value, self._weights(met)), "x": (x, met.x)}
+        return with_bias(Terms("y", shape, met.y, factors(named)), bias, chosen, self._biases(chosen, shape))
+
+    def _windows(self, shape: Shape) -> Windows:
+        """Where the window meets an input of this shape (N, C, *S); padding that copies a cell counts as that cell."""
+        sources = self.geometry.sources(shape[2:], self.padding_mode)
+        return Windows(sources, shape, self.out_channels, self.groups, self.label)
+
+    def _weights(self, met: Meetings) -> Array:
+        """Flat index of the weight that each meeting multiplies with: one kernel for all positions."""
+        return met.w
+
+    def _biases(self, cells: Array, shape: Shape) -> Array:
+        """Flat index of the bias that is added to each output cell: one for all positions."""
+        return np.asarray(cells // prod(shape[2:]) % self.out_channels)

@@ -32,7 +32,7 @@ def idea(step: Step) -> str:
     calls = step.trace[parameter][::-1]
     gradient = step.gradients[parameter]
     element = tuple(int(i) for i in np.unravel_index(np.argmax(np.abs(gradient)), gradient.shape))
-    terms = [uses.terms(*element).astype(np.float64) for uses in calls]
+    terms = [uses.products(*element).values.astype(np.float64).reshape(uses.shape) for uses in calls]
     place = f"[{', '.join(map(str, element))}]"
     return "\n".join(
         [
@@ -48,8 +48,8 @@ def idea(step: Step) -> str:
 def _shared(step: Step) -> Parameter:
     """The parameter to show."""
     uses = [use for call in reversed(step.trace.calls) for use in call.uses]
-    kernels = [use.parameter for use in uses if isinstance(use, Window)]
-    repeated = [use.parameter for use in uses if sum(u.count for u in step.trace[use.parameter]) > 1]
+    kernels = [use.weight for use in uses if isinstance(use, Window)]
+    repeated = [use.weight for use in uses if sum(u.count for u in step.trace[use.weight]) > 1]
     return [*kernels, *repeated, uses[0].parameter][0]
 
 
@@ -95,7 +95,7 @@ def _factors(uses: Uses, use: dict[str, tuple[int, ...]], element: tuple[int, ..
     if not isinstance(uses, Outer | Window):
         return ""
     delta, patch = uses.factors(**use)
-    flat = int(np.ravel_multi_index(element, uses.parameter.shape))
+    flat = int(np.ravel_multi_index(element, uses.weight.shape))
     b, o, i = np.unravel_index(flat, (*delta.shape, patch.shape[-1]))
     return f"{delta[b, o]:.4g} × {patch[b, i]:.4g} = "
 

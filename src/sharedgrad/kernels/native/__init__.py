@@ -35,11 +35,16 @@ from sharedgrad.kernels.vectorized import (
     batch_statistics,
     normalize,
     normalize_backward,
+    outer_products,
     pad,
     pad_backward,
     patches,
     patches_backward,
+    row_dots,
+    row_products,
+    row_sums,
     scale_shift,
+    window_squares,
 )
 from sharedgrad.parameter import Array
 
@@ -55,12 +60,14 @@ __all__ = [
     "conv_input_gradient",
     "conv_kernel_gradient",
     "conv_kernel_gradients",
+    "conv_kernel_squares",
     "cross_entropy",
     "instruction_set",
     "max_pool",
     "max_pool_backward",
     "normalize",
     "normalize_backward",
+    "outer_products",
     "outer_sum",
     "pad",
     "pad_backward",
@@ -68,6 +75,9 @@ __all__ = [
     "patches_backward",
     "relu",
     "relu_backward",
+    "row_dots",
+    "row_products",
+    "row_sums",
     "scale_shift",
     "sgd",
     "sigmoid",
@@ -76,6 +86,7 @@ __all__ = [
     "softmax_backward",
     "tanh",
     "tanh_backward",
+    "window_squares",
 ]
 
 Index = tuple[int, ...]
@@ -88,6 +99,7 @@ FALLBACKS = {
     "conv and max_pool with three spatial axes, more than 64 cells along one, or maps beyond 2³⁰": "not compiled yet",
     "max_pool_backward with ties other than 'first'": "a convention for study",
     "pad, pad_backward": "not compiled yet",
+    "outer_products, row_dots, row_products, row_sums, window_squares": "questions about uses, not training",
     "patches, patches_backward": "memory moves; NumPy does them as fast",
     "softmax and cross_entropy along another axis than the last": "not compiled yet",
 }
@@ -194,6 +206,25 @@ def conv_kernel_gradients(dy: Array, x: Array, g: Geometry) -> Array:
     dw = empty((len(dy), dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
     _run(_kernel_gradient_program(_kind(dy), x.shape, dy.shape, g, True), dw, dy, x)
     return dw
+
+
+@lru_cache(512)
+def _kernel_squares_program(kind: tuple[str, str], x: Index, dy: Index, g: Geometry) -> Program:
+    b = _builder(x[0], *kind)
+    squares, dy_in, x_in = b.array(x[0] * (8 // b.dtype.itemsize)), _plain(b, dy), _plain(b, x)
+    delta, big = _blocked(b, dy_in), _blocked(b, x_in)
+    big.reach(input_margins(g, spatial(x[2:]), spatial(dy[2:])))
+    b.emit("add_kernel_squares", (squares, delta, big, None), *window(g))
+    return b.build()
+
+
+def conv_kernel_squares(dy: Array, x: Array, g: Geometry) -> Array:
+    """‖dw[n]‖² (N,) in float64 of each sample's kernel gradient, from the sums that the kernel has in its lanes."""
+    if not served(g, x.shape):
+        return vectorized.conv_kernel_squares(dy, x, g)
+    squares = np.zeros(len(dy))
+    _run(_kernel_squares_program(_kind(dy), x.shape, dy.shape, g), squares.view(dy.dtype), dy, x)
+    return squares
 
 
 def conv_kernel_gradient(dy: Array, x: Array, g: Geometry) -> Array:

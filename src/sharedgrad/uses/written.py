@@ -1,0 +1,49 @@
+"""A gradient's sum written out, one line for each use."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sharedgrad.parameter import Array
+from sharedgrad.uses.arrays import plain
+from sharedgrad.uses.base import Index, Uses
+
+if TYPE_CHECKING:
+    from sharedgrad.uses.shared import SharedWeight
+
+MOST = 200  # numbers that a sum may have to be written out
+
+
+def terms(shared: SharedWeight) -> str:
+    """Every use with its factors and contribution, and the gradient below."""
+    many = len(shared.calls) > 1
+    rows = [
+        _row(call, index, f"call {number}" if many else "")
+        for number, call in enumerate(shared.calls)
+        for index in np.ndindex(*call.shape)
+    ]
+    left = max(len(row[0]) for row in rows)
+    middle = max(len(row[1]) for row in rows)
+    lines = [f"{a:<{left}}  {b:<{middle}} = {c}" for a, b, c in rows]
+    name = f"gradient of {shared.name}"
+    return "\n".join([*lines, f"{name:<{left + middle + 2}} = {_numbers(plain(shared.gradient))}"])
+
+
+def _row(call: Uses, index: Index, where: str) -> tuple[str, str, str]:
+    use = call.place(index)
+    places = [f"{name} {','.join(map(str, use[name]))}" for name, n in call.axes.items() if prod(n) > 1]
+    factors = " × ".join(_numbers(np.squeeze(plain(f))) for f in call.factors(**use))
+    return ", ".join(filter(None, [where, *places])), factors, _numbers(plain(call.contribution(**use)))
+
+
+def _numbers(array: Array) -> str:
+    return np.array2string(
+        np.squeeze(array),
+        precision=6,
+        suppress_small=True,
+        separator=", ",
+        formatter={"float_kind": "{:.6g}".format},
+    ).replace("\n", "")
