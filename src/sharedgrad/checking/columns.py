@@ -13,7 +13,7 @@ import numpy as np
 
 from sharedgrad.geometry import Geometry
 from sharedgrad.parameter import Array
-from sharedgrad.uses_terms import PADDING
+from sharedgrad.uses.terms import PADDING
 
 Columns = Mapping[str, Array]  # name -> (M, k): one column for each axis that the name stands for
 _PAD_MODES: dict[str, Any] = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}

@@ -21,7 +21,7 @@ from sharedgrad.checking.right import UPDATES, magnitude, right, total
 from sharedgrad.checking.search import Case, Fit, one_mistake, two_mistakes
 from sharedgrad.checking.structure import structure
 from sharedgrad.errors import SharedgradError
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 Progress = Callable[[float], None]
 

@@ -14,7 +14,7 @@ from sharedgrad.checking.given import Given
 from sharedgrad.checking.report import Explanation
 from sharedgrad.checking.right import magnitude, right, total
 from sharedgrad.parameter import Array
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 if TYPE_CHECKING:
     from sharedgrad.checking.diagnosis import Trial

@@ -15,7 +15,7 @@ from sharedgrad.errors import ConfigError
 from sharedgrad.layers import Context
 from sharedgrad.layers.layer import Layer
 from sharedgrad.parameter import Array
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 KINDS: dict[str, str] = {
     **{f"Conv{d}d": "conv" for d in (1, 2, 3)},
@@ -122,9 +122,9 @@ def engine(given: Given) -> dict[str, Array]:
         dxs, uses = given.layer.backward(saved, given["dy"].reshape(y.shape), [True] * len(inputs))
         named = {id(p): n for n, p in given.layer.parameters().items()}
         for use in uses:
-            name = named[id(use.parameter)]
+            name = named[id(use.weight)]
             name = f"d{SHORT.get(name, name) if given.kind in _SHORT_KINDS else name}"
-            found[name] = found[name] + use.gradient() if name in found else use.gradient()
+            found[name] = found[name] + use.gradient if name in found else use.gradient
         found.update({f"dx{n or ''}": dx for n, dx in enumerate(dxs) if dx is not None})
     return found
 

@@ -17,7 +17,7 @@ import numpy as np
 from sharedgrad.checking.given import Given
 from sharedgrad.errors import SharedgradError
 from sharedgrad.parameter import Array
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 Stage = Literal["given", "terms", "result"]
 Change = Callable[..., Any]

@@ -16,7 +16,7 @@ import numpy as np
 from sharedgrad.checking.columns import Columns, flat
 from sharedgrad.checking.given import Given
 from sharedgrad.parameter import Array
-from sharedgrad.uses_terms import ABSENT, Factor, Terms
+from sharedgrad.uses.terms import ABSENT, Factor, Terms
 
 Table = Callable[[Given], Terms]
 

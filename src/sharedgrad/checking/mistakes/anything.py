@@ -11,7 +11,7 @@ from sharedgrad.checking.given import Given
 from sharedgrad.checking.rules import rule
 from sharedgrad.checking.tables import conv_dw, dense_dw, keep, scaled, without
 from sharedgrad.parameter import Array
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 GRADIENTS = (
     "dx dw db delta dweight dbias dweight_ih_l0 dweight_hh_l0 dbias_ih_l0 dbias_hh_l0 "

@@ -10,7 +10,7 @@ from sharedgrad.checking.given import Given
 from sharedgrad.checking.rules import rule
 from sharedgrad.checking.tables import keep, last_of, reads, scaled
 from sharedgrad.parameter import Array
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 
 @rule("transpose_missing", "dx", "linear")

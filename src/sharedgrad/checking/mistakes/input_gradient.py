@@ -13,7 +13,7 @@ from sharedgrad.checking.rules import rule
 from sharedgrad.checking.tables import adds_to, conv_dw, keep, last_of, reads
 from sharedgrad.geometry import Geometry
 from sharedgrad.parameter import Array
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 
 def _other_offset(t: Terms, g: Given) -> Array:

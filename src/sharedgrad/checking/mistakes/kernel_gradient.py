@@ -11,7 +11,7 @@ from sharedgrad.checking.given import Given, turned
 from sharedgrad.checking.rules import rule
 from sharedgrad.checking.tables import adds_to, conv_dw, keep, last_of, reads, scaled
 from sharedgrad.parameter import Array
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 USES = 400  # so many uses of a kernel are tried one by one
 

@@ -12,7 +12,7 @@ from sharedgrad.checking.given import Given
 from sharedgrad.checking.rules import rule
 from sharedgrad.checking.tables import adds_to, keep, last_of, reads, scaled, table, winners
 from sharedgrad.parameter import Array
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 POOLS = "max_pool avg_pool"
 
@@ -104,7 +104,7 @@ def _(t: Terms, g: Given) -> Iterator[tuple[str, Terms]]:
 
 @rule("pool_input_for_upstream", "dx", "max_pool")
 def _(t: Terms, g: Given) -> Iterator[tuple[str, Terms]]:
-    from sharedgrad.uses_terms import Factor
+    from sharedgrad.uses.terms import Factor
 
     yield "the input's value", replace(t, factors={"x": Factor("x", g["x"], t.cell)})
     yield "the input's value times the gradient", replace(t, factors={**t.factors, "x": Factor("x", g["x"], t.cell)})
