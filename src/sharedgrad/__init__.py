@@ -1,6 +1,7 @@
 """sharedgrad: the gradient of a shared weight is the sum over its uses."""
 
 from sharedgrad import data, kernels, models, uses
+from sharedgrad.checking import check_numbers
 from sharedgrad.kernels import get_threads, set_threads
 from sharedgrad.layers import (
     RNN,
@@ -76,6 +77,7 @@ __all__ = [
     "Tanh",
     "Tape",
     "Trace",
+    "check_numbers",
     "data",
     "evaluate",
     "fit",

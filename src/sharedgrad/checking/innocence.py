@@ -111,6 +111,8 @@ def _rounding(given: Given, name: str, result: Terms | Array, answer: Answer) ->
     if not isinstance(result, Terms) or answer.computed or not answer.most_decimals:
         return None
     unit = 10.0**-answer.most_decimals
+    if not looks_rounded(answer, total(result)):
+        return None
     values = result.values
     inexact = np.abs(np.round(values, answer.most_decimals) - values) > 1e-9 * unit
     sums = np.bincount(result.cell, inexact * unit, minlength=int(np.prod(result.shape)))
@@ -118,10 +120,17 @@ def _rounding(given: Given, name: str, result: Terms | Array, answer: Answer) ->
     return bound if bound.max() <= ROUNDING * np.abs(total(result)).max(initial=0.0) else None
 
 
+def looks_rounded(answer: Answer, array: Array) -> bool:
+    """Whether the differences are spread as early rounding spreads them, and do not sit in a few numbers."""
+    off = np.abs(answer.values.reshape(array.shape) - array) > 0.5 * 10.0**-answer.most_decimals
+    return array.size < 4 or int(off.sum()) >= max(2, array[array != 0].size // 5)
+
+
 def _zero_over_noise(given: Given, name: str, result: Terms | Array, answer: Answer) -> Array | None:
-    """Noise of a finite difference, at most a millionth of the largest number."""
+    """Noise where the right number is 0, at most a millionth of the largest one."""
     array = total(result)
-    return np.full(array.shape, 1e-6 * np.abs(array).max(initial=0.0)) if answer.most_digits > 3 else None
+    largest = np.abs(array).max(initial=0.0)
+    return np.where(np.abs(array) <= 1e-12 * largest, 1e-6 * largest, answer.noise() * largest)
 
 
 REASONS: dict[str, Bound] = {

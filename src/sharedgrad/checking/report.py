@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sharedgrad.parameter import Array
+
+if TYPE_CHECKING:
+    from sharedgrad.document import Document
 
 Verdict = Literal["right", "right under a convention", "wrong", "not a mistake", "cannot tell"]
 EXIT_CODES: dict[Verdict, int] = {
@@ -146,10 +149,21 @@ class Report:
             "remarks": list(self.remarks),
         }
 
+    def document(self, hint: int | None = None) -> Document:
+        """The report as a document of steps, with as much as the hint (1 to 4) tells; everything without one."""
+        from sharedgrad.checking.words import document
+
+        return document(self, hint)
+
     def __str__(self) -> str:
         from sharedgrad.checking.words import plain
 
         return plain(self)
+
+    def _repr_html_(self) -> str:
+        from sharedgrad.document import html
+
+        return html.fragment(self.document().blocks)
 
 
 def joined(names: Sequence[str]) -> str:

@@ -7,8 +7,9 @@ the terms, then the result. A rule may have variants ("the last position", "filt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any, Literal
 
@@ -87,6 +88,56 @@ class Outcome:
     array: Array
 
 
+@dataclass(frozen=True)
+class State:
+    """A calculation on its way: what is given, perhaps changed; perhaps the changed terms, perhaps a changed result."""
+
+    right: Right
+    given: Given
+    changed: Terms | Array | None = None
+    ids: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def sum(self) -> Terms | Array | None:
+        """The terms, or the array where there is no table; None if the changed numbers do not fit together."""
+        if self.changed is not None:
+            return self.changed
+        try:
+            return self.right(self.given)
+        except (SharedgradError, ValueError, IndexError):
+            return None
+
+    @cached_property
+    def array(self) -> Array | None:
+        """The result as it stands."""
+        return self.sum.total() if isinstance(self.sum, Terms) else self.sum
+
+    def after(self, rule: Rule, most: int | None = None) -> Iterator[State]:
+        """Every variant (at most so many) of one more wrong procedure; its stage must not lie before the last one's."""
+        if rule.stage == "given":
+            before: tuple[Any, ...] = (self.given,)
+        elif rule.stage == "terms":
+            before = (self.sum, self.given)
+        else:
+            before = (self.array, self.given)
+        if before[0] is None or (rule.stage == "terms" and not isinstance(before[0], Terms)):
+            return
+        for note, changed in islice(rule.variants(*before), most):
+            given = changed if isinstance(changed, Given) else self.given
+            value = None if isinstance(changed, Given) else changed
+            yield State(self.right, given, value, (*self.ids, rule.id), (*self.notes, note))
+
+    def outcome(self) -> Outcome | None:
+        """The array with the names of what led to it."""
+        return None if self.array is None else Outcome(self.ids, self.notes, self.array)
+
+
+def in_order(rules: Sequence[Rule]) -> list[Rule]:
+    """What is given first, then the terms, then the result."""
+    return sorted(rules, key=lambda r: _ORDER[r.stage])
+
+
 def outcomes(right: Right, given: Given, rules: Sequence[Rule], variants: int | None = None) -> Iterator[Outcome]:
     """Every result of applying these rules together to one array.
 
@@ -96,34 +147,14 @@ def outcomes(right: Right, given: Given, rules: Sequence[Rule], variants: int | 
         rules: One or more; each changes its own stage, of one stage in the order given.
         variants: Try at most so many variants of each rule.
     """
-    ordered = sorted(rules, key=lambda r: _ORDER[r.stage])
-    yield from _apply(right, given, given, ordered, (), (), variants)
+    states = iter([State(right, given)])
+    for rule in in_order(rules):
+        states = _all_after(states, rule, variants)
+    for state in states:
+        if (outcome := state.outcome()) is not None:
+            yield outcome
 
 
-def _apply(
-    right: Right,
-    state: Any,
-    given: Given,
-    rest: list[Rule],
-    ids: tuple[str, ...],
-    notes: tuple[str, ...],
-    most: int | None,
-) -> Iterator[Outcome]:
-    stage: Stage = rest[0].stage if rest else "result"
-    if isinstance(state, Given) and stage != "given":
-        given = state
-        try:
-            state = right(given)
-        except (SharedgradError, ValueError, IndexError):  # the changed numbers do not fit together
-            return
-    if isinstance(state, Terms) and stage == "result":
-        state = state.total()
-    if not rest:
-        yield Outcome(ids, notes, state)
-        return
-    if stage == "terms" and not isinstance(state, Terms):
-        return
-    before = (state,) if stage == "given" else (state, given)
-    found: Iterable[tuple[str, Any]] = rest[0].variants(*before)
-    for note, changed in islice(found, most):
-        yield from _apply(right, changed, given, rest[1:], (*ids, rest[0].id), (*notes, note), most)
+def _all_after(states: Iterator[State], rule: Rule, variants: int | None) -> Iterator[State]:
+    for state in states:
+        yield from state.after(rule, variants)

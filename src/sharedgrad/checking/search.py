@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 
 import sharedgrad.checking.mistakes  # noqa: F401 (fills the library)
-from sharedgrad.checking.answers import Answer
+from sharedgrad.checking.answers import Answer, bare
 from sharedgrad.checking.given import Given
 from sharedgrad.checking.right import UPDATES, magnitude, right, total
-from sharedgrad.checking.rules import LIBRARY, Outcome, Right, Rule, outcomes
+from sharedgrad.checking.rules import LIBRARY, Outcome, Right, Rule, State, in_order, outcomes
 from sharedgrad.parameter import Array
 
 Progress = Callable[[float], None]
-_PAIR_VARIANTS = 8
+_PAIR_VARIANTS = 4
 _SAME = 1e-9
 
 
@@ -67,22 +68,36 @@ def one_mistake(cases: Sequence[Case], target: str) -> list[Fit]:
 def two_mistakes(
     cases: Sequence[Case], target: str, seconds: float, progress: Progress | None = None
 ) -> tuple[list[Fit], bool]:
-    """Pairs that reproduce the answer in all cases, and whether all pairs were tried within the time."""
+    """Pairs that reproduce the answer in all cases, and whether all pairs were tried within the time.
+
+    Common mistakes come first; what the first of a pair makes of the numbers is worked out once.
+    """
     rules = rules_for(cases[0].given.kind, target)
-    pairs = [(a, b) for i, a in enumerate(rules) for j, b in enumerate(rules) if a.id != b.id and _orders(a, b, i, j)]
+    pairs = [(a, b) for a, b in permutations(rules, 2) if a.id != b.id and in_order((a, b)) == [a, b]]
+    place = {id(rule): number for number, rule in enumerate(rules)}
+    pairs.sort(key=lambda pair: place[id(pair[0])] + place[id(pair[1])])
+    case, start = cases[0], State(way(target), cases[0].given)
+    scale = _scale(case.given, target)
+    firsts: dict[int, list[State]] = {}
     end, found = time.monotonic() + seconds, []
-    for number, pair in enumerate(pairs):
+    for number, (a, b) in enumerate(pairs):
         if time.monotonic() > end:
             return _grouped(found), False
         if progress and number % 64 == 0:
             progress(number / len(pairs))
-        found += [(fit, array) for fit, array in _of_rules(cases, target, pair, _PAIR_VARIANTS)]
+        if id(a) not in firsts:
+            firsts[id(a)] = list(start.after(a, _PAIR_VARIANTS))
+        for state in firsts[id(a)]:
+            for second in state.after(b, _PAIR_VARIANTS):
+                outcome = second.outcome()
+                if outcome is None or not case.answer.fits(outcome.array, scale):
+                    continue
+                if is_right(case.given, target, outcome.array):
+                    continue
+                if all(_again(other, target, (a, b), outcome, _PAIR_VARIANTS) for other in cases[1:]):
+                    prior = LIBRARY.index(a) + LIBRARY.index(b)
+                    found.append((Fit(outcome.ids, outcome.notes, target, prior=prior), outcome.array))
     return _grouped(found), True
-
-
-def _orders(a: Rule, b: Rule, i: int, j: int) -> bool:
-    """Both orders where both change the same thing; one where the stages order them."""
-    return i < j if a.stage != b.stage else True
 
 
 def _fits(
@@ -96,11 +111,11 @@ def _of_rules(
     cases: Sequence[Case], target: str, rules: tuple[Rule, ...], variants: int | None
 ) -> Iterator[tuple[Fit, Array]]:
     first = cases[0]
-    way = _way(target)
+    right_way = way(target)
     scale = _scale(first.given, target)
     prior = sum(LIBRARY.index(r) for r in rules)
-    for outcome in outcomes(way, first.given, rules, variants):
-        if not first.answer.fits(outcome.array, scale) or _is_right(first.given, target, outcome.array):
+    for outcome in outcomes(right_way, first.given, rules, variants):
+        if not first.answer.fits(outcome.array, scale) or is_right(first.given, target, outcome.array):
             continue
         if all(_again(case, target, rules, outcome, variants) for case in cases[1:]):
             yield Fit(outcome.ids, outcome.notes, target, prior=prior), outcome.array
@@ -110,12 +125,13 @@ def _again(case: Case, target: str, rules: tuple[Rule, ...], wanted: Outcome, va
     scale = _scale(case.given, target)
     return any(
         case.answer.fits(other.array, scale)
-        for other in outcomes(_way(target), case.given, rules, variants)
+        for other in outcomes(way(target), case.given, rules, variants)
         if other.notes == wanted.notes
     )
 
 
-def _way(target: str) -> Right:
+def way(target: str) -> Right:
+    """The right way to an array; to an update, that of its gradient."""
     base = UPDATES.get(target, target)
     return lambda given: right(given, base)
 
@@ -137,16 +153,25 @@ def _scale(given: Given, target: str) -> Array:
     return _known(given, target)[2]
 
 
-def _is_right(given: Given, target: str, array: Array) -> bool:
+def is_right(given: Given, target: str, array: Array) -> bool:
+    """Whether an array is the right one, up to float64's rounding: a mistake that makes no difference here."""
     _, answer, scale = _known(given, target)
     return array.shape == answer.shape and bool((np.abs(array - answer) <= _SAME * scale).all())
+
+
+def equal(array: Array, other: Array) -> bool:
+    """Whether two arrays are the same but for rounding and axes of length 1."""
+    if bare(array.shape) != bare(other.shape):
+        return False
+    largest = np.abs(other).max(initial=0.0)
+    return bool((np.abs(array.reshape(other.shape) - other) <= _SAME * largest).all())
 
 
 def _grouped(found: Sequence[tuple[Fit, Array]]) -> list[Fit]:
     groups: list[tuple[list[Fit], Array]] = []
     for fit, array in sorted(found, key=lambda hit: hit[0].prior):
         for fits, other in groups:
-            if array.shape == other.shape and np.allclose(array, other, rtol=_SAME, atol=_SAME * np.abs(other).max(initial=0.0)):
+            if equal(array, other):
                 fits.append(fit)
                 break
         else:

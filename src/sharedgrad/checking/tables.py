@@ -266,7 +266,7 @@ def last_of(terms: Terms, *names: str) -> Array:
     still add up among themselves.
     """
     steps = np.concatenate([terms.use[name] for name in names], axis=1)
-    step = np.unique(steps, axis=0, return_inverse=True)[1].reshape(-1)
+    step = np.ravel_multi_index(tuple(steps.T), tuple(steps.max(axis=0, initial=0) + 1)) if len(steps) else steps[:, 0]
     latest = np.full(int(np.prod(terms.shape)), -1)
     np.maximum.at(latest, terms.cell, step)
     return step == latest[terms.cell]

@@ -19,7 +19,7 @@ from sharedgrad.checking.conventions import conventions
 from sharedgrad.checking.diagnosis import Trial, diagnose
 from sharedgrad.checking.exercise import Exercise
 from sharedgrad.checking.given import Given
-from sharedgrad.checking.innocence import ROUNDING
+from sharedgrad.checking.innocence import ROUNDING, looks_rounded
 from sharedgrad.checking.network import Chain, Stage
 from sharedgrad.checking.report import ArrayReport, Explanation, Report, Verdict, joined
 from sharedgrad.checking.right import UPDATES, magnitude, right, total
@@ -306,6 +306,8 @@ def _early_rounding(chain: Chain, stage: Stage, answer: Answer, array: Array) ->
     by at most Σ |∂result/∂number| units: that sum is the bound.
     """
     if answer.computed or not answer.most_decimals or stage[0] == "loss" or stage[1].endswith("_updated"):
+        return False
+    if not looks_rounded(answer, array):
         return False
     reach = _reach(chain, stage, array)
     off = np.abs(answer.values.reshape(array.shape) - array)
