@@ -49,7 +49,9 @@ def a_layer(rng: np.random.Generator) -> tuple[sg.Layer, tuple[int, ...]]:
     def pick(*choices: Any) -> Any:
         return choices[int(rng.integers(len(choices)))]
 
-    kind = pick("conv2d", "conv2d", "conv2d", "conv1d", "linear", "tokens", "max", "max", "avg", "curve", "softmax", "rnn")
+    kind = pick(
+        "conv2d", "conv2d", "conv2d", "conv1d", "linear", "tokens", "max", "max", "avg", "curve", "softmax", "rnn"
+    )
     if kind == "conv2d":
         groups = pick(1, 1, 1, c)
         kernel = pick((3, 3), (2, 2), (3, 2), (2, 3), (1, 3))
@@ -206,10 +208,11 @@ def detection(count: int, seed: int = 0, digits: int | None = None) -> Rates:
 def pairs(count: int, seed: int = 0) -> Rates:
     """Two mistakes, in different arrays and in the same one, on 8×8 inputs of 3 channels."""
     rng, rates = np.random.default_rng(seed), Rates("two mistakes")
-    for number in range(count):
+    number = -1
+    while number + 1 < count:
         given = an_image(rng)
         arrays = {t: total(right(given, t)) for t in targets(given)}
-        same = number % 2 == 0
+        same = number % 2 == 1
         chosen = [("dw", "dx")[int(rng.integers(2))]] if same else ["dw", "dx"]
         wanted: list[set[str]] = []
         if same:
@@ -218,6 +221,7 @@ def pairs(count: int, seed: int = 0) -> Rates:
             found = [o for o in outcomes(way(chosen[0]), given, [a, b], 3) if _is_pair(given, chosen[0], o)]
             if not found or a.id == b.id:
                 continue
+            number += 1
             outcome = found[int(rng.integers(len(found)))]
             arrays[chosen[0]] = outcome.array
             wanted.append(set(outcome.ids))
@@ -227,6 +231,7 @@ def pairs(count: int, seed: int = 0) -> Rates:
                 outcome = found[int(rng.integers(len(found)))]
                 arrays[target] = outcome.array
                 wanted.append({outcome.ids[0]})
+            number += 1
         start = time.monotonic()
         report = diagnose([Trial(given, answers(given, arrays, None, np.float64))])
         seconds = time.monotonic() - start

@@ -1,11 +1,11 @@
 """Check: say which number is wrong, and which mistake explains it.
 
-    given.py      one layer with its numbers           columns.py, tables.py   its definition as tables of terms
-    rules.py      wrong procedures, which compose      mistakes/               the library, catalogue.toml its words
-    answers.py    numbers with what their digits say   conventions.py          other choices, which are no mistakes
-    search.py     which mistakes reproduce an answer   innocence.py            false alarms
-    diagnosis.py  the verdict on one layer             walk.py, network.py     a network step by step
-    report.py     the finding, words.py as a document  exercises.py, classroom.py, audit.py   for who teaches
+given.py      one layer with its numbers           columns.py, tables.py   its definition as tables of terms
+rules.py      wrong procedures, which compose      mistakes/               the library, catalogue.toml its words
+answers.py    numbers with what their digits say   conventions.py          other choices, which are no mistakes
+search.py     which mistakes reproduce an answer   innocence.py            false alarms
+diagnosis.py  the verdict on one layer             walk.py, network.py     a network step by step
+report.py     the finding, words.py as a document  exercises.py, classroom.py, audit.py   for who teaches
 """
 
 from __future__ import annotations

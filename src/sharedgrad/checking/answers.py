@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from sharedgrad.errors import DataError
 from sharedgrad.parameter import Array
 
+_SMALL = 3  # an array of so few numbers may end in zeros by chance
 _FULL = 12  # so many significant digits: not rounded by a person
 
 
@@ -41,6 +42,8 @@ class Answer:
         digits: Significant digits likewise.
         float32: Whether the numbers are known to come from float32.
         least_digits: Digits that the person used elsewhere: a small array alone cannot show how it was rounded.
+        strict: Whether a small array is read with these digits and no others.
+        written: The numbers as they were written, where ``values`` were worked out from them.
     """
 
     values: Array
@@ -48,6 +51,8 @@ class Answer:
     digits: Array
     float32: bool = False
     least_digits: int = 0
+    strict: bool = False
+    written: Array | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -56,21 +61,29 @@ class Answer:
 
     def reshaped(self, *shape: int) -> Answer:
         """The same numbers in another shape."""
-        return Answer(
-            self.values.reshape(shape), self.decimals.reshape(shape), self.digits.reshape(shape),
-            self.float32, self.least_digits,
-        )  # fmt: skip
+        return replace(
+            self,
+            values=self.values.reshape(shape),
+            decimals=self.decimals.reshape(shape),
+            digits=self.digits.reshape(shape),
+        )
 
     def moved(self, *axes: int) -> Answer:
         """The same numbers with their axes in another order."""
-        return Answer(
-            self.values.transpose(axes), self.decimals.transpose(axes), self.digits.transpose(axes),
-            self.float32, self.least_digits,
-        )  # fmt: skip
+        return replace(
+            self,
+            values=self.values.transpose(axes),
+            decimals=self.decimals.transpose(axes),
+            digits=self.digits.transpose(axes),
+        )
 
     def minus_from(self, base: Array) -> Answer:
         """base − answer, with the answer's digits: the step of an update."""
-        return Answer(base - self.values, self.decimals, self.digits, self.float32, self.least_digits)
+        return replace(self, values=base - self.values, written=self.values)
+
+    def strictly(self) -> Answer:
+        """A small array as if it were rounded to as many digits as the person's other answers; others as they are."""
+        return replace(self, strict=self.values.size <= _SMALL and self.least_digits > self.most_digits)
 
     @property
     def most_decimals(self) -> int:
@@ -91,13 +104,13 @@ class Answer:
         """Half the unit of the last digit of each number, for each way to have rounded; whole numbers are exact."""
         exact = np.zeros(self.shape)
         fixed = [np.full(self.shape, 0.5 * 10.0**-self.most_decimals)] if self.most_decimals else [exact]
-        digits = self.most_digits if self.values.size > 3 else max(self.most_digits, self.least_digits)
+        digits = self.most_digits if self.values.size > _SMALL else max(self.most_digits, self.least_digits)
         if digits < 2:
             return fixed
-        size = np.abs(self.values)
+        size = np.abs(self.values if self.written is None else self.written)
         exponent = np.floor(np.log10(np.where(size == 0, 1, size)))
         significant = np.where(size == 0, exact, 0.5 * 10.0 ** (exponent - digits + 1))
-        return [*fixed, significant]
+        return [significant] if self.strict else [*fixed, significant]
 
     def noise(self) -> float:
         """The relative error of the arithmetic that may be in it, on top of the rounding of its digits."""
@@ -128,11 +141,12 @@ class Answer:
 
     def _cut_off(self, array: Array, slack: Array) -> bool:
         """Whether every number is the array's with the later digits cut off instead of rounded."""
-        if array.size < 4 or self.computed or not self.most_decimals:
+        if array.size <= _SMALL or self.computed or not self.most_decimals:
             return False
         unit = 10.0**-self.most_decimals
-        toward_zero = (np.abs(array) - np.abs(self.values)) * np.where(array * self.values < 0, -1, 1)
-        return bool(((toward_zero >= -slack) & (toward_zero < unit + slack)).all())
+        toward_zero = np.abs(array) - np.abs(self.values)
+        one_side = array * self.values >= 0
+        return bool((one_side & (toward_zero >= -slack) & (toward_zero < unit + slack)).all())
 
     def wrong_cells(self, array: Array, magnitude: Array | float) -> Array:
         """A mask of the numbers that no reading explains (the reading that leaves the fewest is taken).
@@ -258,7 +272,9 @@ def parse(text: str, where: str) -> Any:
         plain = _WRAPPER.sub("", plain).rstrip()[:-1].strip()
     if "[" in plain or "(" in plain:
         return _bracketed(plain, where)
-    rows = [r for r in re.split(r"\\\\|;|\n", plain) if r.strip(" |&,\t") and not re.fullmatch(r"[\s|:+-]*-[\s|:+-]*", r)]
+    rows = [
+        r for r in re.split(r"\\\\|;|\n", plain) if r.strip(" |&,\t") and not re.fullmatch(r"[\s|:+-]*-[\s|:+-]*", r)
+    ]
     parsed = [_row(r, where) for r in rows]
     if not parsed:
         raise DataError(where, "expected numbers, got an empty text")

@@ -45,7 +45,9 @@ class Grades:
 
     def frequencies(self) -> list[tuple[str, int]]:
         """(mistake, number of students), the most frequent first."""
-        counts = Counter(i for r in self.reports.values() if r.verdict == "wrong" for i in {e.id for e in r.explanations[:1]})
+        counts = Counter(
+            i for r in self.reports.values() if r.verdict == "wrong" for i in {e.id for e in r.explanations[:1]}
+        )
         return counts.most_common()
 
     def to_json(self) -> dict[str, Any]:

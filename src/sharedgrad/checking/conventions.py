@@ -79,14 +79,18 @@ def _of_convolution(given: Given) -> Iterator[Convention]:
             return turned(array, rank) if target in ("dw", "w_updated") else array
 
         flipped = given.replaced(w=np.ascontiguousarray(turned(given["w"], rank)))
-        yield Convention("true_convolution", "the layer is a true convolution: it turns the kernel", flipped, back, ("y",))
+        yield Convention(
+            "true_convolution", "the layer is a true convolution: it turns the kernel", flipped, back, ("y",)
+        )
     if any(sum(pair) for pair in given.window.padding):
         yield _padding(given)
 
 
 def _padding(given: Given) -> Convention:
     half = tuple((total // 2, total - total // 2) for total, _ in given.window.padding)
-    return Convention("padding_total", "the padding is the total of both sides", given.sliding(padding=half), _same, ("y",))
+    return Convention(
+        "padding_total", "the padding is the total of both sides", given.sliding(padding=half), _same, ("y",)
+    )
 
 
 def _same(_: str, array: Array) -> Array:

@@ -204,4 +204,6 @@ def as_given(array: Array, name: str, layout: str) -> Array:
     """An array with channels first as the person writes it."""
     if layout == "NCHW" or array.ndim != 4:
         return array
-    return array.transpose(2, 3, 1, 0) if name.rpartition(".")[2] in ("dw", "w_updated") else array.transpose(0, 2, 3, 1)
+    return (
+        array.transpose(2, 3, 1, 0) if name.rpartition(".")[2] in ("dw", "w_updated") else array.transpose(0, 2, 3, 1)
+    )

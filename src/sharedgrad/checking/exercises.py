@@ -13,7 +13,19 @@ import numpy as np
 from sharedgrad.checking.distinguish import as_data, classes, drawn
 from sharedgrad.checking.given import Given
 from sharedgrad.checking.right import of_layer, right, targets, total
-from sharedgrad.document import Block, Document, Equation, Grid, Paragraph, Section, Symbol, from_terms, html, latex, terminal
+from sharedgrad.document import (
+    Block,
+    Document,
+    Equation,
+    Grid,
+    Paragraph,
+    Section,
+    Symbol,
+    from_terms,
+    html,
+    latex,
+    terminal,
+)
 from sharedgrad.errors import ConfigError
 from sharedgrad.layers import Context
 from sharedgrad.layers.layer import Layer
@@ -104,7 +116,9 @@ def _given(layer: Layer, shape: tuple[int, ...]) -> Given:
 def question(exercise: Sheet, title: str) -> Document:
     """The sheet: what is given, and empty places for what is asked."""
     settings = ", ".join(f"{k} {v}" for k, v in exercise.settings.items())
-    blocks: list[Block] = [Paragraph.of(f"A {exercise.layer} layer ({settings})." if settings else f"A {exercise.layer} layer.")]
+    blocks: list[Block] = [
+        Paragraph.of(f"A {exercise.layer} layer ({settings})." if settings else f"A {exercise.layer} layer.")
+    ]
     blocks += [
         Section(_NAMES.get(name, name), (_grid(name, array),)) for name, array in exercise.given.arrays.items()
     ]  # fmt: skip
@@ -124,7 +138,9 @@ def key(exercise: Sheet, title: str) -> Document:
             terms = result.of(*first)
             symbols = {n: Symbol(n, f.array) for n, f in terms.factors.items()}
             if len(terms):
-                blocks.append(Equation(Symbol(name, array).cell(*first), from_terms(terms, symbols, 16), float(array[first])))
+                blocks.append(
+                    Equation(Symbol(name, array).cell(*first), from_terms(terms, symbols, 16), float(array[first]))
+                )
         sections.append(Section(name, tuple(blocks), key=name))
     return Document(title, tuple(sections))
 
@@ -133,7 +149,9 @@ def _grid(name: str, array: Array) -> Grid:
     return Grid(Symbol(name, array.reshape(1, -1) if array.ndim < 2 else array))
 
 
-def write(layer: str, seed: int, students: int, out: str | Path, settings: Mapping[str, Any] | None = None) -> list[Path]:
+def write(
+    layer: str, seed: int, students: int, out: str | Path, settings: Mapping[str, Any] | None = None
+) -> list[Path]:
     """Sheets and keys for a class: text, LaTeX and HTML, the exercises as JSON, and a template for the answers.
 
     Raises:
@@ -178,5 +196,3 @@ def _written(folder: Path, files: Sequence[tuple[str, str]]) -> list[Path]:
     except OSError as error:
         raise ConfigError(error.filename or folder, f"cannot be written ({error.strerror})") from None
     return [folder / name for name, _ in files]
-
-

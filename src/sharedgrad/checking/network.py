@@ -172,7 +172,9 @@ class Chain:
         target = self._parameter(node, target)
         known = ["y", "dy", *targets(self.given(node)), "w_updated", "b_updated"]
         if target not in known and not target.endswith("_updated"):
-            raise ConfigError(f"answers: {name}", f"there is no such array of {node!r}", f"choose from {', '.join(known)}")
+            raise ConfigError(
+                f"answers: {name}", f"there is no such array of {node!r}", f"choose from {', '.join(known)}"
+            )
         return node, target
 
     def _only(self, target: str) -> str:

@@ -1,6 +1,6 @@
 """The recurrent layer's backward with its numbers, and with the faults that people build into it.
 
-    δ_t = dh_t · (1 − h_t²)        dh_t = dy_t + W_hhᵀ · δ_{t+1}        dW_hh = Σ_t δ_t ⊗ h_{t−1}
+δ_t = dh_t · (1 − h_t²)        dh_t = dy_t + W_hhᵀ · δ_{t+1}        dW_hh = Σ_t δ_t ⊗ h_{t−1}
 """
 
 from __future__ import annotations

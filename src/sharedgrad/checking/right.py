@@ -131,5 +131,3 @@ def engine(given: Given) -> dict[str, Array]:
 
 def _inputs(given: Given) -> Sequence[Array]:
     return [given["x"], *(given.arrays[f"x{n}"] for n in range(1, 9) if f"x{n}" in given)]
-
-

@@ -181,4 +181,3 @@ def _grouped(found: Sequence[tuple[Fit, Array]]) -> list[Fit]:
         others = dict.fromkeys(f.ids for f in fits[1:] if f.ids != fits[0].ids)
         merged.append(Fit(fits[0].ids, fits[0].notes, fits[0].target, tuple(others), fits[0].prior))
     return merged
-

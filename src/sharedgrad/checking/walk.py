@@ -24,7 +24,7 @@ from sharedgrad.checking.network import Chain, Stage
 from sharedgrad.checking.report import ArrayReport, Explanation, Report, Verdict, joined
 from sharedgrad.checking.right import UPDATES, magnitude, right, total
 from sharedgrad.checking.rules import outcomes
-from sharedgrad.checking.search import rules_for
+from sharedgrad.checking.search import Case, one_mistake, rules_for
 from sharedgrad.parameter import Array
 
 Progress = Callable[[float], None]
@@ -122,7 +122,7 @@ def _stage(
     """One answer, given the person's own earlier numbers first, then the exact ones."""
     for chain in chains:
         array, size = _right(chain, stage)
-        if answer.fits(array, size):
+        if answer.fits(array, size) and not _strictly_wrong(chain, stage, answer, array, size):
             own = bool(bad) and chain is not chains[-1]
             return Report("right", (), (_beside(name, answer, array, size, own),))
     chain = chains[0]
@@ -134,13 +134,37 @@ def _stage(
         return Report("not a mistake", (alarm,), (shown,))
     if not search and not bad:
         return Report("wrong", (), (shown,))
-    direct = _direct(chain, stage, name, answer, shown, 0.0 if _senders(chain, stage) else seconds, progress)
+    direct = _direct(
+        chain,
+        stage,
+        name,
+        _read_as(chain, stage, answer, array, size),
+        shown,
+        0.0 if _senders(chain, stage) else seconds,
+        progress,
+    )
     if direct.explanations or direct.verdict == "not a mistake":
         return direct
     found = _before(chain, stage, answer, name, seconds, progress)
     if found:
         return replace(direct, verdict="wrong", explanations=tuple(found), remarks=())
     return direct
+
+
+def _read_as(chain: Chain, stage: Stage, answer: Answer, array: Array, size: Array) -> Answer:
+    return answer.strictly() if answer.fits(array, size) else answer
+
+
+def _strictly_wrong(chain: Chain, stage: Stage, answer: Answer, array: Array, size: Array) -> bool:
+    """Whether a small array fits only as rounded more than the rest, and a mistake gives exactly its numbers."""
+    strict = answer.strictly()
+    if not strict.strict or strict.fits(array, size):
+        return False
+    for given, target, base in _givens(chain, stage):
+        wanted = strict if base is None else strict.reshaped(*base.shape).minus_from(base)
+        if one_mistake([Case(given, wanted)], target):
+            return True
+    return False
 
 
 def _senders(chain: Chain, stage: Stage) -> list[str]:

@@ -16,10 +16,16 @@ from sharedgrad.errors import ConfigError
 @click.command(short_help="Say which number is wrong, and which mistake explains it.")
 @click.argument("target", metavar="ANSWERS.json|EXERCISES", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--hint", type=click.IntRange(1, 4), help="1: that something is wrong, 2: where, 3: what kind, 4: the line.")
+@click.option(
+    "--hint", type=click.IntRange(1, 4), help="1: that something is wrong, 2: where, 3: what kind, 4: the line."
+)
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the report as a page.")
-@click.option("--seconds", type=click.FloatRange(0, 600), default=10.0, show_default=True, help="For pairs of mistakes.")
-@click.option("--class", "class_", type=click.Path(dir_okay=False), metavar="ANSWERS.csv", help="Grade a class's answers.")
+@click.option(
+    "--seconds", type=click.FloatRange(0, 600), default=10.0, show_default=True, help="For pairs of mistakes."
+)
+@click.option(
+    "--class", "class_", type=click.Path(dir_okay=False), metavar="ANSWERS.csv", help="Grade a class's answers."
+)
 @click.option("--audit", is_flag=True, help="List the mistakes that a test with these arrays would let pass.")
 @click.option("--exercise", metavar="LAYER", help="Write exercises with their keys, e.g. conv2d.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the exercises.")

@@ -109,5 +109,3 @@ def _inputs(names: Names, limits: Limits) -> Section:
         ),
         "dx",
     )
-
-
