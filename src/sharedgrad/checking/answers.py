@@ -27,6 +27,7 @@ class Typed(float):
     text: str
 
     def __new__(cls, text: str) -> Typed:
+        """A number from its text."""
         number = super().__new__(cls, text)
         number.text = text
         return number

@@ -149,7 +149,7 @@ def _fitting_conventions(trials: Sequence[Trial], names: list[str]) -> list[tupl
 
 
 def _fits_chain(trial: Trial, name: str, chain: tuple[Convention, ...]) -> bool:
-    given, back = trial.given, []
+    given, back = trial.given, list[Convention]()
     for wanted in chain:
         found = next((c for c in conventions(given) if c.id == wanted.id), None)
         if found is None:
@@ -227,7 +227,7 @@ def _explanations(found: Mapping[str, list[Fit]], trials: Sequence[Trial]) -> tu
     for (ids, _), hits in ranked.items():
         names = tuple(dict.fromkeys(name for name, _ in hits))
         fit = min((f for _, f in hits), key=lambda f: f.prior)
-        notes = "; ".join(dict.fromkeys(n for _, f in hits for n in f.notes if n and (f.ids == ids or True)))
+        notes = "; ".join(dict.fromkeys(n for _, f in hits for n in f.notes if n))
         same = {i for _, f in hits for i in f.group if i != ids}
         explanations.append((len(names), -fit.prior, _explanation(ids, names, notes, sorted(same), trials)))
     explanations.sort(key=lambda e: (-e[0], -e[1]))

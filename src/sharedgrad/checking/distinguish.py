@@ -40,9 +40,9 @@ def classes(given: Given, target: str) -> list[set[tuple[str, str]]]:
 def drawn(given: Given, seed: int, number: int = 0, friendly: bool = True) -> Given:
     """The same exercise with other numbers: small whole numbers, or generic ones."""
     rng = generator(seed, "exercise", number)
-    arrays = {}
+    arrays: dict[str, Array] = {}
     for name, array in given.arrays.items():
-        if given.kind == "embedding" and name == "x" or name == "target":
+        if (given.kind == "embedding" and name == "x") or name == "target":
             arrays[name] = array
         elif friendly:
             arrays[name] = _friendly(rng, name, array.shape, given.kind)
