@@ -58,6 +58,8 @@ def diagnose(
     names = [n for n in trials[0].answers if any(n in t.answers for t in trials)] if trials else []
     arrays = tuple(_beside(trials[0], name) for name in names)
     wrong = [n for n in names if not all(_fits(t, n) for t in trials if n in t.answers)]
+    if not wrong and (loose := _loosely_right(trials)):
+        return Report("cannot tell", loose, arrays, loose, given=_given(trials))
     if not wrong:
         saturated = innocence.saturated(trials[0])
         verdict: Verdict = "not a mistake" if saturated else "right"
@@ -81,6 +83,23 @@ def _decided(trial: Trial) -> Trial:
             if not _fits(exact, name) and one_mistake(_cases([exact], name), name):
                 decided[name] = strict
     return replace(trial, answers={**trial.answers, **decided})
+
+
+def _loosely_right(trials: Sequence[Trial]) -> tuple[Explanation, ...]:
+    """Two readings, where a small array is right only if it was rounded more than the person's other answers."""
+    names = [
+        name
+        for trial in trials
+        for name, answer in trial.answers.items()
+        if not answer.strict and not _fits(replace(trial, answers={name: answer.strictly()}), name)
+    ]
+    if not names:
+        return ()
+    arrays = tuple(dict.fromkeys(names))
+    return (
+        Explanation("rounded_more", "right, but rounded to fewer digits than the rest", arrays, sort="convention"),
+        Explanation("unexplained", "wrong by a little, with as many digits as the rest", arrays),
+    )
 
 
 def _given(trials: Sequence[Trial]) -> Given | None:

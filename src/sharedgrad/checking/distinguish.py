@@ -47,7 +47,7 @@ def drawn(given: Given, seed: int, number: int = 0, friendly: bool = True) -> Gi
         elif friendly:
             arrays[name] = _friendly(rng, name, array.shape, given.kind)
         else:
-            arrays[name] = rng.normal(size=array.shape)
+            arrays[name] = np.asarray(rng.normal(size=array.shape))
     return given.replaced(**arrays)
 
 

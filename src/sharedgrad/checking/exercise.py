@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sharedgrad.calculation import Calculation
-from sharedgrad.checking.answers import Answer, Typed, read
+from sharedgrad.checking.answers import Answer, Typed, read, together
 from sharedgrad.errors import ConfigError, DataError, SharedgradError
 from sharedgrad.parameter import Array
 
@@ -128,7 +128,7 @@ def _exercise(data: Mapping[str, Any], layout: str) -> Exercise:
         raise ConfigError("step", f"expected a number above 0, got {options['step']!r}")
     if not isinstance(options.get("dtype", ""), str):
         raise ConfigError("dtype", f"expected a name such as float32, got {options['dtype']!r}")
-    return Exercise(calculation, _with_digits(read_answers), layout, options)
+    return Exercise(calculation, together(read_answers), layout, options)
 
 
 def _calculation(given: dict[str, Any]) -> Calculation:
@@ -173,12 +173,6 @@ def _plain(value: Any) -> Any:
         except DataError:
             return value
     return value
-
-
-def _with_digits(answers: dict[str, Answer]) -> dict[str, Answer]:
-    """Small arrays cannot show how they were rounded: the digits of the others stand beside."""
-    most = max((a.most_digits for a in answers.values() if a.values.size > 3 and not a.computed), default=0)
-    return {name: replace(a, least_digits=most) for name, a in answers.items()}
 
 
 def _channels_first(name: str, value: Any) -> Any:

@@ -74,8 +74,11 @@ def _kink(given: Given, name: str, result: Terms | Array, answer: Answer) -> Arr
     near = KINK * np.abs(given["x"]).max(initial=0.0) if "step" not in given.options else given.options["step"]
     small = 1e-4 * np.abs(given["dy"]).max(initial=0.0)  # what a difference quotient leaves elsewhere
     if given.kind == "relu":
-        return small + np.where(np.abs(given["x"]) <= near, np.abs(given["dy"]), 0.0)
-    return small + _near_ties(given, near)
+        jump = np.where(np.abs(given["x"]) <= near, np.abs(given["dy"]), 0.0)
+    else:
+        jump = _near_ties(given, near)
+    off = np.abs(answer.values.reshape(jump.shape) - total(result))
+    return small + jump if ((off > small) & (jump > 0)).any() else None
 
 
 def _near_ties(given: Given, near: float) -> Array:
