@@ -274,7 +274,7 @@ def parse(text: str, where: str) -> Any:
     plain = re.sub(r"\\[dt]?frac\{([-\d.]+)\}\{([-\d.]+)\}", r"\1/\2", plain)
     while _WRAPPER.match(plain) and plain.rstrip().endswith(")"):
         plain = _WRAPPER.sub("", plain).rstrip()[:-1].strip()
-    if "[" in plain or "(" in plain:
+    if any(bracket in plain for bracket in "[({"):
         return _bracketed(plain, where)
     rows = [
         r for r in re.split(r"\\\\|;|\n", plain) if r.strip(" |&,\t") and not re.fullmatch(r"[\s|:+-]*-[\s|:+-]*", r)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sharedgrad.checking import innocence
+from sharedgrad.checking import distinguish, innocence
 from sharedgrad.checking.answers import Answer, bare
 from sharedgrad.checking.catalogue import catalogue
 from sharedgrad.checking.conventions import Convention, conventions
@@ -24,6 +24,7 @@ from sharedgrad.errors import SharedgradError
 from sharedgrad.uses.terms import Terms
 
 Progress = Callable[[float], None]
+_LONGEST = 200  # characters of an array in a sentence
 
 
 @dataclass(frozen=True)
@@ -213,6 +214,9 @@ def _wrong(
     progress: Progress | None,
 ) -> Report:
     found = _single(trials, wrong)
+    if not all(found.values()) and len(trials) == 1 and innocence.other_upstream(trials[0], wrong) is not None:
+        alarm = innocence.explanation("upstream_already_wrong", wrong)
+        return Report("not a mistake", (alarm,), arrays, given=_given(trials))
     remarks = list(_remarks(trials, wrong, arrays))
     open_ = [name for name in wrong if not found[name]]
     for name in open_:
@@ -220,7 +224,37 @@ def _wrong(
         if not found[name]:
             limit = "" if complete else f" in {seconds / len(open_):.0f} s"
             remarks.append(f"{name}: no known mistake gives these numbers, nor any two tried together{limit}.")
-    return Report("wrong", _explanations(found, trials), arrays, (), tuple(remarks), given=_given(trials))
+    explanations = _explanations(found, trials)
+    remarks += _ambiguities(trials[0].given, explanations)
+    return Report("wrong", explanations, arrays, (), tuple(remarks), given=_given(trials))
+
+
+def _ambiguities(given: Given, explanations: Sequence[Explanation]) -> list[str]:
+    """What these numbers cannot tell apart, with numbers that can."""
+    remarks = []
+    for e in explanations[:2]:
+        rivals = [r.split(" + ") for r in e.same]
+        rivals += [o.id.split(" + ") for o in explanations if o is not e and set(o.arrays) & set(e.arrays)]
+        for rival in rivals[:2]:
+            target = UPDATES.get(e.arrays[0], e.arrays[0])
+            other = distinguish.telling(given, target, tuple(e.id.split(" + ")), tuple(rival))
+            names = f"{e.id} and {' + '.join(rival)}"
+            if other is None:
+                remarks.append(f"{names} are one formula with these settings: no numbers tell them apart.")
+            else:
+                remarks.append(f"These numbers cannot tell {names} apart; {_numbers(other)} can.")
+    return list(dict.fromkeys(remarks))[:2]
+
+
+def _numbers(given: Given) -> str:
+    """The numbers of an exercise in one line."""
+    data = distinguish.as_data(given)
+    return "; ".join(f"{name} = {_short(value)}" for name, value in data.items())
+
+
+def _short(value: object) -> str:
+    text = str(value).replace(".0,", ",").replace(".0]", "]")
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
 
 
 def _remarks(trials: Sequence[Trial], wrong: list[str], arrays: tuple[ArrayReport, ...]) -> list[str]:
