@@ -68,7 +68,12 @@ def test_channels_last_is_a_convention() -> None:
 
     w, b = net.state_dict().values()
     exercise = {"layer": "conv2d", "x": last(x), "w": w.transpose(2, 3, 1, 0).tolist(), "b": b, "upstream": last(dy)}
-    answers = {"y": last(y), "dx": last(g.inputs["input"]), "dw": g["0.weight"].transpose(2, 3, 1, 0), "db": g["0.bias"]}
+    answers = {
+        "y": last(y),
+        "dx": last(g.inputs["input"]),
+        "dw": g["0.weight"].transpose(2, 3, 1, 0),
+        "db": g["0.bias"],
+    }
     declared = check({**exercise, "layout": "NHWC"}, **answers)
     assert (declared.verdict, declared.ids) == ("right", [])
     mistake = check({**exercise, "layout": "NHWC"}, db=dy.sum((0, 1, 2)))

@@ -120,7 +120,10 @@ def test_a_branch_that_was_left_out() -> None:
 
 def test_another_convention_in_one_node() -> None:
     net = {
-        "nodes": [{"name": "act", "layer": "ReLU"}, {"name": "fc", "layer": "Linear", "in_features": 3, "out_features": 2}],
+        "nodes": [
+            {"name": "act", "layer": "ReLU"},
+            {"name": "fc", "layer": "Linear", "in_features": 3, "out_features": 2},
+        ],
         "numbers": {
             "x": [0.0, 1.5, -0.5],
             "weights": {"fc.weight": [[1, 2, 3], [0.5, -1, 1]], "fc.bias": [0, 0]},

@@ -83,7 +83,7 @@ def _of(given: Given, target: str, ids: Ids) -> list[Array]:
     return [o.array for o in outcomes(way(target), given, rules, 8)]
 
 
-def invisible(given: Given, target: str, compare: str = "elements", tolerance: float = 1e-8) -> list[str]:
+def invisible(given: Given, target: str, compare: str = "elements", tolerance: float = 1e-8) -> dict[str, str]:
     """Mistakes of the library that a comparison with these numbers lets pass.
 
     Args:
@@ -91,13 +91,21 @@ def invisible(given: Given, target: str, compare: str = "elements", tolerance: f
         target: The array that it compares.
         compare: "elements", "mean" or "sum": what of the array is compared.
         tolerance: How far apart two numbers count as equal, relative to the largest.
+
+    Returns:
+        Id -> which variants pass, in words; "" where it makes no difference at all with these settings.
     """
     good = total(right(given, target))
-    seen: dict[str, bool] = {r.id: False for r in rules_for(given.kind, target)}
+    passing: dict[str, list[str]] = {}
+    seen: set[str] = set()
     for rule in rules_for(given.kind, target):
+        passing.setdefault(rule.id, [])
         for outcome in outcomes(way(target), given, (rule,), None):
-            seen[rule.id] |= _differs(outcome.array, good, compare, tolerance)
-    return [id for id, shows in seen.items() if not shows]
+            if _differs(outcome.array, good, compare, tolerance):
+                seen.add(rule.id)
+            else:
+                passing[rule.id].append(outcome.notes[0])
+    return {id: "; ".join(notes) for id, notes in passing.items() if notes or id not in seen}
 
 
 def _differs(array: Array, good: Array, compare: str, tolerance: float) -> bool:
