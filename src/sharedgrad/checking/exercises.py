@@ -32,7 +32,7 @@ from sharedgrad.layers.layer import Layer
 from sharedgrad.parameter import Array
 from sharedgrad.uses.terms import Terms
 
-TRIES = 40  # drafts of numbers; unless one tells all mistakes apart before, the best is taken
+TRIES = 24  # drafts of numbers; unless one tells all mistakes apart before, the best is taken
 STUDENTS = 1000
 # what fits on a sheet of paper; other settings are given on the command line
 SHEETS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
@@ -107,7 +107,7 @@ def _telling_most(given: Given, asked: Sequence[str], seed: int, number: int) ->
     possible = sum(len(classes(drawn(given, seed, friendly=False), t)) for t in asked)
     best, most = given, -1
     for attempt in range(TRIES):
-        draft = drawn(given, seed, number * TRIES + attempt)
+        draft = drawn(given, seed, number * TRIES + attempt, spread=attempt // 4)
         told = sum(len(classes(draft, t)) for t in asked)
         if told > most:
             best, most = draft, told
