@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NoReturn
 
-from benchmarks import convolutions, duels, importing, machine, memory, persample, plots, scaling
+from benchmarks import convolutions, duels, importing, machine, memory, persample, plots, scaling, traces
 from benchmarks.nets import NETS
 from benchmarks.options import Options
 from benchmarks.tables import Row, Table, disturbed, plain
@@ -22,6 +22,7 @@ SECTIONS: dict[str, Callable[[Options], list[Table]]] = {
     "steps": duels.steps,
     "inference": duels.inference,
     "persample": persample.section,
+    "trace": traces.section,
     "memory": memory.section,
     "import": importing.section,
     "convolutions": convolutions.section,

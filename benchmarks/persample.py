@@ -100,7 +100,7 @@ def clipped_step(name: str) -> Call:
     def step() -> None:
         y, tape = net.forward(x)
         _, upstream = loss(y, labels)
-        total, _ = tape.clipped(upstream, MAX_NORM)
+        total, _ = tape.clipped_by_sample(upstream, MAX_NORM)
         optimizer.step(total)
 
     return step

@@ -53,12 +53,16 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Training for one epoch, as far as the line does not say how many."""
     shell = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
     commands = re.findall(r"^(sharedgrad .*?)\s*(?:#.*)?$", shell, re.MULTILINE)
-    assert {line.split()[1] for line in commands} == {"train", "predict", "summary", "info"}
+    assert {line.split()[1] for line in commands} == {"train", "predict", "summary", "explain", "info"}
     make_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     for line in commands:
-        words = shlex.split(line)[1:]
-        quick = ["--epochs", "1"] if words[0] == "train" and "--epochs" not in words else []
-        with pytest.raises(SystemExit) as ended:
-            main([*words, *quick])
+        words, _, target = line.partition(" > ")
+        arguments = shlex.split(words)[1:]
+        quick = ["--epochs", "1"] if arguments[0] == "train" and "--epochs" not in arguments else []
+        printed = io.StringIO()
+        with pytest.raises(SystemExit) as ended, contextlib.redirect_stdout(printed):
+            main([*arguments, *quick])
         assert ended.value.code == 0, line
+        if target:
+            (tmp_path / target).write_text(printed.getvalue(), "utf-8")

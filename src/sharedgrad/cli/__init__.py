@@ -1,4 +1,4 @@
-"""The command line: ``sharedgrad train``, ``predict``, ``summary`` and ``info``, one file each."""
+"""The command line: ``sharedgrad train``, ``predict``, ``summary``, ``explain`` and ``info``, one file each."""
 
 from __future__ import annotations
 
@@ -69,6 +69,6 @@ def _prepare_streams() -> None:
 def _fail(arguments: list[str], message: str, code: int) -> int:
     """Print the one line; the command is the first word that is no option."""
     command = next((word for word in arguments if not word.startswith("-")), "")
-    known = command if command in ("train", "predict", "check", "summary", "info") else ""
+    known = command if command in ("train", "predict", "summary", "explain", "check", "info") else ""
     print(f"{f'sharedgrad {known}'.strip()}: {' '.join(message.split())}", file=sys.stderr)
     return code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from textwrap import fill
 
 import click
 import numpy as np
@@ -25,5 +26,5 @@ def info() -> None:
     click.echo(f"threads: {kernels.get_threads()}")
     if kernels.compiled():
         click.echo("computed by NumPy all the same:")
-        for operations, reason in kernels.native.FALLBACKS.items():
-            click.echo(f"  {operations}: {reason}")
+        for reason, names in kernels.native.fallbacks().items():
+            click.echo(fill(f"{', '.join(names)}: {reason}", 80, initial_indent="  ", subsequent_indent="    "))

@@ -75,9 +75,8 @@ class Forward(Lowering):
         self.unseen: set[str] = set()  # activations whose outputs only pooling has seen
         self.constants: dict[str, tuple[Map, Map]] = {}  # running mean and variance in evaluation mode
         for name in inputs:
-            given = self.array(Input(name), shapes[name])
             self.values[name] = self.place(shapes[name])
-            self.builder.emit("relayout", (self.values[name], given))
+            self.builder.emit("relayout", (self.values[name], self.array(Input(name), shapes[name])))
         for node in nodes:
             self._node(node)
         for name in outputs:
@@ -204,9 +203,9 @@ class Forward(Lowering):
         unseen = conv is not None and pooled_at_once(conv.layer) and self.only_reader(conv) is not None
         if name == "conv" and maps[0] is x and unseen and self.builder.full:
             self.builder.operations.pop()  # its outputs are pooled before they are stored
-            self.builder.emit("conv_halve", (self.kept(y), winners, *maps[1:]), *numbers[:-1], kind)
+            self.builder.emit("conv_pool_2x2", (self.kept(y), winners, *maps[1:]), *numbers[:-1], kind)
         else:
-            self.builder.emit("halve", (self.kept(y), winners, x), computed)
+            self.builder.emit("pool_2x2", (self.kept(y), winners, x), computed)
 
     def _avg_pool(self, node: Node, x: Map) -> Map:
         layer: Any = node.layer

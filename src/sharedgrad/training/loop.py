@@ -12,16 +12,16 @@ from sharedgrad.errors import ConfigError
 from sharedgrad.losses import CrossEntropy
 from sharedgrad.network import Network
 from sharedgrad.optimizers import Adam, Optimizer, Schedule
-from sharedgrad.parameter import Array, Gradients
-from sharedgrad.tape import Trace
+from sharedgrad.parameter import Array
 from sharedgrad.training.callbacks import Callback
 from sharedgrad.training.checkpoint import Checkpoint
 from sharedgrad.training.evaluate import Loss, evaluate
-from sharedgrad.training.history import Epoch, History, Step
+from sharedgrad.training.history import Epoch, History
 from sharedgrad.training.interrupts import held
 from sharedgrad.training.metrics import Metrics
 from sharedgrad.training.plan import Augment, Normalize, Pair, Plan
 from sharedgrad.training.state import State
+from sharedgrad.training.step import take
 
 
 def fit(
@@ -66,7 +66,7 @@ def fit(
         callbacks: See ``Callback``.
 
     Returns:
-        One row per epoch, and the last step for ``training.report``.
+        One row per epoch, and a step of the first one for ``training.report``.
 
     Raises:
         ConfigError, DataError, ShapeError: An argument makes no sense or does not fit.
@@ -155,19 +155,13 @@ def _step(plan: Plan, state: State, x: Array, target: Array) -> None:
         raise state.diverged(f"the loss has become {value}")
     gradients = tape.backward(upstream)
     applied = gradients if plan.max_norm is None else gradients.clipped(plan.max_norm)
-    if state.step + 1 < state.epochs * state.batches:
+    if state.history.step is None and state.step >= state.batches // 2:
+        when = state.epoch + 1, state.batch + 1, state.batches
+        parameters, trace = plan.network.parameters(), tape.trace(upstream)
+        state.history.step = take(when, parameters, trace, gradients, applied, plan.optimizer)
+    else:
         plan.optimizer.step(applied)
-    else:  # the last step of all is kept, to be explained
-        state.history.last_step = _recorded(plan, tape.trace(upstream), gradients, applied)
     state.metrics.add(value, y, target)
-
-
-def _recorded(plan: Plan, trace: Trace, gradients: Gradients, applied: Gradients) -> Step:
-    """Make the update, and keep the values before and after it."""
-    before = {p: p.value for p in plan.network.parameters()}
-    plan.optimizer.step(applied)
-    after = {p: p.value for p in before}
-    return Step(trace, gradients, applied, before, after, plan.optimizer, plan.optimizer.lr)
 
 
 def _row(plan: Plan, state: State, learning_rate: float) -> Epoch:

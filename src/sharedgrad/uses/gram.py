@@ -191,9 +191,7 @@ def _squares_from_sums(calls: Calls, names: Names) -> Array:
 
 def _products_from_sums(calls: Calls, others: Calls, names: Names) -> Array:
     own = _same([*calls, *others])
-    left, right = (
-        _sums(some, names) if own or not _same(some) else _own_sums(some, names) for some in (calls, others)
-    )
+    left, right = (_sums(some, names) if own or not _same(some) else _own_sums(some, names) for some in (calls, others))
     return kernels.of(left).row_products(left, right)
 
 
@@ -213,7 +211,7 @@ class _Outers(NamedTuple):
 
 
 class _Lookups(NamedTuple):
-    index: Array  # (K, R)
+    row: Array  # (K, R)
     delta: Array  # (K, R, D)
 
 
@@ -242,10 +240,10 @@ def _use_products(a: _Form, b: _Form) -> Array:
         return _use_products(b, a).swapaxes(1, 2)
     assert isinstance(a, _Lookups)
     if isinstance(b, _Outers):
-        groups = np.arange(len(a.index))[:, None]
-        read = plain(b.delta[:, :, 0].swapaxes(1, 2)[groups, a.index])  # δ_v[row_u] (K, R, R')
+        groups = np.arange(len(a.row))[:, None]
+        read = plain(b.delta[:, :, 0].swapaxes(1, 2)[groups, a.row])  # δ_v[row_u] (K, R, R')
         return read * kernels.of(a.delta).row_products(a.delta, b.patch[:, :, 0])
-    equal = a.index[:, :, None] == b.index[:, None, :]
+    equal = a.row[:, :, None] == b.row[:, None, :]
     return equal * kernels.of(a.delta).row_products(a.delta, b.delta)
 
 

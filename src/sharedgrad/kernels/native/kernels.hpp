@@ -6,6 +6,13 @@
 
 namespace sharedgrad {
 
+constexpr int kLargest = 1 << 30;  // of all sizes, so that a + b − 1 is an int
+constexpr int kMostCells = 64;     // of a kernel along one axis; NumPy serves larger ones
+
+enum Activation { kIdentity, kReLU, kSigmoid, kTanh, kActivationCount };
+constexpr const char* kActivationNames[] = {"identity", "relu", "sigmoid", "tanh"};
+static_assert(sizeof kActivationNames / sizeof *kActivationNames == kActivationCount, "each activation has its name");
+
 // How a window slides over maps; with one spatial axis the height is 1. Padding is what comes before.
 struct Window {
     int kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
@@ -69,6 +76,7 @@ struct Kernels {
 
 struct Table {
     const char* name;
+    const char* (*operation_name)(int code);  // of a program's operation; null after the last
     Kernels<float> f32;
     Kernels<double> f64;
 };

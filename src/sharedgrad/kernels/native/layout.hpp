@@ -8,9 +8,10 @@
 
 #include <algorithm>
 
+#include "even_ranges.hpp"
 #include "partial.hpp"
+#include "scratch.hpp"
 #include "threads.hpp"
-#include "tiles.hpp"
 
 namespace sharedgrad {
 namespace {
@@ -38,14 +39,6 @@ struct Map {
     bool bare() const { return !(top | bottom | left | right); }
     double operations() const { return double(samples) * channels * height * width; }
 };
-
-// Memory of this thread's own, kept from call to call.
-enum Slot { kWeights, kTaps, kSums, kSplit, kMaps, kSquares, kOrder, kPlaces, kCells, kParts };
-
-template <typename T>
-T* memory(Slot slot, std::size_t elements) {
-    return static_cast<T*>(scratch(slot, elements * sizeof(T)));
-}
 
 }  // namespace
 }  // namespace sharedgrad

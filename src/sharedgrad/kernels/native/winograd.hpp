@@ -16,6 +16,8 @@
 namespace sharedgrad {
 namespace {
 
+using WinogradMemory = Owner<kWeights, kInputs, kCells>;
+
 constexpr int kSide = 4, kReach = kSide + 2;  // of a tile's outputs and inputs
 constexpr int kPoints = kReach * kReach;
 constexpr int kFewChannels = 16, kFewSummed = 8;  // with fewer the transforms cost more than they spare
@@ -213,11 +215,11 @@ constexpr auto kPointProducts = products_of<T>(std::make_integer_sequence<int, k
 template <typename T>
 struct Finish {
     int pad_h, pad_w;
-    bool turned;                // the kernels, for the input gradient
-    const T* bias;              // or null
-    bool relu, add;             // on the way out; to what is there
-    const Map<T>* through;      // the output of a ReLU that the result goes back through, or null
-    const Halving<T>* halving;  // what takes the place of the outputs, or null
+    bool turned;                     // the kernels, for the input gradient
+    const T* bias;                   // or null
+    bool relu, add;                  // on the way out; to what is there
+    const Map<T>* through;           // the output of a ReLU that the result goes back through, or null
+    const FusedPool<T>* fused_pool;  // what takes the place of the outputs, or null
 };
 
 template <typename T>
@@ -226,7 +228,7 @@ struct Winograd {
     const Map<T>&out, &in;
     Finish<T> last;
     Tiling tiles;
-    Tiles filters, channels;
+    EvenRanges filters, channels;
     const T* weights;  // [tile of filters][chunk of channels], each as they are transformed
 
     Winograd(const Map<T>& out, const Map<T>& in, const T* w, const Finish<T>& last)
@@ -240,7 +242,7 @@ struct Winograd {
 
     const T* transform(const SmallKernels<T>& kernels) const {
         const std::size_t all = std::size_t(kPoints) * out.channels * in.channels;
-        T* const to = memory<T>(kWeights, all);
+        T* const to = WinogradMemory::memory<T, kWeights>(all);
         parallel(filters.count * channels.count, 4.0 * all, [&](int task) {
             const int i = task / channels.count, chunk = task % channels.count;
             kernels.transform(to + place_of(i, chunk), filters.begin(i), filters.begin(i + 1), channels.begin(chunk),
@@ -255,7 +257,7 @@ struct Winograd {
     }
 
     void run() const {
-        const Tiles strips(tiles.count, kTileColumns);
+        const EvenRanges strips(tiles.count, kTileColumns);
         parallel(strips.count, operations(out, in, {3, 3, 1, 1, 0, 0, 1, 1, 1}), [&](int strip) {
             Tiling::Place places[kTileColumns];
             for (int t = 0; t < strips.size(strip); ++t) places[t] = tiles.place(strips.begin(strip) + t);
@@ -267,7 +269,7 @@ struct Winograd {
     void one_strip(const Tiling::Place* places, int count, int chunk) const {
         const int first = channels.begin(chunk), size = channels.size(chunk);
         const std::ptrdiff_t channel = std::ptrdiff_t(count) * V, point = channel * size + kAside<T>;
-        T* const inputs = memory<T>(kSplit, kPoints * point);
+        T* const inputs = WinogradMemory::memory<T, kInputs>(kPoints * point);
         for (int t = 0; t < count; ++t) {
             const Patch<T> patch(in, places[t], last.pad_h, last.pad_w);
             for (int c = 0; c < size; ++c)
@@ -282,10 +284,10 @@ struct Winograd {
             const auto multiply = kPointProducts<T>[(together - 1) * kTileColumns + count - 1];
             for (int p = 0; p < kPoints; ++p, w += together * size) {
                 multiply(sums + p * apart, inputs + p * point, w, size);
-                if (p < together * count && !last.halving) fetch(places[p % count], own + p / count);
+                if (p < together * count && !last.fused_pool) fetch(places[p % count], own + p / count);
             }
-            if (last.halving) {
-                halve(places, count, own, together, sums, apart, chunk);
+            if (last.fused_pool) {
+                pool(places, count, own, together, sums, apart, chunk);
                 continue;
             }
             for (int f = 0; f < together; ++f)
@@ -302,12 +304,13 @@ struct Winograd {
 
     // The windows of 2×2 outputs in these tiles, pooled. What channels before have added up waits in the thread's
     // memory.
-    void halve(const Tiling::Place* places, int count, int own, int together, const T* sums, std::ptrdiff_t apart,
-               int chunk) const {
+    void pool(const Tiling::Place* places, int count, int own, int together, const T* sums, std::ptrdiff_t apart,
+              int chunk) const {
         constexpr int cells = kSide * kSide;
         const bool whole = chunk == channels.count - 1;
-        T* const waiting =
-            channels.count > 1 ? memory<T>(kCells, std::size_t(out.channels) * count * cells * V) : nullptr;
+        T* const waiting = channels.count > 1
+                               ? WinogradMemory::memory<T, kCells>(std::size_t(out.channels) * count * cells * V)
+                               : nullptr;
         for (int t = 0; t < count; ++t) {
             alignas(64) T windows[4][kTileFilters][4 * V];
             for (int f = 0; f < together; ++f) {
@@ -325,7 +328,7 @@ struct Winograd {
             for (int k = 0; k < 4 && whole; ++k) {
                 const int h = places[t].h / 2 + k / 2, w = places[t].w / 2 + k % 2;
                 if (2 * h < out.height && 2 * w < out.width)
-                    last.halving->pool(*last.halving, windows[k][0], 4 * V, places[t].block, own, together, h, w);
+                    last.fused_pool->pool(*last.fused_pool, windows[k][0], 4 * V, places[t].block, own, together, h, w);
             }
         }
     }

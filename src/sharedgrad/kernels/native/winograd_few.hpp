@@ -8,6 +8,8 @@
 namespace sharedgrad {
 namespace {
 
+using WinogradFewMemory = Owner<kWeights, kInputs>;
+
 // Lane l is from[at[l]] where bit l of `lanes` is set, and zero elsewhere.
 template <typename T>
 inline Vector<T> load_lanes(const T* from, const std::int32_t* at, unsigned lanes) {
@@ -77,7 +79,7 @@ struct WinogradFew {
     Finish<T> last;
     Tiling tiles{out};
     int vectors = ceil_div(tiles.count * in.lanes, V);
-    Tiles strips{vectors, kTileColumns}, filters{out.channels, kTileFilters};
+    EvenRanges strips{vectors, kTileColumns}, filters{out.channels, kTileFilters};
     std::ptrdiff_t point = std::ptrdiff_t(strips.size(0)) * V * in.channels + kAside<T>;
     SmallKernels<T> kernels{w, out.channels, in.channels, last.turned};
 
@@ -90,14 +92,14 @@ struct WinogradFew {
 
     // The threads share the filters: each transforms the kernels that it needs.
     void by_filters() const {
-        T* const inputs = memory<T>(kSplit, strips.count * kPoints * point);
-        const Tiles groups(in.channels, kTileFilters);
+        T* const inputs = WinogradFewMemory::memory<T, kInputs>(strips.count * kPoints * point);
+        const EvenRanges groups(in.channels, kTileFilters);
         parallel(vectors * groups.count, work(), [&](int task) {
             const int vector = task / groups.count, group = task % groups.count, strip = strips.of(vector);
             transform(inputs + strip * kPoints * point, strip, vector, groups.begin(group), groups.begin(group + 1));
         });
         parallel(filters.count, work(), [&](int i) {
-            T* const points = memory<T>(kWeights, points_of(filters.size(i)));
+            T* const points = WinogradFewMemory::memory<T, kWeights>(points_of(filters.size(i)));
             kernels.transform(points, filters.begin(i), filters.begin(i + 1), 0, in.channels);
             for (int strip = 0; strip < strips.count; ++strip)
                 multiply(inputs + strip * kPoints * point, strip, points, i);
@@ -106,13 +108,13 @@ struct WinogradFew {
 
     // They share the strips, whose points then stay in the second-level cache.
     void by_strips() const {
-        T* const points = memory<T>(kWeights, points_of(out.channels));
+        T* const points = WinogradFewMemory::memory<T, kWeights>(points_of(out.channels));
         parallel(filters.count, work(), [&](int i) {
             kernels.transform(points + points_of(filters.begin(i)), filters.begin(i), filters.begin(i + 1), 0,
                               in.channels);
         });
         parallel(strips.count, work(), [&](int strip) {
-            T* const inputs = memory<T>(kSplit, kPoints * point);
+            T* const inputs = WinogradFewMemory::memory<T, kInputs>(kPoints * point);
             for (int vector = strips.begin(strip); vector < strips.begin(strip + 1); ++vector)
                 transform(inputs, strip, vector, 0, in.channels);
             for (int i = 0; i < filters.count; ++i) multiply(inputs, strip, points + points_of(filters.begin(i)), i);

@@ -11,6 +11,8 @@
 namespace sharedgrad {
 namespace {
 
+using WinogradGradientMemory = Owner<kWeights, kInputs, kSums>;
+
 constexpr std::size_t kAllSums = 16 << 20;                         // bytes for the partial sums of all chunks
 constexpr int kMostChunks = 8, kFewChunks = 4, kEnoughStrips = 4;  // of a chunk: then adding it up costs little
 
@@ -106,8 +108,8 @@ struct WinogradGradient {
     const Map<T>&dy, &x;
     int pad_h, pad_w;
     Tiling tiles;
-    Tiles strips, parts;  // of tiles; of vectors of channels
-    std::ptrdiff_t all;   // sums of a chunk
+    EvenRanges strips, parts;  // of tiles; of vectors of channels
+    std::ptrdiff_t all;        // sums of a chunk
 
     WinogradGradient(const Map<T>& dy, const Map<T>& x, int pad_h, int pad_w)
         : dy(dy),
@@ -126,8 +128,8 @@ struct WinogradGradient {
     void run(T* dw) const {
         const int most = std::max(1, std::min(kMostChunks / parts.count, int(kAllSums / (all * sizeof(T)))));
         const int enough = std::min(kEnoughStrips, ceil_div(strips.count, kFewChunks));
-        const Tiles chunks(strips.count, std::max(enough, ceil_div(strips.count, most)));
-        T* sums = memory<T>(kWeights, all * chunks.count);
+        const EvenRanges chunks(strips.count, std::max(enough, ceil_div(strips.count, most)));
+        T* sums = WinogradGradientMemory::memory<T, kWeights>(all * chunks.count);
         parallel(chunks.count * parts.count, operations(dy, x, {3, 3, 1, 1, 0, 0, 1, 1, 1}), [&](int task) {
             const int chunk = task / parts.count, part = task % parts.count;
             for (int strip = chunks.begin(chunk); strip < chunks.begin(chunk + 1); ++strip)
@@ -140,8 +142,8 @@ struct WinogradGradient {
         const int count = strips.size(strip), vectors = parts.size(part);
         const std::ptrdiff_t terms = std::ptrdiff_t(count) * V, row = std::ptrdiff_t(vectors) * V;
         const std::ptrdiff_t inputs_point = terms * row + kAside<T>, deltas_point = terms * dy.channels + kAside<T>;
-        T* const inputs = memory<T>(kSplit, kPoints * inputs_point);
-        T* const deltas = memory<T>(kSums, kPoints * deltas_point);
+        T* const inputs = WinogradGradientMemory::memory<T, kInputs>(kPoints * inputs_point);
+        T* const deltas = WinogradGradientMemory::memory<T, kSums>(kPoints * deltas_point);
         for (int t = 0; t < count; ++t) {
             const auto at = tiles.place(strips.begin(strip) + t);
             const Patch<T> patch(x, at, pad_h, pad_w);
@@ -151,7 +153,7 @@ struct WinogradGradient {
                 transform_upstream(deltas + f * terms + t * V, deltas_point, dy.cell(at.block, f, at.h) + at.w * V,
                                    dy.row(), dy.height - at.h, dy.width - at.w);
         }
-        const Tiles filters(dy.channels, kTileFilters);
+        const EvenRanges filters(dy.channels, kTileFilters);
         for (int p = 0; p < kPoints; ++p)
             for (int i = 0; i < filters.count; ++i)
                 kGathers<T>[(filters.size(i) - 1) * kTileColumns + vectors - 1](

@@ -9,9 +9,8 @@ from sharedgrad import kernels
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels import vectorized
 from tests.helpers import close, frozen
-from tests.kernels.test_native import instruction_set  # noqa: F401
 
-pytestmark = pytest.mark.skipif(not kernels.compiled(), reason="no kernels were compiled")
+pytestmark = pytest.mark.compiled
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -36,7 +35,7 @@ def test_few_samples(
     size: tuple[int, int],
     padding: tuple[int, int],
     dtype: type,
-    instruction_set: str,  # noqa: F811
+    instruction_set: str,
 ) -> None:
     rng = np.random.default_rng(channels)
     g = Geometry.of(2, kernel, padding=padding)

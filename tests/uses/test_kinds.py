@@ -12,8 +12,9 @@ import pytest
 import torch
 
 import sharedgrad as sg
-from sharedgrad import Direct, Lookup, Outer, Parameter, Uses, Window, kernel_uses, kernels, uses
+from sharedgrad import Parameter, kernel_uses, kernels
 from sharedgrad.errors import ConfigError, ShapeError
+from sharedgrad.uses import Direct, Lookup, Outer, Uses, Window, typed
 from tests.helpers import Array, close, numbers, sliding
 
 Rng = np.random.Generator
@@ -70,7 +71,7 @@ def named(u: Uses, index: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
 def contributions(u: Uses) -> Array:
     """The single contributions, one call each: (*uses, *parameter)."""
     single = [u.contribution(**named(u, index)) for index in np.ndindex(*u.shape)]
-    return np.array(single).reshape(*u.shape, *u.parameter.shape)
+    return np.array(single).reshape(*u.shape, *u.weight.shape)
 
 
 @pytest.mark.parametrize("chosen", ["vectorized", "reference"])
@@ -81,13 +82,17 @@ def test_the_gradient_is_the_sum_of_the_contributions(kind: str, seed: int, chos
     with kernels.use(chosen):
         single = contributions(u)
         assert u.count == np.prod(u.shape)
-        close(u.gradient(), single.sum(axis=tuple(range(len(u.shape)))))
+        close(u.gradient, single.sum(axis=tuple(range(len(u.shape)))))
         for length in range(len(u.axes) + 1):
             for by in combinations(u.axes, length):
                 close(u.sum(by), summed(u, single, by))
                 close(u.sum(by[::-1]), summed(u, single, by))
-        for element in np.ndindex(*u.parameter.shape):
-            close(u.terms(*element), single[(..., *element)])
+        for element in np.ndindex(*u.weight.shape):
+            terms = u.products(*element)
+            apart = np.zeros(u.shape)
+            apart[tuple(np.concatenate(list(terms.use.values()), -1).T)] = terms.values
+            close(apart, single[(..., *element)])
+            close(terms.total()[element], single.sum(axis=tuple(range(len(u.shape))))[element])
 
 
 def summed(u: Uses, single: Array, by: tuple[str, ...]) -> Array:
@@ -117,7 +122,7 @@ def test_a_contribution_is_the_outer_product_of_its_factors(kind: str, seed: int
         delta, patch = u.factors(**named(u, index))
         assert len(delta) == len(patch)  # one pair for each block
         product = np.stack([np.outer(d, p) for d, p in zip(delta, patch, strict=True)])
-        close(product.reshape(u.parameter.shape), u.contribution(**named(u, index)))
+        close(product.reshape(u.weight.shape), u.contribution(**named(u, index)))
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
@@ -127,7 +132,7 @@ def test_a_contribution_of_a_window_is_pytorchs_gradient_of_that_use_alone(rank:
     u = window(np.random.default_rng(seed), rank)
     g = u.geometry
     convolve = (torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.nn.functional.conv3d)[rank - 1]
-    w = torch.tensor(u.parameter.value, requires_grad=True)
+    w = torch.tensor(u.weight.value, requires_grad=True)
     padded = torch.tensor(np.pad(u.big, ((0, 0), (0, 0), *g.padding)))
     y = convolve(padded, w, None, g.stride, 0, g.dilation, g.groups)
     for n, *position in np.ndindex(*u.shape):
@@ -150,7 +155,7 @@ def test_a_padded_layers_uses_are_pytorchs_gradients_sample_by_sample(mode: str,
     y, tape = net.forward(x)
     upstream = rng.normal(size=y.shape)
     trace = tape.trace(upstream)
-    (kernel,), (bias,) = trace[layer.weight], trace[layer.bias]
+    (kernel,), (bias,) = trace[layer.weight].calls, trace[layer.bias].calls
     for n in range(3):
         twin.zero_grad()
         twin(torch.tensor(x[n : n + 1])).backward(torch.tensor(upstream[n : n + 1]))
@@ -162,9 +167,9 @@ def test_a_padded_layers_uses_are_pytorchs_gradients_sample_by_sample(mode: str,
 @pytest.mark.parametrize("seed", range(10))
 def test_a_row_that_is_read_again_adds_as_in_pytorchs_embedding(seed: int) -> None:
     u = lookup(np.random.default_rng(seed))
-    table = torch.tensor(u.parameter.value, requires_grad=True)
+    table = torch.tensor(u.weight.value, requires_grad=True)
     torch.nn.functional.embedding(torch.tensor(u.index), table).backward(torch.tensor(u.delta))
-    close(u.gradient(), table.grad.numpy())
+    close(u.gradient, table.grad.numpy())
     assert max(np.unique(u.index, return_counts=True)[1]) > 1
     for n in range(len(u.index)):
         table.grad = None
@@ -175,11 +180,11 @@ def test_a_row_that_is_read_again_adds_as_in_pytorchs_embedding(seed: int) -> No
 def test_what_is_handed_out_is_a_copy() -> None:
     for draw in KINDS.values():
         u = draw(np.random.default_rng(0))
-        before = u.gradient()
+        before = u.gradient
         first = named(u, (0,) * len(u.shape))
-        for array in (*u.factors(**first), u.contribution(**first), u.terms(*(0,) * len(u.parameter.shape))):
+        for array in (*u.factors(**first), u.contribution(**first), u.sum(), u.sum(by=tuple(u.axes))):
             array[...] = 99
-        close(u.gradient(), before)
+        close(u.gradient, before)
 
 
 SMALL = Outer(parameter(2, 3), np.ones((4, 5, 1, 2)), np.ones((4, 5, 1, 3)), {"sample": (4,), "token": (5,)})
@@ -213,14 +218,14 @@ def test_an_unknown_axis_is_refused_with_those_there_are(by: Any) -> None:
 @pytest.mark.parametrize("element", [(), (0,), (2, 0), (0, 3), (0, -4), (0, 0, 0), (0.5, 0)])
 def test_an_unknown_element_is_refused(element: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match=r"uses of w: no element \(.* in shape \(2, 3\)"):
-        SMALL.terms(*element)
+        SMALL.products(*element)
 
 
 # ---- as a person types it
 
 
 def test_the_example_of_the_docstring() -> None:
-    assert doctest.testmod(uses) == doctest.TestResults(failed=0, attempted=1)
+    assert doctest.testmod(typed) == doctest.TestResults(failed=0, attempted=3)
 
 
 def test_the_smallest_sum_is_printed_with_its_terms() -> None:
@@ -230,9 +235,9 @@ def test_the_smallest_sum_is_printed_with_its_terms() -> None:
         "position 1  0.2 × [2, 3]  = [0.4, 0.6]\n"
         "gradient of w             = [0.3, 0.4]"
     )
-    assert repr(u) == "Window(w 1×1×2: 2 uses, sample 1, position 2)"
-    close(u.gradient(), [[[0.3, 0.4]]])
-    close(u.terms(0, 0, 1), [[-0.2, 0.6]])
+    assert repr(u) == "SharedWeight(w 1×1×2: 2 uses, sample 1, position 2)"
+    close(u.gradient, [[[0.3, 0.4]]])
+    close(u.products(0, 0, 1).values, [-0.2, 0.6])
 
 
 def test_an_image_is_printed_with_rows_and_columns() -> None:
@@ -246,14 +251,14 @@ def test_an_image_is_printed_with_rows_and_columns() -> None:
 
 def test_a_long_sum_is_not_printed_term_by_term() -> None:
     u = kernel_uses(np.ones(300), np.ones(2), np.ones(299))
-    assert str(u) == repr(u) == "Window(w 1×1×2: 299 uses, sample 1, position 299)"
+    assert str(u) == repr(u) == "SharedWeight(w 1×1×2: 299 uses, sample 1, position 299)"
 
 
 def test_stride_padding_and_dilation_are_taken() -> None:
     """The windows are (0, 2) and (2, 4) of 0 1 2 3 4 0."""
     u = kernel_uses([1, 2, 3, 4], [1, 1], [10, 100], stride=2, padding=1, dilation=2)
-    close(u.terms(0, 0, 0), [[10 * 0, 100 * 2]])
-    close(u.gradient(), [[[10 * 0 + 100 * 2, 10 * 2 + 100 * 4]]])
+    close(u.products(0, 0, 0).values, [10 * 0, 100 * 2])
+    close(u.gradient, [[[10 * 0 + 100 * 2, 10 * 2 + 100 * 4]]])
 
 
 @pytest.mark.parametrize(

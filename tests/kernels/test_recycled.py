@@ -16,13 +16,13 @@ import sharedgrad as sg
 from sharedgrad import kernels
 from tests.helpers import Array
 
-pytestmark = pytest.mark.skipif(not kernels.compiled(), reason="no kernels were compiled")
+pytestmark = pytest.mark.compiled
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype[np.floating] = F32) -> Array:
-    from sharedgrad.kernels.memory import empty
+    from sharedgrad.kernels.native.recycled import empty
 
     return empty(shape, dtype)
 
@@ -107,7 +107,7 @@ def test_a_forked_process_has_blocks_of_its_own() -> None:
     script = """
 import os, sys
 import numpy as np
-from sharedgrad.kernels.memory import empty
+from sharedgrad.kernels.native.recycled import empty
 array = empty((5000,), np.dtype(np.float32))
 array.fill(1)
 child = os.fork()
@@ -127,7 +127,7 @@ def test_no_more_is_kept_than_was_in_use_at_once() -> None:
     script = """
 import resource
 import numpy as np
-from sharedgrad.kernels.memory import empty
+from sharedgrad.kernels.native.recycled import empty
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()

@@ -13,10 +13,12 @@
 namespace sharedgrad {
 namespace {
 
+using SmallMapsMemory = Owner<kInputs, kTaps, kPlaces>;
+
 constexpr int kFewVectors = 16, kManyKernels = 256;  // of outputs, for which packing these would take too long
 
 template <typename T>
-bool flat(const Map<T>& out, const Map<T>& in, const Window& g) {
+bool by_small_maps(const Map<T>& out, const Map<T>& in, const Window& g) {
     return in.lanes < kWidth<T> && g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 && g.dilation_w == 1 &&
            g.groups == 1 && std::ptrdiff_t(in.channels) * out.channels >= kManyKernels &&
            out.height * out.used() <= kFewVectors * kWidth<T>;
@@ -24,8 +26,8 @@ bool flat(const Map<T>& out, const Map<T>& in, const Window& g) {
 
 // sums[f][c] = Σ_t w[f][places[t]] · x[c][taps[t]] for F filters and C vectors
 template <typename T, int F, int C>
-void flat_sums(T* sums, std::ptrdiff_t apart, const T* x, const std::ptrdiff_t* taps, const T* w, std::ptrdiff_t filter,
-               const std::ptrdiff_t* places, int count) {
+void small_map_sums(T* sums, std::ptrdiff_t apart, const T* x, const std::ptrdiff_t* taps, const T* w,
+                    std::ptrdiff_t filter, const std::ptrdiff_t* places, int count) {
     Vector<T> sum[F][C] = {};
     for (int t = 0; t < count; ++t) {
         Vector<T> v[C];
@@ -40,19 +42,19 @@ void flat_sums(T* sums, std::ptrdiff_t apart, const T* x, const std::ptrdiff_t* 
 }
 
 template <typename T>
-using FlatSums = void (*)(T*, std::ptrdiff_t, const T*, const std::ptrdiff_t*, const T*, std::ptrdiff_t,
-                          const std::ptrdiff_t*, int);
+using SmallMapSums = void (*)(T*, std::ptrdiff_t, const T*, const std::ptrdiff_t*, const T*, std::ptrdiff_t,
+                              const std::ptrdiff_t*, int);
 
 template <typename T, int... FC>
-constexpr std::array<FlatSums<T>, sizeof...(FC)> flat_sums_of(std::integer_sequence<int, FC...>) {
-    return {flat_sums<T, FC / kTileColumns + 1, FC % kTileColumns + 1>...};
+constexpr std::array<SmallMapSums<T>, sizeof...(FC)> small_map_sums_of(std::integer_sequence<int, FC...>) {
+    return {small_map_sums<T, FC / kTileColumns + 1, FC % kTileColumns + 1>...};
 }
 
 template <typename T>
-constexpr auto kFlatSums = flat_sums_of<T>(std::make_integer_sequence<int, kTileFilters * kTileColumns>());
+constexpr auto kSmallMapSums = small_map_sums_of<T>(std::make_integer_sequence<int, kTileFilters * kTileColumns>());
 
 template <typename T>
-struct Flat {
+struct SmallMaps {
     static constexpr int V = kWidth<T>;
     const Map<T>&out, &in;
     const T* w;
@@ -63,7 +65,7 @@ struct Flat {
 
     // [block][channel][column of the kernel][row][column of the output]
     const T* copies() const {
-        T* const all = memory<T>(kSplit, channel * in.channels * in.blocks() + kTileColumns * V);
+        T* const all = SmallMapsMemory::memory<T, kInputs>(channel * in.channels * in.blocks() + kTileColumns * V);
         parallel(in.blocks() * in.channels, double(channel) * in.channels / 4, [&](int task) {
             T* to = all + task * channel;
             for (int j = 0; j < kernel_w; ++j)
@@ -77,7 +79,8 @@ struct Flat {
 
     void run() const {
         const T* const x = copies();
-        auto *taps = memory<std::ptrdiff_t>(kTaps, count), *places = memory<std::ptrdiff_t>(kPlaces, count);
+        auto *taps = SmallMapsMemory::memory<std::ptrdiff_t, kTaps>(count),
+             *places = SmallMapsMemory::memory<std::ptrdiff_t, kPlaces>(count);
         const int cells = kernel_h * kernel_w;
         for (int c = 0, t = 0; c < in.channels; ++c)
             for (int i = 0; i < kernel_h; ++i)
@@ -88,8 +91,8 @@ struct Flat {
                                             : std::ptrdiff_t(c) * cells + cell;
                 }
         const std::ptrdiff_t filter = std::ptrdiff_t(cells) * (last.turned ? 1 : in.channels);
-        const Tiles filters(out.channels, kTileFilters);
-        const Tiles pieces(int((row * out.height + V - 1) / V), kTileColumns);
+        const EvenRanges filters(out.channels, kTileFilters);
+        const EvenRanges pieces(int((row * out.height + V - 1) / V), kTileColumns);
         parallel(out.blocks() * pieces.count * filters.count,
                  operations(out, in, {kernel_h, kernel_w, 1, 1, 0, 0, 1, 1, 1}), [&](int task) {
                      const int own = task % filters.count, piece = task / filters.count % pieces.count;
@@ -97,7 +100,7 @@ struct Flat {
                      const int first = filters.begin(own), size = filters.size(own), columns = pieces.size(piece);
                      alignas(64) T sums[kTileFilters * kTileColumns * V];
                      const std::ptrdiff_t begin = std::ptrdiff_t(pieces.begin(piece)) * V;
-                     kFlatSums<T>[(size - 1) * kTileColumns + columns - 1](
+                     kSmallMapSums<T>[(size - 1) * kTileColumns + columns - 1](
                          sums, columns* V, x + block* in.channels* channel + begin, taps, w + first* filter, filter,
                          places, count);
                      for (int f = 0; f < size; ++f)

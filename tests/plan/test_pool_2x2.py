@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,17 @@ import pytest
 
 import sharedgrad as sg
 from sharedgrad import kernels
-from tests.helpers import Array, close
+from tests.helpers import Array, close, numbers
 
-ACTIVATIONS: list[list[sg.Layer]] = [[], [sg.ReLU()], [sg.Sigmoid()], [sg.Tanh()]]
+ACTIVATIONS: dict[str, list[sg.Layer]] = {
+    "none": [],
+    "relu": [sg.ReLU()],
+    "sigmoid": [sg.Sigmoid()],
+    "tanh": [sg.Tanh()],
+}
+EACH_ACTIVATION = pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
 SAMPLES = [1, 2, 3, 5, 8, 17]  # so many lanes as powers of two: 1, 2, 4, 8 and a whole vector
-pytestmark = pytest.mark.skipif(not kernels.compiled(), reason="no kernels were compiled")
+pytestmark = pytest.mark.compiled
 
 
 def _both(net: sg.Network, x: Array, at: str | None = None, inputs: bool = False) -> list[tuple[Array, sg.Gradients]]:
@@ -37,7 +44,7 @@ def _compare(net: sg.Network, x: Array, at: str | None = None) -> None:
 
 
 @pytest.mark.parametrize("samples", SAMPLES)
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=["none", "relu", "sigmoid", "tanh"])
+@EACH_ACTIVATION
 @pytest.mark.parametrize("size", [(2, 2), (5, 7), (9, 36), (12, 3)])
 def test_like_layer_by_layer(activation: list[sg.Layer], size: tuple[int, int], samples: int) -> None:
     rng = np.random.default_rng(samples)
@@ -47,27 +54,43 @@ def test_like_layer_by_layer(activation: list[sg.Layer], size: tuple[int, int], 
         _compare(net, rng.normal(size=(samples, 2, *size)).astype(dtype))
 
 
-@pytest.mark.parametrize("seed", range(40))
+def _three_by_three(rng: np.random.Generator) -> dict[str, Any]:
+    """What may be computed with fewer multiplications."""
+    return {"kernel_size": 3, "padding": int(rng.integers(2))}
+
+
+def _any_window(rng: np.random.Generator) -> dict[str, Any]:
+    return {
+        "kernel_size": numbers(rng, 1, 5, 2),
+        "padding": numbers(rng, 0, 2, 2),
+        "stride": tuple(int(n) for n in rng.choice([1, 1, 2, 3], 2)),
+        "dilation": int(rng.choice([1, 1, 2])),
+    }
+
+
+@pytest.mark.parametrize("seed", range(5))
+@EACH_ACTIVATION
+@pytest.mark.parametrize("window", [_three_by_three, _any_window])
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_after_any_convolution(dtype: str, first: bool, seed: int) -> None:
+def test_after_any_convolution(
+    dtype: str,
+    first: bool,
+    window: Callable[[np.random.Generator], dict[str, Any]],
+    activation: list[sg.Layer],
+    seed: int,
+) -> None:
     """With samples enough for whole vectors the convolution's outputs are pooled before they are stored; and its
     outputs' gradient is not stored either, if the convolution is the first layer."""
     rng = np.random.default_rng(seed)
     groups, samples = int(rng.choice([1, 1, 1, 2, 3])), int(rng.choice([8, 13, 16, 19, 33]))
     channels, filters = (groups * int(n) for n in rng.choice([1, 2, 5, 9, 26, 40], 2))
-    geometry = {
-        "kernel_size": tuple(int(n) for n in rng.integers(1, 6, 2)) if seed % 3 else 3,
-        "padding": tuple(int(n) for n in rng.integers(0, 3, 2)) if seed % 3 else seed % 2,
-        "stride": tuple(int(n) for n in rng.choice([1, 1, 2, 3], 2)) if seed % 3 else 1,
-        "dilation": int(rng.choice([1, 1, 2])) if seed % 3 else 1,
-    }
-    conv = sg.Conv2d(channels, filters, **geometry, groups=groups, bias=bool(rng.integers(2)))  # type: ignore[arg-type]
+    conv = sg.Conv2d(channels, filters, **window(rng), groups=groups, bias=bool(rng.integers(2)))
     size = tuple(int(n) for n in rng.integers(11, 16, 2))
     if min(conv.output_shape((channels, *size))[1:]) < 2:
         size = (40, 40)
     before = [] if first else [sg.Conv2d(2, channels, 1)]
-    layers = [*before, conv, *ACTIVATIONS[seed % 4], sg.MaxPool2d(2), sg.Conv2d(filters, 2, 1)]
+    layers = [*before, conv, *activation, sg.MaxPool2d(2), sg.Conv2d(filters, 2, 1)]
     net = sg.Network(layers, (channels if first else 2, *size), dtype=dtype)
     x = rng.normal(size=(samples, *net.shapes()["input"])).astype(dtype)
     _compare(net, x)
@@ -76,7 +99,7 @@ def test_after_any_convolution(dtype: str, first: bool, seed: int) -> None:
     close(net.predict(x), expected, 1e-5)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=["none", "relu", "sigmoid", "tanh"])
+@EACH_ACTIVATION
 def test_after_a_convolution_of_more_channels_than_are_added_up_at_once(activation: list[sg.Layer]) -> None:
     rng = np.random.default_rng(0)
     net = sg.Network([sg.Conv2d(140, 17, 3, padding=1), *activation, sg.MaxPool2d(2)], (140, 7, 10))
@@ -85,7 +108,7 @@ def test_after_a_convolution_of_more_channels_than_are_added_up_at_once(activati
 
 @pytest.mark.parametrize("apart", [["weight", "bias"], ["weight"], ["bias"]])
 @pytest.mark.parametrize("samples", [5, 16, 35])
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=["none", "relu", "sigmoid", "tanh"])
+@EACH_ACTIVATION
 def test_a_first_convolution_sample_by_sample(activation: list[sg.Layer], samples: int, apart: list[str]) -> None:
     rng = np.random.default_rng(samples)
     conv = sg.Conv2d(2, 21, 3, padding=1)
@@ -102,7 +125,7 @@ def test_a_first_convolution_sample_by_sample(activation: list[sg.Layer], sample
 
 
 @pytest.mark.parametrize("channels", [1, 26])
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=["none", "relu", "sigmoid", "tanh"])
+@EACH_ACTIVATION
 def test_not_a_number_goes_through_a_convolution(activation: list[sg.Layer], channels: int) -> None:
     x = np.random.default_rng(0).normal(size=(17, channels, 8, 7))
     x[0, 0, 2, 5] = x[16, 0, 7, 0] = np.nan
@@ -113,7 +136,7 @@ def test_not_a_number_goes_through_a_convolution(activation: list[sg.Layer], cha
 
 
 @pytest.mark.parametrize("samples", SAMPLES)
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=["none", "relu", "sigmoid", "tanh"])
+@EACH_ACTIVATION
 def test_the_first_of_equal_activations_wins(activation: list[sg.Layer], samples: int) -> None:
     """Of equals, of zeros, and of numbers that become equal only by rounding."""
     x = np.random.default_rng(0).choice([-30.0, -1.0, 0.0, 0.5, 9.0, 9.000001, 9.000002, 30.0], (samples, 3, 20, 24))
@@ -123,7 +146,7 @@ def test_the_first_of_equal_activations_wins(activation: list[sg.Layer], samples
 
 
 @pytest.mark.parametrize("samples", SAMPLES)
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=["none", "relu", "sigmoid", "tanh"])
+@EACH_ACTIVATION
 def test_not_a_number_wins_and_stays_where_it_is(activation: list[sg.Layer], samples: int) -> None:
     x = np.random.default_rng(0).normal(size=(samples, 2, 7, 8))
     x[0, 0, 2, 5] = x[-1, 1, 1, 1] = np.nan

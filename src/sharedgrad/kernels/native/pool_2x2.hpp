@@ -12,6 +12,8 @@
 namespace sharedgrad {
 namespace {
 
+using Pool2x2Memory = Owner<kDoubles>;
+
 // ---- even and odd columns: of I lanes each, lying in two vectors one after the other
 
 template <int I, int Odd, typename V, std::size_t... L>
@@ -143,17 +145,17 @@ inline Vector<T> largest(const Vector<T> (&x)[4], Vector<T>& winner) {
 
 // An activation and pooling that follow a convolution at once: what becomes of one window, for some channels.
 template <typename T>
-struct Halving {
+struct FusedPool {
     const Map<T>& y;
     const Map<T>* winners;
     // cells[channel][2×2], `apart` from channel to channel
-    void (*pool)(const Halving& to, const T* cells, std::ptrdiff_t apart, int block, int first, int channels, int h,
+    void (*pool)(const FusedPool& to, const T* cells, std::ptrdiff_t apart, int block, int first, int channels, int h,
                  int w);
 };
 
 template <int Kind, typename T>
-void pool_window(const Halving<T>& to, const T* cells, std::ptrdiff_t apart, int block, int first, int channels, int h,
-                 int w) {
+void pool_window(const FusedPool<T>& to, const T* cells, std::ptrdiff_t apart, int block, int first, int channels,
+                 int h, int w) {
     constexpr int V = kWidth<T>;
     T* y = to.y.cell(block, first, h) + std::ptrdiff_t(w) * V;
     T* won = to.winners ? to.winners->cell(block, first, h) + std::ptrdiff_t(w) * V : nullptr;
@@ -166,7 +168,7 @@ void pool_window(const Halving<T>& to, const T* cells, std::ptrdiff_t apart, int
 }
 
 template <int Kind, typename T, int I>
-void halve(const Map<T>& y, const Map<T>* winners, const Map<T>& x) {
+void pool_2x2(const Map<T>& y, const Map<T>* winners, const Map<T>& x) {
     parallel(y.blocks() * y.channels, x.operations(), [&](int task) {
         const int b = task / y.channels, c = task % y.channels;
         for (int h = 0; h < y.height; ++h) {
@@ -189,7 +191,7 @@ void halve(const Map<T>& y, const Map<T>* winners, const Map<T>& x) {
 
 // dx of one block's channel with its margins, and its sum over positions and samples.
 template <int Kind, typename T, int I>
-double halve_backward(const Map<T>& dx, const Map<T>& dy, const Map<T>& y, const Map<T>& winners, int b, int c) {
+double pool_2x2_backward(const Map<T>& dx, const Map<T>& dy, const Map<T>& y, const Map<T>& winners, int b, int c) {
     clear_margins(dx, b, c);
     Vector<T> sum = {};
     for (int h = 0; h < y.height; ++h) {
@@ -218,10 +220,10 @@ double halve_backward(const Map<T>& dx, const Map<T>& dy, const Map<T>& y, const
 
 // dx, and its sum over each channel if that is wanted.
 template <int Kind, typename T, int I>
-void halve_backward(const Map<T>& dx, T* sums, const Map<T>& dy, const Map<T>& y, const Map<T>& winners) {
-    double* const parts = memory<double>(kSquares, std::size_t(y.blocks()) * y.channels);
+void pool_2x2_backward(const Map<T>& dx, T* sums, const Map<T>& dy, const Map<T>& y, const Map<T>& winners) {
+    double* const parts = Pool2x2Memory::memory<double, kDoubles>(std::size_t(y.blocks()) * y.channels);
     parallel(y.blocks() * y.channels, 2 * dx.operations(), [&](int task) {
-        parts[task] = halve_backward<Kind, T, I>(dx, dy, y, winners, task / y.channels, task % y.channels);
+        parts[task] = pool_2x2_backward<Kind, T, I>(dx, dy, y, winners, task / y.channels, task % y.channels);
     });
     for (int c = 0; sums && c < y.channels; ++c) {
         double all = 0;
@@ -232,14 +234,14 @@ void halve_backward(const Map<T>& dx, T* sums, const Map<T>& dy, const Map<T>& y
 
 // Upstream gradients at pooled maps whose lanes all are samples, to be spread over the windows where they are used.
 template <typename T>
-struct Spreading {
+struct FusedUnpool {
     const Map<T>&dy, &y, &winners;
     // to[row of cells][cell], for some rows of windows; their sum
-    Vector<T> (*spread)(const Spreading& from, T* to, int block, int c, int first, int rows);
+    Vector<T> (*spread)(const FusedUnpool& from, T* to, int block, int c, int first, int rows);
 };
 
 template <int Kind, typename T>
-Vector<T> spread_rows(const Spreading<T>& from, T* to, int block, int c, int first, int rows) {
+Vector<T> spread_rows(const FusedUnpool<T>& from, T* to, int block, int c, int first, int rows) {
     constexpr int V = kWidth<T>;
     const std::ptrdiff_t row = 2 * from.y.used();
     Vector<T> sum = {};
@@ -256,9 +258,9 @@ Vector<T> spread_rows(const Spreading<T>& from, T* to, int block, int c, int fir
 }
 
 template <typename T>
-Spreading<T> spreading(const Map<T>& dy, const Map<T>& y, const Map<T>& winners, int kind) {
-    constexpr decltype(Spreading<T>::spread) spreads[] = {spread_rows<kIdentity, T>, spread_rows<kReLU, T>,
-                                                          spread_rows<kSigmoid, T>, spread_rows<kTanh, T>};
+FusedUnpool<T> fused_unpool(const Map<T>& dy, const Map<T>& y, const Map<T>& winners, int kind) {
+    constexpr decltype(FusedUnpool<T>::spread) spreads[] = {spread_rows<kIdentity, T>, spread_rows<kReLU, T>,
+                                                            spread_rows<kSigmoid, T>, spread_rows<kTanh, T>};
     return {dy, y, winners, spreads[kind]};
 }
 
@@ -288,20 +290,20 @@ void for_kind(int kind, int lanes, const Function& function) {
 
 // For maps whose lanes all are samples.
 template <typename T>
-Halving<T> halving(const Map<T>& y, const Map<T>* winners, int kind) {
-    constexpr decltype(Halving<T>::pool) pools[] = {pool_window<kIdentity, T>, pool_window<kReLU, T>,
-                                                    pool_window<kSigmoid, T>, pool_window<kTanh, T>};
+FusedPool<T> fused_pool(const Map<T>& y, const Map<T>* winners, int kind) {
+    constexpr decltype(FusedPool<T>::pool) pools[] = {pool_window<kIdentity, T>, pool_window<kReLU, T>,
+                                                      pool_window<kSigmoid, T>, pool_window<kTanh, T>};
     return {y, winners, pools[kind]};
 }
 
 template <typename T>
-void halve(const Map<T>& y, const Map<T>* winners, const Map<T>& x, int kind) {
-    for_kind<T>(kind, x.lanes, [&](auto k, auto lanes) { halve<k, T, lanes>(y, winners, x); });
+void pool_2x2(const Map<T>& y, const Map<T>* winners, const Map<T>& x, int kind) {
+    for_kind<T>(kind, x.lanes, [&](auto k, auto lanes) { pool_2x2<k, T, lanes>(y, winners, x); });
 }
 
 template <typename T>
-void halve_backward(const Map<T>& dx, T* sums, const Map<T>& dy, const Map<T>& y, const Map<T>& winners, int kind) {
-    for_kind<T>(kind, y.lanes, [&](auto k, auto lanes) { halve_backward<k, T, lanes>(dx, sums, dy, y, winners); });
+void pool_2x2_backward(const Map<T>& dx, T* sums, const Map<T>& dy, const Map<T>& y, const Map<T>& winners, int kind) {
+    for_kind<T>(kind, y.lanes, [&](auto k, auto lanes) { pool_2x2_backward<k, T, lanes>(dx, sums, dy, y, winners); });
 }
 
 }  // namespace

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sharedgrad.errors import ConfigError
-from sharedgrad.uses_terms import ABSENT, PADDING, Factor, Terms
+from sharedgrad.uses.terms import ABSENT, PADDING, Factor, Terms
 from tests.helpers import Array, close
 
 

@@ -4,9 +4,9 @@
 #include "conv.hpp"
 #include "conv_gradient.hpp"
 #include "depthwise.hpp"
-#include "flat.hpp"
 #include "maps.hpp"
 #include "pointwise.hpp"
+#include "small_maps.hpp"
 #include "winograd_few.hpp"
 #include "winograd_gradient.hpp"
 
@@ -22,17 +22,18 @@ void convolve(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const
         return Winograd<T>(y, x, w, {g.pad_h, g.pad_w, false, bias, relu, false, nullptr, nullptr}).run();
     if (few_by_winograd(y, x, g))
         return WinogradFew<T>{y, x, w, {g.pad_h, g.pad_w, false, bias, relu, false, nullptr, nullptr}}.run();
-    if (flat(y, x, g))
-        return Flat<T>{y, x, w, g.kernel_h, g.kernel_w, {g.pad_h, g.pad_w, false, bias, relu, false, nullptr, nullptr}}
+    if (by_small_maps(y, x, g))
+        return SmallMaps<T>{y,          x,          w,
+                            g.kernel_h, g.kernel_w, {g.pad_h, g.pad_w, false, bias, relu, false, nullptr, nullptr}}
             .run();
     conv<T>(y, x, w, bias, g, relu, nullptr);
 }
 
 // The largest of each 2×2 outputs of an activation of x ∗ w + bias, and which of them it was.
 template <typename T>
-void convolve_halve(const Map<T>& y, const Map<T>* winners, const Map<T>& x, const T* w, const T* bias, const Window& g,
-                    int kind) {
-    const Halving<T> after = halving(y, winners, kind);
+void convolve_pool_2x2(const Map<T>& y, const Map<T>* winners, const Map<T>& x, const T* w, const T* bias,
+                       const Window& g, int kind) {
+    const FusedPool<T> after = fused_pool(y, winners, kind);
     Map<T> outputs = y;
     outputs.height *= 2, outputs.width *= 2;
     if (by_winograd(outputs, x, g, kFewChannels))
@@ -50,8 +51,8 @@ void input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>
         return Winograd<T>(dx, dy, w, {2 - g.pad_h, 2 - g.pad_w, true, nullptr, false, add, through, nullptr}).run();
     if (few_by_winograd(dx, dy, g) && g.pad_h <= 2 && g.pad_w <= 2)
         return WinogradFew<T>{dx, dy, w, {2 - g.pad_h, 2 - g.pad_w, true, nullptr, false, add, through, nullptr}}.run();
-    if (flat(dx, dy, g) && g.pad_h < g.kernel_h && g.pad_w < g.kernel_w)
-        return Flat<T>{
+    if (by_small_maps(dx, dy, g) && g.pad_h < g.kernel_h && g.pad_w < g.kernel_w)
+        return SmallMaps<T>{
             dx,
             dy,
             w,
@@ -65,9 +66,9 @@ void input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>
 
 // dw and, where there is a bias, dbias, from upstream gradients dy at the pooled outputs y; of all samples or by sample
 template <typename T>
-void halved_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& y, const Map<T>& winners, const Map<T>& x,
+void pooled_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& y, const Map<T>& winners, const Map<T>& x,
                             const Window& g, int kind, bool by_sample) {
-    const Spreading<T> from = spreading(dy, y, winners, kind);
+    const FusedUnpool<T> from = fused_unpool(dy, y, winners, kind);
     Map<T> outputs = y;
     outputs.height *= 2, outputs.width *= 2;
     (by_sample ? conv_kernel_gradients_by_sample<T> : conv_kernel_gradient<T>)(dw, dbias, outputs, x, g, &from);
