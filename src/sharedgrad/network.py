@@ -245,7 +245,7 @@ class Network:
         return self._checked[given]
 
     def _doors(self, inputs: Sequence[ArrayLike], named: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], bool]:
-        """The inputs as arrays of the network's type, copied: what the caller does to his own later is his affair."""
+        """The inputs as arrays of the network's type, copied: later changes to the caller's arrays have no effect."""
         given = dict(zip(self.inputs, inputs, strict=False))
         given.update(named)
         if given.keys() != self.inputs.keys() or len(inputs) + len(named) != len(self.inputs):

@@ -119,7 +119,7 @@ def load_arrays(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:
 
 
 def _checksum(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
-    """safetensors has none of its own, and a weight with a flipped bit would pass for a weight."""
+    """safetensors has none of its own, and a flipped bit would go unnoticed."""
     digest = hashlib.blake2b(repr(sorted(metadata.items())).encode(), digest_size=16)
     for name, array in sorted(arrays.items()):
         digest.update(repr((name, array.dtype.str, array.shape)).encode())

@@ -290,7 +290,7 @@ def plain(array: Any) -> Array:
 def contributions(u: Uses) -> Array:
     """The single contributions, one call each, in the weight's own shape: (*U, *weight), in float64."""
     single = [plain(u.contribution(**u.place(index))) for index in np.ndindex(*u.shape)]
-    return np.array(single).reshape(*u.shape, *u.weight.shape)
+    return np.array(single).reshape((*u.shape, *u.weight.shape))
 
 
 class Materialized:

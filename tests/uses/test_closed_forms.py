@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from sharedgrad import kernels, uses
-from sharedgrad.uses import SharedWeight
+from sharedgrad.uses import Outer, SharedWeight
 from tests.helpers import Array
-from tests.uses.kinds import KINDS, Draw, Materialized, plain
+from tests.uses.kinds import KINDS, Draw, Materialized, outer, plain, weight
 
 TOLERANCE = {"float64": 1e-10, "float32": 3e-5, "bfloat16": 3e-5}
 LIBRARIES = [
@@ -129,3 +129,13 @@ def test_with_other_random_numbers(kind: str, seed: int, memory: None) -> None:
 def test_by_other_kernels(kind: str, chosen: Any) -> None:
     with kernels.use(chosen):
         check(shared(kind), "float64")
+
+
+def test_what_nearly_cancels_is_not_lost_in_the_gram_form() -> None:
+    """Two calls that differ by 1e-9: the squares of their inner products cancel to all of float64's digits."""
+    draw, w, axes = Draw(4), weight(40, 50), {"sample": (3,), "token": (2,)}
+    first = outer(draw, w, axes)
+    second = Outer(w, -first.delta * (1 + 1e-9 * draw(*first.delta.shape)), first.patch, axes)
+    u = SharedWeight([first, second])
+    apart = u.sum("sample").reshape(3, -1)
+    np.testing.assert_allclose(u.norm("sample"), np.sqrt(np.square(apart).sum(1)), rtol=1e-6)

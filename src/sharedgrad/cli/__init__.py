@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _run(given)
         sys.stdout.flush()
     except BrokenPipeError:
-        # whoever read our output has gone; the interpreter's own last flush must not complain either
+        # the reader of our output has gone; the interpreter's own last flush must not complain either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except KeyboardInterrupt as interrupt:

@@ -26,5 +26,8 @@ def info() -> None:
     click.echo(f"threads: {kernels.get_threads()}")
     if kernels.compiled():
         click.echo("computed by NumPy all the same:")
-        for reason, names in kernels.native.fallbacks().items():
+        from sharedgrad.plan.forward import not_compiled
+
+        layer_by_layer = {"layers without a compiled operation; a network with one goes layer by layer": not_compiled()}
+        for reason, names in (kernels.native.fallbacks() | layer_by_layer).items():
             click.echo(fill(f"{', '.join(names)}: {reason}", 80, initial_indent="  ", subsequent_indent="    "))

@@ -118,9 +118,13 @@ class Uses(ABC):
     def totals(self, names: Sequence[str]) -> Array:
         """Partial sums as the algebra needs them: (*lengths of the named axes, in this order, *seen shape)."""
 
-    @abstractmethod
     def squares(self) -> Array:
         """‖g_u‖² for every use (*U), in float64: from the factors, no contribution is computed."""
+        return self._give(self.squared())
+
+    @abstractmethod
+    def squared(self) -> Array:
+        """‖g_u‖² (*U) as a NumPy array in float64."""
 
     def projection(self, v: Any) -> Array:
         """⟨g_u, v⟩ for every use (*U), in float64.

@@ -67,7 +67,7 @@ class Direct(Uses):
         full = (*order, *range(len(order), total.ndim))
         return total.permute(full) if hasattr(total, "permute") else total.transpose(full)
 
-    def squares(self) -> Array:
+    def squared(self) -> Array:
         """‖g_u‖² (*U)."""
         rows = self._rows()
         return kernels.of(rows).row_dots(rows, rows)

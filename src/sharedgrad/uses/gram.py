@@ -41,7 +41,7 @@ def group_squares(calls: Calls, names: Names) -> Array:
     calls = _aligned(calls)
     first = calls[0]
     if len(calls) == 1 and set(names) == set(first.axes):
-        return first.grouped(first.squares(), names)[:, 0]
+        return first.grouped(first.squared(), names)[:, 0]
     if len(calls) == 1 and isinstance(first, Window) and tuple(names) == ("sample",):
         return kernels.of(first.small).conv_kernel_squares(first.small, first.big, first.geometry)
     if _all_lookups(calls):
@@ -262,7 +262,7 @@ def _squares_from_gram(calls: Calls, names: Names) -> Array:
             if not _apart(calls[i], calls[j]):
                 for part in _parts(a, forms[j][0].shape[1]):
                     total += (1 if i == j else 2) * _use_products(_some(a, part), forms[j]).sum(axis=(1, 2))
-    largest = sum(call.grouped(np.sqrt(call.squares()), names).sum(axis=1) for call in calls) ** 2
+    largest = sum(call.grouped(np.sqrt(call.squared()), names).sum(axis=1) for call in calls) ** 2
     for k in np.flatnonzero((total < _CANCELLED * largest) & (largest > 0)):
         index = np.unravel_index(int(k), calls[0].lengths(names))
         one = [_in_box(call, names, tuple(slice(int(i), int(i) + 1) for i in index)) for call in calls]

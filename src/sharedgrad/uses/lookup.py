@@ -87,7 +87,7 @@ class Lookup(Uses):
         values = kernels.of(delta).row_sums(place.reshape(-1), delta.reshape(len(keys), -1), len(found))
         return Rows(found // self.seen[0], found % self.seen[0], values)
 
-    def squares(self) -> Array:
+    def squared(self) -> Array:
         """‖δ_u‖² (*U)."""
         return kernels.of(self.delta).row_dots(self.delta, self.delta)
 

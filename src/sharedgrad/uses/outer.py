@@ -57,7 +57,7 @@ class Outer(Uses):
         delta, patch = self.grouped(self.delta, names), self.grouped(self.patch, names)
         return kernels.of(delta).outer_sum(delta, patch, 1).reshape(*self.lengths(names), *self.seen)
 
-    def squares(self) -> Array:
+    def squared(self) -> Array:
         """Σ_b ‖δ_u,b‖² ‖p_u,b‖² (*U)."""
         k = kernels.of(self.delta)
         return (k.row_dots(self.delta, self.delta) * k.row_dots(self.patch, self.patch)).sum(axis=-1)

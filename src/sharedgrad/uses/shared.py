@@ -93,9 +93,7 @@ class SharedWeight:
         self.weight, self._like = calls[0].weight, next((call.like for call in calls if call.like is not None), None)
         for call in calls:
             if call.weight is not self.weight:
-                raise ConfigError(
-                    "SharedWeight", f"expected uses of {self.weight.name}, got some of {call.weight.name}"
-                )
+                raise ConfigError("SharedWeight", "expected uses of one weight, got some of others")
 
     @property
     def name(self) -> str:
@@ -213,7 +211,7 @@ class SharedWeight:
     @cached_property
     def zero_up_to_rounding(self) -> bool:
         """Whether ‖G‖ ≤ 16·eps·Σ‖g_u‖: the uses cancel, and what is left is rounding. Shares are undefined then."""
-        length = sum(float(np.sqrt(call.squares()).sum()) for call in self.calls)
+        length = sum(float(np.sqrt(call.squared()).sum()) for call in self.calls)
         return sqrt(self._square) <= 16 * resolution(self._gradient) * length
 
     @property
@@ -233,7 +231,7 @@ class SharedWeight:
     def _all_squares(self, by: By | None) -> Array:
         """‖S_k‖² of all partial sums in one row."""
         if by is None:
-            return np.concatenate([call.squares().reshape(-1) for call in self.calls])
+            return np.concatenate([call.squared().reshape(-1) for call in self.calls])
         names, groups, _ = self._by(by)
         return np.concatenate([self._squares(calls, names).reshape(-1) for calls in groups])
 

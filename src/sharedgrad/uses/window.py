@@ -89,7 +89,7 @@ class Window(Uses):
         small = channels_last(self.small).reshape(*self.shape, groups, -1)
         return Outer(self.weight, small, window, self.axes, self.view)
 
-    def squares(self) -> Array:
+    def squared(self) -> Array:
         """Σ_b ‖small_u,b‖² ‖window_u,b‖² (N, *P); no window is unfolded."""
         k, groups = kernels.of(self.small), self.geometry.groups
         small = channels_last(self.small).reshape(*self.shape, groups, -1)

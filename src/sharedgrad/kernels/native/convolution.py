@@ -36,7 +36,7 @@ def _conv_program(kind: Kind, x: Index, w: Index, bias: bool, g: Geometry) -> Pr
     y_out, x_in, w_in = plain(b, (x[0], w[0], *small)), plain(b, x), b.array(prod(w))
     b_in = b.array(w[0]) if bias else None
     big, y = blocked(b, x_in), b.map(*y_out.shape)
-    big.reach(input_margins(g, spatial(x[2:]), spatial(small)))
+    big.widen(input_margins(g, spatial(x[2:]), spatial(small)))
     b.emit("conv", (y, big, w_in, b_in), *window(g), 0)
     b.emit("relayout", (y_out, y))
     return b.build()
@@ -47,7 +47,7 @@ def _input_gradient_program(kind: Kind, x: Index, dy: Index, w: Index, g: Geomet
     b = builder(x[0], kind)
     dx_out, dy_in, w_in = plain(b, x), plain(b, dy), b.array(prod(w))
     delta, dx = blocked(b, dy_in), b.map(*dx_out.shape)
-    delta.reach(upstream_margins(g, spatial(x[2:]), spatial(dy[2:])))
+    delta.widen(upstream_margins(g, spatial(x[2:]), spatial(dy[2:])))
     b.emit("conv_input_gradient", (dx, delta, w_in, None), *window(g), 0)
     b.emit("relayout", (dx_out, dx))
     return b.build()
@@ -59,7 +59,7 @@ def _kernel_gradient_program(kind: Kind, x: Index, dy: Index, g: Geometry, by_sa
     size = dy[1] * (x[1] // g.groups) * g.cells
     dw, dy_in, x_in = b.array(size * (x[0] if by_sample else 1)), plain(b, dy), plain(b, x)
     delta, big = blocked(b, dy_in), blocked(b, x_in)
-    big.reach(input_margins(g, spatial(x[2:]), spatial(dy[2:])))
+    big.widen(input_margins(g, spatial(x[2:]), spatial(dy[2:])))
     b.emit("conv_weight_gradient", (dw, None, delta, big), *window(g), int(by_sample))
     return b.build()
 
@@ -69,7 +69,7 @@ def _kernel_squares_program(kind: Kind, x: Index, dy: Index, g: Geometry) -> Pro
     b = builder(x[0], kind)
     squares, dy_in, x_in = b.array(x[0] * (8 // b.dtype.itemsize)), plain(b, dy), plain(b, x)
     delta, big = blocked(b, dy_in), blocked(b, x_in)
-    big.reach(input_margins(g, spatial(x[2:]), spatial(dy[2:])))
+    big.widen(input_margins(g, spatial(x[2:]), spatial(dy[2:])))
     b.emit("add_kernel_squares", (squares, delta, big, None), *window(g))
     return b.build()
 

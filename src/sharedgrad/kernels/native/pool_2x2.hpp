@@ -96,7 +96,7 @@ template <int Kind, typename T>
     V y[4];
     for (int i = 0; i < 4; ++i) y[i] = activated<Kind, T>(cells[i]);
     const V top = larger(larger(y[0], y[1]), larger(y[2], y[3]));
-    winner = V{} + T(4);  // nobody: what is not a number equals nothing
+    winner = V{} + T(4);  // none: what is not a number equals nothing
     for (int i = 3; i >= 0; --i) {
         auto wins = y[i] == top;
         if (Kind == kSigmoid || Kind == kTanh) wins |= y[i] != y[i];  // their gradient is then no number either

@@ -12,7 +12,7 @@ from sharedgrad.kernels.vectorized.convolution import conv_kernel_gradients
 from sharedgrad.kernels.vectorized.windows import zero_padded
 from sharedgrad.parameter import Array
 
-_AT_ONCE = 1 << 18  # numbers that are in float64 at once: they stay in the cache
+_AT_ONCE = 1 << 20  # numbers that are in float64 at once: they stay in the cache
 
 
 def row_sums(index: Array, delta: Array, rows: int) -> Array:

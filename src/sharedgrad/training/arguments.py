@@ -27,7 +27,7 @@ _CHUNK = 4096  # samples hashed at a time
 
 
 @dataclass(frozen=True)
-class Plan:
+class Arguments:
     """The arguments of :func:`sharedgrad.fit`, checked.
 
     Raises:
