@@ -46,6 +46,9 @@ def make_files(folder: Path) -> None:
     Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(folder / "three.png")
     np.savez(folder / "arrays.npz", x=rng.random((20, 1, 8, 8)), y=np.arange(20) % 2)
     (folder / "my_net.py").write_text((ROOT / "examples/tiny_cnn.py").read_text().replace("def tiny_cnn", "def build"))
+    (folder / "answers.json").write_text(
+        '{"layer": "conv1d", "x": [1, 2, 3], "w": [0.3, 0.5], "upstream": [-0.1, 0.2], "answers": {"dw": [0.3, 0.4]}}'
+    )
     (folder / "examples").symlink_to(ROOT / "examples")
 
 
@@ -53,7 +56,7 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Training for one epoch, as far as the line does not say how many."""
     shell = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
     commands = re.findall(r"^(sharedgrad .*?)\s*(?:#.*)?$", shell, re.MULTILINE)
-    assert {line.split()[1] for line in commands} == {"train", "predict", "summary", "explain", "info"}
+    assert {line.split()[1] for line in commands} == {"train", "predict", "summary", "explain", "check", "info"}
     make_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     for line in commands:

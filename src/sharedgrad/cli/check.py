@@ -1,0 +1,112 @@
+"""``sharedgrad check``: which number is wrong, and which mistake explains it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sharedgrad.document import Document
+from sharedgrad.errors import ConfigError
+
+
+@click.command(short_help="Say which number is wrong, and which mistake explains it.")
+@click.argument("target", metavar="ANSWERS.json|EXERCISES", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option(
+    "--hint", type=click.IntRange(1, 4), help="1: that something is wrong, 2: where, 3: what kind, 4: the line."
+)
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the report as a page.")
+@click.option(
+    "--seconds", type=click.FloatRange(0, 600), default=10.0, show_default=True, help="For pairs of mistakes."
+)
+@click.option(
+    "--class", "class_", type=click.Path(dir_okay=False), metavar="ANSWERS.csv", help="Grade a class's answers."
+)
+@click.option("--audit", is_flag=True, help="List the mistakes that a test with these arrays would let pass.")
+@click.option("--exercise", metavar="LAYER", help="Write exercises with their keys, e.g. conv2d.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the exercises.")
+@click.option("--students", type=click.IntRange(1, 1000), default=1, show_default=True, help="Number of exercises.")
+@click.option("--out", type=click.Path(file_okay=False), help="Folder for the exercises.")
+@click.pass_context
+def check(context: click.Context, target: str | None, as_json: bool, hint: int | None, html: Path | None,
+          seconds: float, class_: str | None, audit: bool, exercise: str | None, seed: int, students: int,
+          out: str | None) -> None:  # fmt: skip
+    """Compare somebody's numbers with the right ones, and name the mistake that reproduces them.
+
+    ANSWERS.json holds a layer or a small network with its numbers and the answers to check. The exit code is 0 if they
+    are right (also under another convention, or if they differ by no mistake), 1 if they are wrong, 3 if nobody can
+    tell, 2 if they cannot be read.
+
+    \b
+      sharedgrad check answers.json --hint 2
+      sharedgrad check --exercise conv2d --seed 7 --students 30 --out sheets
+      sharedgrad check sheets --class answers.csv
+      sharedgrad check test.json --audit
+    """
+    if exercise is not None:
+        _write_exercises(exercise, seed, students, out)
+        return
+    if target is None:
+        raise click.UsageError("Missing argument: a file with answers, or --exercise LAYER")
+    if class_ is not None:
+        from sharedgrad.checking.classroom import grade
+
+        grades = grade(target, class_, min(seconds, 2.0))
+        _show(grades.document(), grades.to_json(), as_json, html)
+        return
+    if audit:
+        from sharedgrad.checking.audit import audit as audited
+
+        found = audited(target)
+        _show(found.document(), found.to_json(), as_json, html)
+        context.exit(found.exit_code)
+    from sharedgrad.checking import words
+    from sharedgrad.checking.api import check as checked
+
+    report = checked(Path(target), seconds, _progress())
+    _show(words.document(report, hint), words.to_json(report, hint), as_json, html)
+    context.exit(report.exit_code)
+
+
+def _write_exercises(layer: str, seed: int, students: int, out: str | None) -> None:
+    from sharedgrad.checking import exercises
+
+    if out is None and students == 1:
+        _show(exercises.question(exercises.sheet(layer, seed), "Exercise"), {}, False, None)
+        return
+    if out is None:
+        raise ConfigError("--students", "several exercises need a folder", "add --out DIR")
+    files = exercises.write(layer, seed, students, out)
+    click.echo(f"{len(files)} files in {out}: sheet, key and exercise for each student, answers-template.csv")
+
+
+def _show(document: Document, data: dict[str, Any], as_json: bool, html: Path | None) -> None:
+    if html is not None:
+        from sharedgrad.document import html as pages
+
+        try:
+            html.write_text(pages.render(document), "utf-8")
+        except OSError as error:
+            raise ConfigError(html, f"cannot be written ({error.strerror})") from None
+    if as_json:
+        click.echo(json.dumps(data, indent=1))
+        return
+    from sharedgrad.document import terminal
+
+    click.echo(terminal.render(document, color=terminal.wants_color(sys.stdout)).rstrip())
+
+
+def _progress() -> Any:
+    """A line on stderr that says how far pairs have been tried; nothing in a pipe."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(part: float) -> None:
+        line = f"trying two mistakes together: {100 * part:3.0f} %"
+        click.echo(f"\r{line}\r", err=True, nl=False)  # the report's first line takes its place
+
+    return show
