@@ -18,7 +18,7 @@ import numpy as np
 
 import sharedgrad as sg
 from sharedgrad.checking import conventions
-from sharedgrad.checking.answers import Answer, read
+from sharedgrad.checking.answers import Answer, read, together
 from sharedgrad.checking.diagnosis import Trial, diagnose
 from sharedgrad.checking.given import Given
 from sharedgrad.checking.right import magnitude, of_layer, right, targets, total
@@ -103,10 +103,7 @@ def rounded(array: np.ndarray, digits: int | None, dtype: Any) -> Any:
 
 def answers(given: Given, arrays: dict[str, np.ndarray], digits: int | None, dtype: Any) -> dict[str, Answer]:
     found = {name: read(rounded(array, digits, dtype), name) for name, array in arrays.items()}
-    most = max((a.most_digits for a in found.values() if a.values.size > 3 and not a.computed), default=0)
-    from dataclasses import replace
-
-    return {name: replace(a, least_digits=most) for name, a in found.items()}
+    return together(found)
 
 
 def innocent(count: int, seed: int = 0) -> Rates:

@@ -12,27 +12,36 @@ from sharedgrad.checking.rules import LIBRARY, outcomes
 from sharedgrad.checking.search import way
 
 # the ids that public questions, issues and courses have been collected under, sorted
-PROCEDURES = """
-mean_over_positions summed_then_multiplied only_one_use_counted overwritten_not_accumulated dx_overwritten
-shared_weight_set_to_mean embedding_gather_assign dw_flipped dw_true_convolution dx_kernel_not_rotated
-dx_rotated_in_scatter flipped_channels_too dx_no_sum_over_filters dw_summed_over_channels no_cross_channel_sum_forward
-groups_ignored wrong_loop_index stride_not_dilated stride_missing_in_loop stride_edge_row_dropped padding_not_cropped
-crop_minus_zero dw_from_unpadded_input pad_gt_k_minus_1 stride_padding_guessed pad_total_vs_per_side pool_all_ties
-pool_overwrite pool_wrong_cell pool_return_in_loop db_mean_over_positions db_not_summed db_summed_over_everything
-db_wrong_axis_layout db_batch_mean bias_not_updated untied_bias sigmoid_prime_of_activation
-sigmoid_x_times_1_minus_x_on_z activation_derivative_missing activation_derivative_twice relu_values_clipped
-relu_mask_missing softmax_diagonal_only log_softmax_sum_missing softmax_all_equal_true_class transpose_missing
-matrix_product_replaced_by_elementwise sign_flipped dw_returned_as_dx upstream_ignored batch_mean_vs_sum flatten_order
-residual_not_summed shape_of_gradient_wrong gradcheck_of_output_not_loss
-""".split()
-FAULTS_OF_CODE = (
-    "accumulation_missing node_visited_per_path grad_not_zeroed dx_not_implemented upstream_mutated".split()
-)
-FAULTS_OF_TESTS = "mean_only_check upstream_already_wrong".split()
-NO_MISTAKES = """
-pool_ties_shared kink_gradcheck float32_gradcheck integer_input_gradcheck rounding_propagated scatter_gather_confusion
-rel_error_zero_over_noise saturation_underflow
-""".split()
+PROCEDURES = [
+    "mean_over_positions", "summed_then_multiplied", "only_one_use_counted", "overwritten_not_accumulated",
+    "dx_overwritten", "shared_weight_set_to_mean", "embedding_gather_assign", "dw_flipped", "dw_true_convolution",
+    "dx_kernel_not_rotated", "dx_rotated_in_scatter", "flipped_channels_too", "dx_no_sum_over_filters",
+    "dw_summed_over_channels", "no_cross_channel_sum_forward", "groups_ignored", "wrong_loop_index",
+    "stride_not_dilated", "stride_missing_in_loop", "stride_edge_row_dropped", "padding_not_cropped",
+    "crop_minus_zero", "dw_from_unpadded_input", "pad_gt_k_minus_1", "stride_padding_guessed",
+    "pad_total_vs_per_side", "pool_all_ties", "pool_overwrite", "pool_wrong_cell", "pool_return_in_loop",
+    "db_mean_over_positions", "db_not_summed", "db_summed_over_everything", "db_wrong_axis_layout",
+    "db_batch_mean", "bias_not_updated", "untied_bias", "sigmoid_prime_of_activation",
+    "sigmoid_x_times_1_minus_x_on_z", "activation_derivative_missing", "activation_derivative_twice",
+    "relu_values_clipped", "relu_mask_missing", "softmax_diagonal_only", "log_softmax_sum_missing",
+    "softmax_all_equal_true_class", "transpose_missing", "matrix_product_replaced_by_elementwise", "sign_flipped",
+    "dw_returned_as_dx", "upstream_ignored", "batch_mean_vs_sum", "flatten_order", "residual_not_summed",
+    "shape_of_gradient_wrong", "gradcheck_of_output_not_loss",
+]  # fmt: skip
+FAULTS_OF_CODE = [
+    "accumulation_missing",
+    "node_visited_per_path",
+    "grad_not_zeroed",
+    "dx_not_implemented",
+    "upstream_mutated",
+]
+FAULTS_OF_TESTS = [
+    "mean_only_check", "upstream_already_wrong",
+]  # fmt: skip
+NO_MISTAKES = [
+    "pool_ties_shared", "kink_gradcheck", "float32_gradcheck", "integer_input_gradcheck", "rounding_propagated",
+    "scatter_gather_confusion", "rel_error_zero_over_noise", "saturation_underflow",
+]  # fmt: skip
 
 
 def test_every_known_mistake_is_sorted() -> None:

@@ -114,7 +114,7 @@ def test_pooling_with_a_tie() -> None:
         "layer": "maxpool2d", "kernel_size": given["pool"]["size"], "stride": given["pool"]["stride"],
         "x": given["x"], "upstream": np.full((2, 2, 2), 9).tolist(),
     }  # fmt: skip
-    assert check(exercise, **{"y": published["y"], "dx": published["dX"]}).verdict == "right"
+    assert check(exercise, y=published["y"], dx=published["dX"]).verdict == "right"
     every_tie = np.array(published["dX"], float)
     every_tie[0, 1, 3] = 9
     report = check(exercise, dx=every_tie.tolist())
@@ -230,7 +230,8 @@ def test_a_lost_row_in_a_framework() -> None:
 
 def test_groups_of_a_framework() -> None:
     given, right = part("burn1891-groups"), part("burn1891-groups", "right")
-    exercise = {"layer": "conv2d", "groups": 4, "stride": 2, "padding": 1, "x": np.arange(64.0).reshape(4, 4, 4).tolist(),
+    exercise = {"layer": "conv2d", "groups": 4, "stride": 2, "padding": 1,
+                "x": np.arange(64.0).reshape(4, 4, 4).tolist(),
                 "w": np.arange(36.0).reshape(4, 1, 3, 3).tolist(), "b": given["bias"],
                 "upstream": np.ones((4, 2, 2)).tolist()}  # fmt: skip
     dw = np.array(right["dW"])[:, None].tolist()

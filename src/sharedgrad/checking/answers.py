@@ -27,6 +27,7 @@ class Typed(float):
     text: str
 
     def __new__(cls, text: str) -> Typed:
+        """A number from its text."""
         number = super().__new__(cls, text)
         number.text = text
         return number
@@ -42,6 +43,7 @@ class Answer:
         digits: Significant digits likewise.
         float32: Whether the numbers are known to come from float32.
         least_digits: Digits that the person used elsewhere: a small array alone cannot show how it was rounded.
+        least_decimals: Decimals likewise.
         strict: Whether a small array is read with these digits and no others.
         written: The numbers as they were written, where ``values`` were worked out from them.
     """
@@ -51,6 +53,7 @@ class Answer:
     digits: Array
     float32: bool = False
     least_digits: int = 0
+    least_decimals: int = 0
     strict: bool = False
     written: Array | None = None
 
@@ -83,7 +86,7 @@ class Answer:
 
     def strictly(self) -> Answer:
         """A small array as if it were rounded to as many digits as the person's other answers; others as they are."""
-        return replace(self, strict=self.values.size <= _SMALL and self.least_digits > self.most_digits)
+        return replace(self, strict=self.values.size <= _SMALL and not self.computed)
 
     @property
     def most_decimals(self) -> int:
@@ -103,14 +106,15 @@ class Answer:
     def readings(self) -> list[Array]:
         """Half the unit of the last digit of each number, for each way to have rounded; whole numbers are exact."""
         exact = np.zeros(self.shape)
-        fixed = [np.full(self.shape, 0.5 * 10.0**-self.most_decimals)] if self.most_decimals else [exact]
-        digits = self.most_digits if self.values.size > _SMALL else max(self.most_digits, self.least_digits)
+        decimals = max(self.most_decimals, self.least_decimals) if self.strict else self.most_decimals
+        fixed = [np.full(self.shape, 0.5 * 10.0**-decimals)] if decimals else [exact]
+        digits = max(self.most_digits, self.least_digits) if self.strict else self.most_digits
         if digits < 2:
             return fixed
         size = np.abs(self.values if self.written is None else self.written)
         exponent = np.floor(np.log10(np.where(size == 0, 1, size)))
         significant = np.where(size == 0, exact, 0.5 * 10.0 ** (exponent - digits + 1))
-        return [significant] if self.strict else [*fixed, significant]
+        return [*fixed, significant]
 
     def noise(self) -> float:
         """The relative error of the arithmetic that may be in it, on top of the rounding of its digits."""
@@ -135,7 +139,7 @@ class Answer:
         return self._cut_off(array, slack)
 
     def _slack(self, array: Array, magnitude: Array | float) -> Array:
-        size = np.broadcast_to(magnitude, array.shape) if np.ndim(magnitude) == 0 else magnitude
+        size = np.asarray(magnitude, np.float64)
         size = size.reshape(array.shape) if size.size == array.size else np.full(array.shape, size.max(initial=0.0))
         return self.noise() * (np.abs(array) + size) + 1e-300
 
@@ -270,7 +274,7 @@ def parse(text: str, where: str) -> Any:
     plain = re.sub(r"\\[dt]?frac\{([-\d.]+)\}\{([-\d.]+)\}", r"\1/\2", plain)
     while _WRAPPER.match(plain) and plain.rstrip().endswith(")"):
         plain = _WRAPPER.sub("", plain).rstrip()[:-1].strip()
-    if "[" in plain or "(" in plain:
+    if any(bracket in plain for bracket in "[({"):
         return _bracketed(plain, where)
     rows = [
         r for r in re.split(r"\\\\|;|\n", plain) if r.strip(" |&,\t") and not re.fullmatch(r"[\s|:+-]*-[\s|:+-]*", r)
@@ -341,3 +345,11 @@ def _split_rows(item: Any) -> Any:
         else:
             rows[-1].append(_split_rows(part))
     return [row for row in rows if row]
+
+
+def together(answers: Mapping[str, Answer]) -> dict[str, Answer]:
+    """Answers of one person: small arrays, which cannot show how they were rounded, know the digits of the others."""
+    larger = [a for a in answers.values() if a.values.size > _SMALL and not a.computed]
+    digits = max((a.most_digits for a in larger), default=0)
+    decimals = max((a.most_decimals for a in larger), default=0)
+    return {name: replace(a, least_digits=digits, least_decimals=decimals) for name, a in answers.items()}

@@ -23,11 +23,11 @@ class Audit:
     """What a test cannot see.
 
     Attributes:
-        passing: Array -> ids of the mistakes that give the right answer there.
+        passing: Array -> mistakes that give the right answer there: id -> which variants, in words.
         compare: What of the arrays the test compares.
     """
 
-    passing: Mapping[str, tuple[str, ...]]
+    passing: Mapping[str, Mapping[str, str]]
     compare: str
 
     @property
@@ -37,15 +37,17 @@ class Audit:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {"compare": self.compare, "passing": {name: list(ids) for name, ids in self.passing.items()}}
+        return {"compare": self.compare, "passing": {name: dict(ids) for name, ids in self.passing.items()}}
 
     def document(self) -> Document:
         """A table of what passes, for each array."""
         sections = []
         for name, ids in self.passing.items():
-            rows = tuple((catalogue()[i].title, i) for i in ids)
+            rows = tuple((catalogue()[i].title, notes, i) for i, notes in ids.items())
             told = "Every mistake that is known for it shows." if not ids else f"{len(ids)} mistakes would pass:"
-            sections.append(Section(name, (Paragraph.of(told), *([Table(("mistake", "id"), rows)] if ids else []))))
+            sections.append(
+                Section(name, (Paragraph.of(told), *([Table(("mistake", "which", "id"), rows)] if ids else [])))
+            )
         return Document("Audit of a test", tuple(sections))
 
 
@@ -80,5 +82,5 @@ def audit(test: Mapping[str, Any] | str | Path) -> Audit:
         target = chain.stage(str(name))[1] if str(name) != "dx" else "dx"
         if target not in targets(given) and target not in UPDATES:
             raise ConfigError("answers", f"there is no array {name!r}", f"choose from {', '.join(targets(given))}")
-        passing[str(name)] = tuple(dict.fromkeys(invisible(given, target, compare, float(tolerance))))
+        passing[str(name)] = invisible(given, target, compare, float(tolerance))
     return Audit(passing, compare)

@@ -1,7 +1,7 @@
 """A class's answers from a table: a row for each student, and the mistakes by frequency.
 
-The table is a CSV file ``student,array,index,value`` with one number a row; ``exercises`` writes a template of it. A row
-that cannot be read is named, and the rest is graded.
+The table is a CSV file ``student,array,index,value`` with one number a row; ``exercises`` writes a template of it. A
+row that cannot be read is named, and the rest is graded.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from sharedgrad.checking.api import check
 from sharedgrad.checking.answers import Typed
+from sharedgrad.checking.api import check
 from sharedgrad.checking.catalogue import catalogue
 from sharedgrad.checking.exercise import load
 from sharedgrad.checking.report import Report

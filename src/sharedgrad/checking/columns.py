@@ -62,6 +62,6 @@ def _mapped(source: Array, spatial: tuple[int, ...], geometry: Geometry, mode: s
 def flat(shape: tuple[int, ...], *columns: Array) -> Array:
     """Flat index (M,) of the cells that the columns name together; ``PADDING`` where they lie outside."""
     index = np.concatenate(columns, axis=1)
-    inside = ((index >= 0) & (index < shape)).all(axis=1)
-    safe = np.where(inside[:, None], index, 0)
+    inside = np.all((index >= 0) & (index < np.array(shape)), axis=1)
+    safe = np.where(inside.reshape(-1, 1), index, 0)
     return np.where(inside, np.ravel_multi_index(tuple(safe.T), shape), PADDING)

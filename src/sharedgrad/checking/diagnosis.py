@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sharedgrad.checking import innocence
+from sharedgrad.checking import distinguish, innocence
 from sharedgrad.checking.answers import Answer, bare
 from sharedgrad.checking.catalogue import catalogue
 from sharedgrad.checking.conventions import Convention, conventions
@@ -24,6 +24,7 @@ from sharedgrad.errors import SharedgradError
 from sharedgrad.uses.terms import Terms
 
 Progress = Callable[[float], None]
+_LONGEST = 200  # characters of an array in a sentence
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def diagnose(
     names = [n for n in trials[0].answers if any(n in t.answers for t in trials)] if trials else []
     arrays = tuple(_beside(trials[0], name) for name in names)
     wrong = [n for n in names if not all(_fits(t, n) for t in trials if n in t.answers)]
+    if not wrong and (loose := _loosely_right(trials)):
+        return Report("cannot tell", loose, arrays, loose, given=_given(trials))
     if not wrong:
         saturated = innocence.saturated(trials[0])
         verdict: Verdict = "not a mistake" if saturated else "right"
@@ -81,6 +84,23 @@ def _decided(trial: Trial) -> Trial:
             if not _fits(exact, name) and one_mistake(_cases([exact], name), name):
                 decided[name] = strict
     return replace(trial, answers={**trial.answers, **decided})
+
+
+def _loosely_right(trials: Sequence[Trial]) -> tuple[Explanation, ...]:
+    """Two readings, where a small array is right only if it was rounded more than the person's other answers."""
+    names = [
+        name
+        for trial in trials
+        for name, answer in trial.answers.items()
+        if not answer.strict and not _fits(replace(trial, answers={name: answer.strictly()}), name)
+    ]
+    if not names:
+        return ()
+    arrays = tuple(dict.fromkeys(names))
+    return (
+        Explanation("rounded_more", "right, but rounded to fewer digits than the rest", arrays, sort="convention"),
+        Explanation("unexplained", "wrong by a little, with as many digits as the rest", arrays),
+    )
 
 
 def _given(trials: Sequence[Trial]) -> Given | None:
@@ -149,7 +169,7 @@ def _fitting_conventions(trials: Sequence[Trial], names: list[str]) -> list[tupl
 
 
 def _fits_chain(trial: Trial, name: str, chain: tuple[Convention, ...]) -> bool:
-    given, back = trial.given, []
+    given, back = trial.given, list[Convention]()
     for wanted in chain:
         found = next((c for c in conventions(given) if c.id == wanted.id), None)
         if found is None:
@@ -194,6 +214,9 @@ def _wrong(
     progress: Progress | None,
 ) -> Report:
     found = _single(trials, wrong)
+    if not all(found.values()) and len(trials) == 1 and innocence.other_upstream(trials[0], wrong) is not None:
+        alarm = innocence.explanation("upstream_already_wrong", wrong)
+        return Report("not a mistake", (alarm,), arrays, given=_given(trials))
     remarks = list(_remarks(trials, wrong, arrays))
     open_ = [name for name in wrong if not found[name]]
     for name in open_:
@@ -201,7 +224,37 @@ def _wrong(
         if not found[name]:
             limit = "" if complete else f" in {seconds / len(open_):.0f} s"
             remarks.append(f"{name}: no known mistake gives these numbers, nor any two tried together{limit}.")
-    return Report("wrong", _explanations(found, trials), arrays, (), tuple(remarks), given=_given(trials))
+    explanations = _explanations(found, trials)
+    remarks += _ambiguities(trials[0].given, explanations)
+    return Report("wrong", explanations, arrays, (), tuple(remarks), given=_given(trials))
+
+
+def _ambiguities(given: Given, explanations: Sequence[Explanation]) -> list[str]:
+    """What these numbers cannot tell apart, with numbers that can."""
+    remarks = []
+    for e in explanations[:2]:
+        rivals = [r.split(" + ") for r in e.same]
+        rivals += [o.id.split(" + ") for o in explanations if o is not e and set(o.arrays) & set(e.arrays)]
+        for rival in rivals[:2]:
+            target = UPDATES.get(e.arrays[0], e.arrays[0])
+            other = distinguish.telling(given, target, tuple(e.id.split(" + ")), tuple(rival))
+            names = f"{e.id} and {' + '.join(rival)}"
+            if other is None:
+                remarks.append(f"{names} are one formula with these settings: no numbers tell them apart.")
+            else:
+                remarks.append(f"These numbers cannot tell {names} apart; {_numbers(other)} can.")
+    return list(dict.fromkeys(remarks))[:2]
+
+
+def _numbers(given: Given) -> str:
+    """The numbers of an exercise in one line."""
+    data = distinguish.as_data(given)
+    return "; ".join(f"{name} = {_short(value)}" for name, value in data.items())
+
+
+def _short(value: object) -> str:
+    text = str(value).replace(".0,", ",").replace(".0]", "]")
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
 
 
 def _remarks(trials: Sequence[Trial], wrong: list[str], arrays: tuple[ArrayReport, ...]) -> list[str]:
@@ -227,7 +280,7 @@ def _explanations(found: Mapping[str, list[Fit]], trials: Sequence[Trial]) -> tu
     for (ids, _), hits in ranked.items():
         names = tuple(dict.fromkeys(name for name, _ in hits))
         fit = min((f for _, f in hits), key=lambda f: f.prior)
-        notes = "; ".join(dict.fromkeys(n for _, f in hits for n in f.notes if n and (f.ids == ids or True)))
+        notes = "; ".join(dict.fromkeys(n for _, f in hits for n in f.notes if n))
         same = {i for _, f in hits for i in f.group if i != ids}
         explanations.append((len(names), -fit.prior, _explanation(ids, names, notes, sorted(same), trials)))
     explanations.sort(key=lambda e: (-e[0], -e[1]))

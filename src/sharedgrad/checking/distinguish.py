@@ -37,27 +37,29 @@ def classes(given: Given, target: str) -> list[set[tuple[str, str]]]:
     return [members for members, _ in found]
 
 
-def drawn(given: Given, seed: int, number: int = 0, friendly: bool = True) -> Given:
-    """The same exercise with other numbers: small whole numbers, or generic ones."""
+def drawn(given: Given, seed: int, number: int = 0, friendly: bool = True, spread: int = 0) -> Given:
+    """The same exercise with other numbers: small whole numbers (a little larger with ``spread``), or generic ones."""
     rng = generator(seed, "exercise", number)
-    arrays = {}
+    arrays: dict[str, Array] = {}
     for name, array in given.arrays.items():
-        if given.kind == "embedding" and name == "x" or name == "target":
+        if (given.kind == "embedding" and name == "x") or name == "target":
             arrays[name] = array
         elif friendly:
-            arrays[name] = _friendly(rng, name, array.shape, given.kind)
+            arrays[name] = _friendly(rng, name, array.shape, given.kind, spread)
         else:
-            arrays[name] = rng.normal(size=array.shape)
+            arrays[name] = np.asarray(rng.normal(size=array.shape))
     return given.replaced(**arrays)
 
 
-def _friendly(rng: np.random.Generator, name: str, shape: tuple[int, ...], kind: str) -> Array:
+def _friendly(rng: np.random.Generator, name: str, shape: tuple[int, ...], kind: str, spread: int) -> Array:
     """Whole numbers that are easy to multiply; halves where a curve would saturate."""
     if kind in ("sigmoid", "tanh", "softmax", "log_softmax", "rnn") and name != "dy":
         return rng.integers(-4, 5, shape) / 4
     if kind == "max_pool" and name == "x":
         return rng.permutation(int(np.prod(shape))).reshape(shape).astype(float)
-    values = np.array([-3, -2, -1, 1, 2, 3]) if name in ("w", "dy") else np.arange(-4, 6)
+    values = np.arange(-4 - spread, 6 + spread)
+    if name in ("w", "dy"):
+        values = np.setdiff1d(np.arange(-3 - spread, 4 + spread), [0])
     return rng.choice(values, shape).astype(float)
 
 
@@ -83,7 +85,7 @@ def _of(given: Given, target: str, ids: Ids) -> list[Array]:
     return [o.array for o in outcomes(way(target), given, rules, 8)]
 
 
-def invisible(given: Given, target: str, compare: str = "elements", tolerance: float = 1e-8) -> list[str]:
+def invisible(given: Given, target: str, compare: str = "elements", tolerance: float = 1e-8) -> dict[str, str]:
     """Mistakes of the library that a comparison with these numbers lets pass.
 
     Args:
@@ -91,13 +93,21 @@ def invisible(given: Given, target: str, compare: str = "elements", tolerance: f
         target: The array that it compares.
         compare: "elements", "mean" or "sum": what of the array is compared.
         tolerance: How far apart two numbers count as equal, relative to the largest.
+
+    Returns:
+        Id -> which variants pass, in words; "" where it makes no difference at all with these settings.
     """
     good = total(right(given, target))
-    seen: dict[str, bool] = {r.id: False for r in rules_for(given.kind, target)}
+    passing: dict[str, list[str]] = {}
+    seen: set[str] = set()
     for rule in rules_for(given.kind, target):
+        passing.setdefault(rule.id, [])
         for outcome in outcomes(way(target), given, (rule,), None):
-            seen[rule.id] |= _differs(outcome.array, good, compare, tolerance)
-    return [id for id, shows in seen.items() if not shows]
+            if _differs(outcome.array, good, compare, tolerance):
+                seen.add(rule.id)
+            else:
+                passing[rule.id].append(outcome.notes[0])
+    return {id: "; ".join(notes) for id, notes in passing.items() if notes or id not in seen}
 
 
 def _differs(array: Array, good: Array, compare: str, tolerance: float) -> bool:

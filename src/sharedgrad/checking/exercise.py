@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sharedgrad.calculation import Calculation
-from sharedgrad.checking.answers import Answer, Typed, read
+from sharedgrad.checking.answers import Answer, Typed, read, together
 from sharedgrad.errors import ConfigError, DataError, SharedgradError
-from sharedgrad.parameter import Array
+from sharedgrad.parameter import Array, numbers
 
 _OWN = {"answers", "layout", "step", "dtype"}
 _ARRAYS = ("x", "w", "upstream", "target")
@@ -128,7 +128,7 @@ def _exercise(data: Mapping[str, Any], layout: str) -> Exercise:
         raise ConfigError("step", f"expected a number above 0, got {options['step']!r}")
     if not isinstance(options.get("dtype", ""), str):
         raise ConfigError("dtype", f"expected a name such as float32, got {options['dtype']!r}")
-    return Exercise(calculation, _with_digits(read_answers), layout, options)
+    return Exercise(calculation, together(read_answers), layout, options)
 
 
 def _calculation(given: dict[str, Any]) -> Calculation:
@@ -145,7 +145,7 @@ def _forward_only(given: dict[str, Any]) -> Calculation:
     full = expanded({k: v for k, v in given.items() if k != "upstream"})
     probe = {**full, "numbers": {**full["numbers"], "loss": None}}
     name = full["nodes"][-1]["name"]
-    for samples in (1, len(np.atleast_1d(np.asarray(given["x"], float)))):
+    for samples in (1, len(np.atleast_1d(numbers(given["x"], np.float64, "x")))):
         try:
             shape = _output_shape(probe, samples)
             return Calculation.of({**probe, "numbers": {**probe["numbers"], "upstream": {name: np.zeros(shape)}}})
@@ -158,7 +158,7 @@ def _output_shape(config: Mapping[str, Any], samples: int) -> tuple[int, ...]:
     from sharedgrad import configuration
     from sharedgrad.network import Network
 
-    x = np.asarray(config["numbers"]["x"], float)
+    x = numbers(config["numbers"]["x"], np.float64, "x")
     arguments = configuration.arguments({k: v for k, v in config.items() if k not in ("numbers", "title", "source")})
     shape = x.shape[1:] if samples > 1 else x.shape
     network = Network(**{**arguments, "input_shape": shape})
@@ -175,16 +175,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _with_digits(answers: dict[str, Answer]) -> dict[str, Answer]:
-    """Small arrays cannot show how they were rounded: the digits of the others stand beside."""
-    most = max((a.most_digits for a in answers.values() if a.values.size > 3 and not a.computed), default=0)
-    return {name: replace(a, least_digits=most) for name, a in answers.items()}
-
-
 def _channels_first(name: str, value: Any) -> Any:
     if name not in _ARRAYS:
         return value
-    array = np.asarray(value, float)
+    array = numbers(value, np.float64, name)
     if name == "w":  # height × width × channels × filters, as in TensorFlow and deeplearning.ai's course
         return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
     return np.moveaxis(array, -1, -3) if array.ndim in (3, 4) else array

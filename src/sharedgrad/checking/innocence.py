@@ -32,7 +32,7 @@ def false_alarms(trials: Sequence[Trial], wrong: Sequence[str]) -> tuple[Explana
         if len(ids) != 1 or None in ids:
             return ()
         found.setdefault(str(ids.pop()), []).append(name)
-    return tuple(_explanation(id, names) for id, names in found.items())
+    return tuple(explanation(id, names) for id, names in found.items())
 
 
 def saturated(trial: Trial) -> tuple[Explanation, ...]:
@@ -42,7 +42,51 @@ def saturated(trial: Trial) -> tuple[Explanation, ...]:
         return ()
     answer = trial.answers["dx"].values.reshape(given["x"].shape)
     zero = (answer == 0) & (given["dy"] != 0) & (np.abs(given["x"]) > _SATURATED)
-    return (_explanation("saturation_underflow", ["dx"]),) if zero.any() else ()
+    return (explanation("saturation_underflow", ["dx"]),) if zero.any() else ()
+
+
+_MOST_EQUATIONS = 4000
+
+
+def other_upstream(trial: Trial, wrong: Sequence[str]) -> Array | None:
+    """An upstream gradient for which every wrong gradient is right; None if there is none, or if any would do.
+
+    dw, db and dx are linear in dy: with more equations than unknowns, a solution is no accident.
+    """
+    given = trial.given
+    names = [n for n in wrong if n in ("dw", "db", "dx")]
+    if "dy" not in given or len(names) != len(wrong) or len(names) < 2:
+        return None
+    sizes = [trial.answers[n].values.size for n in names]
+    equations, unknowns = sum(sizes), given["dy"].size
+    if not unknowns < equations <= _MOST_EQUATIONS or unknowns > _MOST_EQUATIONS // 8:
+        return None
+    rows = []
+    for name in names:
+        result = right(given, name)
+        if not isinstance(result, Terms) or bare(result.shape) != bare(trial.answers[name].shape):
+            return None
+        rows.append(_matrix(result, unknowns))
+    values = np.concatenate([trial.answers[n].values.reshape(-1) for n in names])
+    dy = np.linalg.lstsq(np.concatenate(rows), values, rcond=None)[0].reshape(given["dy"].shape)
+    other = given.replaced(dy=dy)
+    fits = all(trial.answers[n].fits(total(right(other, n)), magnitude(right(other, n))) for n in names)
+    return dy if fits else None
+
+
+def _matrix(result: Terms, unknowns: int) -> Array:
+    """The terms as a matrix on dy: each row is one number of the result."""
+    dy = result.factors["dy"]
+    matrix = np.zeros((int(np.prod(result.shape)), unknowns))
+    np.add.at(matrix, (result.cell, dy.index), _others(result))
+    return matrix
+
+
+def _others(result: Terms) -> Array:
+    ones = np.ones(len(result)) if result.coefficient is None else result.coefficient
+    for name, factor in result.factors.items():
+        ones = ones * (factor.values if name != "dy" else 1.0)
+    return ones
 
 
 def _is_right(trial: Trial, name: str) -> bool:
@@ -74,8 +118,11 @@ def _kink(given: Given, name: str, result: Terms | Array, answer: Answer) -> Arr
     near = KINK * np.abs(given["x"]).max(initial=0.0) if "step" not in given.options else given.options["step"]
     small = 1e-4 * np.abs(given["dy"]).max(initial=0.0)  # what a difference quotient leaves elsewhere
     if given.kind == "relu":
-        return small + np.where(np.abs(given["x"]) <= near, np.abs(given["dy"]), 0.0)
-    return small + _near_ties(given, near)
+        jump = np.where(np.abs(given["x"]) <= near, np.abs(given["dy"]), 0.0)
+    else:
+        jump = _near_ties(given, near)
+    off = np.abs(answer.values.reshape(jump.shape) - total(result))
+    return small + jump if ((off > small) & (jump > 0)).any() else None
 
 
 def _near_ties(given: Given, near: float) -> Array:
@@ -142,6 +189,7 @@ REASONS: dict[str, Bound] = {
 }
 
 
-def _explanation(id: str, names: Sequence[str]) -> Explanation:
+def explanation(id: str, names: Sequence[str]) -> Explanation:
+    """A false alarm with its words."""
     entry = catalogue()[id]
     return Explanation(id, entry.title, tuple(names), entry.why, entry.fix, sort="false alarm")

@@ -1,8 +1,8 @@
 """Wrong procedures: how a person gets a wrong array, as a few lines that change the right way.
 
 A rule changes one of three things: what is *given* (another stride, another upstream), the *terms* (read elsewhere,
-add to another cell, drop some) or the *result* (divide, turn, transpose). So rules compose: the given things first, then
-the terms, then the result. A rule may have variants ("the last position", "filter 0"), each with a note.
+add to another cell, drop some) or the *result* (divide, turn, transpose). So rules compose: the given things first,
+then the terms, then the result. A rule may have variants ("the last position", "filter 0"), each with a note.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def two_mistakes(
     case, start = cases[0], State(way(target), cases[0].given)
     scale = _scale(case.given, target)
     firsts: dict[int, list[State]] = {}
-    end, found = time.monotonic() + seconds, []
+    end, found = time.monotonic() + seconds, list[tuple[Fit, Array]]()
     for number, (a, b) in enumerate(pairs):
         if time.monotonic() > end:
             return _grouped(found), False

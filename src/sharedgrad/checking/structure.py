@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -71,8 +72,14 @@ def _moved(answer: Answer, right: Array, given: Given) -> list[str]:
 
 
 def _shifted(yours: Array, right: Array, shift: tuple[int, ...], rank: int) -> bool:
-    here = (..., *(slice(max(s, 0), n + min(s, 0)) for s, n in zip(shift, right.shape[-rank:], strict=True)))
-    there = (..., *(slice(max(-s, 0), n + min(-s, 0)) for s, n in zip(shift, right.shape[-rank:], strict=True)))
+    here: tuple[Any, ...] = (
+        ...,
+        *(slice(max(s, 0), n + min(s, 0)) for s, n in zip(shift, right.shape[-rank:], strict=True)),
+    )
+    there: tuple[Any, ...] = (
+        ...,
+        *(slice(max(-s, 0), n + min(-s, 0)) for s, n in zip(shift, right.shape[-rank:], strict=True)),
+    )
     a, b = yours[here], right[there]
     return a.size > 3 and np.ptp(b) > 0 and bool(np.allclose(a, b, rtol=1e-6, atol=1e-6 * np.abs(right).max()))
 

@@ -24,7 +24,7 @@ from sharedgrad.checking.network import Chain, Stage
 from sharedgrad.checking.report import ArrayReport, Explanation, Report, Verdict, joined
 from sharedgrad.checking.right import UPDATES, magnitude, right, total
 from sharedgrad.checking.rules import outcomes
-from sharedgrad.checking.search import Case, one_mistake, rules_for
+from sharedgrad.checking.search import Case, one_mistake, rules_for, way
 from sharedgrad.parameter import Array
 
 Progress = Callable[[float], None]
@@ -43,7 +43,7 @@ class _Judged:
 def check_network(exercise: Exercise, seconds: float = 10.0, progress: Progress | None = None) -> Report:
     """The verdict on all answers of a network."""
     report = _walk(exercise, {}, seconds, progress)
-    if report.verdict in ("right", "not a mistake"):
+    if report.verdict == "right":
         return report
     for changed, title, id in _other_conventions(exercise):
         other = _walk(exercise, changed, 0.0, None, search=False)
@@ -278,7 +278,7 @@ def _before(
         given = chain.given(node, chain.dy(node) + difference)
         base = UPDATES.get(target, target)
         for r in rules_for(given.kind, base):
-            for outcome in outcomes(lambda g: right(g, base), given, (r,), 8):
+            for outcome in outcomes(way(base), given, (r,), 8):
                 array = outcome.array
                 if target in UPDATES:
                     array = given[target[0]] - given.options.get("learning_rate", 1.0) * array
@@ -295,7 +295,7 @@ def _changes(chain: Chain, node: str) -> Iterator[tuple[str, str, str, Array]]:
         for given, target, _ in _givens(chain, (start, "dy")):
             good = total(right(given, target))
             for r in rules_for(given.kind, target):
-                for outcome in outcomes(lambda g, t=target: right(g, t), given, (r,), 8):
+                for outcome in outcomes(way(target), given, (r,), 8):
                     if outcome.array.size != good.size:
                         continue
                     difference = (outcome.array.reshape(good.shape) - good).reshape(chain.value(start).shape)

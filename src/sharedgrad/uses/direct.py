@@ -1,6 +1,6 @@
 """Elementwise uses: biases, norm scales, parameters that are added or multiplied.
 
-g_u = δ_u, or δ_u · local_u elementwise        G = Σ_u g_u
+    g_u = δ_u, or δ_u · local_u elementwise        G = Σ_u g_u
 """
 
 from __future__ import annotations

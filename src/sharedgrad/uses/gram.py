@@ -191,7 +191,9 @@ def _squares_from_sums(calls: Calls, names: Names) -> Array:
 
 def _products_from_sums(calls: Calls, others: Calls, names: Names) -> Array:
     own = _same([*calls, *others])
-    left, right = (_sums(some, names) if own or not _same(some) else _own_sums(some, names) for some in (calls, others))
+    left, right = (
+        _sums(some, names) if own or not _same(some) else _own_sums(some, names) for some in (calls, others)
+    )
     return kernels.of(left).row_products(left, right)
 
 

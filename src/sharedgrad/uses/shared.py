@@ -88,9 +88,7 @@ class SharedWeight:
         self.calls, self.weight = tuple(calls), calls[0].weight
         for call in calls:
             if call.weight is not self.weight:
-                raise ConfigError(
-                    "SharedWeight", f"expected uses of {self.weight.name}, got some of {call.weight.name}"
-                )
+                raise ConfigError("SharedWeight", f"expected uses of {self.weight.name}, got some of {call.weight.name}")
 
     @property
     def name(self) -> str:

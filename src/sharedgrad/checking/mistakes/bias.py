@@ -88,7 +88,7 @@ def _(t: Terms, g: Given) -> Terms | None:
 @rule("stride_edge_row_dropped", "db", "conv")
 def _(t: Terms, g: Given) -> Iterator[tuple[str, Terms]]:
     kept = t.use["position"] < np.array(g.positions) - 1
-    yield "the last row and column of positions left out", keep(t, kept.all(1))
+    yield "the last row and column of positions left out", keep(t, np.all(kept, axis=1))
     if g.window.rank == 2:
         yield "the last row of positions left out", keep(t, kept[:, 0])
         yield "the last column of positions left out", keep(t, kept[:, 1])
@@ -97,4 +97,4 @@ def _(t: Terms, g: Given) -> Iterator[tuple[str, Terms]]:
 @rule("loops_shortened_by_kernel", "db", "conv")
 def _(t: Terms, g: Given) -> Terms | None:
     ends = np.array(g.positions) - np.array(g.window.kernel) + 1
-    return keep(t, (t.use["position"] < ends).all(1)) if max(g.window.kernel) > 1 else None
+    return keep(t, np.all(t.use["position"] < ends, axis=1)) if max(g.window.kernel) > 1 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -160,8 +161,12 @@ def _(_: Array, g: Given) -> Iterator[tuple[str, Array]]:
     yield "the gradient of the padded input", padded
     start = tuple(slice(0, n) for n in size)
     end = tuple(slice(p - n, p) for p, n in zip(padded.shape[2:], size, strict=True))
-    yield "cut at the wrong side, rows and columns from 0", padded[(..., *start)]
-    yield "cut at the wrong side, the last rows and columns", padded[(..., *end)]
+    yield "cut at the wrong side, rows and columns from 0", padded[_spatial(*start)]
+    yield "cut at the wrong side, the last rows and columns", padded[_spatial(*end)]
+
+
+def _spatial(*slices: slice) -> tuple[Any, ...]:
+    return (..., *slices)
 
 
 def _padded_dx(g: Given) -> Array | None:
@@ -183,7 +188,7 @@ def _padded_dx(g: Given) -> Array | None:
 def _(dx: Array, g: Given) -> Array | None:
     if any(sum(pair) for pair in g.window.padding):
         return None
-    return dx[(..., *(slice(0, 0),) * g.window.rank)]
+    return dx[_spatial(*(slice(0, 0),) * g.window.rank)]
 
 
 @rule("pad_gt_k_minus_1", "dx", "conv", stage="result")
@@ -210,7 +215,7 @@ def _with_padding(g: Given, padding: tuple[tuple[int, int], ...]) -> Given:
         ends = tuple(slice(0, n) for n in changed.positions)
         if any(a > b for a, b in zip(changed.positions, g.positions, strict=True)):
             raise ValueError("there is no upstream gradient for so many positions")
-        changed = changed.replaced(dy=g["dy"][(..., *ends)])
+        changed = changed.replaced(dy=g["dy"][_spatial(*ends)])
     return changed
 
 
@@ -232,7 +237,7 @@ def _(_: Array, g: Given) -> Array:
 @rule("stride_edge_row_dropped", "dx", "conv")
 def _(t: Terms, g: Given) -> Iterator[tuple[str, Terms]]:
     kept = t.use["position"] < np.array(g.positions) - 1
-    yield "the last row and column of positions left out", keep(t, kept.all(1))
+    yield "the last row and column of positions left out", keep(t, np.all(kept, axis=1))
     if g.window.rank == 2:
         yield "the last row of positions left out", keep(t, kept[:, 0])
         yield "the last column of positions left out", keep(t, kept[:, 1])
@@ -241,7 +246,7 @@ def _(t: Terms, g: Given) -> Iterator[tuple[str, Terms]]:
 @rule("loops_shortened_by_kernel", "dx", "conv")
 def _(t: Terms, g: Given) -> Terms | None:
     ends = np.array(g.positions) - np.array(g.window.kernel) + 1
-    return keep(t, (t.use["position"] < ends).all(1)) if max(g.window.kernel) > 1 else None
+    return keep(t, np.all(t.use["position"] < ends, axis=1)) if max(g.window.kernel) > 1 else None
 
 
 @rule("dilation_ignored", "dx", "conv")

@@ -177,18 +177,18 @@ def _(t: Terms, g: Given) -> Iterator[tuple[str, Terms]]:
         yield "the last position left out", keep(t, kept[:, 0])
         yield "the input's last cell never read", keep(t, read[:, 0])
         return
-    yield "the last row and column of positions left out", keep(t, kept.all(1))
+    yield "the last row and column of positions left out", keep(t, np.all(kept, axis=1))
     yield "the last row of positions left out", keep(t, kept[:, 0])
     yield "the last column of positions left out", keep(t, kept[:, 1])
     yield "the input's last row never read", keep(t, read[:, 0])
     yield "the input's last column never read", keep(t, read[:, 1])
-    yield "the input's last row and column never read", keep(t, read.all(1))
+    yield "the input's last row and column never read", keep(t, np.all(read, axis=1))
 
 
 @rule("loops_shortened_by_kernel", "dw", "conv")
 def _(t: Terms, g: Given) -> Terms | None:
     ends = np.array(g.positions) - np.array(g.window.kernel) + 1
-    return keep(t, (t.use["position"] < ends).all(1)) if max(g.window.kernel) > 1 else None
+    return keep(t, np.all(t.use["position"] < ends, axis=1)) if max(g.window.kernel) > 1 else None
 
 
 @rule("groups_ignored", "dw", "conv")

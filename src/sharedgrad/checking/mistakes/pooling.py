@@ -163,7 +163,7 @@ def _(t: Terms, g: Given) -> Terms | None:
 @rule("stride_edge_row_dropped", "dx", POOLS)
 def _(t: Terms, g: Given) -> Iterator[tuple[str, Terms]]:
     kept = t.use["position"] < np.array(g.positions) - 1
-    yield "the last row and column of windows left out", keep(t, kept.all(1))
+    yield "the last row and column of windows left out", keep(t, np.all(kept, axis=1))
     if g.window.rank == 2:
         yield "the last row of windows left out", keep(t, kept[:, 0])
         yield "the last column of windows left out", keep(t, kept[:, 1])

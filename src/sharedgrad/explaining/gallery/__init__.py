@@ -100,9 +100,5 @@ def find(name: str) -> Entry | None:
 def unknown(name: str) -> ConfigError:
     """That there is neither an example nor a file of this name."""
     guess = difflib.get_close_matches(name, NAMES, 1)
-    fix = (
-        f"did you mean {guess[0]}?"
-        if guess
-        else "sharedgrad explain --list names the examples; files end in .json or .toml"
-    )
+    fix = f"did you mean {guess[0]}?" if guess else "sharedgrad explain --list names the examples; files end in .json or .toml"
     return ConfigError(f"explain {name}", "there is no such example or file", fix)

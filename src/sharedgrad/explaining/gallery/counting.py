@@ -109,3 +109,5 @@ def _inputs(names: Names, limits: Limits) -> Section:
         ),
         "dx",
     )
+
+

@@ -60,9 +60,7 @@ def section(names: Names, published: list[Published]) -> Section:
         remark = f" ({entry.remark})" if entry.remark else ""
         if entry.decimals >= _EXACT:
             largest = max(abs(cell.value - value) for cell, value in pairs)
-            words = (
-                f"{entry.array}: all {len(pairs)} printed numbers agree" if len(pairs) > 1 else f"{entry.array}: agrees"
-            )
+            words = f"{entry.array}: all {len(pairs)} printed numbers agree" if len(pairs) > 1 else f"{entry.array}: agrees"
             blocks.append(Paragraph.of(f"{words}, to ", float(f"{largest:.1g}"), f"{remark}."))
         else:
             blocks.append(_table(entry, pairs, remark))

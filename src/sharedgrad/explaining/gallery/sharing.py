@@ -48,11 +48,9 @@ def _truth(names: Names, limits: Limits) -> Section:
         "What happens: one weight, one gradient, one update",
         (
             Paragraph.of(
-                "There is one number, ",
-                w.cell(*_MIDDLE),
-                ". It stands in the formula of the loss 900 times, once for each "
+                "There is one number, ", w.cell(*_MIDDLE), ". It stands in the formula of the loss 900 times, once for each "
                 "place; the derivative of the loss has a term for each. They are added, and the one number is changed "
-                "once. There are no 900 copies that could come apart.",
+                "once. There are no 900 copies that could come apart."
             ),
             Equation.cell(cell, gradient_sum(names, [(conv, use)], cell, limits)),
             Equation.cell(new.cell(*_MIDDLE), step),
@@ -85,16 +83,12 @@ def _first_theory(names: Names) -> Section:
         (
             Paragraph.of(
                 "Suppose that every place had a copy of its own, all equal at first, and each copy were updated with what its own "
-                "place contributes. Five of the 900 copies of ",
-                w.cell(*_MIDDLE),
-                ":",
+                "place contributes. Five of the 900 copies of ", w.cell(*_MIDDLE), ":"
             ),
             Table(("place", "before", "its gradient", "after"), tuple(rows)),
             Paragraph.of(
                 f"They do not stay equal: after one update the 900 copies have {different} different values, from ",
-                float(copies.min()),
-                " to ",
-                float(copies.max()),
+                float(copies.min()), " to ", float(copies.max()),
                 ". The upstream gradients and the windows differ from place to place, and so do the updates. The asker's doubt "
                 "about this theory was right.",
             ),
@@ -240,3 +234,5 @@ def _between_filters(names: Names) -> Section:
         ),
         "filters",
     )
+
+
