@@ -1,7 +1,7 @@
 """sharedgrad: the gradient of a shared weight is the sum over its uses."""
 
 from sharedgrad import data, kernels, models, uses
-from sharedgrad.checking import check_numbers
+from sharedgrad.checking import check_backward, check_numbers
 from sharedgrad.kernels import get_threads, set_threads
 from sharedgrad.layers import (
     RNN,
@@ -77,6 +77,7 @@ __all__ = [
     "Tanh",
     "Tape",
     "Trace",
+    "check_backward",
     "check_numbers",
     "data",
     "evaluate",

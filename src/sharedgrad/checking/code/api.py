@@ -43,8 +43,8 @@ def of_file(target: str, forward: str | None) -> Source:
         DataError: There is no such file.
     """
     file, _, name = target.rpartition(":")
-    if not file or not name:
-        raise ConfigError("check", f"expected FILE.py:function, got {target!r}")
+    if not file or not name or name.endswith(".py"):
+        raise ConfigError("check", f"expected FILE.py:function, got {target!r}", "name the function after a colon")
     path = Path(file)
     if not path.is_file():
         raise DataError(file, "there is no such file")

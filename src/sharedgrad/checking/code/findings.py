@@ -34,8 +34,13 @@ def in_words(failure: Failure) -> str:
     return f"{message} ({where})" if where and message else message or where
 
 
-def findings(found: Sequence[Outcome]) -> Iterator[Explanation]:
-    """What the outcomes show besides their numbers, each once."""
+def findings(found: Sequence[Outcome], from_zero: Outcome | None = None) -> Iterator[Explanation]:
+    """What the outcomes show besides their numbers, each once.
+
+    Args:
+        found: What the code made of the probes.
+        from_zero: What it made of an upstream gradient of zeros, which must give zeros.
+    """
     ran = [o for o in found if o.ran]
     changed = tuple(dict.fromkeys(name for o in ran for name in o.changed))
     if "dy" in changed:
@@ -46,7 +51,9 @@ def findings(found: Sequence[Outcome]) -> Iterator[Explanation]:
     if "added" in seconds and "differs" not in seconds:
         yield explanation("grad_not_zeroed", notes="a second call returns twice the first result")
     elif "differs" in seconds:
-        yield explanation("second_call_differs")
+        started = from_zero is not None and any(a.values.any() for n, a in from_zero.answers.items() if n != "y")
+        zeros = "with an upstream gradient of zeros the result is not zero: it does not start from zeros"
+        yield explanation("grad_not_zeroed", notes=zeros) if started else explanation("second_call_differs")
     yield from _missing(ran)
     yield from _types(ran)
     yield from _shapes(ran)

@@ -17,7 +17,7 @@ from sharedgrad.checking.diagnosis import Trial, diagnose
 from sharedgrad.checking.report import Explanation, Report, joined
 
 Run = Callable[[Probe], Outcome]
-_CROPS = ("crop_minus_zero",)
+_STATE = ("grad_not_zeroed", "second_call_differs", "wrong_dtype")  # other faults may follow from these
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def judge(found: Sequence[Outcome], subject: Subject, run: Run, further: Sequenc
         further: What it made of further probes, which no explanation was looked for on.
         seconds: For pairs of mistakes, where no single one fits.
     """
-    faults = list(findings.findings(found))
+    faults = list(findings.findings(found, run(_without_upstream(found[0].probe))))
     remarks = [r for r in (findings.lesser_types(found),) if r]
     bad = [o for o in found if o.bad]
     if not bad:
@@ -61,12 +61,19 @@ def judge(found: Sequence[Outcome], subject: Subject, run: Run, further: Sequenc
         return replace(report, remarks=(*report.remarks, *remarks)) if not faults else replace(
             report, verdict="wrong", explanations=(*faults, *report.explanations), remarks=(*report.remarks, *remarks)
         )  # fmt: skip
-    named = _named(found, seconds)
+    named = _named(found, 0.0 if any(o.second == "differs" for o in found) else seconds)
     checked = [_verified(f, further) for f in named]
-    explanations = [*(f.explanation for f in checked), *faults]
+    state = [e for e in faults if e.id in _STATE]
+    covered = {t for e in faults if e.id == "shape_broadcasts" for t in e.arrays}
+    shown = [f.explanation for f in checked if f.explanation.id != "wrong_shape" or set(f.explanation.arrays) - covered]
+    explanations = [*state, *shown, *(e for e in faults if e not in state)]
     remarks += _where(found, checked)
     smallest = shrink.smallest(_shown(bad, named), subject, run, _alike(_shown(bad, named), named))
     return _report(smallest, explanations, remarks)
+
+
+def _without_upstream(probe: Probe) -> Probe:
+    return replace(probe, given=probe.given.replaced(dy=np.zeros_like(probe.given["dy"])))
 
 
 def _finite(outcome: Outcome) -> bool:
@@ -221,8 +228,11 @@ def _where(found: Sequence[Outcome], named: Sequence[Finding]) -> list[str]:
     if fine:
         remarks.append(f"{joined(fine)}: right wherever the code returns.")
     remarks.append(f"{len(bad)} of {len(found)} sets of numbers go wrong.")
+    told = {t for f in named for t in f.explanation.arrays}
+    left = [t for t in dict.fromkeys(n for o in bad for n in o.wrong) if t not in told]
+    if left and not any(not f.explanation.arrays for f in named):
+        remarks.append(f"{joined(left)}: no known mistake gives these numbers on all of them, nor two together.")
     if not named:
-        remarks.append("No known mistake gives these numbers on all of them.")
         if where := separating(bad, [o for o in found if not o.bad]):
             remarks.append(f"It goes wrong where {' or '.join(c.words for c in where)}, and nowhere else.")
     elif any(f.matches or f.conditions for f in named):
@@ -237,7 +247,12 @@ def _where(found: Sequence[Outcome], named: Sequence[Finding]) -> list[str]:
 def _shown(bad: Sequence[Outcome], named: Sequence[Finding]) -> Outcome:
     """The bad outcome to show: one with wrong numbers before one that does not come back, small before large."""
     first = named[0].explanation.arrays if named else ()
-    return min(bad, key=lambda o: (not o.ran, not any(t in o.wrong for t in first), o.weight))
+
+    def rank(o: Outcome) -> tuple[bool, bool, int, int]:
+        empty = sum(a.values.size == 0 for a in o.answers.values())
+        return not o.ran, not any(t in o.wrong for t in first), empty, o.weight
+
+    return min(bad, key=rank)
 
 
 def _alike(start: Outcome, named: Sequence[Finding]) -> Callable[[Outcome], bool]:
@@ -252,7 +267,8 @@ def _alike(start: Outcome, named: Sequence[Finding]) -> Callable[[Outcome], bool
             assert start.failure is not None and outcome.failure is not None
             return bool(start.failure["type"] == outcome.failure["type"] and start.failure["line"] == outcome.failure["line"])
         wanted = [m.target for m in matched if m.target in start.wrong] or list(start.wrong)
-        return all(t in outcome.wrong and outcome.answers[t].values.size for t in wanted if start.answers[t].values.size)
+        emptied = any(a.values.size == 0 and start.answers[t].values.size for t, a in outcome.answers.items())
+        return not emptied and all(t in outcome.wrong for t in wanted) and all(m.explains(outcome) for m in matched)
 
     return alike
 

@@ -146,11 +146,22 @@ def _cover(parts: Sequence[_Partly], target: str, wrong: Sequence[Outcome]) -> M
         rules = tuple(p.rule for p in chosen)
         if len(chosen) > 1 and all(_together(wrong[n], target, rules) for n in left):
             left = set()
-    if left:
-        return None
     chosen.sort(key=lambda p: -len(p.covers))
+    rules = tuple(p.rule for p in chosen)
+    if left and (more := _one_more(rules, target, [wrong[n] for n in sorted(left)])):
+        rules, left = (*rules, more), set()
     notes = tuple(p.note or "" for p in chosen)
-    return Match(target, tuple(p.rule for p in chosen), notes, (), len(chosen[0].covers))
+    return None if left else Match(target, rules, notes, (), len(chosen[0].covers))
+
+
+def _one_more(rules: tuple[Rule, ...], target: str, left: Sequence[Outcome]) -> Rule | None:
+    """A mistake that never shows alone, because one of the others is made on every probe that it changes."""
+    if not rules or len(rules) >= _MOST + 1:
+        return None
+    for rule in rules_for(left[0].probe.given.kind, target):
+        if rule.id not in {r.id for r in rules} and all(_together(o, target, (*rules, rule)) for o in left):
+            return rule
+    return None
 
 
 def _together(outcome: Outcome, target: str, rules: tuple[Rule, ...]) -> bool:

@@ -80,6 +80,7 @@ _CONV = (
     Recipe(size=(4, 4), kernel=(1, 1), padding=0),
     Recipe(size=(6, 6), stride=2),
     Recipe(size=(7, 7), stride=3),
+    Recipe(samples=1, channels=2, size=(9, 8), stride=2),
     Recipe(samples=1),
     Recipe(samples=3),
     Recipe(channels=1),
