@@ -32,7 +32,11 @@ from sharedgrad.errors import ConfigError
 @click.option("--forward", metavar="NAME", help="The own forward pass in the same file, which makes the cache.")
 @click.option("--signature", metavar="TEXT", help='Arguments and results, e.g. "dout, x, w, b -> dx, dw, db".')
 @click.option(
-    "--timeout", type=click.FloatRange(0.1, 600), default=5.0, show_default=True, help="Seconds for one call of the code."
+    "--timeout",
+    type=click.FloatRange(0.1, 600),
+    default=5.0,
+    show_default=True,
+    help="Seconds for one call of the code.",
 )
 @click.option("--memory", type=click.IntRange(64), default=1024, show_default=True, help="Megabytes for the code.")
 @click.option("--exercise", metavar="LAYER", help="Write exercises with their keys, e.g. conv2d.")

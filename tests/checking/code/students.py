@@ -53,7 +53,7 @@ def ids(student: Student) -> list[str]:
 
 
 def outcome(student: Student) -> str:
-    """"right", "named" (the labelled fault), "partly" (another one of its faults), "other", "abstained", "missed" or "accused"."""
+    """ "right", "named" (the labelled fault), "partly" (another one of its faults), "other", "abstained", "missed" or "accused"."""
     found = report(student.file, student.function)
     if not student.faults:
         return "right" if found.exit_code == 0 and found.verdict == student.verdict else "accused"
@@ -73,7 +73,9 @@ def main() -> None:
         result = outcome(student)
         counts[result] = counts.get(result, 0) + 1
         found = report(student.file, student.function)
-        print(f"{result:9} {student.file:40} {' '.join(student.faults):45} {' '.join(e.id for e in found.explanations)}")
+        print(
+            f"{result:9} {student.file:40} {' '.join(student.faults):45} {' '.join(e.id for e in found.explanations)}"
+        )
     print(", ".join(f"{n} {name}" for name, n in sorted(counts.items())), "of", len(students()))
 
 

@@ -70,11 +70,9 @@ def of_object(fn: Any, forward: Any) -> Source:
     return Source({"name": name or "function"}, Work(fn, forward, returns))
 
 
-def check(
-    source: Source, layer: Layer | str, signature: str | None, limits: Limits, seconds: float = 10.0
-) -> Report:
+def check(source: Source, layer: Layer | str, signature: str | None, limits: Limits, seconds: float = 10.0) -> Report:
     """What :func:`sharedgrad.check_backward` does."""
-    subject = _subject(layer)
+    subject = subject_of(layer)
     with Process(source.order, limits, source.local) as process:
         if failure := process.start():
             where = source.order.get("file") or source.order["name"]
@@ -99,7 +97,7 @@ def _always(subject: Subject) -> frozenset[str]:
     return frozenset({"kernel_size"}) if subject.kind.startswith("Conv") else frozenset()
 
 
-def _subject(layer: Layer | str) -> Subject:
+def subject_of(layer: Layer | str) -> Subject:
     if isinstance(layer, Layer):
         settings = {k: v for k, v in layer.config().items() if k not in ("in_channels", "out_channels", "init")}
         sizes = ("in_features", "out_features", "input_size", "hidden_size", "num_features")
@@ -135,7 +133,9 @@ def _number(name: str, value: str) -> Any:
 def _form(process: Process, subject: Subject, signature: str | None) -> Form:
     """The way to call it: of all that come into question, the first whose results have the right shapes."""
     forms = list(candidates(process.told, next(probes(subject)).given, signature))
-    best, failures, score = None, [], -1
+    best: Form | None = None
+    failures: list[str] = []
+    score = -1.0
     for form in forms:
         told = replace(subject, varies=settings_told(process.told, form) | _always(subject))
         probe = next((p for p in probes(told) if form.carries(p.given)), None)

@@ -11,6 +11,9 @@ from sharedgrad.checking.code.probes import Probe
 from sharedgrad.checking.given import Given
 
 
+_ENOUGH, _MOST = 3, 0.6
+
+
 @dataclass(frozen=True)
 class Condition:
     """A property of a probe.
@@ -93,3 +96,14 @@ def separating(bad: Sequence[Outcome], fine: Sequence[Outcome]) -> tuple[Conditi
             if all(any(c.holds(o.probe) for c in some) for o in bad):
                 return some
     return ()
+
+
+def mostly(bad: Sequence[Outcome], fine: Sequence[Outcome]) -> tuple[Condition, ...]:
+    """A condition under which all is bad and that holds for most of the bad outcomes, where none separates them."""
+    if len(fine) < _ENOUGH:
+        return ()
+    able = [c for c in CONDITIONS if not any(c.holds(o.probe) for o in fine)]
+    best = max(able, key=lambda c: sum(c.holds(o.probe) for o in bad), default=None)
+    if best is None or sum(best.holds(o.probe) for o in bad) < _MOST * len(bad):
+        return ()
+    return (best,)

@@ -185,7 +185,8 @@ def candidates(told: Mapping[str, Any], given: Given, signature: str | None) -> 
         ConfigError: The signature is none.
     """
     if told["how"] != "function":
-        yield from _layouts(Form(f"a {told['how']}", told["how"]), given)
+        title = "a class" if told["how"] == "class" else "an autograd function of PyTorch"
+        yield from _layouts(Form(title, told["how"]), given)
         return
     params: tuple[str, ...] | None = None
     results: tuple[str, ...] | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sharedgrad.checking.code import findings, shrink
-from sharedgrad.checking.code.conditions import Condition, separating
+from sharedgrad.checking.code.conditions import Condition, mostly, separating
 from sharedgrad.checking.code.findings import explanation, in_words
 from sharedgrad.checking.code.match import Match, matches
 from sharedgrad.checking.code.observe import Outcome
@@ -27,7 +27,7 @@ class Finding:
     Attributes:
         explanation: In words.
         matches: The wrong procedures that it consists of, by array.
-        conditions: Where the code fails, if that is what it says.
+        conditions: Where the code fails, if that is what it says; they hold on all numbers tried.
     """
 
     explanation: Explanation
@@ -36,8 +36,6 @@ class Finding:
 
     def holds(self, outcome: Outcome) -> bool:
         """Whether a further probe bears it out."""
-        if self.conditions:
-            return outcome.bad == any(c.holds(outcome.probe) for c in self.conditions)
         return all(m.explains(outcome) for m in self.matches)
 
 
@@ -61,13 +59,13 @@ def judge(found: Sequence[Outcome], subject: Subject, run: Run, further: Sequenc
         return replace(report, remarks=(*report.remarks, *remarks)) if not faults else replace(
             report, verdict="wrong", explanations=(*faults, *report.explanations), remarks=(*report.remarks, *remarks)
         )  # fmt: skip
-    named = _named(found, 0.0 if any(o.second == "differs" for o in found) else seconds)
-    checked = [_verified(f, further) for f in named]
+    named = _named(found, [*found, *further], 0.0 if any(o.second == "differs" for o in found) else seconds)
+    named, dropped = _verified(named, further)
     state = [e for e in faults if e.id in _STATE]
     covered = {t for e in faults if e.id == "shape_broadcasts" for t in e.arrays}
-    shown = [f.explanation for f in checked if f.explanation.id != "wrong_shape" or set(f.explanation.arrays) - covered]
+    shown = [f.explanation for f in named if f.explanation.id != "wrong_shape" or set(f.explanation.arrays) - covered]
     explanations = [*state, *shown, *(e for e in faults if e not in state)]
-    remarks += _where(found, checked)
+    remarks += _where(found, named, dropped)
     smallest = shrink.smallest(_shown(bad, named), subject, run, _alike(_shown(bad, named), named))
     return _report(smallest, explanations, remarks)
 
@@ -99,27 +97,34 @@ def _by_convention(found: Sequence[Outcome]) -> Report | None:
 # ---- naming
 
 
-def _named(found: Sequence[Outcome], seconds: float) -> list[Finding]:
-    """Mistakes that reproduce the numbers; where there are none, the settings at which the code fails."""
-    bad, fine = [o for o in found if o.bad], [o for o in found if not o.bad]
+def _named(found: Sequence[Outcome], every: Sequence[Outcome], seconds: float) -> list[Finding]:
+    """Mistakes that reproduce the numbers; where there are none, the settings at which the code fails.
+
+    Settings must separate all outcomes, also those that mistakes are only tried on afterwards.
+    """
+    bad = [o for o in found if o.bad]
     if not any(o.ran for o in found):
         return _failures(bad, ())
-    where = separating(bad, fine)
+    where = separating([o for o in every if o.bad], [o for o in every if not o.bad])
     if where and any(c.id == "padding_hard_coded" for c in where) and len({c.id for c in where}) == 1:
         return _at(where, bad)
     targets = list(dict.fromkeys(t for o in bad for t in o.wrong))
-    per_target = {t: matches(found, t, seconds / len(targets)) for t in targets}
-    named = _merged({t: m for t, m in per_target.items() if m})
+    zeros = [t for t in targets if not any(o.answers[t].values.any() for o in found if t in o.answers)]
+    per_target = {t: matches(found, t, seconds / len(targets)) for t in targets if t not in zeros}
+    named = [*_all_zeros(zeros), *_merged({t: m for t, m in per_target.items() if m})]
     crashes = [o for o in bad if not o.ran and not _borne_out(o, named)]
     left = [t for t, m in per_target.items() if not m]
     if not crashes and not left:
         return named
     known = {i for f in named for i in f.explanation.id.split(" + ")}
+    always = mostly([o for o in every if o.bad], [o for o in every if not o.bad]) if not named else ()
     if crashes:
-        where = separating(crashes, [o for o in found if o.ran])
+        silent = [o for o in every if not o.ran and not _borne_out(o, named)]
+        where = separating(silent, [o for o in every if o.ran]) or always
         named += [f for f in _failures(crashes, where) if f.explanation.id not in known]
     if left:
-        named += [f for f in _unexplained(found, left) if f.explanation.id not in known]
+        known |= {f.explanation.id for f in named}
+        named += [f for f in _unexplained(every, left, always) if f.explanation.id not in known]
     return named
 
 
@@ -150,6 +155,12 @@ def _merged(per_target: dict[str, list[Match]]) -> list[Finding]:
         named.append((weight, Finding(words, tuple(m for m, _ in hits))))
     named.sort(key=lambda pair: -pair[0])
     return [finding for _, finding in named]
+
+
+def _all_zeros(targets: list[str]) -> list[Finding]:
+    notes = "all zeros, on every set of numbers"
+    id = "dx_not_implemented" if targets == ["dx"] else "gradient_missing"
+    return [Finding(explanation(id, targets, notes))] if targets else []
 
 
 def _failures(crashes: Sequence[Outcome], where: tuple[Condition, ...]) -> list[Finding]:
@@ -186,11 +197,13 @@ def _leaves_nothing(here: Sequence[Outcome]) -> bool:
     return empty or any(o.failure is not None and "0" in str(o.failure["message"]) for o in here)
 
 
-def _unexplained(found: Sequence[Outcome], targets: Sequence[str]) -> list[Finding]:
+def _unexplained(
+    found: Sequence[Outcome], targets: Sequence[str], always: tuple[Condition, ...]
+) -> list[Finding]:
     """What is known of arrays that no known mistake reproduces: where, and whether numbers are missing or shapes off."""
     bad = [o for o in found if any(t in o.wrong for t in targets)]
     fine = [o for o in found if o.ran and o not in bad]
-    if where := separating(bad, fine):
+    if where := separating(bad, fine) or always:
         return _at(where, bad)
     if any(not np.isfinite(o.answers[t].values).all() for o in bad for t in targets if t in o.answers):
         return [Finding(explanation("nan_result", targets))]
@@ -213,34 +226,35 @@ def _told(outcome: Outcome) -> str:
 # ---- what is told besides
 
 
-def _verified(finding: Finding, further: Sequence[Outcome]) -> Finding:
-    """Try a finding on probes that it was not made from; without its mistake the answer must be the engine's."""
-    if not finding.matches and not finding.conditions:
-        return finding
-    fits = all(finding.holds(o) for o in further)
-    return replace(finding, explanation=replace(finding.explanation, verified=fits))
+def _verified(named: Sequence[Finding], further: Sequence[Outcome]) -> tuple[list[Finding], list[Finding]]:
+    """Try the findings on probes that they were not made from: what fails there is not named.
+
+    A mistake holds if, carried out on the right calculation, it gives the code's own numbers there too: then taking it
+    out again gives the right ones.
+    """
+    kept, dropped = [], []
+    for finding in named:
+        (kept if all(finding.holds(o) for o in further) else dropped).append(finding)
+    return kept, dropped
 
 
-def _where(found: Sequence[Outcome], named: Sequence[Finding]) -> list[str]:
+def _where(found: Sequence[Outcome], named: Sequence[Finding], dropped: Sequence[Finding]) -> list[str]:
     remarks = []
-    bad = [o for o in found if o.bad]
-    fine = [t for t in dict.fromkeys(n for o in found for n in o.answers) if not any(t in o.wrong for o in found)]
-    if fine:
+    bad, returned = [o for o in found if o.bad], list(dict.fromkeys(n for o in found for n in o.answers))
+    if fine := [t for t in returned if not any(t in o.wrong for o in found)]:
         remarks.append(f"{joined(fine)}: right wherever the code returns.")
     remarks.append(f"{len(bad)} of {len(found)} sets of numbers go wrong.")
     told = {t for f in named for t in f.explanation.arrays}
-    left = [t for t in dict.fromkeys(n for o in bad for n in o.wrong) if t not in told]
-    if left and not any(not f.explanation.arrays for f in named):
+    left = [t for t in returned if any(t in o.wrong for o in bad) and t not in told]
+    if left and all(f.explanation.arrays for f in named):
         remarks.append(f"{joined(left)}: no known mistake gives these numbers on all of them, nor two together.")
-    if not named:
-        if where := separating(bad, [o for o in found if not o.bad]):
-            remarks.append(f"It goes wrong where {' or '.join(c.words for c in where)}, and nowhere else.")
-    elif any(f.matches or f.conditions for f in named):
-        proved = [f for f in named if f.explanation.verified and (f.matches or f.conditions)]
-        if len(proved) == len(named):
-            remarks.append("Further numbers, which the search had not seen, bear this out.")
-        else:
-            remarks.append("On further numbers the code does something else as well: this is not the whole story.")
+    if any(f.matches for f in named):
+        remarks.append("Further numbers, which the search had not seen, bear this out.")
+    for finding in dropped:
+        title = finding.explanation.title
+        remarks.append(
+            f"“{title}” would explain these numbers, but not further ones: it is not the mistake, or not all."
+        )
     return remarks
 
 
@@ -265,7 +279,9 @@ def _alike(start: Outcome, named: Sequence[Finding]) -> Callable[[Outcome], bool
             return False
         if not start.ran:
             assert start.failure is not None and outcome.failure is not None
-            return bool(start.failure["type"] == outcome.failure["type"] and start.failure["line"] == outcome.failure["line"])
+            return bool(
+                start.failure["type"] == outcome.failure["type"] and start.failure["line"] == outcome.failure["line"]
+            )
         wanted = [m.target for m in matched if m.target in start.wrong] or list(start.wrong)
         emptied = any(a.values.size == 0 and start.answers[t].values.size for t, a in outcome.answers.items())
         return not emptied and all(t in outcome.wrong for t in wanted) and all(m.explains(outcome) for m in matched)
@@ -276,7 +292,9 @@ def _alike(start: Outcome, named: Sequence[Finding]) -> Callable[[Outcome], bool
 def _report(shown: Outcome, explanations: Sequence[Explanation], remarks: Sequence[str]) -> Report:
     case = f"The smallest case found: {shown.probe.words}."
     if not shown.ran:
-        return Report("wrong", tuple(explanations), (), (), (*remarks, case, f"It says: {_said(shown)}."), shown.probe.given)
+        return Report(
+            "wrong", tuple(explanations), (), (), (*remarks, case, f"It says: {_said(shown)}."), shown.probe.given
+        )
     report = diagnose([_trial(shown)], False, 0.0)
     return replace(report, verdict="wrong", explanations=tuple(explanations), remarks=(*remarks, case))
 

@@ -51,7 +51,6 @@ class Match:
             self.target not in outcome.wrong and not _all_say_wrong(outcome, self.target, self.rules)
         )
 
-
     def refuses(self, outcome: Outcome) -> bool:
         """Whether the mistake, carried out on a probe, ends in an error as the person's code may."""
         return any(_ends_in_error(rule, outcome, self.target) for rule in self.rules)
@@ -103,7 +102,9 @@ def _parts(rule: Rule, target: str, wrong: Sequence[Outcome], fine: Sequence[Out
             kept.append(_Partly(rule, note, frozenset(numbers)))
     yield from sorted(kept, key=lambda p: -len(p.covers))
     union = frozenset().union(*hits.values())
-    harmless = all(not says or any(_is_answer(o, target, a) for _, a in says) for o, says in zip(fine, said, strict=True))
+    harmless = all(
+        not says or any(_is_answer(o, target, a) for _, a in says) for o, says in zip(fine, said, strict=True)
+    )
     if harmless and all(len(union) > len(p.covers) for p in kept):
         yield _Partly(rule, None, union)
 

@@ -153,6 +153,10 @@ class Subject:
     def _layer(self, r: Recipe, rng: np.random.Generator, values: str) -> tuple[Layer, Array, dict[str, Any]]:
         if self.kind.startswith(("Conv", "MaxPool", "AvgPool")):
             return self._sliding(r, rng, values)
+        if self.kind in ("Add", "Concat"):
+            layer = Layer.registry[self.kind](**self.settings)
+            x, other = (rng.normal(size=(r.samples, r.channels, *r.size)) for _ in range(2))
+            return layer, x, {"inputs": (other,)}
         if self.kind in _MAKERS:
             return (*_MAKERS[self.kind](self, r, rng), {})
         if self.layer is None:
@@ -179,7 +183,9 @@ class Subject:
         """Inputs of a layer whose sizes are its own: the first of some usual shapes that it takes."""
         assert self.layer is not None
         layer, n = self.layer, r.samples
-        features = [getattr(layer, a) for a in ("in_features", "input_size", "in_channels", "num_features") if hasattr(layer, a)]
+        features = [
+            getattr(layer, a) for a in ("in_features", "input_size", "in_channels", "num_features") if hasattr(layer, a)
+        ]
         size = getattr(layer, "input_size", None)
         shapes: list[tuple[int, ...]] = []
         if features and isinstance(features[0], int):
@@ -188,6 +194,8 @@ class Subject:
         if hasattr(layer, "in_channels") and size is not None:
             spatial = (size,) if isinstance(size, int) else tuple(size)
             shapes.insert(0, (layer.in_channels, *spatial))
+        if isinstance(getattr(layer, "shape", None), tuple):
+            shapes.append((int(np.prod(layer.shape)),))
         shapes += [(r.channels, *r.size), (r.channels,), (r.channels, r.size[0])]
         for shape in shapes:
             try:
@@ -204,6 +212,8 @@ def _probe(layer: Layer, x: Array, r: Recipe, key: int, values: str, extra: dict
     for parameter in layer.parameters().values():
         parameter.cast(np.dtype(np.float64))
         parameter.value = rng.normal(size=parameter.shape)
+        if parameter.name.endswith("bias_hh_l0"):  # people write one bias where PyTorch has two
+            parameter.value = np.zeros(parameter.shape)
     extra = dict(extra)
     context = Context(training=True, seed=key)
     y, saved = layer.forward(x, *extra.get("inputs", ()), context=context)

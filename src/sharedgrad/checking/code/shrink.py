@@ -1,12 +1,15 @@
-"""The smallest case that still goes wrong in the same way: fewer samples, channels, filters, smaller maps and windows."""
+"""The smallest case that still goes wrong in the same way: fewer samples, channels, filters, smaller maps and windows,
+and small whole numbers in them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from sharedgrad.checking.code.observe import Outcome
 from sharedgrad.checking.code.probes import Probe, Recipe, Subject
+from sharedgrad.checking.distinguish import drawn
 from sharedgrad.errors import SharedgradError
 
 _SECONDS = 0.8
@@ -40,7 +43,8 @@ def smallest(
             if alike(found):
                 outcome, again = found, True
                 break
-    return outcome
+    friendly = run(replace(outcome.probe, given=drawn(outcome.probe.given, seed=0)))
+    return friendly if alike(friendly) else outcome
 
 
 def _weight(probe: Probe) -> int:
