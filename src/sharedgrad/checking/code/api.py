@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sharedgrad.checking.code import names
+from sharedgrad.checking.code import graphs, names
 from sharedgrad.checking.code.calls import Work
 from sharedgrad.checking.code.findings import in_words
 from sharedgrad.checking.code.forms import Form, candidates, settings_told
@@ -72,6 +72,10 @@ def of_object(fn: Any, forward: Any) -> Source:
 
 def check(source: Source, layer: Layer | str, signature: str | None, limits: Limits, seconds: float = 10.0) -> Report:
     """What :func:`sharedgrad.check_backward` does."""
+    if layer == "autograd":
+        if source.local is not None:
+            raise ConfigError("check", "a class of numbers is read from a file", "put it into one")
+        return graphs.check(source.order, limits)
     subject = subject_of(layer)
     with Process(source.order, limits, source.local) as process:
         if failure := process.start():
