@@ -44,7 +44,7 @@ from sharedgrad.uses import kernel_uses
 
 if _typing.TYPE_CHECKING:
     from sharedgrad import data, models
-    from sharedgrad.checking import check_numbers
+    from sharedgrad.checking import check_backward, check_numbers
     from sharedgrad.explaining import Explanation, explain
     from sharedgrad.summary import summarize
     from sharedgrad.training import Callback, History, fit
@@ -52,7 +52,7 @@ if _typing.TYPE_CHECKING:
 else:
     _LATER = {
         "sharedgrad.data": ("data",),
-        "sharedgrad.checking": ("check_numbers",),
+        "sharedgrad.checking": ("check_backward", "check_numbers"),
         "sharedgrad.explaining": ("Explanation", "explain"),
         "sharedgrad.models": ("models",),
         "sharedgrad.summary": ("summarize",),
@@ -111,6 +111,7 @@ __all__ = [
     "Tanh",
     "Tape",
     "Trace",
+    "check_backward",
     "check_numbers",
     "data",
     "evaluate",
