@@ -35,6 +35,7 @@ from sharedgrad.storage import load, save
 from sharedgrad.summary import summarize
 from sharedgrad.tape import Tape
 from sharedgrad.trace import Trace
+from sharedgrad.tracing import trace
 from sharedgrad.training import Callback, History, evaluate, fit
 from sharedgrad.uses import kernel_uses
 
@@ -88,5 +89,6 @@ __all__ = [
     "save",
     "set_threads",
     "summarize",
+    "trace",
     "uses",
 ]
