@@ -48,7 +48,7 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
         self.number, self.mixing, self._settings = number, mixing, settings
         self._arrived: dict[str, list[Arrived]] = {}
         self._unknown: dict[str, set[str]] = {}
-        self._deposits: dict[str, Held] = {}
+        self._deposits: dict[str, torch.Tensor] = {}
         self._nodes: dict[str, tuple[str, ...]] = {}
         self._made: dict[str, TracedWeight | KeptWeight] = {}
         self._kept: dict[str, float] = {}  # ‖G‖ of parameters without a use, where nothing else is kept
@@ -66,9 +66,9 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
 
     def deposited(self, weight: TensorWeight, gradient: torch.Tensor) -> None:
         """The pass's own gradient of a parameter is complete."""
-        gradient = gradient.detach().to_dense() if gradient.is_sparse else gradient.detach()
         before = self._deposits.get(weight.name)
-        self._deposits[weight.name] = Held(gradient if before is None else before.get() + gradient)
+        gradient = _own(gradient)
+        self._deposits[weight.name] = gradient if before is None else before + gradient
         if self._settings.questions is not None:
             self._answer(weight.name, again=before is not None)
 
@@ -86,13 +86,14 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
         calls = self._calls(name)
         if calls and not again:
             types, seed = self._types(name), 2**20 * self.number + len(self._made)
-            weight, deposit = SharedWeight(calls), self._deposits[name].get()
+            weight, deposit = SharedWeight(calls), self._deposits[name]
             self._made[name] = answered(weight, deposit, types, settings.questions, settings.chunk, seed)
         elif calls or again:
             problem = "its gradient was deposited in several parts within one pass"
             raise ConfigError(f"trace of {name}", problem, "trace with keep='factors'")
         else:
-            self._kept[name] = float(self._deposits[name].get().double().norm())
+            self._kept[name] = float(self._deposits[name].double().norm())
+        self._deposits[name] = self._deposits[name].new_zeros(())  # the model's own .grad has the numbers
         self._arrived.pop(name, None)
 
     # ---- afterwards
@@ -101,7 +102,7 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
         return [a.uses() for a in sorted(self._arrived.get(name, []), key=lambda a: a.number)]
 
     def _types(self, name: str) -> list[str]:
-        own = str(self._deposits[name].get().dtype).removeprefix("torch.")
+        own = str(self._deposits[name].dtype).removeprefix("torch.")
         found = {own, *(a.type for a in self._arrived.get(name, []))}
         return [t for t in found if t in TOLERANCE]
 
@@ -115,8 +116,11 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
             if not calls:
                 problem = f"no use of it was seen; its gradient came through {', '.join(self.operations(name))}"
                 raise ConfigError(f"trace of {name}", problem, "see t.other")
-            self._made[name] = TracedWeight(calls, self._deposits[name].get(), self._types(name))
+            self._made[name] = TracedWeight(calls, self._deposits[name], self._types(name))
         return self._made[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in iter(self)
 
     def __iter__(self) -> Iterator[str]:
         return (name for name in self._deposits if name in self._made or self._arrived.get(name))
@@ -149,9 +153,16 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
             made = self._made.get(name)
             norm = self._kept[name] if made is None else made.residual * made.certificate.length
             return Other(None, operations, norm)
-        rest = self._deposits[name].get()
+        rest = self._deposits[name]
         if self._arrived.get(name):
             weight = self[name]
             assert isinstance(weight, TracedWeight)
             rest = rest - torch.as_tensor(weight.gradient, dtype=rest.dtype, device=rest.device)
         return Other(rest, operations, float(rest.double().norm()))
+
+
+def _own(gradient: torch.Tensor) -> torch.Tensor:
+    """A gradient that nobody writes into: autograd copies what somebody else holds before it adds to it."""
+    if gradient.is_sparse:
+        return gradient.detach().to_dense()
+    return gradient.detach().clone() if gradient.requires_grad else gradient

@@ -66,6 +66,7 @@ def _weights(done: Pass, where: str) -> Iterator[tuple[str, TracedWeight | KeptW
         if not done.certified(name):
             through = ", ".join(done.operations(name))
             raise ConfigError(where, f"the uses of {name} do not add up to its gradient: {through}", "see t.other")
+    for name in done.names:
         weight: Any = done[name]
         if "sample" not in weight.axes:
             axes = ", ".join(weight.axes) or "none"

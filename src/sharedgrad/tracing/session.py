@@ -222,7 +222,11 @@ def _watched(weight: TensorWeight, tell: Callable[[TensorWeight, torch.Tensor], 
     """Hear of a parameter's gradient before the caller's own hooks do; gives what takes the hook away again."""
     tensor, had = weight.tensor, weight.tensor._backward_hooks is not None
     handle = tensor.register_hook(lambda gradient: tell(weight, gradient))
-    tensor._backward_hooks.move_to_end(handle.id, last=False)  # type: ignore[union-attr]
+    hooks = tensor._backward_hooks
+    own = hooks.pop(handle.id)
+    others = dict(hooks)
+    hooks.clear()  # autograd calls them in the order in which they were put in
+    hooks.update({handle.id: own, **others})
 
     def remove() -> None:
         handle.remove()
