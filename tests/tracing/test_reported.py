@@ -31,6 +31,7 @@ def _regularized(m: Any, x: torch.Tensor) -> torch.Tensor:
     return m.a(x).square().mean() + 0.3 * m.a.weight.square().sum() + m.a.bias.norm()
 
 
+WRITTEN = {"w": "DoubledBackward"}
 CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, str]]] = {
     "regularizers": (lambda: Of(_regularized, a=nn.Linear(5, 4)), {"a.weight": "square", "a.bias": "norm"}),
     "weight times weight": (
@@ -51,7 +52,10 @@ CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, str]]] = {
     ),
     "prelu": (lambda: nn.PReLU(), {"weight": "prelu"}),
     "einsum": (lambda: Of(lambda m, x: torch.einsum("ni,oi->no", x, m.w), w=weight(4, 5)), {"w": "einsum"}),
-    "a function of one's own": (lambda: Of(lambda m, x: x @ Doubled.apply(m.w), w=weight(5, 4)), {"w": "DoubledBackward"}),
+    "a function of one's own": (
+        lambda: Of(lambda m, x: x @ Doubled.apply(m.w), w=weight(5, 4)),
+        {"w": "DoubledBackward"},
+    ),
     "a use besides": (
         lambda: Of(lambda m, x: x @ m.w + x @ Doubled.apply(m.w), w=weight(5, 4)),
         {"w": "DoubledBackward"},
@@ -102,6 +106,17 @@ def test_recomputed_activations_are_not_counted_twice() -> None:
         with sg.trace(model, strict=True) as t:
             backward(model(torch.randn(6, 5).double()).square().sum())
         assert len(t["a.0.weight"].calls) == 1
+
+
+def test_parts_recomputed_inside_a_pass_are_not_mistaken_for_the_whole() -> None:
+    model = Of(
+        lambda m, x: checkpoint(m.a, checkpoint(m.a, x, use_reentrant=True), use_reentrant=True), a=nn.Linear(5, 5)
+    )
+    x = torch.randn(3, 5).requires_grad_()
+    for keep in ("factors", ["norm:sample"]):
+        with sg.trace(model, keep=keep) as t:
+            (model(x) + model.a(x)).square().sum().backward()
+        assert set(t.other) == {"a.weight", "a.bias"}
 
 
 def test_a_gradient_penalty() -> None:

@@ -75,11 +75,13 @@ def test_a_gradient_hook_of_the_callers_own_stays_and_does_not_disturb() -> None
 def test_after_an_exception_the_model_is_as_before(where: str) -> None:
     model = small()
     before = hooks(model)
+    handle: Any = None
 
     def fail(*_: Any) -> None:
         raise RuntimeError("of the caller's own")
 
-    with pytest.raises(RuntimeError, match="caller's own"), sg.trace(model) as t:
+    def block() -> None:
+        nonlocal handle
         if where == "forward":
             handle = model[3].register_forward_hook(fail)
         if where == "backward":
@@ -88,7 +90,11 @@ def test_after_an_exception_the_model_is_as_before(where: str) -> None:
             y.sum().backward()
         step(model)
         fail()
-    if where == "forward":
+
+    t = sg.trace(model)
+    with pytest.raises(RuntimeError, match="caller's own"), t:
+        block()
+    if handle is not None:
         handle.remove()
     assert hooks(model) == before
     assert len(t.passes) == (where == "block")

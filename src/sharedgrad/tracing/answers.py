@@ -145,7 +145,12 @@ class KeptWeight:
 
 
 def answered(
-    weight: SharedWeight, deposit: Any, types: Sequence[str], questions: Sequence[Question], chunk: int | None, seed: int
+    weight: SharedWeight,
+    deposit: Any,
+    types: Sequence[str],
+    questions: Sequence[Question],
+    chunk: int | None,
+    seed: int,
 ) -> KeptWeight:
     """Answer these questions about a parameter now, and keep nothing else.
 

@@ -128,7 +128,9 @@ def _window(call: Window, a: Any, b: Any) -> Any:
     filters = np.tile(b.reshape(PROBES, *call.kernel[1:]), (groups, *[1] * (len(call.kernel) - 1)))
     y = kernels.of(call.big).conv(call.big, filters.astype(call.big.dtype), None, call.geometry)
     rows = a.reshape(PROBES, groups, -1).transpose(1, 0, 2).astype(small.dtype)
-    left = rows @ small.reshape(len(small), groups, rows.shape[2], prod(small.shape[2:]))  # (N, groups, PROBES, positions)
+    left = rows @ small.reshape(
+        len(small), groups, rows.shape[2], prod(small.shape[2:])
+    )  # (N, groups, PROBES, positions)
     products = np.einsum("ngpu,ngpu->ngp", left, y.reshape(left.shape))
     return products.astype(np.float64).sum(axis=(0, 1))
 

@@ -37,8 +37,8 @@ def divided(site: Site) -> list[Use] | None:
     a, b = site.bound("input other")
     if site.kwargs.get("rounding_mode") or site.seen(b) is not None:
         return None
-    inverse = (lambda held=Held(b): 1 / held.get()) if isinstance(b, torch.Tensor) else 1 / b
-    return _together(site, (a, b, inverse))
+    held = Held(b) if isinstance(b, torch.Tensor) else None
+    return _together(site, (a, b, 1 / b if held is None else lambda: 1 / held.get()))
 
 
 def expanded(site: Site) -> list[Use] | None:
@@ -75,7 +75,8 @@ def _use(site: Site, seen: Seen, tensor: torch.Tensor, local: Local) -> Use:
     out, own = tuple(site.out.shape), tuple(tensor.shape)
     missing = len(out) - len(own)
     dims = [d for d in range(len(out)) if d < missing or own[d - missing] == 1]
-    axes = [site.axis(t) + len(out) - t.ndim for t in _tensors(site) if site.known(t) and site.axis(t) is not None]
+    known = [(t, site.axis(t)) for t in _tensors(site) if site.known(t)]
+    axes = [axis + len(out) - t.ndim for t, axis in known if axis is not None]
     axis = axes[0] if len(set(axes)) == 1 else None
     place = lead(out, dims, axis, "position")
     return Use(seen, _build(seen, place, out, own, local))

@@ -7,7 +7,19 @@ from typing import Any
 
 import torch
 
-VIEWS = ("TBackward", "Transpose", "Permute", "View", "Slice", "Select", "ToCopy", "Expand", "Unsqueeze", "Squeeze", "Clone")
+VIEWS = (
+    "TBackward",
+    "Transpose",
+    "Permute",
+    "View",
+    "Slice",
+    "Select",
+    "ToCopy",
+    "Expand",
+    "Unsqueeze",
+    "Squeeze",
+    "Clone",
+)
 
 
 def leading_to(roots: Sequence[Any], parameters: Mapping[str, torch.Tensor]) -> dict[str, tuple[str, ...]]:

@@ -18,8 +18,32 @@ Tagged = Sequence[tuple[torch.Tensor, int | None]]
 # The first argument's axis stays where it is, if it keeps its length: what is done is done to each sample alone, or the
 # samples stay apart all the same (normalization).
 KEPT = {
-    *("relu", "relu_", "relu6", "gelu", "silu", "sigmoid", "tanh", "softmax", "log_softmax", "elu", "leaky_relu", "mish"),
-    *("hardtanh", "hardswish", "hardsigmoid", "softplus", "selu", "celu", "glu", "logsigmoid", "softsign", "tanhshrink"),
+    *(
+        "relu",
+        "relu_",
+        "relu6",
+        "gelu",
+        "silu",
+        "sigmoid",
+        "tanh",
+        "softmax",
+        "log_softmax",
+        "elu",
+        "leaky_relu",
+        "mish",
+    ),
+    *(
+        "hardtanh",
+        "hardswish",
+        "hardsigmoid",
+        "softplus",
+        "selu",
+        "celu",
+        "glu",
+        "logsigmoid",
+        "softsign",
+        "tanhshrink",
+    ),
     *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "threshold"),
     *("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "lp_pool1d", "lp_pool2d"),
     *("boolean_dispatch", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "interpolate", "fn"),
@@ -73,7 +97,7 @@ def _place(
 ) -> int | None:
     tensor, axis = known[0]
     if name in KEPT:
-        return axis if args and args[0] is tensor or not args else None
+        return axis if (args and args[0] is tensor) or not args else None
     if name in TOGETHER:
         return _agreed(out.ndim + a - t.ndim for t, a in known)
     if name in ORDERS:
@@ -111,7 +135,7 @@ def _reshaped(source: tuple[int, ...], axis: int, target: tuple[int, ...]) -> in
 
 def _reduced(tensor: torch.Tensor, axis: int, args: Sequence[Any], kwargs: Any, out: torch.Tensor) -> int | None:
     dims = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else None))
-    if dims is None or isinstance(dims, torch.Tensor) or isinstance(dims, float):
+    if dims is None or isinstance(dims, torch.Tensor | float):
         return None
     gone = {d % tensor.ndim for d in ([dims] if isinstance(dims, int) else dims)}
     return None if axis in gone else axis if out.ndim == tensor.ndim else axis - sum(d < axis for d in gone)

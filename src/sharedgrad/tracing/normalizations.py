@@ -37,16 +37,21 @@ def batch(site: Site) -> list[Use] | None:
     """Channels normalized over the whole batch, or by the running statistics, as they were at this call."""
     names = "input running_mean running_var weight bias training momentum eps"
     x, mean, variance, w, b, training, _, eps = site.bound(names, training=False, eps=1e-5)
-    kept = (None, None) if training else (mean.clone(), variance.clone())
-    return _channels(site, x, w, b, lambda v: functional.batch_norm(v, *kept, None, None, training, 0.0, eps))
+    mean, variance = _as_they_are(mean, variance, training)
+    return _channels(site, x, w, b, lambda v: functional.batch_norm(v, mean, variance, None, None, training, 0.0, eps))
 
 
 def instance(site: Site) -> list[Use] | None:
     """Each channel of each sample normalized by itself, or by the running statistics."""
     names = "input running_mean running_var weight bias use_input_stats momentum eps"
     x, mean, variance, w, b, own, _, eps = site.bound(names, use_input_stats=True, eps=1e-5)
-    kept = (None, None) if own else (mean.clone(), variance.clone())
-    return _channels(site, x, w, b, lambda v: functional.instance_norm(v, *kept, None, None, own, 0.0, eps))
+    mean, variance = _as_they_are(mean, variance, own)
+    return _channels(site, x, w, b, lambda v: functional.instance_norm(v, mean, variance, None, None, own, 0.0, eps))
+
+
+def _as_they_are(mean: Any, variance: Any, own: bool) -> tuple[Any, Any]:
+    """The running statistics, which later calls may change; none where the input's own are taken."""
+    return (None, None) if own else (mean.clone(), variance.clone())
 
 
 def _last_axes(site: Site, x: Any, shape: Any, w: Any, b: Any, normalize: Normalize) -> list[Use]:
@@ -59,7 +64,7 @@ def _last_axes(site: Site, x: Any, shape: Any, w: Any, b: Any, normalize: Normal
 def _channels(site: Site, x: Any, w: Any, b: Any, normalize: Normalize) -> list[Use]:
     axis = site.axis(x)
     positions = tuple(range(2, x.ndim))
-    axes = {"sample" if axis == 0 else "row": (x.shape[0],)}
+    axes: dict[str, tuple[int, ...]] = {"sample" if axis == 0 else "row": (x.shape[0],)}
     if positions:
         axes["position"] = tuple(x.shape[2:])
     return _affine(site, x, w, b, Lead((0, *positions), axes), normalize)

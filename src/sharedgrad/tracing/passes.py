@@ -83,16 +83,18 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
         """Answer what was asked, and let the factors go."""
         settings = self._settings
         assert settings.questions is not None
-        calls = self._calls(name)
-        if calls and not again:
+        calls, gradient = self._calls(name), self._deposits[name]
+        if again:  # recomputed in parts inside the pass: what was answered before was about one part alone
+            before = self._made.pop(name, None)
+            norm = self._kept.get(name, 0.0) if before is None else before.certificate.norm
+            self._kept[name] = norm + float(gradient.double().norm())
+            self.passed("several parts of one pass", name)
+        elif calls:
             types, seed = self._types(name), 2**20 * self.number + len(self._made)
-            weight, deposit = SharedWeight(calls), self._deposits[name]
-            self._made[name] = answered(weight, deposit, types, settings.questions, settings.chunk, seed)
-        elif calls or again:
-            problem = "its gradient was deposited in several parts within one pass"
-            raise ConfigError(f"trace of {name}", problem, "trace with keep='factors'")
+            weight = SharedWeight(calls)
+            self._made[name] = answered(weight, gradient, types, settings.questions, settings.chunk, seed)
         else:
-            self._kept[name] = float(self._deposits[name].double().norm())
+            self._kept[name] = float(gradient.double().norm())
         self._deposits[name] = self._deposits[name].new_zeros(())  # the model's own .grad has the numbers
         self._arrived.pop(name, None)
 
@@ -120,7 +122,7 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
         return self._made[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in iter(self)
+        return any(name == known for known in self)
 
     def __iter__(self) -> Iterator[str]:
         return (name for name in self._deposits if name in self._made or self._arrived.get(name))

@@ -7,6 +7,7 @@ the node that autograd makes for their output; the hook owns what was recorded, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
@@ -23,7 +24,19 @@ from sharedgrad.tracing.weights import Seen, TensorWeight
 from sharedgrad.uses import View
 
 BACKWARD = (torch.Tensor.backward, torch.autograd.backward, torch.autograd.grad)
-QUESTIONS = {"size", "dim", "shape", "dtype", "device", "requires_grad", "grad_fn", "is_leaf", "ndim", "numel", "__len__"}
+QUESTIONS = {
+    "size",
+    "dim",
+    "shape",
+    "dtype",
+    "device",
+    "requires_grad",
+    "grad_fn",
+    "is_leaf",
+    "ndim",
+    "numel",
+    "__len__",
+}
 QUESTIONS |= {"is_floating_point", "is_contiguous", "stride", "data_ptr", "is_complex", "_version", "grad", "layout"}
 QUESTIONS |= {"register_hook", "is_sparse", "is_cuda", "item", "tolist", "numpy", "__repr__", "__format__", "is_nested"}
 
@@ -60,18 +73,18 @@ class Recorder(TorchFunctionMode):
     def __init__(self, weights: dict[int, TensorWeight], others: set[int], listener: Listener) -> None:
         super().__init__()
         self._weights, self._others, self._listener = weights, others, listener
-        self._views = WeakTensorKeyDictionary()  # tensors that show a parameter -> Seen
-        self._computed = WeakTensorKeyDictionary()  # tensors computed from parameters alone
-        self._axes = WeakTensorKeyDictionary()  # tensors that come from the model's inputs -> axis of the samples
+        self._views: Any = WeakTensorKeyDictionary()  # tensors that show a parameter -> Seen
+        self._computed: Any = WeakTensorKeyDictionary()  # tensors computed from parameters alone
+        self._axes: Any = WeakTensorKeyDictionary()  # tensors that come from the model's inputs -> axis of the samples
         self._numbers = count()
         self._handles: list[Any] = []
 
     def inputs(self, values: Any, axis: int | None) -> None:
         """The model is called with these: tensors, also in lists and dictionaries; they begin the lineage."""
         tensors = [t for t in _tensors(values) if id(t) not in self._weights]
-        first = next((t for t in tensors if axis is not None and t.ndim > axis), None)
+        lengths = [t.shape[axis] for t in tensors if axis is not None and t.ndim > axis]
         for tensor in tensors:
-            fits = first is not None and tensor.ndim > axis and tensor.shape[axis] == first.shape[axis]
+            fits = axis is not None and tensor.ndim > axis and tensor.shape[axis] == lengths[0]
             if tensor not in self._axes:
                 self._axes[tensor] = axis if fits else None
 
@@ -164,10 +177,13 @@ class Recorder(TorchFunctionMode):
             left.pop(id(use.seen.weight), None)
         for weight in left.values():
             for node in {t.grad_fn for t in results if t.grad_fn is not None}:
-                self._on(node, lambda _, w=weight: self._listener.passed(name, w))
+                self._on(node, partial(self._passed, name, weight))
         if not uses and not any(self._known(t) for t in tensors):
             for result in results:
                 self._computed[result] = True
+
+    def _passed(self, name: str, weight: TensorWeight, _: Any) -> None:
+        self._listener.passed(name, weight)
 
     def _arrival(self, number: int, name: str, use: Use, out: torch.Tensor) -> Callable[[Any], None]:
         shape, place = out.shape, out.output_nr

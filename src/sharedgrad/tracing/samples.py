@@ -40,7 +40,7 @@ def noise_scale(done: Pass) -> float:
         apart = np.asarray(weight.norm("sample"), np.float64)
         count.add(len(apart))
         squares += float((apart**2).sum())
-        norm += weight.certificate.norm ** 2
+        norm += weight.certificate.norm**2
         if len(count) > 1:
             raise ConfigError("noise_scale", f"{name} has another number of samples than the parameters before it")
     n = count.pop()

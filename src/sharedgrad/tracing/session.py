@@ -171,7 +171,7 @@ class ModelTrace:
         return only.other
 
     def table(self) -> str:
-        """A row for each parameter of the one pass: uses, certified, coherence, cancellation, top sample and position."""
+        """A row for each parameter: uses, certified, coherence, cancellation, top sample and position."""
         (only,) = self._only()
         return table(only)
 
@@ -190,7 +190,7 @@ class ModelTrace:
         return samples.per_sample(only, loss_reduction, mixing)
 
     def noise_scale(self) -> float:
-        """The gradient noise scale tr(Σ) / ‖G‖² over samples (McCandlish et al. 2018, arXiv:1812.06162), unbiased parts.
+        """The gradient noise scale tr(Σ) / ‖G‖² over samples (McCandlish et al. 2018, arXiv:1812.06162).
 
         Raises:
             ConfigError: As :meth:`per_sample`, or there are fewer than two samples.
@@ -220,7 +220,8 @@ def _chosen(names: dict[str, Any], params: Iterable[str] | None) -> dict[str, An
 
 def _watched(weight: TensorWeight, tell: Callable[[TensorWeight, torch.Tensor], None]) -> Callable[[], None]:
     """Hear of a parameter's gradient before the caller's own hooks do; gives what takes the hook away again."""
-    tensor, had = weight.tensor, weight.tensor._backward_hooks is not None
+    tensor: Any = weight.tensor
+    had = tensor._backward_hooks is not None
     handle = tensor.register_hook(lambda gradient: tell(weight, gradient))
     hooks = tensor._backward_hooks
     own = hooks.pop(handle.id)

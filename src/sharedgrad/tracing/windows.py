@@ -26,8 +26,8 @@ def convolution(site: Site) -> list[Use] | None:
 
     def kernel(seen: Seen) -> Build:
         def build(delta: torch.Tensor) -> Uses:
-            maps = [m if batched else m[None] for m in (delta, held.get().to(delta.dtype))]
-            return _named(Window(seen.weight, *maps, geometry, view=seen.view), axis)
+            small, big = (m if batched else m[None] for m in (delta, held.get().to(delta.dtype)))
+            return _named(Window(seen.weight, small, big, geometry, view=seen.view), axis)
 
         return build
 
@@ -51,7 +51,8 @@ def transposed(site: Site) -> list[Use] | None:
 
     def kernel(seen: Seen) -> Build:
         def build(delta: torch.Tensor) -> Uses:
-            reached = delta[(..., *(slice(0, n - c) for n, c in zip(delta.shape[-rank:], cut, strict=True)))]
+            ends = [slice(0, n - c) for n, c in zip(delta.shape[-rank:], cut, strict=True)]
+            reached = delta[(slice(None),) * (delta.ndim - rank) + tuple(ends)]
             small, big = (m if batched else m[None] for m in (held.get().to(delta.dtype), reached))
             return _named(Window(seen.weight, small, big, geometry, upstream="big", view=seen.view), axis)
 
