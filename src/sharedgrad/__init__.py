@@ -39,7 +39,7 @@ from sharedgrad.optimizers import SGD, Adam, AdamW
 from sharedgrad.parameter import Gradients, Parameter
 from sharedgrad.storage import load, save
 from sharedgrad.tape import Tape
-from sharedgrad.trace import Trace
+from sharedgrad.traces import Trace
 from sharedgrad.uses import kernel_uses
 
 if _typing.TYPE_CHECKING:
@@ -47,6 +47,7 @@ if _typing.TYPE_CHECKING:
     from sharedgrad.checking import check_backward, check_numbers
     from sharedgrad.explaining import Explanation, explain
     from sharedgrad.summary import summarize
+    from sharedgrad.tracing import trace
     from sharedgrad.training import Callback, History, fit
     from sharedgrad.training.evaluate import evaluate
 else:
@@ -56,6 +57,7 @@ else:
         "sharedgrad.explaining": ("Explanation", "explain"),
         "sharedgrad.models": ("models",),
         "sharedgrad.summary": ("summarize",),
+        "sharedgrad.tracing": ("trace",),
         "sharedgrad.training": ("Callback", "History", "evaluate", "fit"),
     }
 
@@ -125,5 +127,6 @@ __all__ = [
     "save",
     "set_threads",
     "summarize",
+    "trace",
     "uses",
 ]

@@ -15,7 +15,7 @@ from sharedgrad.graph import Node, index_inputs
 from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.parameter import Array, Gradients, Parameter, Weight, numbers, positive
 from sharedgrad.replay import Pass, Records, Replay, run
-from sharedgrad.trace import Trace
+from sharedgrad.traces import Trace
 from sharedgrad.uses import SharedWeight, Uses
 
 if TYPE_CHECKING:
