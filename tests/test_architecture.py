@@ -114,14 +114,17 @@ def test_the_readers_of_data_know_nothing_of_networks(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_libraries_are_imported_where_they_are_needed(module: str) -> None:
-    """At the top of a file stand NumPy, threadpoolctl, and click on the command line's floor alone."""
-    allowed = {"sharedgrad", "numpy", "threadpoolctl"} | ({"click"} if floor_name(module) == "cli" else set())
+    """At the top of a file stand NumPy, threadpoolctl; click and torch on the floors that are loaded for them alone."""
+    own = {"cli": {"click"}, "tracing": {"torch"}}.get(floor_name(module), set())
+    allowed = {"sharedgrad", "numpy", "threadpoolctl"} | own
     first = {source.split(".")[0] for source, _ in imports(module, inside_functions=False)}
     assert first - set(sys.stdlib_module_names) <= allowed
 
 
-def test_pytorch_is_the_tests_oracle_alone() -> None:
+def test_pytorch_is_there_to_be_traced_and_the_tests_oracle() -> None:
     for module in MODULES:
+        if floor_name(module) == "tracing" and module != "sharedgrad.tracing":
+            continue  # loaded by sg.trace alone
         assert not {source for source, _ in imports(module) if source.split(".")[0] == "torch"}, module
 
 

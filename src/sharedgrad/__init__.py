@@ -39,19 +39,25 @@ from sharedgrad.optimizers import SGD, Adam, AdamW
 from sharedgrad.parameter import Gradients, Parameter
 from sharedgrad.storage import load, save
 from sharedgrad.tape import Tape
-from sharedgrad.trace import Trace
+from sharedgrad.traces import Trace
 from sharedgrad.uses import kernel_uses
 
 if _typing.TYPE_CHECKING:
     from sharedgrad import data, models
+    from sharedgrad.checking import check_backward, check_numbers
+    from sharedgrad.explaining import Explanation, explain
     from sharedgrad.summary import summarize
+    from sharedgrad.tracing import trace
     from sharedgrad.training import Callback, History, fit
     from sharedgrad.training.evaluate import evaluate
 else:
     _LATER = {
         "sharedgrad.data": ("data",),
+        "sharedgrad.checking": ("check_backward", "check_numbers"),
+        "sharedgrad.explaining": ("Explanation", "explain"),
         "sharedgrad.models": ("models",),
         "sharedgrad.summary": ("summarize",),
+        "sharedgrad.tracing": ("trace",),
         "sharedgrad.training": ("Callback", "History", "evaluate", "fit"),
     }
 
@@ -87,6 +93,7 @@ __all__ = [
     "Conv2d",
     "CrossEntropy",
     "Dropout",
+    "Explanation",
     "Flatten",
     "GlobalAvgPool",
     "Gradients",
@@ -106,8 +113,11 @@ __all__ = [
     "Tanh",
     "Tape",
     "Trace",
+    "check_backward",
+    "check_numbers",
     "data",
     "evaluate",
+    "explain",
     "fit",
     "get_threads",
     "kernel_uses",
@@ -117,5 +127,6 @@ __all__ = [
     "save",
     "set_threads",
     "summarize",
+    "trace",
     "uses",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 
 from sharedgrad.optimizers import Optimizer
 from sharedgrad.parameter import Gradients, Parameter
-from sharedgrad.trace import Trace
+from sharedgrad.traces import Trace
 from sharedgrad.uses import Terms, Window
 
 Axes = dict[str, tuple[int, ...]]

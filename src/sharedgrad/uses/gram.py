@@ -191,7 +191,7 @@ def _own_sums(calls: Calls, names: Names) -> Array:
     """S_k in the weight's own shape, of calls that all see the same."""
     call = calls[0]
     sums = _sums(calls, names).reshape(-1, *call.seen)
-    return call.own(sums, 1).reshape(len(sums), -1)
+    return call.own(sums, 1).reshape(len(sums), prod(call.weight.shape))
 
 
 # ---- the Gram form

@@ -105,7 +105,7 @@ class Lookup(Uses):
         index, delta = moved(self.index, self.axis_numbers(names), len(self.shape)), self.grouped(self.delta, names)
         keys = (index + np.arange(len(index))[:, None] * self.seen[0]).reshape(-1)
         found, place = np.unique(keys, return_inverse=True)
-        values = kernels.of(delta).row_sums(place.reshape(-1), delta.reshape(len(keys), -1), len(found))
+        values = kernels.of(delta).row_sums(place.reshape(-1), delta.reshape(len(keys), self.seen[1]), len(found))
         return Rows(found // self.seen[0], found % self.seen[0], values)
 
     def squared(self) -> Array:

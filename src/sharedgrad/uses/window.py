@@ -95,13 +95,13 @@ class Window(Uses):
         """The same uses with the windows written out: small (N, *P, B, F/B) and windows (N, *P, B, C/B · cells)."""
         window = kernels.of(self.big).patches(self.big, self.geometry)
         groups = self.geometry.groups
-        small = channels_last(self.small).reshape(*self.shape, groups, -1)
+        small = channels_last(self.small).reshape(*self.shape, groups, self.kernel[0] // groups)
         return Outer(self.weight, small, window, self.axes, self.view)
 
     def squared(self) -> Array:
         """Σ_b ‖small_u,b‖² ‖window_u,b‖² (N, *P); no window is unfolded."""
         k, groups = kernels.of(self.small), self.geometry.groups
-        small = channels_last(self.small).reshape(*self.shape, groups, -1)
+        small = channels_last(self.small).reshape(*self.shape, groups, self.kernel[0] // groups)
         windows = k.window_squares(self.big, self.geometry)  # (N, *P, groups)
         return (k.row_dots(small, small) * windows).sum(axis=-1)
 
