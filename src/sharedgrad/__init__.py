@@ -1,7 +1,8 @@
 """sharedgrad: the gradient of a shared weight is the sum over its uses."""
 
+import typing as _typing
+
 from sharedgrad import data, kernels, models, uses
-from sharedgrad.explaining import Explanation, explain
 from sharedgrad.kernels import get_threads, set_threads
 from sharedgrad.layers import (
     RNN,
@@ -38,6 +39,9 @@ from sharedgrad.tape import Tape
 from sharedgrad.trace import Trace
 from sharedgrad.training import Callback, History, evaluate, fit
 from sharedgrad.uses import kernel_uses
+
+if _typing.TYPE_CHECKING:
+    from sharedgrad.explaining import Explanation, explain
 
 __version__ = "0.1.0"
 
@@ -93,3 +97,12 @@ __all__ = [
     "summarize",
     "uses",
 ]
+
+
+def __getattr__(name: str) -> _typing.Any:
+    """The verbs that a training script does not need are loaded when they are first asked for."""
+    if name in ("Explanation", "explain"):
+        from sharedgrad import explaining
+
+        return getattr(explaining, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import prod
 
 import numpy as np
@@ -16,17 +15,18 @@ from sharedgrad.explaining.backward import gradient_sum, used
 from sharedgrad.explaining.cells import Limits
 from sharedgrad.explaining.names import Names
 from sharedgrad.geometry import text
-from sharedgrad.parameter import Array, Parameter
+from sharedgrad.parameter import Parameter
 from sharedgrad.summary import written
 
 WRITTEN_OUT = 4000  # numbers (outputs and weights) of a network that is written out unasked
 MOST = 40_000  # … and at most
 
 
-def size(calculation: Calculation, result: Result) -> int:
-    """How many numbers there are: outputs of nodes, and weights."""
-    values: Mapping[str, Array] = result.values
-    return sum(array.size for array in values.values()) + sum(prod(p.shape) for p in calculation.network.parameters())
+def size(calculation: Calculation) -> int:
+    """How many numbers there are: inputs, outputs of nodes, and weights."""
+    network = calculation.network
+    samples = len(next(iter(calculation.inputs.values())))
+    return samples * sum(map(prod, network.shapes().values())) + sum(prod(p.shape) for p in network.parameters())
 
 
 def refuse_if_endless(numbers: int) -> None:
@@ -44,7 +44,7 @@ def document(calculation: Calculation, result: Result, limits: Limits) -> Docume
     """The overview."""
     names = Names(calculation, result)
     nodes = list(names.network)
-    numbers = size(calculation, result)
+    numbers = size(calculation)
     shared = max(names.network.parameters(), key=lambda p: _uses(names, p), default=None)
     blocks: list[Block] = [
         *whole.about(calculation),
