@@ -132,7 +132,7 @@ class Browser:
 
     def visit(self, address: str, **context: Any) -> Opened:
         page = self.browser.new_context(**{"viewport": {"width": 1400, "height": 1000}, **context}).new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)  # a loaded machine is slow, not wrong
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))

@@ -39,6 +39,14 @@ def test_an_address_that_does_not_fit_is_no_error(state: str, browser: Browser) 
     assert opened.page.locator(".grid").count() > 3
 
 
+def test_the_focus_of_a_calculation_is_held_at_first(browser: Browser) -> None:
+    opened = browser.open({**EXAMPLES["classifier"], "focus": {"weight": "fc.weight[1,3]"}})
+    assert opened.evaluate("() => page.view.at") == "fc"
+    assert opened.page.locator(".inspector .name").text_content() == "fc.dw[1,3]"
+    opened = browser.open({**EXAMPLES["classifier"], "focus": {"node": "pool"}})
+    assert opened.evaluate("() => [page.view.at, page.view.pin]") == ["pool", None]
+
+
 def test_names_and_texts_are_text_never_markup(browser: Browser) -> None:
     evil = "<img src=x onerror=alert(1)>"
     example = draw(
