@@ -25,6 +25,7 @@ def test_a_state_can_be_sent_to_somebody(browser: Browser) -> None:
     opened.page.locator("#do-update").click()
     opened.page.locator("#do-step").fill("5")
     opened.settle()
+    opened.page.wait_for_url("**step=5**")
     again = browser.visit(opened.page.url)
     for code in ("page.view.state.example", "[page.view.at, page.view.step, page.view.mode, page.view.pin]"):
         assert again.evaluate(f"() => {code}") == opened.evaluate(f"() => {code}")
