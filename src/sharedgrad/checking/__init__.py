@@ -6,6 +6,7 @@ answers.py    numbers with what their digits say   conventions.py          other
 search.py     which mistakes reproduce an answer   innocence.py            false alarms
 diagnosis.py  the verdict on one layer             walk.py, network.py     a network step by step
 report.py     the finding, words.py as a document  exercises.py, classroom.py, audit.py   for who teaches
+code/         a person's code instead of numbers
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sharedgrad.checking.report import Report
+    from sharedgrad.layers.layer import Layer
 
-__all__ = ["check_numbers"]
+__all__ = ["check_backward", "check_numbers"]
 
 
 def check_numbers(
@@ -43,3 +45,45 @@ def check_numbers(
     from sharedgrad.checking import api  # the library of mistakes is loaded when it is used
 
     return api.check(exercise, seconds, progress)
+
+
+def check_backward(
+    fn: Callable[..., Any] | type,
+    layer: Layer | str,
+    forward: Callable[..., Any] | None = None,
+    signature: str | None = None,
+    timeout: float = 5.0,
+    megabytes: int = 1024,
+    seconds: float = 10.0,
+) -> Report:
+    """Say whether a backward pass is right, and if not, which mistake is in it.
+
+    The code runs in a process of its own: one that loads it anew from its file, or, where that cannot be (a notebook's
+    function, a lambda), one that is forked. Time and memory are limited against accidents; this is no security sandbox.
+
+    Args:
+        fn: A function (its arguments are known by their names: dout, x, w, b, stride, padding …; or dout and a cache
+            as in cs231n or deeplearning.ai), a class with ``forward`` and ``backward``, or a
+            ``torch.autograd.Function``.
+        layer: What it belongs to: a layer, whose settings are used wherever the code is not told any; or a name with
+            settings, "conv2d:stride=2".
+        forward: The person's own forward pass, which makes the cache.
+        signature: The arguments and results by name, e.g. "dout, x, w, b -> dx, dw, db".
+        timeout: Seconds for one call.
+        megabytes: Memory that it may take.
+        seconds: How long pairs of mistakes are tried where no single one fits.
+
+    Raises:
+        SharedgradError: It cannot be loaded or called; one line that says why.
+
+    >>> def backward(dout, x):
+    ...     return dout * (x >= -1)
+    >>> report = check_backward(backward, layer="relu")
+    >>> report.verdict
+    'wrong'
+    """
+    from sharedgrad.checking.code import api
+    from sharedgrad.checking.code.process import Limits
+
+    limits = Limits(timeout, megabytes=megabytes)
+    return api.check(api.of_object(fn, forward), layer, signature, limits, seconds)
