@@ -150,7 +150,7 @@ def _form(process: Process, subject: Subject, signature: str | None) -> Form:
             failures.append(str(outcome.failure["message"]))
             continue
         shaped = outcome.ran and not outcome.shapes and not outcome.missing
-        if shaped and not outcome.wrong:
+        if shaped and (form.use_forward or not outcome.wrong):
             return form
         now = 2 * shaped + outcome.ran - len(outcome.wrong) / 10
         if now > score or best is None:

@@ -83,7 +83,7 @@ def observe(work: Work, job: Mapping[str, Any]) -> dict[str, Any]:
     given = copy.deepcopy(values)
     results = _call(work, job["form"], given)
     changed = [name for name, value in values.items() if not _same(value, given[name])]
-    found: dict[str, Any] = {"results": {}, "missing": [], "types": {}, "changed": changed, "second": "same"}
+    found: dict[str, Any] = {"results": {}, "missing": [], "types": {}, "changed": changed, "second": {}}
     for target, value in results.items():
         if value is None:
             found["missing"].append(target)
@@ -95,14 +95,10 @@ def observe(work: Work, job: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _second(work: Work, form: Mapping[str, Any], values: dict[str, Any], first: Mapping[str, Array]) -> str:
+def _second(work: Work, form: Mapping[str, Any], values: dict[str, Any], first: Mapping[str, Array]) -> dict[str, Array]:
+    """The results of another call with equal numbers, where they differ from the first."""
     again = {t: _array(t, v) for t, v in _call(work, form, values).items() if v is not None}
-    if again.keys() != first.keys() or any(again[t].shape != first[t].shape for t in first):
-        return "differs"
-    if all(_close(again[t], first[t]) for t in first):
-        return "same"
-    added = [t for t in first if not _close(again[t], first[t])]
-    return "added" if all(_close(again[t], 2 * first[t]) for t in added) else "differs"
+    return {t: a for t, a in again.items() if t not in first or a.shape != first[t].shape or not _close(a, first[t])}
 
 
 def _close(a: Array, b: Array) -> bool:
