@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NoReturn
 
-from benchmarks import convolutions, duels, importing, machine, memory, persample, plots, scaling
+from benchmarks import convolutions, duels, importing, machine, memory, persample, plots, scaling, traces
 from benchmarks.nets import NETS
 from benchmarks.options import Options
 from benchmarks.tables import Row, Table, disturbed, plain
@@ -22,6 +22,7 @@ SECTIONS: dict[str, Callable[[Options], list[Table]]] = {
     "steps": duels.steps,
     "inference": duels.inference,
     "persample": persample.section,
+    "trace": traces.section,
     "memory": memory.section,
     "import": importing.section,
     "convolutions": convolutions.section,
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         run(options)
     except BrokenPipeError:
-        # whoever read our output has gone; the interpreter's own last flush must not complain either
+        # the reader of our output has gone; the interpreter's own last flush must not complain either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:

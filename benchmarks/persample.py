@@ -52,8 +52,8 @@ def _clipped_row(options: Options, name: str) -> Row:
     return _cost_row(alternating(calls, options.repeats), "clipped", Bar(1.4, 1.15, cost=True))
 
 
-def _cost_row(spreads: dict[str, Spread], dear: str, bar: Bar) -> Row:
-    cost = spreads[dear].median / spreads["plain"].median
+def _cost_row(spreads: dict[str, Spread], costly: str, bar: Bar) -> Row:
+    cost = spreads[costly].median / spreads["plain"].median
     return {**spreads, "cost": cost, **bar.cells(cost)}
 
 
@@ -100,7 +100,7 @@ def clipped_step(name: str) -> Call:
     def step() -> None:
         y, tape = net.forward(x)
         _, upstream = loss(y, labels)
-        total, _ = tape.clipped(upstream, MAX_NORM)
+        total, _ = tape.clipped_by_sample(upstream, MAX_NORM)
         optimizer.step(total)
 
     return step

@@ -15,23 +15,19 @@ import pytest
 import sharedgrad as sg
 
 PACKAGE = Path(sg.__file__).parent
-FLOORS = [
-    {"errors", "geometry", "randomness"},
-    {"view"},
-    {"parameter"},
-    {"kernels"},
-    {"uses", "uses_terms"},
-    {"layers"},
-    {"losses", "optimizers", "graph", "tape", "plan", "configuration", "network", "models", "storage", "summary"},
-    {"calculation", "single_layer", "document"},
-    {"data"},
-    {"training", "explaining"},
-    {"sharedgrad"},  # the public names
-    {"cli", "__main__"},
-]
-FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+ARCHITECTURE = Path(__file__).parents[1] / "ARCHITECTURE.md"
+
+
+def floors() -> list[set[str]]:
+    """The floors of ARCHITECTURE.md from the bottom up: names at the beginning of a line, up to two spaces."""
+    section = ARCHITECTURE.read_text("utf-8").split("## The floors")[1]
+    lines = [line for line in section.split("```")[1].splitlines() if line and not line.startswith(" ")]
+    return [set(line.split("  ")[0].split(", ")) for line in reversed(lines)]
+
+
+FLOOR = {name: number for number, names in enumerate(floors()) for name in names}
 READERS_NEED = {"errors", "geometry", "randomness", "parameter", "data"}
-COMPILED = "sharedgrad.kernels.native._native"  # no Python file
+COMPILED = "sharedgrad.kernels.native._native"  # no Python file: a part of its package
 HEAVY = ["torch", "sklearn", "scipy", "matplotlib", "PIL", "rich", "click", "safetensors"]
 
 
@@ -74,8 +70,9 @@ def own_imports(module: str) -> set[str]:
     """The modules of this package that a module imports."""
     found = set()
     for source, name in imports(module):
-        if source.split(".")[0] == "sharedgrad" and f"{source}.{name}" != COMPILED:
-            found.add(f"{source}.{name}" if f"{source}.{name}" in MODULES else source)
+        if source.split(".")[0] != "sharedgrad" or (f"{source}.{name}" == COMPILED and module.startswith(source)):
+            continue
+        found.add(f"{source}.{name}" if f"{source}.{name}" in MODULES else source)
     return found
 
 
@@ -87,6 +84,13 @@ def test_the_imports_are_found() -> None:
     assert "sharedgrad.network" not in own_imports("sharedgrad.configuration")  # for the type checker alone
 
 
+def test_the_floors_are_read() -> None:
+    assert floors()[0] == {"errors", "randomness"}
+    assert FLOOR["parameter"] < FLOOR["kernels"] < FLOOR["uses"] < FLOOR["layers"] < FLOOR["plan"] < FLOOR["tape"]
+    assert FLOOR["training"] == FLOOR["explaining"] < FLOOR["cli"]
+    assert len(FLOOR) == sum(map(len, floors()))  # no name stands twice
+
+
 def test_every_module_has_its_floor() -> None:
     assert {floor_name(module) for module in MODULES} <= FLOOR.keys()
 
@@ -95,7 +99,8 @@ def test_every_module_has_its_floor() -> None:
 def test_imports_go_down(module: str) -> None:
     for imported in own_imports(module):
         assert imported in MODULES, f"{module} imports {imported}, which is not there"
-        assert FLOOR[floor_name(imported)] <= FLOOR[floor_name(module)], f"{module} imports {imported} from above"
+        own, other = floor_name(module), floor_name(imported)
+        assert own == other or FLOOR[other] < FLOOR[own], f"{module} imports {imported}, which is not below it"
 
 
 def test_nothing_imports_in_circles() -> None:

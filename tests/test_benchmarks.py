@@ -32,8 +32,9 @@ def tables(folder: Path, *arguments: str) -> dict[str, Any]:
 
 
 def test_nets_without_rivals(tmp_path: Path) -> None:
-    found = tables(tmp_path, "steps", "inference", "persample", "--nets", "lenet5", "--batches", "3", "--alone")
-    assert list(found) == ["steps", "inference", "kept apart"]
+    sections = ("steps", "inference", "persample", "trace")
+    found = tables(tmp_path, *sections, "--nets", "lenet5", "--batches", "3", "--alone")
+    assert list(found) == ["steps", "inference", "kept apart", "trace"]
     (step,) = found["steps"]["rows"]
     assert step["net"] == "lenet5, batch 3"
     assert step["sharedgrad"]["median"] > 0
@@ -41,6 +42,8 @@ def test_nets_without_rivals(tmp_path: Path) -> None:
     (apart,) = found["kept apart"]["rows"]
     assert apart["cost"] == apart["kept apart"]["median"] / apart["plain"]["median"]
     assert apart["bar"] == "≤ 1.15, aim 1.05"
+    (trace,) = found["trace"]["rows"]
+    assert trace["cost"] == trace["trace"]["median"] / trace["backward"]["median"]
 
 
 def test_processes(tmp_path: Path) -> None:

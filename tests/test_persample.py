@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,12 +13,12 @@ import torch
 import sharedgrad as sg
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError
-from sharedgrad.uses import squared_norms
+from sharedgrad.uses import SharedWeight, Window
 from tests.helpers import TOLERANCE, Array, close, same_bits
+from tests.uses.kinds import KINDS, Draw
 
 Build = Callable[[str], sg.Network]
 IMAGE = (2, 9, 8)
-COMPILED = pytest.mark.skipif(not kernels.compiled(), reason="no kernels were compiled")
 BATCHES = (1, 3, 16, 17, 33)
 
 
@@ -146,7 +146,7 @@ def norms_of(apart: dict[sg.Parameter, Array]) -> Array:
 
 def check_clipped(case: Case, apart: dict[sg.Parameter, Array], max_norm: float) -> None:
     """Against the definition."""
-    total, norms = case.tape.clipped(case.upstream, max_norm)
+    total, norms = case.tape.clipped_by_sample(case.upstream, max_norm)
     expected = norms_of(apart)
     tolerance = 10 * TOLERANCE[case.dtype]
     assert norms.dtype == case.dtype
@@ -160,11 +160,9 @@ def check_clipped(case: Case, apart: dict[sg.Parameter, Array], max_norm: float)
         assert np.abs(total[p] - np.tensordot(factors, a, 1)).max() <= tolerance * scale, p
 
 
-@pytest.fixture(params=["compiled", "layers", "NumPy"])
+@pytest.fixture(params=[pytest.param("compiled", marks=pytest.mark.compiled), "layers", "NumPy"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """How backward passes run; forward runs as it does by default."""
-    if request.param == "compiled" and not kernels.compiled():
-        pytest.skip("no kernels were compiled")
     if request.param == "layers":
         monkeypatch.setattr(kernels, "programs", lambda: False)
     with kernels.use("vectorized") if request.param == "NumPy" else nullcontext():
@@ -199,7 +197,7 @@ def test_in_single_precision(build: Build, samples: int) -> None:
     check_clipped(case, apart, float(np.median(norms_of(apart))))
 
 
-@COMPILED
+@pytest.mark.compiled
 @pytest.mark.parametrize("build", COMPILED_NETS)
 def test_the_compiled_way_is_the_one_that_is_tested(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(build, 5)
@@ -209,60 +207,50 @@ def test_the_compiled_way_is_the_one_that_is_tested(build: Build, monkeypatch: p
 
     monkeypatch.setattr(sg.Tape, "_walk", fail)
     case.tape.backward(case.upstream, by_sample=case.parameters)
-    case.tape.clipped(case.upstream, 1.0)
+    case.tape.clipped_by_sample(case.upstream, 1.0)
 
 
-@COMPILED
+@pytest.mark.compiled
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("build", [plain, grouped, signal, wide, residual])
 @pytest.mark.parametrize("forced", ["again", "keep", "products"])
 def test_all_ways_to_a_kernels_norms(build: Build, forced: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from sharedgrad.plan import clipped
 
-    monkeypatch.setattr(clipped, "_way", lambda *_: forced)
+    monkeypatch.setattr(clipped, "_cheapest", lambda *_: forced)
     for samples in (16, 37) if forced == "products" else (2, 16, 37):
         case = Case(build, samples, dtype)
         apart = case.alone()
         check_clipped(case, apart, float(np.median(norms_of(apart))))
 
 
-@COMPILED
+@pytest.mark.compiled
 def test_each_way_is_the_cheapest_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     from sharedgrad.plan import clipped
 
-    chosen, choose = set(), clipped._way
+    chosen, choose = set(), clipped._cheapest
 
     def spy(*arguments: Any) -> str:
         chosen.add(choose(*arguments))
         return choose(*arguments)
 
-    monkeypatch.setattr(clipped, "_way", spy)
+    monkeypatch.setattr(clipped, "_cheapest", spy)
     for channels, size in ((40, 4), (4, 16), (2, 3)):
         net = sg.Network([sg.Conv2d(channels, channels, 3, padding=1)], (channels, size, size))
         y, tape = net.forward(np.ones((16, channels, size, size)))
-        tape.clipped(np.ones_like(y), 1.0)
+        tape.clipped_by_sample(np.ones_like(y), 1.0)
     assert chosen == {"again", "keep", "products"}
 
 
-@COMPILED
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_every_instruction_set(name: str) -> None:
-    native = kernels.native._native
-    before = native.instruction_set()
-    try:
-        native.choose(name)
-    except ValueError:
-        pytest.skip(f"this processor has no {name}")
-    try:
-        for build in COMPILED_NETS:
-            for dtype in ("float32", "float64"):
-                case = Case(build, 9, dtype)
-                apart = case.alone()
-                for p, array in case.tape.backward(case.upstream, by_sample=case.parameters).items():
-                    close(array, apart[p])
-                check_clipped(case, apart, float(np.median(norms_of(apart))))
-    finally:
-        native.choose(before)
+@pytest.mark.usefixtures("instruction_set")
+def test_every_instruction_set() -> None:
+    for build in COMPILED_NETS:
+        for dtype in ("float32", "float64"):
+            case = Case(build, 9, dtype)
+            apart = case.alone()
+            for p, array in case.tape.backward(case.upstream, by_sample=case.parameters).items():
+                close(array, apart[p])
+            check_clipped(case, apart, float(np.median(norms_of(apart))))
 
 
 def test_against_pytorch() -> None:
@@ -286,7 +274,7 @@ def test_against_pytorch() -> None:
     for p, array in tape.backward(upstream, by_sample=net.parameters()).items():
         close(array, expected[p])
     norms = norms_of(expected)
-    total, found = tape.clipped(upstream, float(np.median(norms)))
+    total, found = tape.clipped_by_sample(upstream, float(np.median(norms)))
     close(found, norms)
     factors = np.minimum(1, np.median(norms) / norms)
     for p, array in total.items():
@@ -313,7 +301,7 @@ def test_parameters_that_the_loss_does_not_reach(way: str) -> None:
     _, tape = net.forward(np.ones((4, 3)))
     found = tape.backward({"a": np.ones((4, 2))}, by_sample=net.parameters())
     assert [p.name for p in found] == ["a.weight", "a.bias"]
-    total, norms = tape.clipped({"a": np.ones((4, 2))}, 0.5)
+    total, norms = tape.clipped_by_sample({"a": np.ones((4, 2))}, 0.5)
     assert [p.name for p in total] == ["a.weight", "a.bias"]
     np.testing.assert_allclose(norms, np.sqrt(8))
 
@@ -327,7 +315,7 @@ def test_losses_at_inner_nodes_count_together(way: str) -> None:
     rows = [tape.backward({k: v * (np.arange(4) == n)[:, None] for k, v in ups.items()}) for n in range(4)]
     for p in net.parameters():
         close(apart[p], np.stack([row[p] for row in rows]))
-    close(tape.clipped(ups, 1.0)[1], norms_of(dict(apart)))
+    close(tape.clipped_by_sample(ups, 1.0)[1], norms_of(dict(apart)))
 
 
 def test_one_sample_without_a_sample_axis(way: str) -> None:
@@ -338,7 +326,7 @@ def test_one_sample_without_a_sample_axis(way: str) -> None:
     gradients, apart = tape.backward(upstream), tape.backward(upstream, by_sample=net.parameters())
     for p in net.parameters():
         close(apart[p], gradients[p][None])
-    total, norms = tape.clipped(upstream, 0.5)
+    total, norms = tape.clipped_by_sample(upstream, 0.5)
     close(norms, [gradients.norm()])
     close(np.array(total.norm()), 0.5)
 
@@ -352,10 +340,10 @@ def test_samples_with_no_gradient(build: Build, dtype: str, way: str) -> None:
     case = Case(build, 18, dtype)
     case.upstream[[0, 7, 17]] = 0
     apart = case.alone()
-    assert (case.tape.clipped(case.upstream, 1e-3)[1] == 0).nonzero()[0].tolist() == [0, 7, 17]
+    assert (case.tape.clipped_by_sample(case.upstream, 1e-3)[1] == 0).nonzero()[0].tolist() == [0, 7, 17]
     check_clipped(case, apart, 1e-3)
     case.upstream[:] = 0
-    total, norms = case.tape.clipped(case.upstream, 1.0)
+    total, norms = case.tape.clipped_by_sample(case.upstream, 1.0)
     assert not norms.any()
     assert not any(total[p].any() for p in case.parameters)
 
@@ -365,7 +353,7 @@ def test_a_norm_that_nothing_reaches_clips_nothing(dtype: str, way: str) -> None
     case = Case(plain, 17, dtype)
     gradients = case.tape.backward(case.upstream)
     for max_norm in (1e6, 1e300, float("inf")):
-        total, _ = case.tape.clipped(case.upstream, max_norm)
+        total, _ = case.tape.clipped_by_sample(case.upstream, max_norm)
         for p in case.parameters:
             close(total[p], gradients[p])
 
@@ -373,29 +361,29 @@ def test_a_norm_that_nothing_reaches_clips_nothing(dtype: str, way: str) -> None
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_tiny_norms(dtype: str, way: str) -> None:
     case = Case(plain, 17, dtype)
-    total, norms = case.tape.clipped(case.upstream, 1e-12)
+    total, norms = case.tape.clipped_by_sample(case.upstream, 1e-12)
     directions = {p: a / norms.reshape(-1, *(1,) * (a.ndim - 1)) for p, a in case.alone().items()}
     for p in case.parameters:
         close(total[p] * 1e12, directions[p].sum(0), 1e-3 if dtype == "float32" else None)
-    assert all(np.abs(a).max() <= 1e-300 * 17 for a in case.tape.clipped(case.upstream, 1e-300)[0].values())
+    assert all(np.abs(a).max() <= 1e-300 * 17 for a in case.tape.clipped_by_sample(case.upstream, 1e-300)[0].values())
 
 
 def test_squares_that_single_precision_cannot_hold(way: str) -> None:
     case = Case(plain, 17, "float32", sizes=0)
-    ordinary = case.tape.clipped(case.upstream, 1.0)[1]
+    ordinary = case.tape.clipped_by_sample(case.upstream, 1.0)[1]
     for size in (1e-25, 1e25):
-        norms = case.tape.clipped(case.upstream * size, size)[1]
+        norms = case.tape.clipped_by_sample(case.upstream * size, size)[1]
         np.testing.assert_allclose(norms, ordinary * size, rtol=1e-4)
 
 
 def test_not_a_number_reaches_its_own_sample_alone(way: str) -> None:
     case = Case(plain, 17)
     case.upstream[3, 1] = np.nan
-    norms = case.tape.clipped(case.upstream, 1.0)[1]
+    norms = case.tape.clipped_by_sample(case.upstream, 1.0)[1]
     assert np.isnan(norms).nonzero()[0].tolist() == [3]
 
 
-@COMPILED
+@pytest.mark.compiled
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_same_bits_on_any_number_of_threads(dtype: str) -> None:
     layers = [
@@ -406,12 +394,11 @@ def test_the_same_bits_on_any_number_of_threads(dtype: str) -> None:
     rng = np.random.default_rng(0)
     _, tape = net.forward(rng.normal(size=(37, 3, 16, 16)))
     upstream = rng.normal(size=(37, 5))
-    before, runs = kernels.get_threads(), []
+    runs = []
     for threads in (1, 2, 3):
         kernels.set_threads(threads)
-        total, norms = tape.clipped(upstream, 3.0)
+        total, norms = tape.clipped_by_sample(upstream, 3.0)
         runs.append([norms, *total.values(), *tape.backward(upstream, by_sample=net.parameters()).values()])
-    kernels.set_threads(before)
     for other in runs[1:]:
         for a, b in zip(runs[0], other, strict=True):
             same_bits(a, b)
@@ -419,20 +406,20 @@ def test_the_same_bits_on_any_number_of_threads(dtype: str) -> None:
 
 def test_many_samples_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(tied, 17)
-    whole = case.tape.clipped(case.upstream, 1.0)
+    whole = case.tape.clipped_by_sample(case.upstream, 1.0)
     most = []
 
-    def spy(self: sg.Uses, samples: slice, weights: Array | None = None) -> sg.Uses:
-        part = original(self, samples, weights)  # type: ignore[arg-type]
-        if weights is None:
+    def spy(self: Window, slices: Sequence[slice]) -> Window:
+        part = original(self, slices)
+        if slices[0] != slice(None):
             most.append(part.axes["sample"][0])
         return part
 
-    original = sg.Window.part
-    monkeypatch.setattr(sg.Window, "part", spy)
-    monkeypatch.setattr("sharedgrad.uses._AT_ONCE", 5 * 36)
-    parts = case.tape.clipped(case.upstream, 1.0)
-    assert max(most) == 5
+    original = Window.taken
+    monkeypatch.setattr(Window, "taken", spy)
+    monkeypatch.setattr("sharedgrad.uses.limits._limit", 1 << 17)
+    parts = case.tape.clipped_by_sample(case.upstream, 1.0)
+    assert 1 < max(most) < 17, most
     close(parts[1], whole[1])
     for p in case.parameters:
         close(parts[0][p], whole[0][p])
@@ -441,23 +428,25 @@ def test_many_samples_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
 # ---- uses of some samples
 
 
-def test_weights_of_samples_go_into_every_kind_of_uses() -> None:
-    from tests.test_uses import KINDS
-
-    rng = np.random.default_rng(5)
-    for make in KINDS.values():
-        for _ in range(20):
-            uses = make(rng)
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_samples_go_into_every_kind_of_uses(kind: str) -> None:
+    for seed in range(5):
+        draw = Draw(seed)
+        for uses in KINDS[kind](draw):
+            if "sample" not in uses.axes:
+                with pytest.raises(ConfigError, match="uses of w: there is no axis 'sample'"):
+                    uses.of_samples(slice(None))
+                continue
             (samples,) = uses.axes["sample"]
-            weights = rng.normal(size=samples)
+            weights = draw.rng.normal(size=samples)
             apart = uses.sum(by="sample")
-            close(uses.part(slice(None), weights).gradient(), np.tensordot(weights, apart, 1))
+            close(uses.of_samples(slice(None), weights).gradient, np.tensordot(weights, apart, 1))
             some = slice(samples // 3, samples // 2 + 1)
-            close(uses.part(some).sum(by="sample"), apart[some])
-            close(uses.part(some, weights[some]).gradient(), np.tensordot(weights[some], apart[some], 1))
-            assert uses.part(some).count * samples == uses.count * len(apart[some])
+            close(uses.of_samples(some).sum(by="sample"), apart[some])
+            close(uses.of_samples(some, weights[some]).gradient, np.tensordot(weights[some], apart[some], 1))
+            assert uses.of_samples(some).count * samples == uses.count * len(apart[some])
             squares = np.square(2 * apart).reshape(samples, -1).sum(1)
-            close(squared_norms([uses, uses], samples), squares)
+            close(SharedWeight([uses, uses]).norm(by="sample") ** 2, squares)
 
 
 # ---- what is refused
@@ -472,19 +461,19 @@ def test_layers_that_mix_samples_are_refused(compiled: bool, monkeypatch: pytest
     y, tape = net.forward(x)
     upstream = np.ones_like(y)
     mixed = r"\(BatchNorm2d\) in training mode mixes the samples, so none has a gradient of its own"
-    fix = r'; go forward with training=False, or keep its uses apart: trace\(upstream\)\[p\]\[i\]\.sum\(by="sample"\)'
+    fix = r'; go forward with training=False, or keep its uses apart: trace\(upstream\)\[p\]\.sum\(by="sample"\)'
     with pytest.raises(ConfigError, match=f"by_sample: layer '1' {mixed} with respect to 0.weight{fix}"):
         tape.backward(upstream, by_sample=[net["0"].weight])  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match=f"tape.clipped: layer '4' {mixed}"):
-        tape.clipped(upstream, 1.0)
+    with pytest.raises(ConfigError, match=f"tape.clipped_by_sample: layer '4' {mixed}"):
+        tape.clipped_by_sample(upstream, 1.0)
     # what comes after the last such layer has a gradient for each sample, and so have that layer's own parameters
     behind = [net.parameter(name) for name in ("4.weight", "4.bias", "7.weight", "7.bias")]
     apart = tape.backward(upstream, by_sample=behind)
     trace = tape.trace(upstream)
     for p in behind:
-        close(apart[p], trace[p][0].sum(by="sample"))
+        close(apart[p], trace[p].sum(by="sample"))
     tape.backward(upstream)
-    net.forward(x, training=False)[1].clipped(upstream, 1.0)
+    net.forward(x, training=False)[1].clipped_by_sample(upstream, 1.0)
 
 
 def test_a_layer_of_ones_own_may_mix_samples_too() -> None:
@@ -504,7 +493,7 @@ def test_a_layer_of_ones_own_may_mix_samples_too() -> None:
         net = sg.Network({"dense": sg.Linear(3, 2), "centred": Centred()}, (3,))
         _, tape = net.forward(np.ones((4, 3)))
         with pytest.raises(ConfigError, match=r"layer 'centred' \(Centred\) in training mode mixes the samples"):
-            tape.clipped(np.ones((4, 2)), 1.0)
+            tape.clipped_by_sample(np.ones((4, 2)), 1.0)
     finally:
         del sg.Layer.registry["Centred"]
 
@@ -512,8 +501,8 @@ def test_a_layer_of_ones_own_may_mix_samples_too() -> None:
 @pytest.mark.parametrize("max_norm", [0, -1.0, float("nan"), "1", None, 1j])
 def test_norms_that_are_no_positive_numbers(max_norm: Any) -> None:
     case = Case(plain, 2)
-    with pytest.raises(ConfigError, match=r"^tape\.clipped: max_norm: expected a positive number, got "):
-        case.tape.clipped(case.upstream, max_norm)
+    with pytest.raises(ConfigError, match=r"^tape\.clipped_by_sample: max_norm: expected a positive number, got "):
+        case.tape.clipped_by_sample(case.upstream, max_norm)
     with pytest.raises(ConfigError, match=r"^max_norm: expected a positive number, got "):
         case.tape.backward(case.upstream).clipped(max_norm)
 
@@ -524,20 +513,21 @@ def test_parameters_of_another_network() -> None:
     with pytest.raises(ConfigError) as caught:
         case.tape.backward(case.upstream, by_sample=other.parameters()[:1])
     assert str(caught.value) == message
-    for wrong in ("0.weight", ["0.weight"], 3, [None], [[]]):
+    for wrong in ("0.weigth", ["0.weigth"], 3, [None], [[]]):
         with pytest.raises(ConfigError, match=r"is no parameter of this network"):
             case.tape.backward(case.upstream, by_sample=wrong)  # type: ignore[arg-type]
     one = case.parameters[0]
-    assert case.tape.backward(case.upstream, by_sample=one)[one].shape == (2, *one.shape)  # type: ignore[arg-type]
+    for way in (one, [one], "0.weight", ["0.weight"]):
+        assert case.tape.backward(case.upstream, by_sample=way)[one].shape == (2, *one.shape)  # type: ignore[arg-type]
 
 
 def test_stale_tapes_and_wrong_shapes() -> None:
     case = Case(plain, 2)
     with pytest.raises(ShapeError, match="expected the output's shape"):
-        case.tape.clipped(case.upstream[:1], 1.0)
+        case.tape.clipped_by_sample(case.upstream[:1], 1.0)
     case.parameters[0].value = case.parameters[0].value + 1
     with pytest.raises(sg.errors.StaleTapeError):
-        case.tape.clipped(case.upstream, 1.0)
+        case.tape.clipped_by_sample(case.upstream, 1.0)
 
 
 def test_what_is_kept_apart_adds_scales_and_has_no_single_norm() -> None:

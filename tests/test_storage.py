@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from sharedgrad import RNN, BatchNorm2d, Conv2d, Flatten, Linear, Network, ReLU, models
+from sharedgrad import RNN, SGD, BatchNorm2d, Conv2d, Flatten, Linear, Network, ReLU, models
 from sharedgrad.errors import CheckpointError, OutputError
 from sharedgrad.storage import (
     ensure_writable,
@@ -281,3 +281,41 @@ def test_recurrent_networks_come_back(tmp_path: Path) -> None:
     save(net, tmp_path / "m")
     x = np.random.default_rng(0).normal(size=(2, 5, 3))
     same_bits(load(tmp_path / "m").predict(x), net.predict(x))
+
+
+def test_views_are_stored_with_their_parameter_and_come_back(tmp_path: Path) -> None:
+    encoder, decoder, part = Linear(6, 4), Linear(4, 6), Linear(4, 3)
+    decoder.tie("weight", encoder.weight.T)
+    part.tie("weight", encoder.weight.T[1::2])
+    net = Network({"part": part, "wide": Linear(3, 6), "encoder": encoder, "decoder": decoder}, (4,))
+    save(net, tmp_path / "m")
+    arrays, metadata = load_arrays(tmp_path / "m")
+    assert {name for name in arrays if "weight" in name} == {"encoder.weight", "wide.weight"}
+    assert json.loads(metadata["aliases"]) == {
+        "decoder.weight": "encoder.weight (transposed)",
+        "part.weight": "encoder.weight (transposed, [1:6:2, 0:4])",
+    }
+    again = load(tmp_path / "m")
+    assert again.aliases() == net.aliases()
+    for name, array in net.state_dict().items():
+        same_bits(again.state_dict()[name], array)
+    x = np.ones((2, 4), np.float32)
+    same_bits(again.predict(x), net.predict(x))
+    y, tape = again.forward(x)
+    SGD(again.parameters(), lr=0.1).step(tape.backward(y))
+    state = again.state_dict()
+    same_bits(state["decoder.weight"], np.ascontiguousarray(state["encoder.weight"].T))
+    same_bits(state["part.weight"], np.ascontiguousarray(state["encoder.weight"].T[1::2]))
+    assert not np.array_equal(state["encoder.weight"], net.state_dict()["encoder.weight"])
+
+
+def test_a_file_that_lacks_the_parameter_of_a_view_is_refused(tmp_path: Path) -> None:
+    """Before anything large is made."""
+    encoder, decoder = Linear(6, 4), Linear(4, 6)
+    decoder.tie("weight", encoder.weight.T)
+    save(Network({"encoder": encoder, "decoder": decoder}, (6,)), tmp_path / "m")
+    arrays, metadata = load_arrays(tmp_path / "m")
+    del arrays["encoder.weight"]
+    save_arrays(tmp_path / "m", arrays, metadata)
+    with pytest.raises(CheckpointError, match=r"the file holds no weight of shape \(4, 6\)"):
+        load(tmp_path / "m")

@@ -208,25 +208,6 @@ def test_a_batch_keeps_its_sample_axis_in_the_upstream() -> None:
         tape.backward(np.ones(2))
 
 
-def test_a_trace_keeps_uses_and_upstreams_of_every_node(rng: np.random.Generator) -> None:
-    net = deep()
-    _, tape = net.forward(X)
-    upstream = rng.normal(size=(3, 2))
-    trace = tape.trace(upstream)
-    assert [call.node for call in trace.calls] == ["out", "tanh", "hidden"]
-    np.testing.assert_array_equal(trace.upstream("out"), upstream)
-    inner = tape.backward({"hidden": trace.upstream("hidden")})
-    np.testing.assert_array_equal(inner["hidden.weight"], trace.gradients()["hidden.weight"])
-    (uses,) = trace[net.parameter("hidden.weight")]
-    assert uses.count == 3
-    np.testing.assert_allclose(uses.sum(by="sample").sum(0), trace.gradients()["hidden.weight"], rtol=1e-12)
-    np.testing.assert_allclose(
-        trace.inputs["input"], tape.backward(upstream, inputs=True).inputs["input"], rtol=1e-9, atol=1e-12
-    )
-    with pytest.raises(KeyError, match="no gradient passed through a node 'input'"):
-        trace.upstream("input")
-
-
 def test_a_node_that_leads_to_no_output_gets_no_gradient() -> None:
     net = sg.Network({"a": sg.Linear(4, 2), "aside": (sg.Linear(2, 2), "a"), "b": (sg.Tanh(), "a")}, dtype="float64")
     _, tape = net.forward(X)

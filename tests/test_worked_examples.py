@@ -69,8 +69,8 @@ def test_the_smallest_shared_kernel() -> None:
     close(gradients["layer.bias"], right["db"], 15)
     close(dx, published["dX"], 15)
     uses = sg.kernel_uses(given["x"], given["w"], given["upstream"])
-    close(uses.terms(0, 0, 0), [-0.1, 0.4], 15)
-    close(uses.terms(0, 0, 1), [-0.2, 0.6], 15)
+    close(uses.products(0, 0, 0).values, [-0.1, 0.4], 15)
+    close(uses.products(0, 0, 1).values, [-0.2, 0.6], 15)
 
 
 def asked_network(kernel: Any, dense: Any) -> sg.Network:
@@ -97,11 +97,11 @@ def test_the_5x5_network_end_to_end_has_the_exact_values() -> None:
     _, tape = net.forward(given["x"][None])
     trace = tape.trace(given["upstream_H"])
     gradients = trace.gradients()
-    close(trace.upstream("pool"), right["delta_sigmoid_exact"], 8)
+    close(trace.calls["pool"].upstream, right["delta_sigmoid_exact"], 8)
     close(gradients["conv.weight"], right["dW_exact"], 8)
     close(gradients["conv.bias"], right["db_exact"], 15)
     close(gradients.inputs["input"], right["dX_exact"], 8)
-    assert np.argwhere(trace.upstream("conv")[0, 0]).tolist() == sorted(right["pool_winners"].tolist())
+    assert np.argwhere(trace.calls["conv"].upstream[0, 0]).tolist() == sorted(right["pool_winners"].tolist())
     close(gradients["conv.weight"], published["dW"], 3)  # the same but for the rounding on the way
 
 
@@ -430,7 +430,7 @@ def test_biases_that_two_neurons_share() -> None:
     close(gradients["b1.weight"], right["db1_shared"], 15)
     close(gradients["b2.weight"], right["db2_shared"], 15)
     uses = tape.trace(upstream)[net.parameter("b1.weight")]
-    close(sorted(float(u.gradient().item()) for u in uses), right["db1_per_neuron"], 12)
+    close(sorted(uses.sum(by="call").ravel()), right["db1_per_neuron"], 12)
     sg.SGD(net.parameters(), lr=given["lr"]).step(gradients)
     close(net.parameter("W1.weight").value, published["W1_new"], 8)
     close(net.parameter("W2.weight").value, published["W2_new"], 8)
@@ -483,7 +483,7 @@ def test_backward_twice_accumulates_nothing() -> None:
         gradients = tape.backward([right["e"]])
         assert gradients["c.weight"].tolist() == [[right["a"], right["b"]]]
         assert gradients["e.weight"].item() == right["d"]
-        assert tape.trace([right["e"]]).upstream("c").item() == right["c"]
+        assert tape.trace([right["e"]]).calls["c"].upstream.item() == right["c"]
 
 
 def test_every_example_is_computed_or_has_a_reason_why_not() -> None:
@@ -534,7 +534,7 @@ def chain(activation: str, *rest: tuple[str, sg.Layer], values: dict[str, Any]) 
 def test_in_a_chain_of_two_convolutions_the_first_weight_sums_its_three_occurrences(activation: str) -> None:
     layer, h, slope = ACTIVATIONS[activation]
     rest = (("conv2", sg.Conv1d(1, 1, 3, bias=False)), ("h2", layer()))
-    net, y2, tape = chain(activation, *rest, values={"conv2.weight": W[None, None]})
+    _, y2, tape = chain(activation, *rest, values={"conv2.weight": W[None, None]})
     j, error = 1, -0.35  # the error depends on the node j alone
     x2 = sum(w * h(W0 * y0) for w, y0 in zip(W, Y0[j : j + 3], strict=True))
     close(y2[0, j], h(x2), 15)
@@ -542,8 +542,8 @@ def test_in_a_chain_of_two_convolutions_the_first_weight_sums_its_three_occurren
     upstream = np.zeros((1, 4))
     upstream[0, j] = error
     close(tape.backward(upstream)["conv1.weight"][0, 0, 0], sum(occurrences), 15)
-    (uses,) = tape.trace(upstream)[net.parameter("conv1.weight")]
-    close(uses.terms(0, 0, 0), [0, *occurrences, 0, 0], 15)
+    uses = tape.trace(upstream)["conv1.weight"]
+    close(uses.products(0, 0, 0).values, [0, *occurrences, 0, 0], 15)
     assert min(map(abs, occurrences)) > 1e-3
 
 

@@ -2,6 +2,7 @@
 
 from sharedgrad import data, kernels, models, uses
 from sharedgrad.checking import check_backward, check_numbers
+from sharedgrad.explaining import Explanation, explain
 from sharedgrad.kernels import get_threads, set_threads
 from sharedgrad.layers import (
     RNN,
@@ -34,7 +35,8 @@ from sharedgrad.optimizers import SGD, Adam, AdamW
 from sharedgrad.parameter import Gradients, Parameter
 from sharedgrad.storage import load, save
 from sharedgrad.summary import summarize
-from sharedgrad.tape import Tape, Trace
+from sharedgrad.tape import Tape
+from sharedgrad.trace import Trace
 from sharedgrad.training import Callback, History, evaluate, fit
 from sharedgrad.uses import kernel_uses
 
@@ -58,6 +60,7 @@ __all__ = [
     "Conv2d",
     "CrossEntropy",
     "Dropout",
+    "Explanation",
     "Flatten",
     "GlobalAvgPool",
     "Gradients",
@@ -81,6 +84,7 @@ __all__ = [
     "check_numbers",
     "data",
     "evaluate",
+    "explain",
     "fit",
     "get_threads",
     "kernel_uses",

@@ -35,7 +35,8 @@ from sharedgrad.parameter import Array, Gradients, numbers, positive
 from sharedgrad.single_layer import SEQUENCES, expanded, sample_axes
 
 if TYPE_CHECKING:
-    from sharedgrad.tape import Tape, Trace
+    from sharedgrad.tape import Tape
+    from sharedgrad.trace import Trace
 
 Loss = MSE | CrossEntropy | BinaryCrossEntropy
 LOSSES: dict[str, type[Loss]] = {"MSE": MSE, "CrossEntropy": CrossEntropy, "BinaryCrossEntropy": BinaryCrossEntropy}
@@ -161,8 +162,8 @@ class Calculation:
     def to_config(self) -> dict[str, Any]:
         """As plain data for JSON, in the full form and full precision; :meth:`of` reads it back."""
         losses = [{"name": o.name, **o.options, "node": o.node, "target": o.target.tolist()} for o in self.objectives]
-        aliases = self.network.aliases()
-        weights = {n: p.tolist() for n, p in self.network.state_dict().items() if n not in aliases}
+        own = _own_names(self.network)
+        weights = {n: p.tolist() for n, p in self.network.state_dict().items() if n in own}
         values = {
             "x": {name: array.tolist() for name, array in self.inputs.items()},
             "weights": weights,
@@ -206,7 +207,7 @@ class Calculation:
         network = self.network
         layers = {node.name: (node.layer, *node.inputs) for node in network}
         names = list(layers)
-        open_everywhere = Network(layers, network.inputs, names, network.seed, network.dtype)  # type: ignore[arg-type]
+        open_everywhere = Network(layers, network.inputs, names, network.seed, network.dtype)
         kept = [(b, b.value) for node in network for b in node.layer.buffers().values()]
         outputs, tape = open_everywhere.forward(training=self.training, **self.inputs)
         for buffer, value in kept:
@@ -255,10 +256,10 @@ def _batched(name: str, array: Array, shape: Any, readers: list[Layer]) -> Array
             f"numbers: x of {name!r}", f"expected samples of shape {text(wanted)}, got {text(array.shape)}"
         )
     axes = next((n for n in map(sample_axes, readers) if n), None)
-    wanted = 2 if axes is None else axes + 1
-    if wanted == 3 and array.ndim == 1 and any(type(layer).__name__ in SEQUENCES for layer in readers):
+    length = 2 if axes is None else axes + 1
+    if length == 3 and array.ndim == 1 and any(type(layer).__name__ in SEQUENCES for layer in readers):
         array = array[:, None]  # one number at each time step
-    while array.ndim < wanted:  # without the sample axis, and perhaps without the channel axis
+    while array.ndim < length:  # without the sample axis, and perhaps without the channel axis
         array = array[None]
     return array
 
@@ -279,14 +280,20 @@ def _weigh(network: Network, weights: Any) -> None:
         raise ConfigError("numbers: weights", f"there is no {sorted(unknown)[0]!r}{close(unknown, known)}")
     present = {aliases.get(name, name) for name in given}
     trained = {p.name for p in network.parameters()}
-    if missing := [name for name in known if aliases.get(name, name) in trained - present]:
+    if missing := [name for name in known if name in trained - present]:
         shape = text(known[missing[0]].shape) or "a number"
         fix = 'or set "bias": false' if missing[0].endswith("bias") else ""
         raise ConfigError(f"numbers: weights: {missing[0]}", f"is missing, expected shape {shape}", fix)
-    state = {n: v for n, v in known.items() if aliases.get(n, n) not in trained}
+    state = {n: v for n, v in known.items() if n in _own_names(network) - trained}
     for name, values in given.items():
         state[name] = _shaped(values, known[name].shape, f"numbers: weights: {name}")
     network.load_state_dict(state)
+
+
+def _own_names(network: Network) -> set[str]:
+    """The names of parameters and buffers, each once: no aliases, no views."""
+    buffers = {f"{node.name}.{name}" for node in network for name in node.layer.buffers()}
+    return {p.name for p in network.parameters()} | (buffers - network.aliases().keys())
 
 
 def _upstream(given: Any, network: Network, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
@@ -331,6 +338,8 @@ def _objective(entry: Any, network: Network, shapes: Mapping[str, tuple[int, ...
         target = target.astype(np.int64)
     else:
         target = _shaped(given, shape, "numbers: loss: target")
+        if name == "BinaryCrossEntropy" and not (target.min() >= 0 and target.max() <= 1):
+            raise DataError("numbers: loss: target", f"expected numbers from 0 to 1, got {given!r}")
     return Objective(node, name, loss, target, fields)
 
 

@@ -7,10 +7,13 @@
         {"name": "again", "reuses": "conv", "inputs": ["other"]},
         …],
      "outputs": ["again"],
-     "ties": {"decoder.weight": "encoder.weight"}}
+     "ties": {"decoder.bias": "encoder.bias",
+              "decoder.weight": {"parameter": "encoder.weight", "view": [{"transpose": [1, 0]}]}}}
 
-Only ``nodes`` is required. A file may also hold numbers to calculate with: see ``calculation``. A node without a name is called by its number, one without ``inputs`` reads the node
-before; ``reuses`` calls another node's layer again; ``ties`` makes one Parameter out of two.
+Only ``nodes`` is required. A node without a name is called by its number, one without ``inputs`` reads the node
+before; ``reuses`` calls another node's layer again; ``ties`` makes one Parameter out of two, which may see it through
+a view: steps, one after the other, that are ``transpose`` (the order of the axes), ``slice`` (for each axis a cell or
+[first, end, step]) or ``reshape`` (the new shape). Numbers to calculate with may stand beside: ``calculation``.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 from sharedgrad.errors import ConfigError
 from sharedgrad.layers import Layer
+from sharedgrad.parameter import Weight
+from sharedgrad.view import View
 
 if TYPE_CHECKING:
     from sharedgrad.network import Network
@@ -75,15 +80,32 @@ def _plain(layer: Layer) -> dict[str, Any]:
     return plain
 
 
-def _ties(network: Network) -> dict[str, str]:
+def _ties(network: Network) -> dict[str, Any]:
     """Aliases of shared parameters, without those that follow from ``reuses``: the same name in the same layer."""
     layer = {node.name: node.layer for node in network.nodes}
+    shared = network.shared()
 
     def place(name: str) -> tuple[Layer, str]:
         node, _, attribute = name.rpartition(".")
         return layer[node], attribute
 
-    return {alias: name for alias, name in network.aliases().items() if place(alias) != place(name)}
+    ties: dict[str, Any] = {}
+    places: set[tuple[Layer, str]] = set()
+    for node in network.nodes:
+        for attribute, item in {**node.layer.parameters(), **node.layer.buffers()}.items():
+            name = f"{node.name}.{attribute}"
+            if place(name) in places:
+                continue
+            places.add(place(name))
+            original, view = shared.get(name, (name, View()))
+            if isinstance(item, Weight) and view != item.view:
+                problem = "is a view of a Parameter that no layer of the network holds as a whole"
+                raise ConfigError(name, f"{problem}, which a configuration cannot say", "tie the whole somewhere too")
+            if not view.identity:
+                ties[name] = {"parameter": original, "view": view.config()}
+            elif original != name:
+                ties[name] = original
+    return ties
 
 
 def arguments(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,9 +198,14 @@ def _are_names(value: Any) -> bool:
 def _tie(ties: Any, layers: Mapping[str, tuple[Any, ...]]) -> None:
     if not isinstance(ties, Mapping):
         raise ConfigError("network configuration: ties", f"expected alias -> name, got {ties!r}")
-    for alias, name in ties.items():
+    for alias, tied in ties.items():
+        name, steps = (tied.get("parameter", ""), tied.get("view")) if isinstance(tied, Mapping) else (tied, [])
         (layer, attribute), (source, original) = (_place(n, layers) for n in (alias, name))
-        layer.tie(attribute, source.parameters()[original])
+        parameter = source.parameters()[original]
+        view = View.from_config(steps, parameter.shape, where := f"network configuration: ties: {alias}")
+        if view != view.uncast:
+            raise ConfigError(where, "a tied parameter keeps its type, got a cast", "leave it out")
+        layer.tie(attribute, parameter.seen(view))
 
 
 def _place(name: str, layers: Mapping[str, tuple[Any, ...]]) -> tuple[Layer, str]:

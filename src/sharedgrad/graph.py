@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
@@ -50,6 +50,27 @@ def input_shapes(input_shape: InputShape) -> dict[str, Shape | None]:
     if not shapes:
         raise ConfigError("input_shape", "expected at least one input, got none")
     return shapes
+
+
+def index_inputs(nodes: Sequence[Node], inputs: Collection[str]) -> frozenset[str]:
+    """Names of the network's inputs that hold indices (``Layer.index_inputs``): they stay whole numbers.
+
+    Raises:
+        ConfigError: A layer reads indices from another node, or one input is read as indices and as numbers.
+    """
+    readers: dict[bool, dict[str, str]] = {True: {}, False: {}}
+    for node in nodes:
+        for number, source in enumerate(node.inputs):
+            as_indices = number in node.layer.index_inputs
+            readers[as_indices].setdefault(source, node.name)
+            if as_indices and source not in inputs:
+                problem = f"reads {source!r} as indices, which is a node: its numbers are no longer whole"
+                raise ConfigError(f"node {node.name!r}", problem, f"read one of the inputs {', '.join(inputs)}")
+    for source, reader in readers[True].items():
+        if source in readers[False]:
+            problem = f"{reader!r} reads it as indices, {readers[False][source]!r} as numbers"
+            raise ConfigError(f"network input {source!r}", problem, "give the network two inputs")
+    return frozenset(readers[True])
 
 
 def _names(layers: Layers) -> list[str]:

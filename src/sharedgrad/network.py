@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sharedgrad import configuration, kernels
-from sharedgrad.errors import CheckpointError, ConfigError, ShapeError
+from sharedgrad import configuration, kernels, names
+from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import text, whole
-from sharedgrad.graph import InputShape, Layers, Node, input_shapes, read_nodes
-from sharedgrad.kernels.threads import one_blas_thread
+from sharedgrad.graph import InputShape, Layers, Node, index_inputs, input_shapes, read_nodes
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
-from sharedgrad.parameter import Array, Buffer, Parameter, numbers
-from sharedgrad.tape import Records, Structure, Tape
+from sharedgrad.parameter import Array, Buffer, Parameter, Weight, indices, numbers
+from sharedgrad.replay import Pass, Records, run
+from sharedgrad.tape import Structure, Tape
+from sharedgrad.view import View
 
 if TYPE_CHECKING:
     from sharedgrad.plan import Plan, Recording
@@ -61,6 +62,7 @@ class Network:
             if name not in {node.name for node in self.nodes}:
                 choices = ", ".join(node.name for node in self.nodes)
                 raise ConfigError("outputs", f"there is no node {name!r}", f"choose from {choices}")
+        self._index_inputs = index_inputs(self.nodes, self.inputs)
         self._adopt_parameters()
         for buffer in self._named_buffers().values():
             if buffer.value.dtype.kind == "f":
@@ -74,15 +76,16 @@ class Network:
     # ---- parameters
 
     def _adopt_parameters(self) -> None:
-        """Name, cast and initialize every parameter; a shared one takes its first name."""
+        """Name, cast and initialize every parameter; a shared one takes its first name, rather than one of a view."""
         for node in self.nodes:
             node.layer.name = node.layer.name or node.name
-        for name, parameter in self._named_parameters().items():
+        for name, weight in sorted(self._named_parameters().items(), key=lambda named: not named[1].view.identity):
+            parameter = weight.base
             parameter.name = parameter.name if "." in parameter.name else name
             parameter.cast(self.dtype)
             parameter.initialize(self.seed)
 
-    def _named_parameters(self) -> dict[str, Parameter]:
+    def _named_parameters(self) -> dict[str, Weight]:
         """All names, aliases included; read from the layers each time, because they may be tied at any time."""
         return {f"{n.name}.{attribute}": p for n in self.nodes for attribute, p in n.layer.parameters().items()}
 
@@ -91,28 +94,36 @@ class Network:
 
     def parameters(self) -> list[Parameter]:
         """Each parameter once, however often it is shared."""
-        return list(dict.fromkeys(self._named_parameters().values()))
+        return list(dict.fromkeys(weight.base for weight in self._named_parameters().values()))
 
-    def parameter(self, name: str) -> Parameter:
-        """The parameter of that name, e.g. ``"0.weight"``."""
+    def parameter(self, name: str) -> Weight:
+        """The parameter of that name, e.g. ``"0.weight"``; a view where one is tied."""
         named = self._named_parameters()
         if name not in named:
             raise ConfigError("parameter", f"there is no {name!r}", f"choose from {', '.join(named)}")
         return named[name]
 
+    def _items(self) -> dict[str, Weight | Buffer]:
+        return {**self._named_parameters(), **self._named_buffers()}
+
     def aliases(self) -> dict[str, str]:
-        """Other names of shared parameters and buffers: alias -> first name."""
-        first: dict[object, str] = {}
-        both: dict[str, Parameter | Buffer] = {**self._named_parameters(), **self._named_buffers()}
-        return {name: first[item] for name, item in both.items() if first.setdefault(item, name) != name}
+        """Other names of shared parameters and buffers: alias -> first name.
+
+        A view is said in words behind it: ``{"decoder.weight": "encoder.weight (transposed)"}``.
+        """
+        return {alias: name if view.identity else f"{name} ({view})" for alias, (name, view) in self.shared().items()}
+
+    def shared(self) -> dict[str, tuple[str, View]]:
+        """Alias -> first name, and the view through which the alias shows it."""
+        return names.shared(self._items())
 
     def state_dict(self) -> dict[str, Array]:
         """Every parameter and buffer under every name it has, as PyTorch's ``state_dict`` of the same network.
 
+        Under a view's name stands what the view shows.
         Into PyTorch: ``module.load_state_dict({k: torch.tensor(v) for k, v in net.state_dict().items()})``.
         """
-        items: dict[str, Parameter | Buffer] = {**self._named_parameters(), **self._named_buffers()}
-        return {name: np.array(item.value) for name, item in items.items()}
+        return {name: np.array(item.value) for name, item in self._items().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over all values from name -> array; PyTorch tensors will do. All or nothing.
@@ -123,20 +134,7 @@ class Network:
             CheckpointError: Names are missing or unknown, a shape differs, or two names of one shared parameter
                 carry different values.
         """
-        items: dict[str, Parameter | Buffer] = {**self._named_parameters(), **self._named_buffers()}
-        if not isinstance(state, Mapping):
-            raise CheckpointError("state_dict", f"expected name -> array, got {type(state).__name__}")
-        if unknown := [n for n in state if n not in items]:
-            raise CheckpointError("state_dict", f"does not fit this network: no place for {', '.join(unknown[:5])}")
-        given: dict[Parameter | Buffer, tuple[str, Array]] = {}
-        for name, value in state.items():
-            array = _array(name, value, items[name].value)
-            other, first = given.setdefault(items[name], (name, array))
-            if not np.array_equal(array, first, equal_nan=True):
-                raise CheckpointError("state_dict", f"{name} and {other} are one shared parameter but differ")
-        if missing := [name for name, item in items.items() if item not in given]:
-            raise CheckpointError("state_dict", f"does not fit this network: {', '.join(missing[:5])} missing")
-        for item, (_, array) in given.items():
+        for item, array in names.values(self._items(), state).items():
             if isinstance(item, Parameter):
                 item.value = array
             else:
@@ -181,10 +179,9 @@ class Network:
         """
         arrays, batched = self._doors(inputs, named)
         context = Context(training, self.seed, self.step)
-        outputs, records, recording = self._compute(arrays, context, record=True)
-        samples = len(next(iter(arrays.values())))
-        structure, shapes = self._structure(), self._shapes(arrays)
-        tape = Tape(structure, records, recording, shapes, samples, self.dtype, batched, training)
+        outputs, done, buffers = self._compute(arrays, context, record=True)
+        origin = Pass(arrays, training, self.seed, self.step, buffers)
+        tape = Tape(self._structure(), origin, done, self._shapes(arrays), self.dtype, batched)
         if training:
             context.commit()
             self.step += 1
@@ -205,17 +202,16 @@ class Network:
 
     def _compute(
         self, arrays: dict[str, Array], context: Context, record: bool
-    ) -> tuple[dict[str, Array], Callable[[], Records], Recording | None]:
-        """The outputs, and what going backward needs: compiled if that can be, else layer by layer."""
+    ) -> tuple[dict[str, Array], Recording | Records, dict[Buffer, Array]]:
+        """The outputs, what going backward needs, and the buffers' values: compiled if that can be, else by layers."""
         plan = self._plan(arrays, context.training, record) if kernels.programs() else None
-        if plan is None:
-            values, records = self._run(arrays, context)
-            return {name: np.array(values[name]) for name in self.outputs}, lambda: records, None
-        outputs, recording = plan.forward(arrays, context)
-        again = Context(context.training, context.seed, context.step)
-        for buffer, value in recording.buffers.items():
-            again.update(buffer, value)
-        return outputs, lambda: self._run(arrays, again)[1], recording
+        if plan is not None:
+            outputs, recording = plan.forward(arrays, context)
+            return outputs, recording, recording.buffers
+        self._shapes(arrays)
+        buffers = {buffer: buffer.value for buffer in self._structure().buffers}
+        values, records = run(self.nodes, arrays, context)
+        return {name: np.array(values[name]) for name in self.outputs}, records, buffers
 
     def _plan(self, arrays: dict[str, Array], training: bool, record: bool) -> Plan | None:
         """The compiled way for arrays of these shapes, worked out when it is first needed."""
@@ -241,18 +237,6 @@ class Network:
             self._known = Structure(self.nodes, self.outputs, list(self.inputs), revisions)
         return self._known
 
-    def _run(self, arrays: dict[str, Array], context: Context) -> tuple[dict[str, Array], Records]:
-        """Every node's value, layer by layer, and what each layer has saved."""
-        self._shapes(arrays)
-        values, records = dict(arrays), []
-        with one_blas_thread():
-            for node in self.nodes:
-                context.enter(node.name)
-                output, saved = node.layer.forward(*(values[source] for source in node.inputs), context=context)
-                values[node.name] = output
-                records.append((node, saved))
-        return values, records
-
     def _shapes(self, arrays: Mapping[str, Array]) -> dict[str, Shape]:
         """Every input's and node's shape without the sample axis, checked once for each set of inputs' shapes."""
         given = tuple([array.shape[1:] for array in arrays.values()])
@@ -261,7 +245,7 @@ class Network:
         return self._checked[given]
 
     def _doors(self, inputs: Sequence[ArrayLike], named: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], bool]:
-        """The inputs as arrays of the network's type, copied: what the caller does to his own later is his affair."""
+        """The inputs as arrays of the network's type, copied: later changes to the caller's arrays have no effect."""
         given = dict(zip(self.inputs, inputs, strict=False))
         given.update(named)
         if given.keys() != self.inputs.keys() or len(inputs) + len(named) != len(self.inputs):
@@ -277,9 +261,11 @@ class Network:
         return arrays, not single
 
     def _incoming(self, name: str, value: ArrayLike) -> Array:
-        array = numbers(value, self.dtype, f"network input {name!r}", kernels.empty)
+        where = f"network input {name!r}"
+        as_indices = name in self._index_inputs
+        array = indices(value, where) if as_indices else numbers(value, self.dtype, where, kernels.empty)
         if array.ndim == 0 or array.shape[0] == 0:
-            raise ShapeError(f"network input {name!r}", f"expected samples × shape, got shape {array.shape}")
+            raise ShapeError(where, f"expected samples × shape, got shape {array.shape}")
         return array
 
     def _outgoing(self, values: Mapping[str, Array], batched: bool) -> Any:
@@ -321,13 +307,3 @@ def _float_type(dtype: str | type | np.dtype[Any]) -> np.dtype[Any]:
     if kind not in (np.float32, np.float64):
         raise ConfigError("dtype", f"expected float32 or float64, got {dtype!r}")
     return kind
-
-
-def _array(name: str, value: Any, like: Array) -> Array:
-    try:
-        array = numbers(value, like.dtype, name)
-    except ShapeError as error:
-        raise CheckpointError("state_dict", str(error)) from None
-    if array.shape != like.shape:
-        raise CheckpointError("state_dict", f"{name}: expected shape {like.shape}, got {array.shape}")
-    return array

@@ -16,14 +16,14 @@ import numpy as np
 
 from sharedgrad import kernels
 from sharedgrad.errors import CheckpointError, ConfigError, ShapeError
-from sharedgrad.parameter import Array, Gradients, Parameter
+from sharedgrad.parameter import Array, Gradients, Parameter, Weight
 
 
 class Optimizer(ABC):
     """Turns gradients into new values.
 
     Args:
-        parameters: What to train; each shared parameter counts once.
+        parameters: What to train; each shared parameter counts once, a view of one as the whole.
         lr: Learning rate; may be set anew between steps.
 
     Attributes:
@@ -32,11 +32,12 @@ class Optimizer(ABC):
 
     kept: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, parameters: Iterable[Parameter], lr: float) -> None:
-        self.parameters = list(dict.fromkeys(parameters))
-        if not self.parameters or not all(isinstance(p, Parameter) for p in self.parameters):
-            got = type(self.parameters[0]).__name__ if self.parameters else "none"
+    def __init__(self, parameters: Iterable[Weight], lr: float) -> None:
+        given = list(parameters)
+        if not given or not all(isinstance(p, Weight) for p in given):
+            got = type(given[0]).__name__ if given else "none"
             raise ConfigError(type(self).__name__, f"expected parameters, got {got}", "pass net.parameters()")
+        self.parameters = list(dict.fromkeys(p.base for p in given))
         self.lr = _number("lr", lr, 0)
         self.state: dict[Parameter, dict[str, Array]] = {p: {} for p in self.parameters}
 
@@ -101,7 +102,7 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[Parameter],
+        parameters: Iterable[Weight],
         lr: float,
         momentum: float = 0.0,
         nesterov: bool = False,
@@ -138,7 +139,7 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[Parameter],
+        parameters: Iterable[Weight],
         lr: float = 1e-3,
         betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -177,7 +178,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        parameters: Iterable[Parameter],
+        parameters: Iterable[Weight],
         lr: float = 1e-3,
         betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-8,

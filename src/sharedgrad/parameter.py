@@ -1,10 +1,11 @@
-"""Parameter, whose identity is sharing, and Gradients, which are values that add."""
+"""Parameter, whose identity is sharing, views of it, and Gradients, which are values that add."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Real
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import text
 from sharedgrad.randomness import generator
+from sharedgrad.view import Index, View
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], Array]
@@ -34,11 +36,98 @@ def numbers(value: Any, dtype: np.dtype[Any] | type, where: str, empty: Callable
         raise ShapeError(where, f"expected an array of numbers, got {error}") from None
 
 
+def indices(value: Any, where: str) -> Array:
+    """A copy of ``value`` as int64; whole numbers of any integer type, as lists or PyTorch tensors too.
+
+    Floats are refused, whole ones too: above 2²⁴ float32 does not hold every whole number.
+
+    Raises:
+        ShapeError: It holds something else, numbers too large for int64, or its rows differ in length.
+    """
+    try:
+        array = _array(value)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(where, f"expected an array of whole numbers, got {error}") from None
+    if array.dtype.kind not in "iu":
+        problem = f"is read as indices: expected whole numbers of an integer type, got {array.dtype} values"
+        raise ShapeError(where, problem, "pass integers, e.g. x.astype(int)")
+    if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+        raise ShapeError(where, f"is read as indices: expected numbers that int64 holds, got {array.max()}")
+    return array.astype(np.int64)
+
+
 def _array(value: Any) -> Array:
     return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
 
 
-class Parameter:
+class Weight(ABC):
+    """What a layer holds and reads: a Parameter, or a view of one.
+
+    Attributes:
+        base: The Parameter itself.
+        view: How it is seen.
+        name: For messages and tables.
+        shape: The shape that the layer sees.
+    """
+
+    base: Parameter
+    view: View
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    version: int
+    __iter__: ClassVar[None] = None  # indices alone would make it a sequence
+
+    @property
+    @abstractmethod
+    def value(self) -> Array:
+        """The array that the layer reads, read-only and row by row in memory."""
+
+    @value.setter
+    @abstractmethod
+    def value(self, new: ArrayLike) -> None: ...
+
+    @property
+    def T(self) -> Weight:  # noqa: N802 (NumPy's name)
+        """The axes in reverse: ``decoder.tie("weight", encoder.weight.T)``."""
+        return self.transpose()
+
+    def transpose(self, *axes: int | Iterable[int]) -> Weight:
+        """The axes in another order, in reverse if none is given; as in NumPy.
+
+        Raises:
+            ShapeError: It is no order of the axes.
+        """
+        return self.seen(View.transpose(self.shape, _several(axes), self.name))
+
+    def reshape(self, *shape: int | Iterable[int]) -> Weight:
+        """The same cells, row by row, in another shape; one size may be −1.
+
+        Raises:
+            ShapeError: The numbers of cells differ.
+        """
+        return self.seen(View.reshape(self.shape, _several(shape), self.name))
+
+    def __getitem__(self, index: Index) -> Weight:
+        """A part of it: ``weight[:4]``, ``weight[..., 0]``; whole numbers and slices with steps of at least 1.
+
+        Raises:
+            ShapeError: It reaches outside, picks nothing, or is no such index.
+        """
+        return self.seen(View.slice(self.shape, index, self.name))
+
+    def seen(self, later: View) -> Weight:
+        """What a view shows of it."""
+        view = self.view.then(later)
+        return self.base if view.identity else ParameterView(self.base, view)
+
+
+def _several(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Numbers given one by one or as one sequence."""
+    return tuple(given[0]) if len(given) == 1 and isinstance(given[0], Iterable) else given
+
+
+class Parameter(Weight):
     """One trainable array. Two layers that hold the same Parameter object share it: that is all tying is.
 
     The value is never changed in place: an update replaces it, so an array once handed out stays what it was,
@@ -52,6 +141,8 @@ class Parameter:
         dtype: float32 or float64; a network makes all its parameters one type.
     """
 
+    view = View()
+
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -63,6 +154,11 @@ class Parameter:
         self.version = 0
         self._initializer = initializer
         self._value: Array | None = None
+
+    @property
+    def base(self) -> Parameter:  # type: ignore[override]
+        """Itself."""
+        return self
 
     @property
     def value(self) -> Array:
@@ -110,6 +206,62 @@ class Parameter:
         return f"Parameter({self.name}, {text(self.shape) or 'scalar'}, {self.dtype})"
 
 
+class ParameterView(Weight):
+    """A Parameter as one layer sees it: transposed, a part of it, in another shape. ``parameter.T`` makes one.
+
+    It has no gradient and no state of its own: both are the Parameter's, in the Parameter's shape. Two views of
+    one Parameter that show the same are equal.
+    """
+
+    def __init__(self, base: Parameter, view: View) -> None:
+        self.base, self.view, self.shape = base, view, view.shape(base.shape)
+        self._value: tuple[Array, Array] | None = None  # the Parameter's, and what is seen of it
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The Parameter's name and the view in words."""
+        return f"{self.base.name} ({self.view})"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:  # type: ignore[override]
+        """The Parameter's."""
+        return self.base.dtype
+
+    @property
+    def version(self) -> int:  # type: ignore[override]
+        """The Parameter's."""
+        return self.base.version
+
+    @property
+    def value(self) -> Array:
+        """What is seen now: a copy, made once for each value of the Parameter.
+
+        Raises:
+            ConfigError: It is assigned to; the Parameter's own value can be.
+        """
+        known, whole = self._value, self.base.value
+        if known is None or known[0] is not whole:
+            known = whole, np.array(self.view.apply(whole), order="C")
+            known[1].setflags(write=False)
+            self._value = known
+        return known[1]
+
+    @value.setter
+    def value(self, new: ArrayLike) -> None:
+        raise ConfigError(self.name, "is a view, which has no value of its own", f"set that of {self.base.name}")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ParameterView):
+            return NotImplemented
+        return self.base is other.base and self.view == other.view
+
+    def __hash__(self) -> int:
+        return hash((self.base, self.view))
+
+    def __repr__(self) -> str:
+        return f"ParameterView({self.name}, {text(self.shape) or 'scalar'}, {self.dtype})"
+
+
 class Buffer:
     """An array that belongs to a layer and is not trained, e.g. running statistics; replaced, never mutated."""
 
@@ -128,27 +280,37 @@ class Buffer:
 class Gradients(Mapping[Parameter, Array]):
     """Parameter -> gradient of the loss. A value: it adds, scales and never goes stale.
 
-    Look a gradient up by its Parameter or by the parameter's name. It has the parameter's shape, or (N, *shape)
-    where ``tape.backward`` was asked to keep it apart by sample.
+    Look a gradient up by its Parameter, by a view of it or by a name that it has in the network. It has the
+    Parameter's own shape, or (N, *shape) where ``tape.backward`` was asked to keep it apart by sample.
+
+    Args:
+        arrays: The gradients.
+        inputs: Gradient of the loss with respect to each network input, where it was asked for.
+        names: What the names in a network stand for; the parameters' own names hold besides.
 
     Attributes:
-        inputs: gradient of the loss with respect to each network input, where it was asked for.
+        inputs: As above.
     """
 
-    def __init__(self, arrays: Mapping[Parameter, Array], inputs: Mapping[str, Array] | None = None) -> None:
-        self._arrays = dict(arrays)
+    def __init__(
+        self,
+        arrays: Mapping[Parameter, Array],
+        inputs: Mapping[str, Array] | None = None,
+        names: Mapping[str, Weight] | None = None,
+    ) -> None:
+        self._arrays, self._names = dict(arrays), names or {}
         self.inputs: dict[str, Array] = dict(inputs or {})
 
-    def __getitem__(self, key: Parameter | str) -> Array:
-        if isinstance(key, str):
-            for parameter, array in self._arrays.items():
-                if parameter.name == key:
-                    return array
-            raise KeyError(f"no gradient named {key!r}; there are {', '.join(p.name for p in self._arrays)}")
-        if key not in self._arrays:
-            name = getattr(key, "name", repr(key))
-            raise KeyError(f"no gradient of {name}; there are {', '.join(p.name for p in self._arrays)}")
-        return self._arrays[key]
+    def __getitem__(self, key: Weight | str) -> Array:
+        parameter = self._named(key) if isinstance(key, str) else key
+        parameter = parameter.base if isinstance(parameter, Weight) else parameter
+        if parameter not in self._arrays:
+            what = f"named {key!r}" if isinstance(key, str) else f"of {getattr(key, 'name', repr(key))}"
+            raise KeyError(f"no gradient {what}; there are {', '.join(p.name for p in self._arrays)}")
+        return self._arrays[parameter]
+
+    def _named(self, name: str) -> Weight | None:
+        return self._names.get(name) or next((p for p in self._arrays if p.name == name), None)
 
     def __iter__(self) -> Iterator[Parameter]:
         return iter(self._arrays)
@@ -170,12 +332,14 @@ class Gradients(Mapping[Parameter, Array]):
         """
         if not isinstance(other, Gradients):
             return NotImplemented
-        return Gradients(_add(self._arrays, other._arrays), _add(self.inputs, other.inputs))
+        names = {**other._names, **self._names}
+        return Gradients(_add(self._arrays, other._arrays), _add(self.inputs, other.inputs), names)
 
     def __mul__(self, factor: float) -> Gradients:
         return Gradients(
             {p: a * a.dtype.type(factor) for p, a in self._arrays.items()},
             {n: a * a.dtype.type(factor) for n, a in self.inputs.items()},
+            self._names,
         )
 
     __rmul__ = __mul__
@@ -198,7 +362,7 @@ class Gradients(Mapping[Parameter, Array]):
         """
         for parameter, array in self._arrays.items():
             if array.shape != parameter.shape:
-                fix = "sum it over its first axis, or use tape.clipped(upstream, max_norm), which gives the norms"
+                fix = "sum it over its first axis; tape.clipped_by_sample(upstream, max_norm) gives the samples' norms"
                 raise ConfigError("norm", f"the gradient of {parameter.name} is kept apart by sample", fix)
         return float(np.sqrt(sum(float(np.sum(np.square(a, dtype=np.float64))) for a in self._arrays.values())))
 

@@ -43,7 +43,9 @@ def expanded(config: Mapping[str, Any]) -> dict[str, Any]:
     weights = {name: rest.pop(name) for name in list(rest) if name in _SHORT or _is_weight(name)}
     given = {_SHORT.get(name, name): _array(value, name) for name, value in weights.items()}
     sizes, full = _sizes(kind, given, rest)
-    name = str(config.get("name", re.sub(r"(1d|2d|3d)$", "", kind).lower()))
+    name = config.get("name", re.sub(r"(1d|2d|3d)$", "", kind).lower())
+    if not isinstance(name, str):
+        raise ConfigError("name", f"expected a text, got {type(name).__name__}")
     return {
         "format": FORMAT,
         "version": VERSION,

@@ -119,7 +119,7 @@ def load_arrays(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:
 
 
 def _checksum(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
-    """safetensors has none of its own, and a weight with a flipped bit would pass for a weight."""
+    """safetensors has none of its own, and a flipped bit would go unnoticed."""
     digest = hashlib.blake2b(repr(sorted(metadata.items())).encode(), digest_size=16)
     for name, array in sorted(arrays.items()):
         digest.update(repr((name, array.dtype.str, array.shape)).encode())
@@ -136,7 +136,7 @@ def unshared(network: Network) -> dict[str, Array]:
 def save(network: Network, path: str | Path) -> None:
     """Write a network to one safetensors file: each parameter and buffer once, under its first name.
 
-    The metadata hold the configuration and the other names of shared parameters (alias -> first name) as JSON,
+    The metadata hold the configuration and the other names of shared parameters (``Network.aliases``) as JSON,
     so that the one file is enough to rebuild the network.
 
     Raises:
@@ -176,7 +176,7 @@ def _rebuilt(config: Any, arrays: Mapping[str, Array]) -> Network:
     shapes = {array.shape for array in arrays.values()}
     for name, (layer, *_) in arguments["layers"].items():
         for attribute, parameter in layer.parameters().items():
-            if parameter.shape not in shapes:
-                problem = f"the file holds no {attribute} of shape {parameter.shape}"
+            if parameter.base.shape not in shapes:
+                problem = f"the file holds no {attribute} of shape {parameter.base.shape}"
                 raise CheckpointError(f"node {name!r}", problem)
     return Network(**arguments)

@@ -11,7 +11,7 @@ from sharedgrad.geometry import text
 from sharedgrad.graph import Node
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.network import Network
-from sharedgrad.parameter import Parameter
+from sharedgrad.parameter import Parameter, Weight
 
 _HEADER = ("node", "output", "parameters", "uses each", "without sharing", "as dense", "layer")
 _LEGEND = """\
@@ -28,7 +28,8 @@ class Row:
         layer: The layer as one would write it, first weights left out.
         output: Shape of the output for one sample.
         parameters: Number of weights that no earlier row has counted.
-        shared_with: Earlier nodes that this one shares weights with.
+        shared_with: Earlier nodes that this one shares weights with; how it sees them, if not as they are, in
+            brackets: ``"encoder (transposed)"``.
         uses: How often one sample uses each parameter here; 0 where there are none.
         without_sharing: Number of weights if every use had its own (the locally connected twin); None where
             nothing is shared within a sample.
@@ -105,8 +106,8 @@ def _row(node: Node, shapes: dict[str, Shape], counted: dict[Parameter, str]) ->
     """The row of one node; what it counts anew is entered in ``counted`` (parameter -> node)."""
     layer, before, after = node.layer, [shapes[name] for name in node.inputs], shapes[node.name]
     parameters = list(layer.parameters().values())
-    shared_with = tuple(dict.fromkeys(counted[p] for p in parameters if p in counted))
-    new = [p for p in parameters if p not in counted]
+    shared_with = tuple(dict.fromkeys(_shared_with(counted[p.base], p) for p in parameters if p.base in counted))
+    new = list(dict.fromkeys(p.base for p in parameters if p.base not in counted))
     counted.update(dict.fromkeys(new, node.name))
     unshared, outputs = layer.without_sharing(*before), prod(after)
     dense = sum(map(prod, before)) * outputs + (outputs if getattr(layer, "bias", None) else 0)
@@ -122,7 +123,11 @@ def _row(node: Node, shapes: dict[str, Shape], counted: dict[Parameter, str]) ->
     )
 
 
-def _size(parameters: Iterable[Parameter]) -> int:
+def _shared_with(node: str, parameter: Weight) -> str:
+    return node if parameter.view.identity else f"{node} ({parameter.view})"
+
+
+def _size(parameters: Iterable[Weight]) -> int:
     return sum(prod(p.shape) for p in parameters)
 
 

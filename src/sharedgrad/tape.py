@@ -2,74 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from itertools import chain
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError, StaleTapeError
-from sharedgrad.graph import Node
+from sharedgrad.graph import Node, index_inputs
 from sharedgrad.kernels.threads import one_blas_thread
-from sharedgrad.parameter import Array, Gradients, Parameter, numbers, positive
+from sharedgrad.parameter import Array, Gradients, Parameter, Weight, numbers, positive
+from sharedgrad.replay import Pass, Records, Replay, run
+from sharedgrad.trace import Trace
 from sharedgrad.uses import SharedWeight, Uses
 
 if TYPE_CHECKING:
     from sharedgrad.plan import Recording
 
 Shape = tuple[int, ...]
-Records = Sequence[tuple[Node, Any]]  # each node with what its layer's forward has saved
 
 
-class Call(NamedTuple):
-    """What one node contributed on the way back: the gradient at its output and the uses of its parameters."""
-
-    node: str
-    upstream: Array
-    uses: list[Uses]
-
-
-@dataclass
-class Trace:
-    """A backward pass with the uses kept apart.
-
-    Attributes:
-        calls: One entry for each node that was walked through, last node first.
-        inputs: Gradient with respect to each network input.
-    """
-
-    calls: list[Call] = field(default_factory=list)
-    inputs: dict[str, Array] = field(default_factory=dict)
-
-    def __getitem__(self, parameter: Parameter) -> list[Uses]:
-        """All uses of one parameter, in every call that shares it."""
-        found = [uses for call in self.calls for uses in call.uses if uses.weight is parameter]
-        if not found:
-            raise KeyError(f"no use of {getattr(parameter, 'name', repr(parameter))} in this trace")
-        return found
-
-    def upstream(self, node: str) -> Array:
-        """Gradient of the loss with respect to the node's output."""
-        for call in self.calls:
-            if call.node == node:
-                return call.upstream
-        raise KeyError(f"no gradient passed through a node {node!r}; there are {[c.node for c in self.calls]}")
-
-    def gradients(self) -> Gradients:
-        """The sums, as ``tape.backward`` gives them."""
-        return _summed((uses for call in self.calls for uses in call.uses), self.inputs)
-
-
-def _summed(uses: Iterable[Uses], inputs: dict[str, Array], by_sample: Collection[Parameter] = ()) -> Gradients:
+def _summed(
+    uses: Iterable[Uses],
+    inputs: dict[str, Array],
+    by_sample: Collection[Parameter] = (),
+    names: Mapping[str, Weight] | None = None,
+) -> Gradients:
     """The gradient of each parameter is the sum over all its uses: in one call, and over calls that share it."""
     total: dict[Parameter, Array] = {}
     for use in uses:
         parameter = cast(Parameter, use.weight)
         gradient = use.sum(by="sample") if parameter in by_sample else use.gradient
         total[parameter] = total[parameter] + gradient if parameter in total else gradient
-    return Gradients(total, inputs)
+    return Gradients(total, inputs, names)
 
 
 class Structure:
@@ -79,20 +46,31 @@ class Structure:
         self, nodes: Sequence[Node], outputs: Sequence[str], inputs: Sequence[str], revisions: tuple[int, ...]
     ) -> None:
         self.nodes, self.outputs, self.inputs, self.revisions = nodes, outputs, inputs, revisions
-        self.parameters = {node.layer: list(node.layer.parameters().values()) for node in nodes}
+        self.held = {node.layer: list(node.layer.parameters().values()) for node in nodes}
+        self.parameters = {layer: [weight.base for weight in held] for layer, held in self.held.items()}
         self.used = list({p: None for used in self.parameters.values() for p in used})
+        self.names = {f"{n.name}.{attribute}": p for n in nodes for attribute, p in n.layer.parameters().items()}
         self._wanted: dict[bool, frozenset[str]] = {}
+        self.buffers = list({b: None for node in nodes for b in node.layer.buffers().values()})
         self.mixes = any(node.layer.mixes_samples for node in nodes)
 
     def wanted(self, inputs: bool) -> frozenset[str]:
         """Names whose gradient leads to a parameter, or to an input that is asked for."""
         if inputs not in self._wanted:
-            wanted = set(self.inputs) if inputs else set()
+            wanted = set(self.inputs) - index_inputs(self.nodes, self.inputs) if inputs else set()
             for node in self.nodes:
                 if self.parameters[node.layer] or any(source in wanted for source in node.inputs):
                     wanted.add(node.name)
             self._wanted[inputs] = frozenset(wanted)
         return self._wanted[inputs]
+
+    def reached(self, given: Iterable[str]) -> frozenset[str]:
+        """Names that gradients flow back to, from those where they are given."""
+        reached = set(given)
+        for node in reversed(self.nodes):
+            if node.name in reached:
+                reached.update(node.inputs)
+        return frozenset(reached)
 
 
 class Tape:
@@ -104,25 +82,24 @@ class Tape:
     def __init__(
         self,
         structure: Structure,
-        records: Callable[[], Records],
-        recording: Recording | None,
+        origin: Pass,
+        done: Recording | Records,
         shapes: Mapping[str, Shape],
-        samples: int,
         dtype: np.dtype[Any],
         batched: bool,
-        training: bool,
     ) -> None:
-        self._structure, self._recording = structure, recording
-        self._records, self._done = records, None if recording is not None else records()
-        self._shapes, self._samples, self._dtype = shapes, samples, dtype
-        self._batched, self._training = batched, training
+        self._structure, self._origin = structure, origin
+        self._records: Records | None = done if isinstance(done, list) else None
+        self._recording: Recording | None = None if isinstance(done, list) else done
+        self._shapes, self._samples, self._dtype = shapes, len(next(iter(origin.inputs.values()))), dtype
+        self._batched = batched
         self._versions = [p.version for p in structure.used]
 
     def backward(
         self,
         upstream: ArrayLike | Mapping[str, ArrayLike],
         inputs: bool = False,
-        by_sample: Iterable[Parameter] = (),
+        by_sample: Iterable[Weight | str] = (),
     ) -> Gradients:
         """The gradient of every parameter that the upstream gradients reach.
 
@@ -130,9 +107,9 @@ class Tape:
             upstream: Gradient of the loss with respect to the output, in its shape; or node name -> gradient, for
                 several outputs and for losses at inner nodes. What reaches a node on several paths adds.
             inputs: Whether ``Gradients.inputs`` is wanted too: the gradient with respect to the network's inputs.
-            by_sample: Parameters whose gradients are kept apart by sample: arrays (N, *shape) whose sum over N is
-                the gradient. Each is that sample's own: N backward passes would give the same. (N = 1 where the
-                forward pass was given a sample without a sample axis.)
+            by_sample: Parameters, or their names, whose gradients are kept apart by sample: arrays (N, *shape) whose
+                sum over N is the gradient. Each is that sample's own: N backward passes would give the same. (N = 1
+                where the forward pass was given a sample without a sample axis.)
 
         Raises:
             StaleTapeError: A weight has changed since the forward pass.
@@ -146,12 +123,16 @@ class Tape:
         if self._recording is not None and kernels.programs():
             found = self._recording.backward(deltas, wanted, apart)
             if found is not None:
-                return Gradients(found[0], {name: self._single(array) for name, array in found[1].items()})
-        flowed: dict[str, Array] = {}
+                flowed = {name: self._single(array) for name, array in found[1].items()}
+                return Gradients(found[0], flowed, self._structure.names)
+        flowed = {}
         with one_blas_thread():
-            return _summed((use for call in self._walk(deltas, wanted, flowed) for use in call.uses), flowed, apart)
+            uses = chain.from_iterable(self._walk(deltas, wanted, flowed))
+            return _summed(uses, flowed, apart, self._structure.names)
 
-    def clipped(self, upstream: ArrayLike | Mapping[str, ArrayLike], max_norm: float) -> tuple[Gradients, Array]:
+    def clipped_by_sample(
+        self, upstream: ArrayLike | Mapping[str, ArrayLike], max_norm: float
+    ) -> tuple[Gradients, Array]:
         """The sum of the samples' gradients, each scaled down to ``max_norm`` if its norm is larger.
 
         Σ_n min(1, max_norm / ‖g_n‖) · g_n, where g_n is sample n's gradient of all parameters that the upstream
@@ -170,13 +151,13 @@ class Tape:
             ConfigError: ``max_norm`` is not positive, or a layer mixes the samples.
         """
         self._refuse_if_stale()
-        max_norm, deltas = positive(max_norm, "tape.clipped: max_norm"), self._upstreams(upstream)
-        self._refuse_if_mixed(deltas, self._structure.used, "tape.clipped")
+        max_norm, deltas = positive(max_norm, "tape.clipped_by_sample: max_norm"), self._upstreams(upstream)
+        self._refuse_if_mixed(deltas, self._structure.used, "tape.clipped_by_sample")
         wanted = self._structure.wanted(False)
         if self._recording is not None and kernels.programs():
-            found = self._recording.clipped(deltas, wanted, max_norm)
+            found = self._recording.clipped_by_sample(deltas, wanted, max_norm)
             if found is not None:
-                return Gradients(found[0]), found[1]
+                return Gradients(found[0], names=self._structure.names), found[1]
         return self._clipped_by_layers(deltas, wanted, max_norm)
 
     def _clipped_by_layers(
@@ -185,56 +166,62 @@ class Tape:
         uses: dict[Parameter, list[Uses]] = {}
         squares = np.zeros(self._samples)
         with one_blas_thread():
-            for call in self._walk(deltas, wanted, {}):
-                for use in call.uses:
-                    uses.setdefault(cast(Parameter, use.weight), []).append(use)
+            for use in chain.from_iterable(self._walk(deltas, wanted, {})):
+                uses.setdefault(cast(Parameter, use.weight), []).append(use)
             for calls in uses.values():
                 squares += SharedWeight(calls).norm(by="sample") ** 2
             norms = np.sqrt(squares)
             factors = np.divide(max_norm, norms, out=np.ones_like(norms), where=norms > max_norm)
             weighted = (use.of_samples(slice(None), factors) for calls in uses.values() for use in calls)
-            return _summed(weighted, {}), norms.astype(self._dtype)
+            return _summed(weighted, {}, names=self._structure.names), norms.astype(self._dtype)
 
     def trace(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> Trace:
         """As :meth:`backward`, with the uses kept apart instead of summed."""
         self._refuse_if_stale()
-        deltas, wanted = self._upstreams(upstream), self._structure.wanted(True)
-        trace = Trace()
-        with one_blas_thread():
-            trace.calls = list(self._walk(deltas, wanted, trace.inputs))
-        return trace
+        deltas, structure = self._upstreams(upstream), self._structure
+        reached, replay = structure.reached(deltas), Replay(structure.nodes, self._origin, deltas)
+        found = None
+        if self._recording is not None and kernels.programs():
+            found = self._recording.trace(deltas, structure.wanted(False))
+        if found is not None:
+            replay.know(found.values, found.deltas, found.statistics)
+        else:
+            replay.go_back([node.name for node in structure.nodes if node.name in reached], self._records)
+        return Trace(replay, reached, structure.names, self._batched)
 
-    def _walk(self, pending: dict[str, Array], wanted: Set[str], found: dict[str, Array]) -> Iterator[Call]:
-        """Visit each node once, in reverse, when all that flows back to it has been added."""
-        if self._done is None:
-            self._done = self._records()
-        for node, saved in reversed(self._done):
+    def _walk(self, pending: dict[str, Array], wanted: Set[str], found: dict[str, Array]) -> Iterator[list[Uses]]:
+        """The uses of each node, in reverse, when all that flows back to it has been added."""
+        if self._records is None:
+            self._records = run(self._structure.nodes, self._origin.inputs, self._origin.context())[1]
+        for node, saved in reversed(self._records):
             delta = pending.pop(node.name, None)
             if delta is None or node.name not in wanted:
                 continue
             needs = [source in wanted for source in node.inputs]
             gradients, uses = node.layer.backward(saved, delta, needs)
-            yield Call(node.name, delta, uses)
+            yield uses
             for source, needed, gradient in zip(node.inputs, needs, gradients, strict=True):
                 if needed and gradient is not None:
                     pending[source] = pending[source] + gradient if source in pending else gradient
         found.update({name: self._single(pending[name]) for name in self._structure.inputs if name in pending})
 
-    def _known(self, parameters: Iterable[Parameter]) -> frozenset[Parameter]:
+    def _known(self, given: Iterable[Weight | str]) -> frozenset[Parameter]:
         """The parameters, checked to be this network's."""
-        known = list(parameters) if isinstance(parameters, Iterable) else [parameters]
-        for parameter in known:
-            if not isinstance(parameter, Parameter) or parameter not in self._structure.used:
-                name = getattr(parameter, "name", repr(parameter))
+        known = []
+        for one in given if isinstance(given, Iterable) and not isinstance(given, str) else [given]:
+            weight = self._structure.names.get(one) if isinstance(one, str) else one
+            if not isinstance(weight, Weight) or weight.base not in self._structure.used:
+                name = getattr(one, "name", repr(one))
                 raise ConfigError(
                     "by_sample", f"{name} is no parameter of this network", "choose from net.parameters()"
                 )
+            known.append(weight.base)
         return frozenset(known)
 
     def _refuse_if_mixed(self, given: Collection[str], parameters: Collection[Parameter], where: str) -> None:
         """What flows back through a layer that mixes samples is no sample's own gradient any more."""
         structure = self._structure
-        if not (self._training and parameters and structure.mixes):
+        if not (self._origin.training and parameters and structure.mixes):
             return
         reached, mixer = set(given), dict[str, str]()
         for node in reversed(structure.nodes):
@@ -245,7 +232,7 @@ class Tape:
                     problem = (
                         f"{mixer[node.name]} in training mode mixes the samples, so none has a gradient of its own"
                     )
-                    fix = "go forward with training=False, or keep its uses apart: trace(upstream)[p][i]."
+                    fix = "go forward with training=False, or keep its uses apart: trace(upstream)[p]."
                     raise ConfigError(where, f"{problem} with respect to {parameter.name}", f'{fix}sum(by="sample")')
             if node.layer.mixes_samples:
                 mixer[node.name] = node.layer.label
@@ -288,8 +275,8 @@ class Tape:
     def _refuse_if_stale(self) -> None:
         structure = self._structure
         if structure.revisions != tuple([node.layer.revision for node in structure.nodes]):
-            for layer, used in structure.parameters.items():
-                if used != list(layer.parameters().values()):
+            for layer, held in structure.held.items():
+                if held != list(layer.parameters().values()):
                     problem = "a parameter has been tied since this tape's forward pass"
                     raise StaleTapeError(layer.label, problem, "call forward again")
         for parameter, version in zip(structure.used, self._versions, strict=True):

@@ -94,7 +94,7 @@ class Slice:
         if not isinstance(later, Slice):
             return None
         index = iter(later.index)
-        return Slice(tuple(part if isinstance(part, int) else part[next(index)] for part in self.parts))
+        return Slice(tuple(part if isinstance(part, int) else _tight(part[next(index)]) for part in self.parts))
 
     def config(self) -> dict[str, Any]:
         """As plain data: [first, end, step] or a number for each axis."""
@@ -188,7 +188,7 @@ class View:
             ShapeError: It is no order of the axes.
         """
         rank = len(shape)
-        order = tuple(operator.index(axis) for axis in axes) if axes else tuple(reversed(range(rank)))
+        order = tuple(_numbers(axes, where) or reversed(range(rank)))
         order = tuple(axis + rank if axis < 0 else axis for axis in order)
         if sorted(order) != list(range(rank)):
             raise ShapeError(where, f"expected each of its {rank} axes once to transpose, got {tuple(axes)}")
@@ -218,7 +218,7 @@ class View:
         Raises:
             ShapeError: The numbers of cells differ.
         """
-        sizes, total = [operator.index(size) for size in target], prod(shape)
+        sizes, total = _numbers(target, where), prod(shape)
         rest = prod(size for size in sizes if size != -1)
         if sizes.count(-1) == 1 and rest and total % rest == 0:
             sizes[sizes.index(-1)] = total // rest
@@ -332,6 +332,13 @@ def _does_nothing(step: Step) -> bool:
     return isinstance(step, Transpose) and step.axes == tuple(range(len(step.axes)))
 
 
+def _numbers(given: Sequence[int], where: str) -> list[int]:
+    try:
+        return [operator.index(number) for number in given]
+    except TypeError:
+        raise ShapeError(where, f"expected whole numbers, got {given!r}") from None
+
+
 def _part(item: Any, size: int, where: str) -> int | range:
     """The cells of an axis of ``size`` that an index means."""
     if isinstance(item, slice):
@@ -343,10 +350,17 @@ def _part(item: Any, size: int, where: str) -> int | range:
             raise ShapeError(where, f"expected a slice with a step of at least 1, got {item.step!r}")
         if not found:
             raise ShapeError(where, f"a slice picks nothing of an axis of {size}")
-        return range(found[0], found[-1] + 1, found.step if len(found) > 1 else 1)
+        return _tight(found)
     if not _whole(item, -size) or item >= size:
         raise ShapeError(where, f"expected slices or whole numbers below {size}, got {item!r}", "use basic slices")
     return int(item) % size
+
+
+def _tight(cells: Any) -> Any:
+    """A range that ends with its last cell, so that equal parts look alike; a number stays."""
+    if isinstance(cells, int):
+        return cells
+    return range(cells[0], cells[-1] + 1, cells.step if len(cells) > 1 else 1)
 
 
 def _whole(value: Any, least: int) -> bool:
@@ -365,7 +379,7 @@ def _read(step: Any, shape: Shape, where: str) -> View:
             return View.slice(shape, tuple(slice(*p) if isinstance(p, Iterable) else p for p in value), where)
         if kind == "reshape":
             return View.reshape(shape, value, where)
-        if kind == "cast":
+        if kind == "cast" and isinstance(value, str):
             return View.cast(value)
     except TypeError as error:
         raise ConfigError(where, f"expected a {kind} step, got {value!r} ({error})") from None

@@ -41,20 +41,15 @@ def test_pasted_arrays_are_read(text: str) -> None:
 
 BAD: list[Any] = [
     "", "   ", "abc", "[1, 2", "1, 2]", "[[1, 2], [3]]", "1 2\n3", "[1, ..., 3]", "1/0", "[" * 50, "]" * 9, "0x10",
-    None, True, {"a": 1}, [1, "x"], [1, None], [[1], 2], object(), "1" * 400 + "e999999", [10**400], [[[[[[[[[[1]]]]]]]]]],
-    np.array(["a"]), np.array([1j]), "nan nan [", "\x00", "1,,;;|", "--", "1e", "∞", ["1 2", "3"],
+    None, True, {"a": 1}, [1, "x"], [1, None], [[1], 2], object(), [10**400], [[[[[[[[[[1]]]]]]]]]], np.array(["a"]),
+    np.array([1j]), "nan [", "\x00", "--", "1e", "∞", ["1 2", "3"],
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("value", BAD, ids=lambda v: repr(v)[:20])
 def test_what_is_no_array_gets_one_clear_line(value: Any) -> None:
-    try:
+    with pytest.raises(SharedgradError, match=r"^answers: dw: [^\n]*$"):
         read(value, "answers: dw")
-    except SharedgradError as error:
-        assert str(error).startswith("answers: dw: ")
-        assert "\n" not in str(error)
-    else:
-        assert value in ("1" * 400 + "e999999", "nan nan [", "1,,;;|")  # numbers, if strange ones
 
 
 def test_random_text_never_ends_in_a_traceback() -> None:
@@ -72,19 +67,22 @@ def test_random_json_never_ends_in_a_traceback() -> None:
     rng = np.random.default_rng(0)
     fields = ["layer", "x", "w", "b", "upstream", "answers", "stride", "padding", "layout", "step", "dtype", "loss",
               "learning_rate", "nodes", "numbers", "groups", "kernel_size"]  # fmt: skip
-    values: list[Any] = ["conv2d", "conv1d", "linear", "relu", "x", 1, 0, -1, 2.5, None, True, [], {}, [1, 2, 3], [[1, 2], [3, 4]],
-                         {"dw": [1]}, {"dw": [[1, 2], [3, 4]]}, {"y": 1}, "1 2; 3 4", 10**9, "NHWC", [[[1]]], "float32"]  # fmt: skip
+    values: list[Any] = ["conv2d", "conv1d", "linear", "relu", "x", 1, 0, -1, 2.5, None, True, [], {}, [1, 2, 3],
+                         [[1, 2], [3, 4]], {"dw": [1]}, {"dw": [[1, 2], [3, 4]]}, {"y": 1}, "1 2; 3 4", 10**9, "NHWC",
+                         [[[1]]], "float32"]  # fmt: skip
     base = {"layer": "conv2d", "x": [[1, 2, 3], [4, 5, 6], [7, 8, 9]], "w": [[1, 2], [3, 4]],
             "upstream": [[1, 0], [0, 1]], "answers": {"dw": [[1, 2], [3, 4]]}}  # fmt: skip
     for _ in range(400):
         data = dict(base)
         for _ in range(int(rng.integers(1, 4))):
             data[fields[int(rng.integers(len(fields)))]] = values[int(rng.integers(len(values)))]
+        message, report = "", None
         try:
             report = sg.check_numbers(data, seconds=0.0)
         except SharedgradError as error:
-            assert "\n" not in str(error)
-        else:
+            message = str(error)
+        assert "\n" not in message
+        if report is not None:
             json.dumps(report.to_json())
             assert str(report)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-import sharedgrad as sg
 from sharedgrad.cli import main
 
 TINY = """
@@ -57,9 +56,8 @@ def blobs(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     monkeypatch.chdir(tmp_path)
-    threads = sg.get_threads()
 
     def run(*arguments: object) -> Result:
         capsys.readouterr()
@@ -67,8 +65,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
             main([str(argument) for argument in arguments])
         return Result(end.value.code, *capsys.readouterr())
 
-    yield run
-    sg.set_threads(threads)
+    return run
 
 
 @pytest.fixture

@@ -14,7 +14,12 @@ def test_it_names_the_kernels_and_the_threads(cli: Cli) -> None:
     assert f"threads: {kernels.get_threads()}\n" in result.out
     if kernels.compiled():
         assert f"kernels: compiled C++, instruction set {kernels.native.instruction_set()}\n" in result.out
-        assert "  pad, pad_backward: not compiled yet\n" in result.out
+        said = " ".join(result.out.split())
+        assert "pad, pad_backward, patches, patches_backward, " in said
+        assert "window_squares: no compiled kernel of their own" in said
+        assert "RNN" in said.partition("without a compiled operation")[0].rpartition(":")[0]
+        assert "max_pool_backward: ties other than 'first'" in said
+        assert max(map(len, result.out.splitlines())) <= 80
 
 
 def test_it_says_when_nothing_was_compiled(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

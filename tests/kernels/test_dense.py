@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
 
 from sharedgrad import kernels
 from tests.helpers import Array, close, frozen, same_bits
-from tests.kernels.test_native import instruction_set  # noqa: F401  (a fixture)
 
-pytestmark = pytest.mark.skipif(not kernels.compiled(), reason="no kernels were compiled")
-
-
-@pytest.fixture(autouse=True)
-def _threads_put_back() -> Iterator[None]:
-    before = kernels.get_threads()
-    yield
-    kernels.set_threads(before)
+pytestmark = pytest.mark.compiled
 
 
 def _dense(rng: np.random.Generator, n: int, o: int, i: int, dtype: type) -> tuple[Array, Array, Array]:
@@ -44,7 +34,7 @@ def _expected(p: Array, w: Array, delta: Array) -> tuple[Array, Array, Array]:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("seed", range(40))
-def test_dense_layers_of_all_sizes(seed: int, dtype: type, instruction_set: str) -> None:  # noqa: F811
+def test_dense_layers_of_all_sizes(seed: int, dtype: type, instruction_set: str) -> None:
     rng = np.random.default_rng(seed)
     n, o, i = (int(rng.integers(1, most)) for most in rng.permutation([6, 40, 300]))
     arrays = _dense(rng, n, o, i, dtype)
@@ -72,7 +62,7 @@ def test_long_sums_wide_layers_and_single_samples(
     o: int,
     i: int,
     dtype: type,
-    instruction_set: str,  # noqa: F811
+    instruction_set: str,
 ) -> None:
     arrays = _dense(np.random.default_rng(n + o + i), n, o, i, dtype)
     for actual, expected in zip(_products(*arrays), _expected(*arrays), strict=True):
@@ -81,7 +71,7 @@ def test_long_sums_wide_layers_and_single_samples(
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("seed", range(20))
-def test_blocks_side_by_side(seed: int, dtype: type, instruction_set: str) -> None:  # noqa: F811
+def test_blocks_side_by_side(seed: int, dtype: type, instruction_set: str) -> None:
     rng = np.random.default_rng(seed)
     u, b, o, i = (int(rng.integers(1, most)) for most in (40, 9, 40, 40))
     shapes = ((u, b, i), (b, o, i), (u, b, o))
@@ -91,7 +81,7 @@ def test_blocks_side_by_side(seed: int, dtype: type, instruction_set: str) -> No
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2, 3])
-def test_sums_over_some_uses_alone(keep: int, instruction_set: str) -> None:  # noqa: F811
+def test_sums_over_some_uses_alone(keep: int, instruction_set: str) -> None:
     rng = np.random.default_rng(keep)
     delta, p = (frozen(rng.normal(size=(5, 3, 7, 2, last))) for last in (4, 19))
     total = kernels.native.outer_sum(delta, p, keep)
@@ -141,7 +131,7 @@ def test_a_samples_output_does_not_depend_on_its_place_in_the_batch() -> None:
 
 @pytest.mark.parametrize("n", [1, 3, 40])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_bias_is_added_and_its_gradient_is_the_sum(n: int, dtype: type, instruction_set: str) -> None:  # noqa: F811
+def test_the_bias_is_added_and_its_gradient_is_the_sum(n: int, dtype: type, instruction_set: str) -> None:
     from sharedgrad.kernels.native.program import Builder
 
     rng = np.random.default_rng(n)

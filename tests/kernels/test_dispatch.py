@@ -30,6 +30,12 @@ def test_numpy_serves_types_that_the_compiled_kernels_do_not() -> None:
     assert kernels.of(np.zeros(3, np.dtype(np.float32).newbyteorder())) is vectorized
 
 
+@pytest.mark.parametrize("array", [[1.0, 2.0], memoryview(b"12"), None])
+def test_what_is_no_array_is_refused(array: object) -> None:
+    with pytest.raises(ConfigError, match="expected a NumPy array or a PyTorch tensor, got"):
+        kernels.of(array)
+
+
 def test_the_choice_ends_with_its_block_even_after_an_error() -> None:
     with pytest.raises(RuntimeError), kernels.use("reference"):
         raise RuntimeError

@@ -11,10 +11,9 @@ from sharedgrad import kernels
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels import reference
 from tests.helpers import Array, close, numbers
-from tests.kernels.test_native import instruction_set  # noqa: F401
 
-pytestmark = pytest.mark.skipif(not kernels.compiled(), reason="no kernels were compiled")
-EACH = 100  # geometries in one test
+pytestmark = pytest.mark.compiled
+EACH = 50  # geometries in one test
 
 
 def _in_another_order(rng: np.random.Generator, array: Array) -> Array:
@@ -51,11 +50,11 @@ def _samples(rng: np.random.Generator) -> int:
     return int(rng.choice([0, 1, 1, 2, 3, 4, 5, 9]))
 
 
-def _cases(first: int, pool: bool) -> Iterator[tuple[np.random.Generator, Geometry, tuple[int, ...], type]]:
+def _cases(first: int, pool: bool) -> Iterator[tuple[np.random.Generator, Geometry, tuple[int, ...]]]:
     for seed in range(first * EACH, (first + 1) * EACH):
         rng = np.random.default_rng([seed, pool])
         g, spatial = _window(rng, pool)
-        yield rng, g, tuple(int(n) for n in spatial), (np.float32, np.float64)[seed % 2]
+        yield rng, g, tuple(int(n) for n in spatial)
 
 
 def _agree(name: str, *arguments: object) -> Array:
@@ -70,9 +69,10 @@ def _agree(name: str, *arguments: object) -> Array:
 
 
 @pytest.mark.parametrize("first", range(7))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.usefixtures("instruction_set")
-def test_convolutions(first: int) -> None:
-    for rng, g, spatial, dtype in _cases(first, pool=False):
+def test_convolutions(dtype: type, first: int) -> None:
+    for rng, g, spatial in _cases(first, pool=False):
         inside, outside = numbers(rng, 1, 2, 2)
         samples, filters = _samples(rng), g.groups * outside
         shapes = ((samples, g.groups * inside, *spatial), (filters, inside, *g.kernel))
@@ -86,9 +86,10 @@ def test_convolutions(first: int) -> None:
 
 
 @pytest.mark.parametrize("first", range(7))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.usefixtures("instruction_set")
-def test_pools(first: int) -> None:
-    for rng, g, spatial, dtype in _cases(first, pool=True):
+def test_pools(dtype: type, first: int) -> None:
+    for rng, g, spatial in _cases(first, pool=True):
         shape = (_samples(rng), int(rng.integers(1, 4)), *spatial)
         x = _in_another_order(rng, rng.integers(-3, 3, shape).astype(dtype))  # many ties
         y = _agree("max_pool", x, g)

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
 from sharedgrad import kernels
 from sharedgrad.kernels import vectorized
 from tests.helpers import Array, close, frozen, same_bits
-from tests.kernels.test_native import instruction_set  # noqa: F401  (a fixture)
 
-pytestmark = pytest.mark.skipif(not kernels.compiled(), reason="no kernels were compiled")
+pytestmark = pytest.mark.compiled
 
 BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64])
-
-
-@pytest.fixture(autouse=True)
-def _threads_put_back() -> Iterator[None]:
-    before = kernels.get_threads()
-    yield
-    kernels.set_threads(before)
 
 
 def _scores(rng: np.random.Generator, n: int, c: int, dtype: type) -> tuple[Array, Array]:
@@ -31,7 +21,7 @@ def _scores(rng: np.random.Generator, n: int, c: int, dtype: type) -> tuple[Arra
 @BOTH
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize(("n", "c"), [(1, 1), (1, 10), (7, 16), (65, 17), (3, 1000), (2000, 33)])
-def test_cross_entropy_of_all_sizes(n: int, c: int, smoothing: float, dtype: type, instruction_set: str) -> None:  # noqa: F811
+def test_cross_entropy_of_all_sizes(n: int, c: int, smoothing: float, dtype: type, instruction_set: str) -> None:
     scores, labels = _scores(np.random.default_rng(n), n, c, dtype)
     value, upstream = kernels.native.cross_entropy(scores, labels, smoothing, n)
     expected, gradient = vectorized.cross_entropy(scores.astype(np.float64), labels, smoothing, n)
@@ -41,7 +31,7 @@ def test_cross_entropy_of_all_sizes(n: int, c: int, smoothing: float, dtype: typ
 
 
 @BOTH
-def test_cross_entropy_at_the_ends_of_the_numbers(dtype: type, instruction_set: str) -> None:  # noqa: F811
+def test_cross_entropy_at_the_ends_of_the_numbers(dtype: type, instruction_set: str) -> None:
     inf = np.inf
     rows = [[1e4, 0, -1e4], [-1e30, 1e30, 0], [0.5, -inf, 1.0], [-inf, -inf, 2.0]]
     scores, labels = np.array(rows, dtype), np.array([0, 1, 2, 2])
@@ -59,7 +49,7 @@ def test_cross_entropy_at_the_ends_of_the_numbers(dtype: type, instruction_set: 
 
 @BOTH
 @pytest.mark.parametrize("classes", [3, 17, 40])
-def test_the_largest_score_may_stand_anywhere(classes: int, dtype: type, instruction_set: str) -> None:  # noqa: F811
+def test_the_largest_score_may_stand_anywhere(classes: int, dtype: type, instruction_set: str) -> None:
     scores = np.where(np.eye(classes), 1e4, 0).astype(dtype)
     np.testing.assert_array_equal(kernels.native.softmax(scores, 1), np.eye(classes))
 
@@ -80,7 +70,7 @@ def test_a_label_that_is_no_class_is_refused_and_nothing_is_read_beyond_a_row() 
 
 @BOTH
 @pytest.mark.parametrize("shape", [(1, 1), (5, 16), (3, 4, 31), (300, 500), (0, 4)])
-def test_softmax_along_the_last_axis(shape: tuple[int, ...], dtype: type, instruction_set: str) -> None:  # noqa: F811
+def test_softmax_along_the_last_axis(shape: tuple[int, ...], dtype: type, instruction_set: str) -> None:
     rng = np.random.default_rng(0)
     x, dy = (frozen(rng.normal(size=shape) * 8, dtype) for _ in range(2))
     y = kernels.native.softmax(x, -1)
@@ -88,7 +78,7 @@ def test_softmax_along_the_last_axis(shape: tuple[int, ...], dtype: type, instru
     close(kernels.native.softmax_backward(dy, y, -1), vectorized.softmax_backward(dy, y, -1))
 
 
-def test_tanh_is_right_to_the_last_places(instruction_set: str) -> None:  # noqa: F811
+def test_tanh_is_right_to_the_last_places(instruction_set: str) -> None:
     x = np.concatenate([np.linspace(-10, 10, 100_001), np.logspace(-30, 1, 999), [0.0, -0.0, 1e30, -np.inf, np.inf]])
     for dtype, units in ((np.float32, 3), (np.float64, 3)):
         given = x.astype(dtype)
@@ -101,7 +91,7 @@ def test_tanh_is_right_to_the_last_places(instruction_set: str) -> None:  # noqa
 
 @BOTH
 @pytest.mark.parametrize("decoupled", [False, True])
-def test_steps_of_small_and_large_parameters(decoupled: bool, dtype: type, instruction_set: str) -> None:  # noqa: F811
+def test_steps_of_small_and_large_parameters(decoupled: bool, dtype: type, instruction_set: str) -> None:
     rng = np.random.default_rng(0)
     shapes = [(), (3, 5), (70_000,), (0, 2), (1,)]
     draw = lambda: [frozen(rng.normal(size=shape), dtype) for shape in shapes]  # noqa: E731

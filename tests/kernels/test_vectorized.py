@@ -181,6 +181,7 @@ def _adam(rng: Rng, rank: int) -> tuple[object, ...]:
     return values, gradients, means, squares, steps, 0.3, (0.8, 0.95), 1e-3, decay, bool(rng.integers(2))
 
 
+CHUNKS = {"all samples": windows.CHUNK_BYTES, "a few samples": 400, "single samples": 1}
 FAST = [vectorized, *([kernels.native] if kernels.compiled() else [])]
 
 ARGUMENTS: dict[str, Draw] = {
@@ -247,14 +248,16 @@ def test_every_kernel_is_drawn_here() -> None:
         assert all(callable(getattr(module, name)) for name in protocol)
 
 
+@pytest.mark.parametrize("chunk_bytes", CHUNKS.values(), ids=CHUNKS)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_equals_the_reference(name: str, rank: int, dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in range(12):
+def test_equals_the_reference(
+    name: str, rank: int, dtype: type, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "CHUNK_BYTES", chunk_bytes)
+    for seed in range(4):
         arguments = _arguments(name, rank, seed, dtype)
-        if seed % 2:  # chunks of one sample, or of a few
-            monkeypatch.setattr(windows, "CHUNK_BYTES", 1 if seed % 4 == 1 else 400)
         expected = getattr(reference, name)(*arguments)
         for module in FAST:
             actual = getattr(module, name)(*arguments)
@@ -262,7 +265,6 @@ def test_equals_the_reference(name: str, rank: int, dtype: type, monkeypatch: py
                 assert a.dtype == e.dtype
                 assert e.dtype == dtype or (name == "cross_entropy" and e.shape == ())
                 close(a, e, 1e-4 if dtype == np.float32 else 1e-9)
-        monkeypatch.undo()
 
 
 @pytest.mark.parametrize("seed", range(10))

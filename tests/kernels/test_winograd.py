@@ -9,9 +9,8 @@ from sharedgrad import kernels
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels import vectorized
 from tests.helpers import Array, close, frozen, same_bits
-from tests.kernels.test_native import instruction_set  # noqa: F401
 
-pytestmark = pytest.mark.skipif(not kernels.compiled(), reason="no kernels were compiled")
+pytestmark = pytest.mark.compiled
 ERROR = 4e-6  # of the largest value; the plain sums in float32 have 1e-6
 
 CASES = [  # samples, channels, filters, size, padding
@@ -45,7 +44,7 @@ def _double(*arrays: Array) -> tuple[Array, ...]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_all_three_passes(case: tuple[int, int, int, tuple[int, int], int], instruction_set: str) -> None:  # noqa: F811
+def test_all_three_passes(case: tuple[int, int, int, tuple[int, int], int], instruction_set: str) -> None:
     x, w, b, dy = _case(*case)
     g, size = Geometry.of(2, 3, padding=case[4]), case[3]
     x64, w64, b64, dy64 = _double(x, w, b, dy)
@@ -55,7 +54,7 @@ def test_all_three_passes(case: tuple[int, int, int, tuple[int, int], int], inst
 
 
 @pytest.mark.parametrize(("samples", "channels"), [(19, 30), (19, 150), (1, 30), (4, 50)])
-def test_what_comes_before_and_after(samples: int, channels: int, instruction_set: str) -> None:  # noqa: F811
+def test_what_comes_before_and_after(samples: int, channels: int, instruction_set: str) -> None:
     """A ReLU at once; a gradient that is added to another; one that goes back through a ReLU."""
     from sharedgrad.kernels.native import program
 
@@ -67,8 +66,8 @@ def test_what_comes_before_and_after(samples: int, channels: int, instruction_se
     outside = [builder.array(*a.shape[1:], samples=len(a)) for a in (x, dy)]
     weights, bias = builder.array(w.size), builder.array(b.size)
     inside, y = builder.map(*x.shape[1:]), builder.map(*dy.shape[1:])
-    inside.reach((1, 1, 1, 1))
-    y.reach((0, 1, 2, 1))  # for the next convolution
+    inside.widen((1, 1, 1, 1))
+    y.widen((0, 1, 2, 1))  # for the next convolution
     builder.emit("relayout", (inside, outside[0]))
     builder.emit("conv", (y, inside, weights, bias), *window, 1)
     builder.emit("relayout", (outside[1], y))
@@ -85,8 +84,8 @@ def test_what_comes_before_and_after(samples: int, channels: int, instruction_se
         outside = [builder.array(*a.shape[1:], samples=len(a)) for a in (upstream, there, gate)]
         weights, out = builder.array(wide.size), builder.array(*dy.shape[1:], samples=len(dy))
         delta, dx, through = (builder.map(*m.shape) for m in outside)
-        delta.reach((1, 1, 1, 1))
-        dx.reach((1, 1, 1, 1))
+        delta.widen((1, 1, 1, 1))
+        dx.widen((1, 1, 1, 1))
         for m, source in zip((delta, dx, through), outside, strict=True):
             builder.emit("relayout", (m, source))
         builder.emit("conv_input_gradient", (dx, delta, weights, through), *window, add)
@@ -98,21 +97,17 @@ def test_what_comes_before_and_after(samples: int, channels: int, instruction_se
 
 @pytest.mark.parametrize("samples", [1, 40])
 def test_the_same_bits_for_any_number_of_threads(samples: int) -> None:
-    before = kernels.get_threads()
     x, w, b, dy = _case(samples, 140, 49, (12, 11), 1)
     g, results = Geometry.of(2, 3, padding=1), []
-    try:
-        for count in (1, 2, 5):
-            kernels.set_threads(count)
-            results.append(
-                (
-                    kernels.native.conv(x, w, b, g),
-                    kernels.native.conv_input_gradient(dy, w, g, (12, 11)),
-                    kernels.native.conv_kernel_gradient(dy, x, g),
-                )
+    for count in (1, 2, 5):
+        kernels.set_threads(count)
+        results.append(
+            (
+                kernels.native.conv(x, w, b, g),
+                kernels.native.conv_input_gradient(dy, w, g, (12, 11)),
+                kernels.native.conv_kernel_gradient(dy, x, g),
             )
-    finally:
-        kernels.set_threads(before)
+        )
     for result in results[1:]:
         for ours, first in zip(result, results[0], strict=True):
             same_bits(ours, first)

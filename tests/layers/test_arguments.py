@@ -122,7 +122,7 @@ def test_how_often_a_sample_uses_a_weight(layer: sg.Layer, shape: Any, uses: int
     samples = 2
     net = sg.Network([layer], shape)
     y, tape = net.forward(np.random.default_rng(0).normal(size=(samples, *shape)))
-    for call in tape.trace(np.ones(y.shape)).calls:
+    for call in tape.trace(np.ones(y.shape)).calls.values():
         for each in call.uses:
             assert each.count == samples * uses
 

@@ -13,6 +13,7 @@ from torch import nn
 import sharedgrad as sg
 from sharedgrad import kernels
 from sharedgrad.kernels.vectorized import windows
+from sharedgrad.uses import SharedWeight
 from tests.helpers import Array, close, frozen, same_bits
 from tests.layers.settings import CALLS, LAYERS, Setting, all_settings, setting
 
@@ -30,7 +31,7 @@ class Result(NamedTuple):
     y: Array
     inputs: list[Array]
     gradients: dict[str, Array]
-    uses: list[sg.Uses]
+    uses: list[sg.uses.Uses]
 
 
 def layer_pass(case: Setting, inputs: list[Array], upstream: Array) -> Result:
@@ -40,7 +41,7 @@ def layer_pass(case: Setting, inputs: list[Array], upstream: Array) -> Result:
     dx, uses = case.layer.backward(saved, upstream, [True] * len(inputs))
     context.commit()
     names = {parameter: name for name, parameter in case.layer.parameters().items()}
-    return Result(y, [g for g in dx if g is not None], {names[u.parameter]: u.gradient() for u in uses}, uses)
+    return Result(y, [g for g in dx if g is not None], {names[u.weight]: u.gradient for u in uses}, uses)
 
 
 def torch_pass(module: nn.Module, inputs: list[Array], upstream: Array) -> Result:
@@ -135,8 +136,13 @@ def test_agrees_with_the_reference_and_is_the_sum_of_its_contributions(name: str
             close(mine, other)
         for uses in slow.uses:
             single = uses.sum(by=list(uses.axes))
-            key = next(k for k, p in case.layer.parameters().items() if p is uses.parameter)
-            close(fast.gradients[key], single.reshape(-1, *uses.parameter.shape).sum(axis=0))
+            key = next(k for k, p in case.layer.parameters().items() if p is uses.weight)
+            close(fast.gradients[key], single.reshape(-1, *uses.weight.shape).sum(axis=0))
+            element = tuple(int(n) for n in np.random.default_rng(seed).integers(0, uses.weight.shape))
+            products = SharedWeight([uses]).products(*element)
+            assert len(products) == uses.count
+            close(products.total()[element], fast.gradients[key][element])
+            np.testing.assert_array_equal(products.values.reshape(uses.shape), single[(..., *element)])
 
 
 class Twice(nn.Module):
@@ -241,8 +247,8 @@ def test_backward_again_gives_the_same_bits_and_skips_what_nobody_needs(name: st
     if case.layer.parameters() or name.startswith(("Max", "Avg")):
         assert skipped == (None,)
     for a, b, c in zip(uses, uses_again, uses_alone, strict=True):
-        same_bits(a.gradient(), b.gradient())
-        same_bits(a.gradient(), c.gradient())
+        same_bits(a.gradient, b.gradient)
+        same_bits(a.gradient, c.gradient)
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -13,11 +13,11 @@ TWINS = {1: (sg.Conv1d, sg.LocallyConnected1d), 2: (sg.Conv2d, sg.LocallyConnect
 
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
 @pytest.mark.parametrize("rank", [1, 2])
-@pytest.mark.parametrize("seed", range(10))
-def test_equal_kernels_make_it_a_convolution(rank: int, seed: int, mode: str) -> None:
-    rng = np.random.default_rng(seed)
-    window = sliding(rng, rank, PADDINGS[seed % len(PADDINGS)])
-    groups = 1 + seed % 2
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_equal_kernels_make_it_a_convolution(padding: str, groups: int, rank: int, mode: str) -> None:
+    rng = np.random.default_rng([PADDINGS.index(padding), groups])
+    window = sliding(rng, rank, padding)
     arguments = (window.kernel, window.stride, window.padding, window.dilation, groups, True, mode)
     shared, unshared = TWINS[rank]
     conv = sg.Network([shared(4, 6, *arguments)], (4, *window.spatial), dtype="float64")
@@ -41,7 +41,7 @@ def test_equal_kernels_make_it_a_convolution(rank: int, seed: int, mode: str) ->
     axes = tuple(range(rank))
     close(own["0.weight"].sum(axis=axes), one["0.weight"])
     close(own["0.bias"].sum(axis=tuple(a + 1 for a in axes)), one["0.bias"])
-    close(np.moveaxis(own["0.weight"], axes, axes), conv_tape.trace(upstream)[conv["0"].weight][0].sum("position"))
+    close(np.moveaxis(own["0.weight"], axes, axes), conv_tape.trace(upstream)["0.weight"].sum("position"))
 
 
 def test_the_weights_count_what_the_convolution_says_it_saves() -> None:

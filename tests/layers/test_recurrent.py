@@ -20,7 +20,7 @@ def test_a_weights_gradient_adds_its_time_steps(last: bool) -> None:
     x = rng.normal(size=(4, 2))
     y, tape = net.forward(x)
     upstream = rng.normal(size=y.shape)
-    by_step = {u.parameter.name: u.sum(by="time") for c in tape.trace(upstream).calls for u in c.uses}
+    by_step = {u.weight.name: u.sum(by="time") for c in tape.trace(upstream).calls.values() for u in c.uses}
 
     w, u, b, c = (p.value for p in layer.parameters().values())
     h = [np.zeros(3)]

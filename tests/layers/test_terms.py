@@ -11,7 +11,8 @@ import sharedgrad as sg
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.layers import terms as tables
-from sharedgrad.uses_terms import ABSENT, PADDING, Terms
+from sharedgrad.uses import limits
+from sharedgrad.uses.terms import ABSENT, PADDING, Terms
 from tests.helpers import Array, close, frozen, sliding
 from tests.layers.settings import CALLS, LAYERS, Setting, all_settings, setting
 
@@ -161,6 +162,19 @@ def test_terms_of_a_convolution_join_what_a_window_covers(rank: int, mode: str, 
     assert places.tolist() == rows
 
 
+def test_a_weight_that_is_seen_through_a_view() -> None:
+    """A decoder that is tied to its encoder's transposed matrix."""
+    encoder, decoder = sg.Linear(3, 2), sg.Linear(2, 3)
+    decoder.tie("weight", encoder.weight.T)
+    rng = np.random.default_rng(0)
+    x, upstream = rng.normal(size=(4, 2)).astype(np.float32), rng.normal(size=(4, 3)).astype(np.float32)
+    y, saved = decoder.forward(x, context=sg.Context())
+    (dx,), _ = decoder.backward(saved, upstream, [True])
+    assert dx is not None
+    close(by_hand(decoder.input_terms(saved, upstream)).astype(np.float32), dx)
+    close(by_hand(decoder.output_terms(x)).astype(np.float32), y)
+
+
 def test_a_window_that_hangs_over_the_edge_reads_zeros() -> None:
     layer = sg.Conv1d(1, 1, 3, padding=1)
     layer.weight.value, layer.bias.value = [[[2, 3, 5]]], [7]
@@ -192,6 +206,14 @@ def test_an_average_divides_by_the_cells_that_count(counted: bool, parts: list[f
     assert terms.coefficient is not None
     assert terms.coefficient.tolist() == pytest.approx(parts)
     assert len(layer.output_terms(np.ones((1, 1, 3)))) == 6
+
+
+def test_batch_norm_in_training_joins_every_output_of_a_channel_with_every_input() -> None:
+    layer = sg.BatchNorm2d(2)
+    y, saved = layer.forward(np.random.default_rng(0).normal(size=(2, 2, 1, 2)), context=sg.Context())
+    terms = layer.input_terms(saved, y)
+    pairs = [(i, j) for j in range(8) for i in range(8) if i // 2 % 2 == j // 2 % 2]  # output by output
+    assert list(zip(terms.cell.tolist(), terms.factors["dy"].index.tolist(), strict=True)) == pairs
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -253,7 +275,7 @@ def test_a_table_that_is_too_large_says_how_to_ask_for_less(monkeypatch: pytest.
         with pytest.raises(ConfigError, match="is too large"):
             mixing.input_terms(saved, y)
         assert len(mixing.input_terms(saved, y, cells=[0, 1])) == 2 * (64 if isinstance(mixing, sg.Softmax) else 16384)
-    monkeypatch.setattr(tables, "MOST_TERMS", 3)
+    monkeypatch.setattr(limits, "_limit", 3 * tables.TERM_BYTES)
     with pytest.raises(ConfigError, match="at most 3"):
         sg.Add().output_terms(np.ones((1, 2)), np.ones((1, 2)))
     assert len(sg.Add().output_terms(np.ones((1, 2)), np.ones((1, 2)), cells=[1])) == 2
@@ -290,3 +312,11 @@ def test_layers_without_terms_say_so() -> None:
         with pytest.raises(ConfigError, match=f"^{name}: does not give its output as a sum of terms"):
             case.layer.output_terms(*drawn(case, 0)[0])
     assert set(LAYERS) > NOT_LINEAR
+
+
+@pytest.mark.parametrize("layer", [sg.Add(), sg.Concat()])
+@pytest.mark.parametrize("which", [2, -1])
+def test_an_input_that_is_not_there(layer: sg.Layer, which: int) -> None:
+    y, saved = layer.forward(np.ones((1, 2)), np.ones((1, 2)), context=sg.Context())
+    with pytest.raises(ConfigError, match=f"expected which=0 to 1, the number of an input, got {which}"):
+        layer.input_terms(saved, y, which)

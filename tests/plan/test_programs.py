@@ -12,6 +12,8 @@ from sharedgrad import kernels
 from tests.helpers import Array, close
 from tests.plan.networks import MODES, Case, draw
 
+pytestmark = pytest.mark.compiled
+
 SEEDS = 60
 
 
@@ -70,6 +72,14 @@ def test_the_tape_traces_what_it_goes_back(seed: int) -> None:
     trace = tape.trace(case.upstreams)
     _same_gradients(trace.gradients(), gradients)
     _same_gradients(tape.backward(case.upstreams, inputs=True), gradients)
+    with kernels.use("vectorized"):
+        by_layers = tape.trace(case.upstreams)
+    assert list(trace.calls) == list(by_layers.calls)
+    for name, call in trace.calls.items():
+        _close(call.upstream, by_layers.calls[name].upstream)
+        _close(call.output, by_layers.calls[name].output)
+        for use, expected in zip(call.uses, by_layers.calls[name].uses, strict=True):
+            _close(use.sum(by="sample"), expected.sum(by="sample"))
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
@@ -86,7 +96,7 @@ def test_gradients_sample_by_sample_are_the_traces(seed: int, mode: str, instruc
     trace = tape.trace(case.upstreams)
     for parameter, gradient in found.items():
         uses = trace[parameter]
-        _close(gradient, sum(u.sum(by="sample") if parameter in apart else u.gradient() for u in uses))
+        _close(gradient, uses.sum(by="sample") if parameter in apart else uses.gradient)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

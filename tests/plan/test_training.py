@@ -11,6 +11,8 @@ import sharedgrad as sg
 from sharedgrad import data, kernels
 from tests.helpers import Array
 
+pytestmark = pytest.mark.compiled
+
 STEPS = 300
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sharedgrad import SGD, BatchNorm2d, Conv2d, CrossEntropy, Flatten, Linear, Network
+from sharedgrad import MSE, SGD, BatchNorm2d, Conv2d, CrossEntropy, Flatten, Linear, Network, fit
 from sharedgrad.data import Normalization
 from sharedgrad.errors import CheckpointError, ConfigError, DivergedError, OutputError
 from sharedgrad.storage import load_arrays, save, save_arrays
@@ -443,3 +444,25 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
         job.fit(job.network(), out=tmp_path / "other", callbacks=[Spoil()])
     assert "0.weight has become NaN or infinite" in str(error.value)
     assert not (tmp_path / "other" / CHECKPOINT).exists()
+
+
+def test_a_resumed_run_with_a_transposed_tie_gives_the_same_bits(tmp_path: Path) -> None:
+    def run(epochs: int, resume: bool, out: Path | None) -> Network:
+        encoder, decoder = Linear(6, 4), Linear(4, 6)
+        decoder.tie("weight", encoder.weight.T)
+        net = Network({"encoder": encoder, "decoder": decoder}, (6,), seed=2)
+        x = np.random.default_rng(3).normal(size=(20, 6)).astype(np.float32)
+        stop = Stop() if epochs == 1 else Callback()
+        with contextlib.suppress(KeyboardInterrupt):
+            fit(net, (x, x), epochs=3, batch_size=8, loss=MSE(), out=out, resume=resume, callbacks=[stop])
+        return net
+
+    class Stop(Callback):
+        def on_epoch(self, state: State) -> None:
+            raise KeyboardInterrupt
+
+    expected = run(3, False, None).state_dict()
+    assert not np.array_equal(run(1, False, tmp_path).state_dict()["encoder.weight"], expected["encoder.weight"])
+    assert "network/decoder.weight" not in load_arrays(tmp_path / CHECKPOINT)[0]
+    for name, array in run(3, True, tmp_path).state_dict().items():
+        assert array.tobytes() == expected[name].tobytes(), name

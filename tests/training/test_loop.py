@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from sharedgrad import (
     Flatten,
     Linear,
     Network,
-    get_threads,
     models,
     set_threads,
 )
@@ -98,14 +96,6 @@ def test_learns_the_digits() -> None:
     assert (history.rows[-1].val_accuracy or 0) > 0.93
 
 
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = get_threads()
-    yield
-    set_threads(before)
-
-
-@pytest.mark.usefixtures("threads")
 def test_the_number_of_threads_changes_no_bit() -> None:
     results = []
     for count in (1, 2, 3):

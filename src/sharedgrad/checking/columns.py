@@ -7,15 +7,18 @@ into x, w or y is worked out from them, so a mistake is the same line with one t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import Geometry
 from sharedgrad.parameter import Array
 from sharedgrad.uses.terms import PADDING
 
 Columns = Mapping[str, Array]  # name -> (M, k): one column for each axis that the name stands for
+MOST_ROWS = 300_000  # products of one layer: beyond that, a search through all mistakes takes too long
 _PAD_MODES: dict[str, Any] = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
@@ -32,6 +35,7 @@ def windows(
     filters, channels = (x_shape[1], 1) if w_shape is None else w_shape[:2]
     groups = filters if w_shape is None else geometry.groups
     shape = (x_shape[0], *geometry.output(x_shape[2:]), filters, channels, *geometry.kernel)
+    limit_rows(shape)
     index = np.indices(shape).reshape(len(shape), -1).T
     position, offset = index[:, 1 : 1 + d], index[:, 3 + d :]
     before = np.array([pair[0] for pair in geometry.padding])
@@ -48,6 +52,17 @@ def windows(
         "offset": offset,
         "source": source,
     }
+
+
+def limit_rows(shape: tuple[int, ...]) -> None:
+    """Refuse a table that is too large.
+
+    Raises:
+        ConfigError: It would have more than ``MOST_ROWS`` rows.
+    """
+    if prod(shape) > MOST_ROWS:
+        problem = f"{prod(shape):,} products are too many to try mistakes on (at most {MOST_ROWS:,})"
+        raise ConfigError("check", problem, "take fewer samples, channels or positions")
 
 
 def _mapped(source: Array, spatial: tuple[int, ...], geometry: Geometry, mode: str) -> Array:

@@ -14,10 +14,11 @@ import numpy as np
 from sharedgrad.checking import distinguish, innocence
 from sharedgrad.checking.answers import Answer, bare
 from sharedgrad.checking.catalogue import catalogue
+from sharedgrad.checking.columns import MOST_ROWS
 from sharedgrad.checking.conventions import Convention, conventions
 from sharedgrad.checking.given import Given
 from sharedgrad.checking.report import ArrayReport, Explanation, Report, Verdict, joined
-from sharedgrad.checking.right import UPDATES, magnitude, right, total
+from sharedgrad.checking.right import UPDATES, magnitude, right, too_large, total
 from sharedgrad.checking.search import Case, Fit, one_mistake, two_mistakes
 from sharedgrad.checking.structure import structure
 from sharedgrad.errors import SharedgradError
@@ -172,8 +173,8 @@ def _fits_chain(trial: Trial, name: str, chain: tuple[Convention, ...]) -> bool:
     given, back = trial.given, list[Convention]()
     for wanted in chain:
         found = next((c for c in conventions(given) if c.id == wanted.id), None)
-        if found is None:
-            return False
+        if found is None:  # it makes no difference to these numbers
+            continue
         given, back = found.given, [found, *back]
     try:
         result = right(given, name)
@@ -224,6 +225,9 @@ def _wrong(
         if not found[name]:
             limit = "" if complete else f" in {seconds / len(open_):.0f} s"
             remarks.append(f"{name}: no known mistake gives these numbers, nor any two tried together{limit}.")
+    if too_large(trials[0].given) and not all(found.values()):
+        remarks = [r for r in remarks if "no known mistake" not in r]
+        remarks.append(f"There are more than {MOST_ROWS:,} products here: too many to try mistakes on. Take fewer.")
     explanations = _explanations(found, trials)
     remarks += _ambiguities(trials[0].given, explanations)
     return Report("wrong", explanations, arrays, (), tuple(remarks), given=_given(trials))

@@ -27,8 +27,8 @@ from sharedgrad.document import (
     terminal,
 )
 from sharedgrad.errors import ConfigError
-from sharedgrad.layers import Context
 from sharedgrad.layers.layer import Layer
+from sharedgrad.network import Network
 from sharedgrad.parameter import Array
 from sharedgrad.uses.terms import Terms
 
@@ -117,11 +117,11 @@ def _telling_most(given: Given, asked: Sequence[str], seed: int, number: int) ->
 
 
 def _given(layer: Layer, shape: tuple[int, ...]) -> Given:
-    for parameter in layer.parameters().values():
-        parameter.cast(np.dtype(np.float64))
+    network = Network({"layer": layer}, shape[1:], dtype="float64")
+    for parameter in network.parameters():
         parameter.value = np.ones(parameter.shape)
-    y, _ = layer.forward(np.ones(shape), context=Context())
-    return of_layer(layer, np.ones(shape), np.ones(y.shape))
+    y, _ = network.forward(np.ones(shape))
+    return of_layer(layer, np.ones(shape), np.ones(np.shape(y)))
 
 
 def question(exercise: Sheet, title: str) -> Document:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from sharedgrad import losses
 from sharedgrad.checking import elementwise, recurrent
+from sharedgrad.checking.columns import MOST_ROWS
 from sharedgrad.checking.given import Given
 from sharedgrad.checking.tables import TABLES
 from sharedgrad.errors import ConfigError
@@ -78,16 +80,29 @@ def right(given: Given, target: str) -> Terms | Array:
     if target in UPDATES:
         gradient = total(right(given, UPDATES[target]))
         return gradient * given.options.get("learning_rate", 1.0)
-    if target in tables:
+    if target in tables and not too_large(given):
         return tables[target](given)
     if given.kind in _CURVES and target in ("y", "dx"):
         return elementwise.activation_y(given) if target == "y" else elementwise.activation_dx(given)
     if given.kind in LOSSES:
         return _loss(given)[target]
+    if given.kind == "layer" and target == "dx":
+        return _input_terms(given)
     found = recurrent.backward(given) if given.kind == "rnn" else engine(given)
     if target not in found:
         raise ConfigError("answers", f"{given.kind} has no array {target!r}", f"choose from {', '.join(found)}")
     return found[target]
+
+
+def too_large(given: Given) -> bool:
+    """Whether there are too many products for a table; the engine still knows the answer."""
+    if given.layer is None or given.kind not in ("conv", "linear", "max_pool", "avg_pool"):
+        return False
+    x = given["x"]
+    if given.kind == "linear":
+        return x.size * len(given["w"]) > MOST_ROWS
+    reads = given["w"].size if "w" in given else x.shape[1] * given.window.cells
+    return given.samples * prod(given.positions) * reads > MOST_ROWS
 
 
 def total(result: Terms | Array) -> Array:
@@ -114,9 +129,8 @@ def _loss(given: Given) -> dict[str, Array]:
 def engine(given: Given) -> dict[str, Array]:
     """What the layer itself computes: y, and with an upstream gradient every gradient, under the names used here."""
     assert given.layer is not None
-    context = Context(training=bool(given.options.get("training", True)))
     inputs = _inputs(given)
-    y, saved = given.layer.forward(*inputs, context=context)
+    y, saved = given.layer.forward(*inputs, context=_context(given))
     found = {"y": y}
     if "dy" in given:
         dxs, uses = given.layer.backward(saved, given["dy"].reshape(y.shape), [True] * len(inputs))
@@ -127,6 +141,20 @@ def engine(given: Given) -> dict[str, Array]:
             found[name] = found[name] + use.gradient if name in found else use.gradient
         found.update({f"dx{n or ''}": dx for n, dx in enumerate(dxs) if dx is not None})
     return found
+
+
+def _input_terms(given: Given) -> Terms | Array:
+    """dx as the layer's own terms; as an array where it does not give them, or too many."""
+    assert given.layer is not None
+    y, saved = given.layer.forward(*_inputs(given), context=_context(given))
+    try:
+        return given.layer.input_terms(saved, given["dy"].reshape(y.shape))
+    except ConfigError:
+        return engine(given)["dx"]
+
+
+def _context(given: Given) -> Context:
+    return Context(training=bool(given.options.get("training", True)))
 
 
 def _inputs(given: Given) -> Sequence[Array]:

@@ -178,6 +178,6 @@ def _grouped(found: Sequence[tuple[Fit, Array]]) -> list[Fit]:
             groups.append(([fit], array))
     merged = []
     for fits, _ in groups:
-        others = dict.fromkeys(f.ids for f in fits[1:] if f.ids != fits[0].ids)
-        merged.append(Fit(fits[0].ids, fits[0].notes, fits[0].target, tuple(others), fits[0].prior))
+        others = {frozenset(f.ids): f.ids for f in reversed(fits[1:]) if set(f.ids) != set(fits[0].ids)}
+        merged.append(Fit(fits[0].ids, fits[0].notes, fits[0].target, tuple(reversed(others.values())), fits[0].prior))
     return merged

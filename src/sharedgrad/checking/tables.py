@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sharedgrad.checking.columns import Columns, flat
+from sharedgrad.checking.columns import Columns, flat, limit_rows
 from sharedgrad.checking.given import Given
 from sharedgrad.parameter import Array
 from sharedgrad.uses.terms import ABSENT, Factor, Terms
@@ -95,6 +95,7 @@ def with_bias(products: Terms, g: Given) -> Terms:
 def _dense(g: Given) -> tuple[Columns, dict[str, Array]]:
     rows = g["x"].reshape(g.samples, -1, g["x"].shape[-1]).shape
     shape = (*rows[:2], *g["w"].shape)
+    limit_rows(shape)
     n, t, o, i = np.indices(shape).reshape(4, -1, 1)
     use = {"sample": n, "position": t, "filter": o, "channel": i}
     return use, {

@@ -6,15 +6,17 @@ of mistake; the line to change, with the right numbers.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sharedgrad.checking.report import ArrayReport, Explanation, Report, joined
 from sharedgrad.document import Block, Document, Equation, Grid, Paragraph, Row, Section, Symbol, Table, from_terms
 from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import text
 from sharedgrad.parameter import Array
+
+if TYPE_CHECKING:
+    from sharedgrad.checking.report import ArrayReport, Explanation, Report
 
 THAT, WHERE, KIND, LINE = 1, 2, 3, 4
 _MOST_TERMS = 12
@@ -114,7 +116,7 @@ def _table(arrays: tuple[ArrayReport, ...]) -> Table:
 def _section(e: Explanation, level: int, prefix: str) -> Section:
     blocks: list[Block] = []
     notes = f" ({e.notes})" if e.notes else ""
-    blocks.append(Paragraph.of(f"In {joined(e.arrays)}{notes}." if e.arrays else e.notes))
+    blocks.append(Paragraph.of(f"In {', '.join(e.arrays)}{notes}." if e.arrays else e.notes))
     if level == LINE or e.sort != "mistake":
         blocks += [Paragraph.of(sentence) for sentence in (e.why, e.fix and f"Instead: {e.fix}") if sentence]
     if e.same and level == LINE:

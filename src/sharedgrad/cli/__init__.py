@@ -1,4 +1,4 @@
-"""The command line: ``sharedgrad train``, ``predict``, ``summary`` and ``info``, one file each."""
+"""The command line: ``sharedgrad train``, ``predict``, ``summary``, ``explain`` and ``info``, one file each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _run(given)
         sys.stdout.flush()
     except BrokenPipeError:
-        # whoever read our output has gone; the interpreter's own last flush must not complain either
+        # the reader of our output has gone; the interpreter's own last flush must not complain either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except KeyboardInterrupt as interrupt:
@@ -69,6 +69,6 @@ def _prepare_streams() -> None:
 def _fail(arguments: list[str], message: str, code: int) -> int:
     """Print the one line; the command is the first word that is no option."""
     command = next((word for word in arguments if not word.startswith("-")), "")
-    known = command if command in ("train", "predict", "check", "summary", "info") else ""
+    known = command if command in ("train", "predict", "summary", "explain", "check", "info") else ""
     print(f"{f'sharedgrad {known}'.strip()}: {' '.join(message.split())}", file=sys.stderr)
     return code

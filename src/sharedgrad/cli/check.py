@@ -141,6 +141,7 @@ def _progress() -> Any:
         return None
 
     def show(part: float) -> None:
-        click.echo(f"\rtrying two mistakes together: {100 * part:3.0f} % ", err=True, nl=False)
+        line = f"trying two mistakes together: {100 * part:3.0f} %"
+        click.echo(f"\r{line}\r", err=True, nl=False)  # the report's first line takes its place
 
     return show

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from textwrap import fill
 
 import click
 import numpy as np
@@ -25,5 +26,8 @@ def info() -> None:
     click.echo(f"threads: {kernels.get_threads()}")
     if kernels.compiled():
         click.echo("computed by NumPy all the same:")
-        for operations, reason in kernels.native.FALLBACKS.items():
-            click.echo(f"  {operations}: {reason}")
+        from sharedgrad.plan.forward import not_compiled
+
+        layer_by_layer = {"layers without a compiled operation; a network with one goes layer by layer": not_compiled()}
+        for reason, names in (kernels.native.fallbacks() | layer_by_layer).items():
+            click.echo(fill(f"{', '.join(names)}: {reason}", 80, initial_indent="  ", subsequent_indent="    "))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,6 +19,7 @@ from sharedgrad.cli.recipe import LEARNING_RATES, OPTIMIZERS, Parts, default_epo
 from sharedgrad.cli.values import fraction, positive
 from sharedgrad.cli.values import size as as_size
 from sharedgrad.data import Augmentation, Dataset, Normalization, load
+from sharedgrad.document import terminal
 from sharedgrad.errors import DivergedError
 from sharedgrad.geometry import text
 from sharedgrad.kernels import set_threads
@@ -25,7 +27,7 @@ from sharedgrad.kernels.threads import MOST_THREADS
 from sharedgrad.network import Network
 from sharedgrad.optimizers import SCHEDULES
 from sharedgrad.training import History, evaluate, fit, plots, save_run
-from sharedgrad.training.report import idea
+from sharedgrad.training.report import idea, place
 from sharedgrad.training.run import CONFUSION, CURVES, FILES, KERNELS, Run
 
 
@@ -207,5 +209,7 @@ def _finish(run: Run, parts: Parts, history: History, folder: Path) -> None:
     click.echo(click.wrap_text(names, initial_indent="  ", subsequent_indent="  "))
     if no_kernels:
         click.echo(f"  (no {KERNELS}: {no_kernels})")
-    if history.last_step is not None:
-        click.echo(f"\n{idea(history.last_step)}")
+    if history.step is not None:
+        click.echo(f"\n{terminal.text([idea(history.step)], color=terminal.wants_color(sys.stdout))}")
+        click.echo("\nWhere it comes from on an image, position by position:")
+        click.echo(f'  sharedgrad explain {shlex.quote(str(folder))} --image IMAGE --weight "{place(history.step)}"')

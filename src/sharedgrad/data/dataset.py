@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedgrad.data.memory import chunks
+from sharedgrad.data.capacity import chunks
 from sharedgrad.errors import ConfigError, DataError
 from sharedgrad.randomness import generator
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedgrad.data import memory
+from sharedgrad.data import capacity
 from sharedgrad.errors import DataError, SharedgradError, require
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def read_images(
         channels = 1 if grey else 3
         height, width = size or _decode(paths[0], channels, None).shape[1:]
         fix = "give a smaller --size or fewer images" if size else "shrink the images with --size"
-        x = memory.reserve((len(paths), channels, height, width), np.uint8, f"{len(paths)} images", fix)
+        x = capacity.reserve((len(paths), channels, height, width), np.uint8, f"{len(paths)} images", fix)
 
         def fill(chunk: range) -> int:
             for i in chunk:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sharedgrad.data.memory import chunks
+from sharedgrad.data.capacity import chunks
 from sharedgrad.errors import ConfigError, DataError, ShapeError
 
 

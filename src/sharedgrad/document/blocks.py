@@ -95,8 +95,10 @@ class Equations(Block):
         assert first.result is not None
         by_hand = show(first.right.evaluate(digits=digits), digits)
         return (
-            f"In {len(notes)} of these lines the printed numbers give something else in the last digit (in the first of "
-            f"them {by_hand} instead of {show(first.result, digits)}): they are rounded to {digits} digits for display, "
+            f"In {len(notes)} of these lines the printed numbers give something else in the last digit (in the "
+            "first of "
+            f"them {by_hand} instead of {show(first.result, digits)}): they are rounded to {digits} digits for "
+            "display, "
             "the results are of the unrounded ones."
         )
 
@@ -169,6 +171,14 @@ class Table(Block):
     caption: str = ""
     left_out: int = 0
     how: str = ""
+
+    def numeric_columns(self) -> list[bool]:
+        """Which columns hold numbers (and empty cells) alone."""
+        columns = list(zip(*self.rows, strict=True)) or [("",)] * len(self.head)
+        return [
+            any(cell != "" for cell in column) and not any(isinstance(c, str | Expression) and c != "" for c in column)
+            for column in columns
+        ]
 
 
 @dataclass(frozen=True)

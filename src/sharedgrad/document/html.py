@@ -197,8 +197,9 @@ class _Writer:
 
     def terms(self, expression: Expression, numeric: bool) -> str:
         return " ".join(
-            f'<span class="term"{_touched(cells)}>{mathml(latex)}</span>'
+            f'<span class="term"{_touched(cells)}>{sign}{mathml(term)}</span>'
             for latex, cells in self.math.pieces(expression, numeric)
+            for sign, term in [_signed(latex)]
         )
 
     # ---- arrays and tables
@@ -230,6 +231,11 @@ class _Writer:
     def table_cell(self, cell: Part) -> str:
         kind = "" if isinstance(cell, str | Expression) else ' class="number"'
         return f"<td{kind}>{self.part(cell)}</td>"
+
+
+def _signed(latex: str) -> tuple[str, str]:
+    """The plus in front of a term stands outside its formula: alone in one, it would be set as a sign."""
+    return ("+ ", latex[2:]) if latex.startswith("+ ") else ("", latex)
 
 
 def _touched(cells: Sequence[Cell]) -> str:

@@ -110,7 +110,7 @@ class _Writer:
         if equation.shows_numbers:
             sides.append(f"$={{}}{self.math.formula(equation.right, numeric=True)}$")
         if equation.result is not None:
-            sides.append(rf"$={{}}\mathbf{{{self._number(equation.result)}}}$")
+            sides.append(rf"$=$ $\mathbf{{{self._number(equation.result)}}}$")
         return [" ".join(sides), ""]
 
     def note(self, block: Equation | Equations) -> list[str]:
@@ -133,18 +133,12 @@ class _Writer:
         return text if mark is None else _MARKED.get(mark, r"\boxed{%s}") % text
 
     def table(self, table: Table) -> list[str]:
-        columns = "".join("r" if _is_number(column) else "l" for column in zip(*table.rows, strict=True)) or "l" * len(
-            table.head
-        )
+        columns = "".join("r" if number else "l" for number in table.numeric_columns())
         rows = [" & ".join(map(self.part, row)) + r" \\" for row in table.rows]
         head = " & ".join(map(escape, table.head)) + r" \\ \hline"
         body = "\n".join([rf"\begin{{tabular}}{{{columns}}}", head, *rows, r"\end{tabular}"])
         caption = [escape(table.caption), ""] if table.caption else []
         return [rf"\fit{{{body}}}", "", *caption, *_rest(table.left_out, "rows", table.how)]
-
-
-def _is_number(column: tuple[Part, ...]) -> bool:
-    return all(not isinstance(cell, str | Expression) for cell in column)
 
 
 def _rest(left_out: int, what: str, how: str) -> list[str]:

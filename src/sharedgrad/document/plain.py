@@ -69,4 +69,4 @@ class Plain(Notation):
     def dots(self, left_out: LeftOut, numeric: bool) -> str:
         """``… (894 more terms: 12.3)``."""
         total = f": {show(left_out.total, self.digits)}" if numeric and left_out.total else ""
-        return f"…{JOINT}({left_out.count:,}{JOINT}{left_out.what.replace(' ', JOINT)}{total})"
+        return f"…{JOINT}({left_out.count:,}{JOINT}{printable(left_out.what).replace(' ', JOINT)}{total})"

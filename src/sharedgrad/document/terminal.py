@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import textwrap
+import re
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
@@ -58,7 +58,7 @@ def render(document: Document, width: int = WIDTH, color: bool = False, digits: 
     writer = _Writer(width, color, digits)
     lines = [*writer.title(document.title), ""]
     for source in document.sources:
-        lines += [*writer.wrapped(f"Source: {source.title}"), *writer.wrapped(source.url, "  "), ""]
+        lines += [*writer.wrapped(f"Source: {source.title}"), *address(source.url, width), ""]
     return "\n".join(_tidy([*lines, *writer.blocks(document.blocks, 0)]))
 
 
@@ -164,15 +164,13 @@ class _Writer:
 
     # ---- arrays
 
-    def grid(self, grid: Grid, width: int | None = None) -> list[str]:
+    def grid(self, grid: Grid) -> list[str]:
         """Its maps one after the other, each with its name above."""
         lines: list[str] = []
         for label, rows in grid.maps():
-            lines.append("  " + self.plain.name(grid.symbol, [label] if label else []))
-            lines += self.map(grid, rows, (width or self.width) - 4)
-        return [
-            line for start in lines for line in ([start] if columns_of(start) <= self.width else self.wrapped(start))
-        ]
+            lines += self.wrapped(self.plain.name(grid.symbol, [label] if label else []), "  ")
+            lines += self.map(grid, rows, self.width - 4)
+        return lines
 
     def map(self, grid: Grid, rows: list[list[tuple[int, ...]]], width: int) -> list[str]:
         """The rows of one map; columns that do not fit beside each other stand below, under their numbers."""
@@ -201,10 +199,11 @@ class _Writer:
 
     def row(self, row: Row) -> list[str]:
         """Side by side if it fits, else one below the other."""
-        blocks = [[item] if isinstance(item, str) else self.grid(item) for item in row.items]
-        widths = [max(map(columns_of, lines)) for lines in blocks]
+        blocks = [self.wrapped(item) if isinstance(item, str) else self.grid(item) for item in row.items]
+        widths = [max(map(columns_of, lines), default=0) for lines in blocks]
         if sum(widths) + 2 * len(widths) > self.width:
-            return [line for lines in blocks for line in (lines if len(lines) > 1 else ["  " + lines[0].strip()])]
+            signs = (self.wrapped(item, "  ") if isinstance(item, str) else [] for item in row.items)
+            return [line for lines, sign in zip(blocks, signs, strict=True) for line in sign or lines]
         height = max(map(len, blocks))
         lines = []
         for number in range(height):
@@ -221,8 +220,8 @@ class _Writer:
     def table(self, table: Table) -> list[str]:
         """Columns as wide as their cells; a row a paragraph where that does not fit."""
         rows = [[printable(name) for name in table.head], *([self.part(cell) for cell in row] for row in table.rows)]
-        right = [all(not isinstance(c, str | Expression) for c in column) for column in zip(*table.rows, strict=True)]
-        widths = _fitted([max(map(columns, column)) for column in zip(*rows, strict=True)], self.width - 2)
+        right = table.numeric_columns()
+        widths = _fitted([max(1, *map(columns, column)) for column in zip(*rows, strict=True)], self.width - 2)
         ends = self.rest(table.left_out, "rows", table.how)
         caption = self.wrapped(table.caption, "  ") if table.caption else []
         if widths is None:
@@ -232,10 +231,7 @@ class _Writer:
             wrapped = [wrap(cell, wide, "", "") or [""] for cell, wide in zip(row, widths, strict=True)]
             for line in range(max(map(len, wrapped))):
                 texts = [cell[line] if line < len(cell) else "" for cell in wrapped]
-                padded = [
-                    _aligned(t, w, bool(right) and r)
-                    for t, w, r in zip(texts, widths, right or [False] * len(widths), strict=True)
-                ]
+                padded = [_aligned(t, w, r) for t, w, r in zip(texts, widths, right, strict=True)]
                 lines.append("  " + "  ".join(padded))
             if number == 0:
                 lines.append("  " + "  ".join("-" * wide for wide in widths))
@@ -277,8 +273,31 @@ def columns_of(line: str) -> int:
     return columns(line)
 
 
+def address(url: str, width: int, indent: str = "  ") -> list[str]:
+    """The lines of an address; one that is wider than a line breaks after a slash."""
+    lines = [""]
+    for part in re.findall(r"[^/]*/+|[^/]+", printable(url)):
+        if lines[-1] and columns(lines[-1] + part) > width - len(indent):
+            lines.append("")
+        lines[-1] += part
+    return [piece for line in lines for piece in wrap(line, width, indent, indent)]
+
+
 def wrap(text: str, width: int, indent: str, hanging: str) -> list[str]:
-    """Lines of at most ``width`` columns; a blank that must not break is written as a no-break space."""
-    widened = "".join(c + "\x00" * (columns(c) - 1) for c in text)  # a wide character counts as two
-    lines = textwrap.wrap(widened, width, initial_indent=indent, subsequent_indent=hanging, break_on_hyphens=False)
-    return [line.replace("\x00", "") for line in lines]
+    """Lines of at most ``width`` columns; a blank that must not break is written as a no-break space.
+
+    (The standard library's textwrap counts characters, of which some take two columns and some none.)
+    """
+    lines = [indent]
+    for word in text.split(" "):
+        fits = columns(lines[-1]) + columns(word) + 1 <= width
+        started = lines[-1] not in (indent, hanging)
+        if word and started and not fits:
+            lines.append(hanging)
+        elif word and started:
+            lines[-1] += " "
+        for character in word:  # breaks a word that is wider than a line
+            if columns(lines[-1] + character) > width:
+                lines.append(hanging)
+            lines[-1] += character
+    return lines if lines[-1].strip(" ") or len(lines) > 1 else []

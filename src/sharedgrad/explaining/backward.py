@@ -31,11 +31,9 @@ def section(names: Names, node: Node, limits: Limits) -> Section:
     blocks: list[Block] = [*_arriving(names, node.name, dy, limits)]
     if type(node.layer).__name__ == "RNN":
         blocks += recurrent.backward(names, node, limits)
-    seen: list[Parameter] = []
-    for parameter in node.layer.parameters().values():
-        if parameter not in seen and names.weight_gradient(parameter) is not None:
+    for parameter in names.parameters(node):
+        if names.weight_gradient(parameter) is not None:
             blocks.append(of_weight(names, node, parameter, limits))
-            seen.append(parameter)
     blocks += [part for which in range(len(node.inputs)) if (part := _of_input(names, node, which, limits)) is not None]
     title = f"{node.name}: backward" if names.several else "Backward"
     return Section(title, tuple(blocks), dy.key)
@@ -96,7 +94,8 @@ def used(names: Names, parameter: Parameter, uses: list[Uses]) -> str:
     if total == 1:
         return f"{names.weight(parameter).key} is used once: its gradient is one product."
     return (
-        f"{names.weight(parameter).key} is one weight for {count(total, 'use')} ({where}). Each use contributes upstream "
+        f"{names.weight(parameter).key} is one weight for {count(total, 'use')} ({where}). Each use contributes "
+        "upstream "
         "gradient times what the weight was multiplied with; the gradient is the plain sum: no mean, no division."
     )
 

@@ -63,8 +63,8 @@ def explain(
     """Write a calculation out: forward, loss, backward, update, with all its numbers.
 
     Args:
-        what: The name of a worked example (``explain --list`` on the command line lists them), a .json or .toml file, or
-            the same as a mapping: a network and its numbers (``calculation`` has the schema).
+        what: The name of a worked example (``sharedgrad explain --list`` lists them), a .json or .toml file, or the
+            same as a mapping: a network and its numbers (``calculation`` has the schema).
         weight: One weight alone, with all its uses: ``"conv.weight[0,0,1,2]"``.
         layer: One node alone.
         everything: Write out all of large arrays and sums, too.

@@ -55,17 +55,17 @@ def convolution(names: Names, node: Node) -> dict[str, Equation]:
     """y, dw, db and dx of a convolution without groups that pads with zeros: key -> general formula."""
     layer, g = node.layer, node.layer.geometry  # type: ignore[attr-defined]
     x, y, dy = names.value(node.inputs[0]), names.value(node.name), names.gradient(node.name)
-    w = names.weight(layer.weight)  # type: ignore[attr-defined]
+    w = names.seen(node, "weight")
     samples, filters, *positions = y.array.shape
     over_n, (n,) = variables([samples], "n")
-    over_f, (f,) = variables([filters], "f")
+    _, (f,) = variables([filters], "f")
     over_c, (c,) = variables([x.array.shape[1]], "c")
     over_i, i = variables(positions, POSITION[: g.rank])
     over_k, k = variables(g.kernel, OFFSET[: g.rank])
     met = _meets(g, i, k)
     products = _sum({**over_c, **over_k}, Product((_read(w, f, c, *k), _read(x, n, c, *met))))
     bias = layer.bias  # type: ignore[attr-defined]
-    terms = products if bias is None else Sum((products, _read(names.weight(bias), f)))
+    terms = products if bias is None else Sum((products, _read(names.seen(node, "bias"), f)))
     found = {"y": Equation(_read(y, n, f, *i), terms)}
     if dy is None:
         return found
@@ -82,13 +82,13 @@ def linear(names: Names, node: Node) -> dict[str, Equation]:
     """y, dw, db and dx of a dense layer; the axes between the sample and the features are tokens."""
     layer = node.layer
     x, y, dy = names.value(node.inputs[0]), names.value(node.name), names.gradient(node.name)
-    w, bias = names.weight(layer.weight), layer.bias  # type: ignore[attr-defined]
+    w, bias = names.seen(node, "weight"), layer.bias  # type: ignore[attr-defined]
     outputs, inputs = w.array.shape
     over_u, u = variables(y.array.shape[:-1], ["n", "t", "s", "r"][: y.array.ndim - 1])
     over_o, (o,) = variables([outputs], "o")
     over_i, (i,) = variables([inputs], "i")
     products = _sum(over_i, Product((_read(w, o, i), _read(x, *u, i))))
-    terms = products if bias is None else Sum((products, _read(names.weight(bias), o)))
+    terms = products if bias is None else Sum((products, _read(names.seen(node, "bias"), o)))
     found = {"y": Equation(_read(y, *u, o), terms)}
     if dy is None:
         return found
@@ -104,7 +104,7 @@ def linear(names: Names, node: Node) -> dict[str, Equation]:
 def pooling(names: Names, node: Node) -> dict[str, Equation]:
     """y of a pooling layer; where its gradient goes depends on the numbers."""
     x, y, g = names.value(node.inputs[0]), names.value(node.name), node.layer.geometry  # type: ignore[attr-defined]
-    over_i, i = variables(y.array.shape[2:], POSITION[: g.rank])
+    _, i = variables(y.array.shape[2:], POSITION[: g.rank])
     over_k, k = variables(g.kernel, OFFSET[: g.rank])
     _, (n, c) = variables(y.array.shape[:2], "nc")
     window = _read(x, n, c, *_meets(g, i, k))

@@ -79,7 +79,7 @@ def _cross_entropy(
     def softmax(cell: Cell) -> Expression:
         assert cell.index is not None
         n, _, *place = cell.index
-        scores = [Function("exp", (y.cell(n, c, *place),)) for c in range(y.array.shape[1])]
+        scores: list[Expression] = [Function("exp", (y.cell(n, c, *place),)) for c in range(y.array.shape[1])]
         return Quotient(Function("exp", (Cell(y, cell.index),)), _shortened(scores, limits))
 
     def right(cell: Cell) -> Expression:

@@ -1,8 +1,9 @@
-"""What the arrays of a calculation are called: x, w, b, y and their gradients dx, dw, db, dy, with the node they belong to."""
+"""What the arrays of a calculation are called: x, w, b, y, their gradients dx, dw, db, dy, and whose they are."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 
@@ -13,9 +14,8 @@ from sharedgrad.document.expression import Symbol
 from sharedgrad.errors import ConfigError
 from sharedgrad.graph import Node
 from sharedgrad.layers import Layer
-from sharedgrad.layers.context import Context
-from sharedgrad.parameter import Array, Parameter
-from sharedgrad.uses import Terms, Uses, Window
+from sharedgrad.parameter import Array, Parameter, Weight
+from sharedgrad.uses import Outer, Terms, Uses, Window
 
 _SHORT = (("weight", "w"), ("bias", "b"))
 _OTHERWISE = {"x": "patch", "dy": "delta"}  # what is read is not the layer's x or dy itself, but made of it
@@ -56,11 +56,7 @@ class Names:
         whole = self.gradient(source)
         if whole is not None and self.senders(source) == [(node.name, which)] and source not in self.result.upstream:
             return whole
-        needs = [i == which for i in range(len(node.inputs))]
-        dy = self.gradient(node.name)
-        assert dy is not None
-        array = node.layer.backward(self._saved(node), dy.array, needs)[0][which]
-        assert array is not None
+        array = self.result.trace.calls[node.name].dx_terms(which).total()
         part = f"dx{which + 1}" if len(node.inputs) > 1 else "dx"
         return _symbol(part, array, self.owner(node.name))
 
@@ -73,22 +69,33 @@ class Names:
             if source == name and node.name in self._gradients
         ]
 
-    def weight(self, parameter: Parameter) -> Symbol:
-        """A parameter."""
-        owner, name = self._place(parameter)
-        return _symbol(name, parameter.value, owner)
+    def weight(self, weight: Weight) -> Symbol:
+        """A parameter, whole, whatever a layer sees of it."""
+        owner, name = self._place(weight.base)
+        return _symbol(name, weight.base.value, owner)
 
-    def weight_gradient(self, parameter: Parameter) -> Symbol | None:
+    def seen(self, node: Node, attribute: str) -> Symbol:
+        """A weight as one layer sees it: the parameter itself, or the transposed, say, of another layer's."""
+        weight = node.layer.parameters()[attribute]
+        if weight is weight.base:
+            return self.weight(weight)
+        return _symbol(_shortened(attribute), weight.value, self.owner(node.name))
+
+    def parameters(self, node: Node) -> list[Parameter]:
+        """The parameters that a layer uses, each once."""
+        return list(dict.fromkeys(weight.base for weight in node.layer.parameters().values()))
+
+    def weight_gradient(self, weight: Weight) -> Symbol | None:
         """The gradient of a parameter; None where no gradient reaches it."""
-        if parameter not in self.result.gradients:
+        if weight.base not in self.result.gradients:
             return None
-        owner, name = self._place(parameter)
-        return _symbol(f"d{name}", self.result.gradients[parameter], owner)
+        owner, name = self._place(weight.base)
+        return _symbol(f"d{name}", self.result.gradients[weight.base], owner)
 
-    def updated(self, parameter: Parameter) -> Symbol:
+    def updated(self, weight: Weight) -> Symbol:
         """A parameter after the update."""
-        owner, name = self._place(parameter)
-        return _symbol(f"{name}_new", self.result.updated[parameter.name], owner)
+        owner, name = self._place(weight.base)
+        return _symbol(f"{name}_new", self.result.updated[weight.base.name], owner)
 
     def target(self, objective: Objective) -> Symbol:
         """What the output of a node should be."""
@@ -136,32 +143,27 @@ class Names:
 
     def _place(self, parameter: Parameter) -> tuple[str, str]:
         node, _, attribute = parameter.name.rpartition(".")
-        for long, short in _SHORT:
-            attribute = re.sub(rf"^{long}", short, attribute)
-        return self.owner(node), attribute.removesuffix("_l0")
+        return self.owner(node), _shortened(attribute)
 
     @cached_property
     def _gradients(self) -> dict[str, Array]:
         """Gradients at every node and input, with the sample axis."""
-        found = {call.node: call.upstream for call in self.result.trace.calls}
+        found = {name: call.upstream for name, call in self.result.trace.calls.items()}
         for name, array in self.result.trace.inputs.items():
             found[name] = array.reshape(self.result.values[name].shape)
         return found
 
     # ---- the terms of sums, and what their factors are called
 
-    def uses(self, node: Node, parameter: Parameter) -> list[Uses]:
+    def uses(self, node: Node, weight: Weight) -> list[Uses]:
         """The uses of a parameter in one call."""
-        calls = [call for call in self.result.trace.calls if call.node == node.name]
-        return [use for call in calls for use in call.uses if use.weight is parameter]
+        call = self.result.trace.calls.get(node.name)
+        return [] if call is None else [use for use in call.uses if use.weight.name == weight.base.name]
 
     def input_terms(self, node: Node, which: int, cells: Array | None = None) -> Terms | None:
-        """The terms of the gradient with respect to one of a node's inputs; None where the layer has no table of it."""
-        dy = self.gradient(node.name)
-        if dy is None:
-            return None
+        """The terms of the gradient of one of a node's inputs; None where the layer has no table of them."""
         try:
-            return node.layer.input_terms(self._saved(node), dy.array, which, cells=cells)
+            return self.result.trace.calls[node.name].dx_terms(which, cells)
         except ConfigError:
             return None
 
@@ -172,16 +174,10 @@ class Names:
         except ConfigError:
             return None
 
-    def inner(self, node: Node) -> dict[str, Array]:
+    def inner(self, node: Node) -> Mapping[str, Array]:
         """What never leaves a layer, e.g. a recurrent layer's δ."""
-        dy = self.gradient(node.name)
-        assert dy is not None
-        return node.layer.inner(self._saved(node), dy.array)  # type: ignore[attr-defined]
-
-    def _saved(self, node: Node) -> object:
-        context = Context(self.calculation.training, self.network.seed, self.network.step)
-        context.enter(node.name)
-        return node.layer.forward(*(self.result.values[name] for name in node.inputs), context=context)[1]
+        inner = self.result.trace.calls[node.name].inner
+        return {name: array for name, array in inner.items() if isinstance(array, np.ndarray)}
 
     def of_factors(self, node: Node, terms: Terms, which: int = 0) -> dict[str, Symbol]:
         """What the factors of some terms are called; an array that has no name of its own gets the factor's."""
@@ -189,8 +185,8 @@ class Names:
         dy = self.gradient(node.name)
         if dy is not None:
             named["dy"] = dy
-        for parameter in node.layer.parameters().values():
-            symbol = self.weight(parameter)
+        for attribute in node.layer.parameters():
+            symbol = self.seen(node, attribute)
             named[symbol.name] = symbol
         found = {}
         for name, factor in terms.factors.items():
@@ -205,7 +201,8 @@ class Names:
         """Terms of uses, with indices into the maps as the network has them, and what their factors are called."""
         dy = self.gradient(node.name)
         assert dy is not None
-        if not isinstance(use, Window) and dy.array.ndim > 2 and _has_maps(node.layer):
+        by_position = "position" in use.axes or isinstance(use, Outer)
+        if dy.array.ndim > 2 and by_position and not isinstance(use, Window) and _has_maps(node.layer):
             flat = np.moveaxis(np.arange(dy.array.size).reshape(dy.array.shape), 1, -1).reshape(-1)
             terms = _reindexed(terms, dy.array, flat)
         return terms, self.of_factors(node, terms)
@@ -214,6 +211,13 @@ class Names:
 def _has_maps(layer: Layer) -> bool:
     """Whether a layer's uses of its other weights read dy with the channels last."""
     return hasattr(layer, "geometry") or type(layer).__name__.startswith("BatchNorm")
+
+
+def _shortened(attribute: str) -> str:
+    """``weight_hh_l0`` -> ``w_hh``."""
+    for long, short in _SHORT:
+        attribute = re.sub(rf"^{long}", short, attribute)
+    return attribute.removesuffix("_l0")
 
 
 def _reindexed(terms: Terms, dy: Array, flat: Array) -> Terms:

@@ -37,7 +37,9 @@ def document(
     calls = [(node, use) for node in names.network for use in names.uses(node, parameter)]
     cell = dw.cell(*element)
     blocks: list[Block] = [
-        Paragraph.of(w.cell(*element), " = ", float(w.array[element]), ". ", used(names, parameter, [u for _, u in calls])),
+        Paragraph.of(
+            w.cell(*element), " = ", float(w.array[element]), ". ", used(names, parameter, [u for _, u in calls])
+        ),
         Equation.cell(cell, gradient_sum(names, calls, cell, limits)),
         ledger(names, calls, cell, limits),
     ]
@@ -61,7 +63,10 @@ def ledger(names: Names, calls: list[tuple[Node, Uses]], cell: Cell, limits: Lim
     running = np.cumsum(values)
     factors = list(symbols.values())
     head = ("use", *(s.key for s in factors), "product", "sum so far", "")
-    table = [(where, *numbers, float(v), float(s), why) for (where, numbers, why), v, s in zip(rows, values, running, strict=True)]
+    table = [
+        (where, *numbers, float(v), float(s), why)
+        for (where, numbers, why), v, s in zip(rows, values, running, strict=True)
+    ]
     chosen, how = _chosen(values, limits)
     kept = tuple(tuple(table[i]) for i in chosen)
     total, sizes = float(values.sum()), float(np.abs(values).sum())
@@ -69,8 +74,13 @@ def ledger(names: Names, calls: list[tuple[Node, Uses]], cell: Cell, limits: Lim
     blocks: list[Block] = [
         Table(head, (*kept, *last), left_out=len(table) - len(kept), how=how),
         Paragraph.of(
-            f"The {count(len(values), 'product')} add up to ", total, "; their sizes alone, |products|, to ", sizes, ": ",
-            sizes - abs(total), " of it cancels.",
+            f"The {count(len(values), 'product')} add up to ",
+            total,
+            "; their sizes alone, |products|, to ",
+            sizes,
+            ": ",
+            sizes - abs(total),
+            " of it cancels.",
         ),
     ]
     zeros = int((values == 0).sum())

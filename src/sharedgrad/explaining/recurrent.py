@@ -25,8 +25,8 @@ def _states(names: Names, node: Node) -> Symbol:
 def forward(names: Names, node: Node, limits: Limits) -> list[Block]:
     """h[t] = tanh(w_ih·x[t] + b_ih + w_hh·h[t−1] + b_hh), every cell."""
     layer, h, x = node.layer, _states(names, node), names.value(node.inputs[0])
-    w_ih, w_hh = names.weight(layer.weight_ih), names.weight(layer.weight_hh)  # type: ignore[attr-defined]
-    biases = [names.weight(b) for b in (layer.bias_ih, layer.bias_hh) if b is not None]  # type: ignore[attr-defined]
+    w_ih, w_hh = names.seen(node, "weight_ih_l0"), names.seen(node, "weight_hh_l0")
+    biases = [names.seen(node, name) for name in ("bias_ih_l0", "bias_hh_l0") if name in layer.parameters()]
 
     def right(cell: Cell) -> Expression:
         assert cell.index is not None
@@ -49,7 +49,7 @@ def backward(names: Names, node: Node, limits: Limits) -> list[Block]:
     assert dy is not None
     inner = names.inner(node)
     dh, delta = (names.helper(name, np.asarray(inner[name]), node.name) for name in ("dh", "delta"))
-    w_hh, steps = names.weight(layer.weight_hh), h.array.shape[1]  # type: ignore[attr-defined]
+    w_hh, steps = names.seen(node, "weight_hh_l0"), h.array.shape[1]
 
     def from_above(n: int, t: int, i: int) -> list[Expression]:
         if not layer.last:  # type: ignore[attr-defined]

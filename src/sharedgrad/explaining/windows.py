@@ -1,4 +1,4 @@
-"""The gradient of a convolution's input, twice: as a scatter (how it is computed) and as a gather (how it is often written)."""
+"""The gradient of a convolution's input, twice: as a scatter, and as a gather with the kernel turned."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _OVERLAYS = 6  # more of them say nothing new
 ROTATION = (
     "Why is the kernel turned here and not above? Scattering asks, for each output position: which input cells did the "
     "window touch? The kernel lies on them as it did going forward, unturned. Gathering asks, for each input cell: "
-    "which outputs did it go into, through which weight? The cell met the first weight of the kernel in the last window "
+    "which outputs did it go into, through which weight? The cell met the first weight of the kernel in the last "
+    "window "
     "that covers it, and the last weight in the first window: going forward through the outputs is going backward "
     "through the kernel. So a kernel that slides over dy has to be turned by 180°. The products are the same, "
     "only in another order; each of them is added once in both."
@@ -60,7 +61,7 @@ def _scatter(names: Names, node: Node, dx: Symbol, limits: Limits) -> Section:
 def _overlays(
     names: Names, node: Node, dy: Symbol, dx: Symbol
 ) -> Iterator[tuple[Array, Array, dict[tuple[int, ...], str], bool, str]]:
-    """Every position: what it adds (C, *K), dx after it, the cells it touched, whether it adds anything, where it is."""
+    """Every position: what it adds (C, *K), dx after it, the cells it touched, whether it adds anything, its name."""
     layer, g = node.layer, node.layer.geometry  # type: ignore[attr-defined]
     w, so_far = layer.weight.value, np.zeros_like(dx.array)  # type: ignore[attr-defined]
     spatial = dx.array.shape[2:]
@@ -92,7 +93,7 @@ def _patch(delta: Array, w: Array, g: Geometry) -> Array:
 def _overlay(
     names: Names, node: Node, dx: Symbol, patch: Array, after: Array, marks: dict[tuple[int, ...], str], where: str
 ) -> list[Block]:
-    w = names.weight(node.layer.weight)  # type: ignore[attr-defined]
+    w = names.seen(node, "weight")
     added = _like(f"dy{where}·{w.name}" if len(w.array) == 1 else f"added at {where}", patch)
     so_far = Symbol(f"{dx.name} so far", after, dx.owner, dx.hidden)
     return [Row((Grid(added), "added into the window:", Grid(so_far, marks)))]
@@ -116,8 +117,8 @@ def _not_shown(more: int, zeros: int) -> list[Block]:
 
 def _gather(names: Names, node: Node, dx: Symbol, limits: Limits) -> Section | None:
     """dx[u] = Σ_k turned[k] · spread[u + k·dilation]."""
-    layer, g = node.layer, node.layer.geometry  # type: ignore[attr-defined]
-    dy, w = names.gradient(node.name), names.weight(layer.weight)  # type: ignore[attr-defined]
+    g = node.layer.geometry  # type: ignore[attr-defined]
+    dy, w = names.gradient(node.name), names.seen(node, "weight")
     assert dy is not None
     flipped = np.flip(w.array, tuple(range(2, w.array.ndim))).copy()
     turned = names.helper(f"{w.name}_turned", flipped, node.name)
@@ -179,7 +180,8 @@ def _preparation(g: Geometry) -> str:
     steps = []
     if any(s > 1 for s in g.stride):
         steps.append(
-            f"{_each([s - 1 for s in g.stride])} zeros are put between its cells, because the kernel moved by more than one"
+            f"{_each([s - 1 for s in g.stride])} zeros are put between its cells, because the kernel moved by more "
+            "than one"
         )
     steps.append("zeros are put around it, so that the kernel reaches every cell of dx")
     dilated = (

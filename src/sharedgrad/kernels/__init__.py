@@ -6,10 +6,11 @@ array of another type (a blocked memory order, a torch tensor) can bring its own
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 
@@ -89,7 +90,7 @@ class Kernels(Protocol):
 
 try:
     from sharedgrad.kernels import native
-    from sharedgrad.kernels.memory import empty as recycled
+    from sharedgrad.kernels.native.recycled import empty as recycled
 
     _fastest: Kernels = native
     empty: Callable[..., Array] = recycled
@@ -100,18 +101,23 @@ _COMPILED = (np.dtype(np.float32), np.dtype(np.float64))
 _chosen: ContextVar[Kernels | None] = ContextVar("sharedgrad kernels", default=None)
 
 
-def of(array: Array) -> Kernels:
-    """The kernels that serve this array: the ones chosen with :func:`use`, else the fastest for its type."""
-    if not isinstance(array, np.ndarray | np.generic):
-        return _tensors()
-    return _chosen.get() or (_fastest if array.dtype in _COMPILED else vectorized)
+def of(array: Any) -> Kernels:
+    """The kernels that serve this array, by its type.
 
+    NumPy arrays are served by the kernels chosen with :func:`use`, else by the fastest for their dtype; PyTorch's
+    tensors, recognized without importing it, by the names in ``kernels.torch``, those that uses need.
 
-def _tensors() -> Kernels:
-    """The names that uses need, for PyTorch's tensors, which there are only where PyTorch is loaded."""
-    from sharedgrad.kernels import torch
+    Raises:
+        ConfigError: There are no kernels for arrays of this type.
+    """
+    if isinstance(array, np.ndarray | np.generic):
+        return _chosen.get() or (_fastest if array.dtype in _COMPILED else vectorized)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(array, torch.Tensor):
+        from sharedgrad.kernels import torch as tensors
 
-    return cast(Kernels, torch)
+        return cast(Kernels, tensors)
+    raise ConfigError("kernels.of", f"expected a NumPy array or a PyTorch tensor, got {type(array).__name__}")
 
 
 def programs() -> bool:

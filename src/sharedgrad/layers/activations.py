@@ -21,7 +21,7 @@ from sharedgrad.layers.layer import Shape, _Elementwise
 from sharedgrad.layers.terms import Cells, Windows, chosen_cells, factors
 from sharedgrad.parameter import Array
 from sharedgrad.uses import Uses
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 
 class Sigmoid(_Elementwise):

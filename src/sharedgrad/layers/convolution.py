@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sharedgrad import kernels
-from sharedgrad.geometry import Ints, Padding
+from sharedgrad.geometry import Geometry, Ints, Padding
 from sharedgrad.layers import initializers
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Shape
@@ -53,9 +53,13 @@ class _Conv(_Windowed):
     def forward(self, *inputs: Array, context: Context) -> tuple[Array, Any]:
         """x (N, C, *S) -> y (N, F, *P)."""
         (x,) = inputs
-        padded, geometry = self._padded(x)
+        padded, geometry, _ = saved = self.saved(x)
         bias = None if self.bias is None else self.bias.value
-        return kernels.of(x).conv(padded, self.weight.value, bias, geometry), (padded, geometry, x.shape[2:])
+        return kernels.of(x).conv(padded, self.weight.value, bias, geometry), saved
+
+    def saved(self, x: Array) -> tuple[Array, Geometry, Shape]:
+        """What backward needs of x (N, C, *S): x as padded, the geometry over that, and S."""
+        return *self._padded(x), x.shape[2:]
 
     def backward(
         self, saved: Any, upstream: Array, needs: Sequence[bool]

@@ -13,9 +13,9 @@ from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import text
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.terms import Cells, chosen_cells, factors
-from sharedgrad.parameter import Array, Buffer, Parameter
+from sharedgrad.parameter import Array, Buffer, Weight
 from sharedgrad.uses import Uses
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 Shape = tuple[int, ...]
 
@@ -31,6 +31,7 @@ class Layer(ABC):
     registry: ClassVar[dict[str, type[Layer]]] = {}
     name: str = ""  # the node that the layer was first used in; a network sets it, messages say it
     mixes_samples: ClassVar[bool] = False  # whether in training mode a sample's output depends on the other samples
+    index_inputs: ClassVar[tuple[int, ...]] = ()  # inputs that are indices: network inputs alone, which stay int64
     revision: int = 0  # how often an attribute has been set: what was worked out from a layer holds as long as this
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -105,19 +106,21 @@ class Layer(ABC):
         """Number of weights if every use had its own (None where nothing is shared within a sample)."""
         return None
 
-    def parameters(self) -> dict[str, Parameter]:
-        """The parameters under the names that they have in PyTorch's ``state_dict``."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, Parameter)}
+    def parameters(self) -> dict[str, Weight]:
+        """The parameters under the names that they have in PyTorch's ``state_dict``; tied ones may be views."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Weight)}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(vars(self).get(name), Parameter) and not isinstance(value, Parameter | None):
+        if isinstance(vars(self).get(name), Weight) and not isinstance(value, Weight | None):
             fix = f"set .{name}.value to change its numbers, or assign a Parameter to share it"
             raise ConfigError(self.label, f"{name} is a Parameter, got {type(value).__name__}", fix)
         super().__setattr__(name, value)
         super().__setattr__("revision", self.revision + 1)
 
-    def tie(self, name: str, parameter: Parameter) -> None:
+    def tie(self, name: str, parameter: Weight) -> None:
         """Use another Parameter under this name (of :meth:`parameters`) from now on, and so share it.
+
+        A view of one will do: ``decoder.tie("weight", encoder.weight.T)``.
 
         Raises:
             ConfigError: There is no parameter of this name.
@@ -125,7 +128,7 @@ class Layer(ABC):
         """
         if name not in self.parameters():
             raise ConfigError(self.label, f"has no parameter {name!r}", f"choose from {', '.join(self.parameters())}")
-        if not isinstance(parameter, Parameter):
+        if not isinstance(parameter, Weight):
             raise ConfigError(self.label, f"expected a Parameter to tie, got {type(parameter).__name__}")
         own = self.parameters()[name]
         if own.shape != parameter.shape:

@@ -19,7 +19,7 @@ from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.layers.terms import Cells, Windows, chosen_cells, dense, factors, with_bias
 from sharedgrad.parameter import Array, Parameter
 from sharedgrad.uses import Direct, Outer, Uses
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 
 class Linear(Layer):
@@ -43,11 +43,15 @@ class Linear(Layer):
     def forward(self, *inputs: Array, context: Context) -> tuple[Array, Any]:
         """x (N, *T, I) -> y (N, *T, O)."""
         (x,) = inputs
-        rows = x[..., None, :]
+        rows = self.saved(x)
         y = kernels.of(x).blocks(rows, self.weight.value[None])[..., 0, :]
         if self.bias is not None:
             y += self.bias.value
         return y, rows
+
+    def saved(self, x: Array) -> Array:
+        """What backward needs of x (N, *T, I): its vectors, each as one block (N, *T, 1, I)."""
+        return x[..., None, :]
 
     def backward(
         self, saved: Any, upstream: Array, needs: Sequence[bool]

@@ -21,7 +21,7 @@ from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.layers.terms import Cells, chosen_cells, expanded, factors
 from sharedgrad.parameter import Array
 from sharedgrad.uses import Uses
-from sharedgrad.uses_terms import ABSENT, Terms
+from sharedgrad.uses.terms import ABSENT, Terms
 
 
 class Add(Layer):
@@ -39,6 +39,7 @@ class Add(Layer):
 
     def input_terms(self, saved: Any, upstream: Array, which: int = 0, cells: Cells = None) -> Terms:
         """dy itself, one term a cell, whichever the input."""
+        _expect_input(self, which, saved)
         here = chosen_cells(upstream.shape, cells, self.label)
         return Terms("dx", upstream.shape, here, factors({"dy": (upstream, here)}))
 
@@ -85,6 +86,7 @@ class Concat(Layer):
 
     def input_terms(self, saved: Any, upstream: Array, which: int = 0, cells: Cells = None) -> Terms:
         """dy at the place that the cell was put, one term a cell."""
+        _expect_input(self, which, len(saved) - 1)
         start, end = saved[which : which + 2]
         shape = list(upstream.shape)
         shape[self.axis] = end - start
@@ -119,3 +121,8 @@ def _shifted(cells: Array, shape: Shape, axis: int, by: int, other: Shape) -> Ar
     place[axis] = place[axis] + by
     inside = (place[axis] >= 0) & (place[axis] < other[axis])
     return np.where(inside, np.ravel_multi_index(tuple(place), other, mode="clip"), ABSENT)
+
+
+def _expect_input(layer: Layer, which: int, count: int) -> None:
+    if not 0 <= which < count:
+        raise ConfigError(layer.label, f"expected which=0 to {count - 1}, the number of an input, got {which}")

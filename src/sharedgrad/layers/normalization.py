@@ -28,7 +28,7 @@ from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.layers.terms import Cells, chosen_cells, expanded, factors
 from sharedgrad.parameter import Array, Buffer, Parameter
 from sharedgrad.uses import Direct, Uses
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 
 class BatchNorm2d(Layer):
@@ -63,10 +63,13 @@ class BatchNorm2d(Layer):
             self.track(mean, variance, x.size // self.num_features, context)
         else:
             mean, variance = (context.read(b).astype(x.dtype) for b in (self.running_mean, self.running_var))
+        normal, *_ = saved = self.saved(x, mean, variance, context.training)
+        return k.scale_shift(normal, self.weight.value, self.bias.value), saved
+
+    def saved(self, x: Array, mean: Array, variance: Array, training: bool) -> tuple[Array, Array, bool]:
+        """What backward needs of x (N, C, H, W): x̂, 1 / √(variance + ε) (C,), and whose statistics they are."""
         inverse_std = 1 / np.sqrt(variance + x.dtype.type(self.eps))
-        normal = k.normalize(x, mean, inverse_std)
-        y = k.scale_shift(normal, self.weight.value, self.bias.value)
-        return y, (normal, inverse_std, context.training)
+        return kernels.of(x).normalize(x, mean, inverse_std), inverse_std, training
 
     def track(self, mean: Array, variance: Array, count: int, context: Context) -> None:
         """Let the running statistics follow those of a batch of `count` values per channel."""

@@ -22,7 +22,7 @@ from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.layers.terms import Cells, Meetings, Windows, chosen_cells, factors
 from sharedgrad.parameter import Array
 from sharedgrad.uses import Uses
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 TIES = ("first", "last", "share")
 
@@ -107,7 +107,9 @@ class _MaxPool(_Pool):
         largest = np.flatnonzero((met.x >= 0) & (x.reshape(-1)[met.x] == y.reshape(-1)[met.y]))
         if self.ties == "last":
             largest = largest[::-1]
-        _, first, window, winners = np.unique(met.y[largest], True, True, True)
+        _, first, window, winners = np.unique(
+            met.y[largest], return_index=True, return_inverse=True, return_counts=True
+        )
         won = largest if self.ties == "share" else np.sort(largest[first])
         part = 1 / winners[window] if self.ties == "share" else np.ones(len(won))
         return Meetings(*(index[won] for index in met)), part
@@ -139,9 +141,8 @@ class _AvgPool(_Pool):
 
     def input_terms(self, saved: Any, upstream: Array, which: int = 0, cells: Cells = None) -> Terms:
         """dy / K for every window that covers the cell."""
-        shape = (*upstream.shape[:2], *saved)
-        windows = self._windows(shape)
-        return _mean_input_terms(windows, self._parts(windows), shape, upstream, cells)
+        windows = self._windows((*upstream.shape[:2], *saved))
+        return _mean_input_terms(windows, self._parts(windows), upstream, cells)
 
     def output_terms(self, *inputs: Array, cells: Cells = None) -> Terms:
         """x / K for everything under the window, padding included."""
@@ -155,9 +156,10 @@ class _AvgPool(_Pool):
         return np.asarray(1 / counted.sum(axis=1))
 
 
-def _mean_input_terms(windows: Windows, parts: Array, shape: Shape, upstream: Array, cells: Cells) -> Terms:
-    met = windows.of_inputs(chosen_cells(shape, cells, windows.where))
-    return Terms("dx", shape, met.x, factors({"dy": (upstream, met.y)}), parts[met.position].astype(upstream.dtype))
+def _mean_input_terms(windows: Windows, parts: Array, upstream: Array, cells: Cells) -> Terms:
+    met = windows.of_inputs(chosen_cells(windows.shape, cells, windows.where))
+    part = parts[met.position].astype(upstream.dtype)
+    return Terms("dx", windows.shape, met.x, factors({"dy": (upstream, met.y)}), part)
 
 
 def _mean_output_terms(windows: Windows, parts: Array, x: Array, output: Shape, cells: Cells) -> Terms:
@@ -225,7 +227,7 @@ class GlobalAvgPool(Layer):
     def input_terms(self, saved: Any, upstream: Array, which: int = 0, cells: Cells = None) -> Terms:
         """dy / |S|, one term a cell."""
         windows = self._whole_maps(saved)
-        return _mean_input_terms(windows, np.array([1 / prod(saved[2:])]), saved, upstream, cells)
+        return _mean_input_terms(windows, np.array([1 / prod(saved[2:])]), upstream, cells)
 
     def output_terms(self, *inputs: Array, cells: Cells = None) -> Terms:
         """x / |S| for every cell of the map."""

@@ -25,9 +25,9 @@ from sharedgrad.layers import initializers
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.layers.terms import Cells, chosen_cells, dense, factors
-from sharedgrad.parameter import Array, Parameter
+from sharedgrad.parameter import Array, Parameter, Weight
 from sharedgrad.uses import Direct, Outer, Uses
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 
 class RNN(Layer):
@@ -54,7 +54,7 @@ class RNN(Layer):
         self.bias_ih = Parameter((hidden_size,), initializers.zeros, "bias_ih_l0") if bias else None
         self.bias_hh = Parameter((hidden_size,), initializers.zeros, "bias_hh_l0") if bias else None
 
-    def parameters(self) -> dict[str, Parameter]:
+    def parameters(self) -> dict[str, Weight]:
         """The parameters under PyTorch's names."""
         return {f"{name}_l0": parameter for name, parameter in super().parameters().items()}
 

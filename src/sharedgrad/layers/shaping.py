@@ -12,7 +12,7 @@ from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.layers.terms import Cells, chosen_cells, factors
 from sharedgrad.parameter import Array
 from sharedgrad.uses import Uses
-from sharedgrad.uses_terms import Terms
+from sharedgrad.uses.terms import Terms
 
 
 class _Shaping(Layer):

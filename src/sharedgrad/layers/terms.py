@@ -16,10 +16,11 @@ import numpy as np
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import text
 from sharedgrad.parameter import Array
-from sharedgrad.uses_terms import ABSENT, PADDING, Factor, Terms
+from sharedgrad.uses.limits import get_memory_limit
+from sharedgrad.uses.terms import ABSENT, PADDING, Factor, Terms
 
 Cells = Sequence[int] | Array | None  # flat indices of target cells; None: all of them
-MOST_TERMS = 1 << 22  # in one table: some hundred megabytes
+TERM_BYTES = 64  # what one row of a table takes while it is made, roughly
 
 
 def factors(named: Mapping[str, tuple[Array, Array]]) -> dict[str, Factor]:
@@ -32,7 +33,7 @@ def chosen_cells(shape: tuple[int, ...], cells: Cells, where: str) -> Array:
 
     Raises:
         ShapeError: One of them is no cell of an array of this shape.
-        ConfigError: All are asked for, and they are more than ``MOST_TERMS``.
+        ConfigError: All are asked for, and that is too much for the memory limit.
     """
     size = prod(shape)
     if cells is None:
@@ -49,7 +50,7 @@ def expanded(counts: Array, where: str) -> tuple[Array, Array]:
     """``counts[i]`` rows for each i: which i a row belongs to, and its number among the rows of this i.
 
     Raises:
-        ConfigError: There would be more than ``MOST_TERMS`` rows.
+        ConfigError: That is too much for the memory limit.
     """
     total = int(counts.sum())
     _expect_few(total, where)
@@ -58,9 +59,11 @@ def expanded(counts: Array, where: str) -> tuple[Array, Array]:
 
 
 def _expect_few(terms: int, where: str) -> None:
-    if terms > MOST_TERMS:
-        problem = f"a table of {terms:,} terms or more is too large (at most {MOST_TERMS:,})"
-        raise ConfigError(where, problem, "ask for the terms of some cells: cells=[…], flat indices into the target")
+    most = get_memory_limit() // TERM_BYTES
+    if terms > most:
+        problem = f"a table of {terms:,} terms is too large (at most {most:,})"
+        fix = "ask for some cells, cells=[…] (flat indices into the target), or allow more: uses.set_memory_limit"
+        raise ConfigError(where, problem, fix)
 
 
 class Meetings(NamedTuple):

@@ -12,16 +12,16 @@ from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import PADDING_MODES, Geometry, Ints, Padding, whole
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.layers.terms import Cells, Meetings, Windows, chosen_cells, factors, with_bias
-from sharedgrad.parameter import Array, Parameter
-from sharedgrad.uses_terms import Terms
+from sharedgrad.parameter import Array, Weight
+from sharedgrad.uses.terms import Terms
 
 
 class _Windowed(Layer):
     """A layer that slides a window of weights over maps (C, *S)."""
 
     rank: ClassVar[int]
-    weight: Parameter
-    bias: Parameter | None
+    weight: Weight
+    bias: Weight | None
 
     def _slide(
         self,

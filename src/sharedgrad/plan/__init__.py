@@ -9,16 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sharedgrad.graph import Node
-from sharedgrad.kernels.memory import empty
+from sharedgrad.kernels.native.recycled import empty
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Shape
-from sharedgrad.parameter import Array, Buffer, Parameter
+from sharedgrad.layers.normalization import BatchNorm2d
+from sharedgrad.parameter import Array, Buffer, Parameter, Weight
 from sharedgrad.plan.backward import Backward
 from sharedgrad.plan.clipped import Clipped
 from sharedgrad.plan.forward import Forward
 from sharedgrad.plan.lowering import Input, Mask, Norms, Output, UnsupportedError
+from sharedgrad.plan.traced import Traced
 
-__all__ = ["Plan", "Recording", "UnsupportedError"]
+__all__ = ["Known", "Plan", "Recording", "UnsupportedError"]
 
 _SPARE = 2  # memories that wait for the next forward pass
 
@@ -44,25 +46,25 @@ class Plan:
         training: bool,
         record: bool,
     ) -> None:
-        self.way = Forward(nodes, shapes, inputs, outputs, samples, dtype, training, record)
-        self.buffers = [what for what in self.way.outside if isinstance(what, Buffer)]
-        self._values = self.way.numbered(Parameter | Buffer)
-        self._others = self.way.numbered(Input | Output | Mask)
+        self.lowered = Forward(nodes, shapes, inputs, outputs, samples, dtype, training, record)
+        self.buffers = [what for what in self.lowered.outside if isinstance(what, Buffer)]
+        self._values = self.lowered.numbered(Weight | Buffer)
+        self._others = self.lowered.numbered(Input | Output | Mask)
         self._back: dict[Any, Backward | None] = {}  # None: a layer has no compiled operation for it
         self._spare: list[Array] = []
 
     def forward(self, inputs: Mapping[str, Array], context: Context) -> tuple[dict[str, Array], Recording]:
         """Outputs, which are the caller's own, and what the way back needs."""
-        way = self.way
-        outputs = {name: self.empty(way.shapes[name]) for name in way.outputs}
+        lowered = self.lowered
+        outputs = {name: self.empty(lowered.shapes[name]) for name in lowered.outputs}
         recording = Recording(self, self._memory())
-        arrays: list[Any] = [None] * len(way.outside)
+        arrays: list[Any] = [None] * len(lowered.outside)
         for i, value in self._values:
             arrays[i] = value.value
         for i, what in self._others:
             arrays[i] = self._given(what, inputs, outputs, context)
-        way.program.run(recording.memory, tuple(arrays))
-        for name, (node, mean, variance, count) in way.statistics.items():
+        lowered.program.run(recording.memory, tuple(arrays))
+        for name, (node, mean, variance, count) in lowered.statistics.items():
             context.enter(name)
             node.layer.track(recording.read(mean), recording.read(variance), count, context)  # type: ignore[attr-defined]
         return outputs, recording
@@ -74,9 +76,9 @@ class Plan:
             case Output(name):
                 return outputs[name]
             case Mask(node):
-                shape = (self.way.builder.samples, *self.way.shapes[node.name])
+                shape = (self.lowered.builder.samples, *self.lowered.shapes[node.name])
                 context.enter(node.name)
-                return node.layer.mask(shape, self.way.builder.dtype, context)  # type: ignore[attr-defined]
+                return node.layer.mask(shape, self.lowered.builder.dtype, context)  # type: ignore[attr-defined]
         raise AssertionError(what)
 
     def _memory(self) -> Array:
@@ -84,18 +86,18 @@ class Plan:
         try:
             return self._spare.pop()
         except IndexError:
-            return _zeros(self.way.program.kept, self.way.builder.dtype)
+            return _zeros(self.lowered.program.kept, self.lowered.builder.dtype)
 
     def empty(self, shape: Shape) -> Array:
         """An array (N, *shape) for somebody to keep."""
-        return empty((self.way.builder.samples, *shape), self.way.builder.dtype)
+        return empty((self.lowered.builder.samples, *shape), self.lowered.builder.dtype)
 
     def back(self, kind: type[Backward], given: Collection[str], *settings: frozenset[Any]) -> Backward | None:
         """The way back from these nodes, as ``kind`` takes its settings; None if it is not compiled."""
         key = kind, frozenset(given), settings
         if key not in self._back:
             try:
-                self._back[key] = kind(self.way, given, *settings)
+                self._back[key] = kind(self.lowered, given, *settings)
             except UnsupportedError:
                 self._back[key] = None
         return self._back[key]
@@ -134,7 +136,7 @@ class Recording:
         found = self._run(back, upstreams)
         return found.parameters, found.inputs
 
-    def clipped(
+    def clipped_by_sample(
         self, upstreams: Mapping[str, Array], wanted: frozenset[str], max_norm: float
     ) -> tuple[dict[Parameter, Array], Array] | None:
         """The sum of clipped per-sample gradients and the norms (N,); None if that is not compiled."""
@@ -144,35 +146,77 @@ class Recording:
         found = self._run(back, upstreams, max_norm)
         return found.parameters, found.norms
 
+    def trace(self, upstreams: Mapping[str, Array], wanted: frozenset[str]) -> Known | None:
+        """What gradients are made of, at all nodes with parameters; None if that is not compiled."""
+        back = self.plan.back(Traced, upstreams, wanted, frozenset())
+        if back is None:
+            return None
+        found = self._run(back, upstreams)
+        return Known(found.deltas, found.values, {name: self._statistics(name) for name in found.deltas})
+
+    def _statistics(self, name: str) -> tuple[Any, ...]:
+        """A batch normalization's mean (C,) and variance (C,), and whether they are the batch's; else nothing."""
+        lowered = self.plan.lowered
+        layer: Any = lowered.by_name[name].layer
+        if name in lowered.statistics:
+            _, mean, variance, _ = lowered.statistics[name]
+            return self.read(mean), self.read(variance), True
+        if type(layer) is not BatchNorm2d:
+            return ()
+        running = layer.running_mean, layer.running_var
+        return *(self.buffers[buffer].astype(lowered.builder.dtype) for buffer in running), False
+
     def _run(self, back: Backward, upstreams: Mapping[str, Array], max_norm: float = inf) -> _Found:
-        plan, dtype = self.plan, self.plan.way.builder.dtype
-        samples = plan.way.builder.samples
-        found = _Found({}, {}, empty((samples,), dtype))
+        plan, dtype = self.plan, self.plan.lowered.builder.dtype
+        samples = plan.lowered.builder.samples
+        found = _Found({}, {}, {}, {}, empty((samples,), dtype))
         arrays: list[Any] = [None] * len(back.outside)
-        for i, value in back.values:
+        for i, value in back.weights:
             arrays[i] = value.value
         for i, buffer in back.buffers:
             arrays[i] = self.buffers[buffer]
         for i, (name,) in back.upstreams:
             arrays[i] = upstreams[name]
         for i, (name,) in back.input_gradients:
-            arrays[i] = found.inputs[name] = plan.empty(plan.way.shapes[name])
+            arrays[i] = found.inputs[name] = plan.empty(plan.lowered.shapes[name])
+        for i, (name,) in back.deltas:
+            arrays[i] = found.deltas[name] = plan.empty(plan.lowered.shapes[name])
+        for i, (name,) in back.node_values:
+            arrays[i] = found.values[name] = plan.empty(plan.lowered.shapes[name])
         for i, (parameter, apart) in back.gradients:
             arrays[i] = empty((samples, *parameter.shape) if apart else parameter.shape, dtype)
         for i, what in back.limits:
             arrays[i] = found.norms if isinstance(what, Norms) else np.array([max_norm], np.float64).view(dtype)
         back.program.run(self.memory, tuple(arrays))
-        for i, (parameter, _) in back.gradients:  # a shared parameter has one of each of its calls
-            own, total = arrays[i], found.parameters
+        for i, (seen, apart) in back.gradients:  # a shared parameter has one of each of its calls
+            own, total, parameter = arrays[i], found.parameters, seen.base
+            if not seen.view.identity:
+                own = np.ascontiguousarray(seen.view.back(own, int(apart), parameter.shape))
             total[parameter] = total[parameter] + own if parameter in total else own
         return found
 
 
+class Known(NamedTuple):
+    """What a compiled pass tells of its nodes with parameters.
+
+    Attributes:
+        deltas: Node -> gradient at its output, in the output's shape.
+        values: What these nodes have read: node -> its output, for nodes that are no network inputs.
+        statistics: The same nodes -> what their layers' method ``saved`` takes besides what they have read.
+    """
+
+    deltas: dict[str, Array]
+    values: dict[str, Array]
+    statistics: dict[str, tuple[Any, ...]]
+
+
 class _Found(NamedTuple):
-    """What a way back gives; the norms are there only if it clips."""
+    """What a way back gives; each only if it asks for it."""
 
     parameters: dict[Parameter, Array]
     inputs: dict[str, Array]
+    deltas: dict[str, Array]
+    values: dict[str, Array]
     norms: Array
 
 

@@ -11,9 +11,10 @@ from math import prod
 from typing import Any
 
 from sharedgrad.geometry import Geometry
+from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
 from sharedgrad.kernels.native.program import Builder, Map
-from sharedgrad.parameter import Parameter
+from sharedgrad.parameter import Weight
 from sharedgrad.plan.backward import Backward
 from sharedgrad.plan.forward import Forward
 from sharedgrad.plan.lowering import MaxNorm, Norms, UnsupportedError
@@ -43,7 +44,7 @@ class Clipped(Backward):
         self._squares = Map(1, 1, samples * (8 // forward.builder.dtype.itemsize))  # in float64
         self._factors = Map(1, 1, -(-samples // lanes) * lanes)
         self._scaled: dict[Map, None] = {}  # upstream gradients that are read again, scaled
-        self._sums: list[tuple[list[Parameter], Callable[..., None]]] = []  # what comes after the factors
+        self._sums: list[tuple[list[Weight], Callable[..., None]]] = []  # what comes after the factors
         super().__init__(forward, given, wanted, ())
 
     def start(self) -> None:
@@ -52,7 +53,7 @@ class Clipped(Backward):
 
     def finish(self) -> None:
         """The factors, and the gradients with them."""
-        used = [p for parameters, _ in self._sums for p in parameters]
+        used = [p.base for parameters, _ in self._sums for p in parameters]
         if len(set(used)) < len(used):
             raise UnsupportedError("a parameter that is used in several places")
         norms, most = self.array(Norms(), (self.builder.samples,), 1), self.array(MaxNorm(), self._one_double, 1)
@@ -66,14 +67,15 @@ class Clipped(Backward):
     def _one_double(self) -> tuple[int]:
         return (8 // self.builder.dtype.itemsize,)
 
-    def conv_gradients(self, layer: Any, delta: Map, x: Map, summed: bool) -> None:
+    def conv_gradients(self, node: Node, delta: Map, x: Map) -> None:
         """Norms now, sums later: of kernels that are kept, else by going through the scaled map once more."""
+        layer: Any = node.layer
         g, size = layer.geometry, prod(layer.weight.shape)
-        match _way(g, layer.weight.shape, delta, x, self.builder):
+        match _cheapest(g, layer.weight.shape, delta, x, self.builder):
             case "keep":
-                kept = Map(delta.samples, delta.lanes, size)
-                self.builder.emit("add_kernel_squares", (self._squares, delta, x, kept), *ops.window(g))
-                self._weighted(layer.weight, kept)
+                apart = Map(delta.samples, delta.lanes, size)
+                self.builder.emit("add_kernel_squares", (self._squares, delta, x, apart), *ops.window(g))
+                self._weighted(layer.weight, apart)
             case "products":
                 self.builder.emit("add_gram_squares", (self._squares, delta, x), *ops.window(g))
                 self._again(layer.weight, delta, x, g)
@@ -85,32 +87,34 @@ class Clipped(Backward):
             self.builder.emit("channel_sums", (sums, delta), 1)
             self._squared(layer.bias, sums)
 
-    def linear_gradients(self, layer: Any, delta: Map, x: Map) -> None:
+    def linear_gradients(self, node: Node, delta: Map, x: Map) -> None:
         """Norms now, sums later."""
+        layer: Any = node.layer
         self.builder.emit("add_linear_squares", (self._squares, delta, x), int(layer.bias is not None))
         self._read_scaled(delta)
         emit = self.builder.emit
         both = [p for p in (layer.weight, layer.bias) if p is not None]
         self._sums.append((both, lambda dw, db=None: emit("linear_weight_gradient", (dw, db, delta, x), 0)))
 
-    def norm_gradients(self, layer: Any, *maps: Map | None) -> tuple[Map, Map]:
+    def norm_gradients(self, node: Node, *maps: Map | None) -> tuple[Map, Map]:
         """Norms now, sums later."""
+        layer: Any = node.layer
         own = [self.builder.vector(prod(p.shape)) for p in (layer.weight, layer.bias)]
         self.builder.emit("normalize_gradients", (*own, *maps), ops.bits(layer.eps))
         for p, sums in zip((layer.weight, layer.bias), own, strict=True):
             self._squared(p, sums)
         return Map(1, 1, own[0].channels), Map(1, 1, own[1].channels)
 
-    def _squared(self, parameter: Parameter, apart: Map) -> None:
+    def _squared(self, parameter: Weight, apart: Map) -> None:
         """A parameter so small that its samples' gradients are kept."""
         self.builder.emit("add_squares", (self._squares, apart))
         self._weighted(parameter, apart)
 
-    def _weighted(self, parameter: Parameter, apart: Map) -> None:
+    def _weighted(self, parameter: Weight, apart: Map) -> None:
         emit = self.builder.emit
         self._sums.append(([parameter], lambda total: emit("weighted_sum", (total, apart, self._factors))))
 
-    def _again(self, kernel: Parameter, delta: Map, x: Map, g: Geometry) -> None:
+    def _again(self, kernel: Weight, delta: Map, x: Map, g: Geometry) -> None:
         emit = self.builder.emit
         self._read_scaled(delta)
         self._sums.append(([kernel], lambda dw: emit("conv_weight_gradient", (dw, None, delta, x), *ops.window(g), 0)))
@@ -120,17 +124,17 @@ class Clipped(Backward):
         self.holders[delta] += 1  # for good: nobody may write over it
 
 
-def _way(g: Geometry, kernel: tuple[int, ...], delta: Map, x: Map, builder: Builder) -> str:
+def _cheapest(g: Geometry, kernel: tuple[int, ...], delta: Map, x: Map, builder: Builder) -> str:
     """The cheapest way to a kernel's norms and weighted sum, in what it takes besides the plain weight gradient."""
     filters, channels, itemsize = kernel[0], x.channels, builder.dtype.itemsize
     (_, _), (stride, _), _, _ = ops.axes(g)
-    ways = {"again": prod(kernel) * delta.height * delta.width + 0.0}
+    costs = {"again": prod(kernel) * delta.height * delta.width + 0.0}
     if delta.samples * prod(kernel) * itemsize <= _MOST_KEPT:
-        ways["keep"] = prod(kernel) * _KEEPING
+        costs["keep"] = prod(kernel) * _KEEPING
     held = (x.height * x.width**2 + delta.width**2) * delta.lanes * itemsize
     if builder.full and held <= _MOST_PRODUCTS:
         rows = range(0, delta.height * stride, stride)
         pairs = sum(max(0, x.height - apart) for apart in rows) * x.width**2 * channels
         pairs += delta.height * (delta.height + 1) // 2 * delta.width**2 * filters
-        ways["products"] = pairs * _INNER
-    return min(ways, key=lambda way: ways[way])
+        costs["products"] = pairs * _INNER
+    return min(costs, key=lambda name: costs[name])

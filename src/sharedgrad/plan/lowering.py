@@ -12,7 +12,7 @@ from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
 from sharedgrad.kernels.native.program import Builder, Map
 from sharedgrad.layers.layer import Layer, Shape
-from sharedgrad.parameter import Buffer, Parameter
+from sharedgrad.parameter import Buffer, Weight
 
 ACTIVATIONS: dict[type[Layer], int] = {layers.ReLU: ops.RELU, layers.Sigmoid: ops.SIGMOID, layers.Tanh: ops.TANH}
 CONVOLUTIONS = (layers.Conv1d, layers.Conv2d)
@@ -53,10 +53,22 @@ class InputGradient(NamedTuple):
     name: str
 
 
+class Delta(NamedTuple):
+    """The whole gradient at a node's output: what was given there and what came back."""
+
+    name: str
+
+
+class Value(NamedTuple):
+    """What a node has computed, for a node with parameters that has read it."""
+
+    name: str
+
+
 class Gradient(NamedTuple):
     """A parameter's gradient from one call, of all samples or sample by sample."""
 
-    parameter: Parameter
+    parameter: Weight
     by_sample: bool
 
 
@@ -68,10 +80,16 @@ class Norms(NamedTuple):
     """The norm of each sample's gradient."""
 
 
-class Halved(NamedTuple):
-    """What the way back through a max pooling needs that has halved its maps, and the activation before it."""
+class Pooled2x2(NamedTuple):
+    """What the way back needs through max pooling in windows of 2×2 that touch, and through the activation before it.
 
-    origin: str  # whose output both have read
+    Attributes:
+        origin: The node whose output (N, C, H, W) both have read.
+        activation: Which one it is.
+        winners: Which cell of each window was the largest (N, C, H/2, W/2).
+    """
+
+    origin: str
     activation: int
     winners: Map
 
@@ -85,7 +103,9 @@ class Statistics(NamedTuple):
     values: int
 
 
-Outside = Input | Output | Upstream | InputGradient | Gradient | MaxNorm | Norms | Mask | Parameter | Buffer
+Outside = (
+    Input | Output | Upstream | InputGradient | Gradient | Delta | Value | MaxNorm | Norms | Mask | Weight | Buffer
+)
 
 
 def pooled_at_once(layer: Any) -> bool:
@@ -100,7 +120,7 @@ class Lowering:
     def __init__(self, samples: int, dtype: np.dtype[Any]) -> None:
         self.builder = Builder(samples, dtype)
         self.outside: list[Outside] = []
-        self._parameters: dict[Parameter | Buffer, Map] = {}
+        self._parameters: dict[Weight | Buffer, Map] = {}
 
     def array(self, what: Outside, shape: Shape, samples: int | None = None) -> Map:
         """A plain array from outside; of all samples if ``samples`` is not given."""
@@ -114,12 +134,12 @@ class Lowering:
         """Which arrays from outside are of this kind, each with its number."""
         return [(i, what) for i, what in enumerate(self.outside) if isinstance(what, kind)]
 
-    def parameter(self, p: Parameter | Buffer | None) -> Map | None:
+    def parameter(self, p: Weight | Buffer | None) -> Map | None:
         """A parameter's value as one row of numbers."""
         if p is None:
             return None
         if p not in self._parameters:
-            shape = p.shape if isinstance(p, Parameter) else p.value.shape
+            shape = p.shape if isinstance(p, Weight) else p.value.shape
             self._parameters[p] = self.array(p, (prod(shape),), 1)
         return self._parameters[p]
 

@@ -31,7 +31,7 @@ class Checkpoint(Callback):
 
     Args:
         folder: The run folder.
-        settings: What the run depends on (``Plan.settings``).
+        settings: What the run depends on (``Arguments.settings``).
     """
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any]) -> None:

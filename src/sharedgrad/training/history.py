@@ -1,4 +1,4 @@
-"""The record of a training run: one row for each epoch, its file metrics.csv, and the very last step."""
+"""The record of a training run: one row for each epoch, its file metrics.csv, and one step to explain."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from sharedgrad.errors import CheckpointError
-from sharedgrad.optimizers import Optimizer
-from sharedgrad.parameter import Array, Gradients, Parameter
 from sharedgrad.storage import write_text
-from sharedgrad.tape import Trace
+from sharedgrad.training.step import Step
 
 
 @dataclass(frozen=True)
@@ -40,40 +38,18 @@ class Epoch:
 COLUMNS = tuple(column.name for column in fields(Epoch))
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of training, kept so that it can be explained.
-
-    Attributes:
-        trace: The backward pass with the uses apart.
-        gradients: What ``tape.backward`` gave.
-        applied: What the optimizer was given: the gradients, scaled down if they were clipped.
-        before: Value of every parameter before the update.
-        after: Value of every parameter after it.
-        optimizer: What made the update.
-        learning_rate: The rate of this step.
-    """
-
-    trace: Trace
-    gradients: Gradients
-    applied: Gradients
-    before: dict[Parameter, Array]
-    after: dict[Parameter, Array]
-    optimizer: Optimizer
-    learning_rate: float
-
-
 @dataclass
 class History:
     """The epochs of a run, in order.
 
     Attributes:
         rows: One entry per epoch.
-        last_step: The very last step of the run, unless an earlier process made it; see ``training.report``.
+        step: The middle step of the first epoch, to be explained (see ``training.report``); of a run that was resumed
+            after that, the first step since.
     """
 
     rows: list[Epoch] = field(default_factory=list)
-    last_step: Step | None = field(default=None, repr=False, compare=False)
+    step: Step | None = field(default=None, repr=False, compare=False)
 
     def write(self, path: str | Path) -> None:
         """Write metrics.csv; a number that does not exist is an empty cell.

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 def held() -> Iterator[None]:
     """Hold Ctrl-C back until the block has ended, then raise KeyboardInterrupt.
 
-    Only in the main thread, the only one that gets it, and only if the caller has installed no handler of his own.
+    Only in the main thread, the only one that gets it, and only if the caller has not installed another handler.
     """
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

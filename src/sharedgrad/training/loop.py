@@ -12,16 +12,16 @@ from sharedgrad.errors import ConfigError
 from sharedgrad.losses import CrossEntropy
 from sharedgrad.network import Network
 from sharedgrad.optimizers import Adam, Optimizer, Schedule
-from sharedgrad.parameter import Array, Gradients
-from sharedgrad.tape import Trace
+from sharedgrad.parameter import Array
+from sharedgrad.training.arguments import Arguments, Augment, Normalize, Pair
 from sharedgrad.training.callbacks import Callback
 from sharedgrad.training.checkpoint import Checkpoint
 from sharedgrad.training.evaluate import Loss, evaluate
-from sharedgrad.training.history import Epoch, History, Step
+from sharedgrad.training.history import Epoch, History
 from sharedgrad.training.interrupts import held
 from sharedgrad.training.metrics import Metrics
-from sharedgrad.training.plan import Augment, Normalize, Pair, Plan
 from sharedgrad.training.state import State
+from sharedgrad.training.step import take
 
 
 def fit(
@@ -66,7 +66,7 @@ def fit(
         callbacks: See ``Callback``.
 
     Returns:
-        One row per epoch, and the last step for ``training.report``.
+        One row per epoch, and a step of the first one for ``training.report``.
 
     Raises:
         ConfigError, DataError, ShapeError: An argument makes no sense or does not fit.
@@ -81,7 +81,7 @@ def fit(
     if not all(isinstance(listener, Callback) for listener in listeners):
         raise ConfigError("callbacks", "expected objects of subclasses of Callback", "write class Mine(Callback)")
     optimizer = optimizer or Adam(network.parameters())
-    plan = Plan(
+    arguments = Arguments(
         network,
         train,
         validation,
@@ -95,9 +95,9 @@ def fit(
         max_norm,
         seed,
     )
-    state = State(network, optimizer, epochs, plan.batches_per_epoch)
+    state = State(network, optimizer, epochs, arguments.batches_per_epoch)
     if out is not None:
-        checkpoint = Checkpoint(out, plan.settings())
+        checkpoint = Checkpoint(out, arguments.settings())
         checkpoint.begin(state, resume, lambda text: _call("on_message", listeners, text))
         listeners = [checkpoint, *listeners]
     elif resume:
@@ -105,7 +105,7 @@ def fit(
     if not state.finished:
         with warnings.catch_warnings():  # numbers that overflow end in a DivergedError
             warnings.filterwarnings("ignore", ".* encountered in ", RuntimeWarning)
-            _train(plan, state, listeners)
+            _train(arguments, state, listeners)
     return state.history
 
 
@@ -114,33 +114,33 @@ def _call(hook: str, listeners: Iterable[Callback], argument: State | str) -> No
         getattr(callback, hook)(argument)
 
 
-def _train(plan: Plan, state: State, listeners: list[Callback]) -> None:
+def _train(arguments: Arguments, state: State, listeners: list[Callback]) -> None:
     """All epochs that are still to come; the optimizer gets its own learning rate back afterwards."""
-    lr = plan.optimizer.lr
+    lr = arguments.optimizer.lr
     _call("on_start", listeners, state)
     try:
         while not state.finished:
-            _train_epoch(plan, state, lr, listeners)
+            _train_epoch(arguments, state, lr, listeners)
     except KeyboardInterrupt:
         _call("on_interrupt", listeners, state)
         raise
     finally:
-        plan.optimizer.lr = lr
+        arguments.optimizer.lr = lr
         _call("on_end", listeners, state)
 
 
-def _train_epoch(plan: Plan, state: State, lr: float, listeners: list[Callback]) -> None:
+def _train_epoch(arguments: Arguments, state: State, lr: float, listeners: list[Callback]) -> None:
     """The batches of this epoch that are still to come, then its row in the history."""
     clock = perf_counter()
-    for x, target in plan.batches(state.epoch, state.batch):
+    for x, target in arguments.batches(state.epoch, state.batch):
         with held():
-            state.learning_rate = plan.optimizer.lr = lr * plan.factor(state.step)
-            _step(plan, state, x, target)
+            state.learning_rate = arguments.optimizer.lr = lr * arguments.factor(state.step)
+            _step(arguments, state, x, target)
             state.batch += 1
             state.seconds += perf_counter() - clock
         _call("on_batch", listeners, state)
         clock = perf_counter()
-    row = _row(plan, state, lr * plan.factor(state.step - 1))
+    row = _row(arguments, state, lr * arguments.factor(state.step - 1))
     with held():
         state.history.rows.append(row)
         state.epoch, state.batch = state.epoch + 1, 0
@@ -148,34 +148,28 @@ def _train_epoch(plan: Plan, state: State, lr: float, listeners: list[Callback])
     _call("on_epoch", listeners, state)
 
 
-def _step(plan: Plan, state: State, x: Array, target: Array) -> None:
-    y, tape = plan.network.forward(x)
-    value, upstream = plan.loss(y, target)
+def _step(arguments: Arguments, state: State, x: Array, target: Array) -> None:
+    y, tape = arguments.network.forward(x)
+    value, upstream = arguments.loss(y, target)
     if not isfinite(value):
         raise state.diverged(f"the loss has become {value}")
     gradients = tape.backward(upstream)
-    applied = gradients if plan.max_norm is None else gradients.clipped(plan.max_norm)
-    if state.step + 1 < state.epochs * state.batches:
-        plan.optimizer.step(applied)
-    else:  # the last step of all is kept, to be explained
-        state.history.last_step = _recorded(plan, tape.trace(upstream), gradients, applied)
+    applied = gradients if arguments.max_norm is None else gradients.clipped(arguments.max_norm)
+    if state.history.step is None and state.step >= state.batches // 2:
+        when = state.epoch + 1, state.batch + 1, state.batches
+        parameters, trace = arguments.network.parameters(), tape.trace(upstream)
+        state.history.step = take(when, parameters, trace, gradients, applied, arguments.optimizer)
+    else:
+        arguments.optimizer.step(applied)
     state.metrics.add(value, y, target)
 
 
-def _recorded(plan: Plan, trace: Trace, gradients: Gradients, applied: Gradients) -> Step:
-    """Make the update, and keep the values before and after it."""
-    before = {p: p.value for p in plan.network.parameters()}
-    plan.optimizer.step(applied)
-    after = {p: p.value for p in before}
-    return Step(trace, gradients, applied, before, after, plan.optimizer, plan.optimizer.lr)
-
-
-def _row(plan: Plan, state: State, learning_rate: float) -> Epoch:
+def _row(arguments: Arguments, state: State, learning_rate: float) -> Epoch:
     """What the epoch came to, validation included."""
     state.ensure_finite()
     validation = None
-    if plan.validation is not None:
-        validation = evaluate(plan.network, *plan.validation, plan.loss, plan.normalize)
+    if arguments.validation is not None:
+        validation = evaluate(arguments.network, *arguments.validation, arguments.loss, arguments.normalize)
         if not isfinite(validation.loss):
             raise state.diverged(f"the validation loss has become {validation.loss}")
     return Epoch(

@@ -2,63 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import ceil, log10, prod
 
 import numpy as np
 
+from sharedgrad.document.blocks import Block, Equation, Paragraph, Part, Section, Table
+from sharedgrad.document.expression import Difference, Number, Product, Symbol
+from sharedgrad.document.numbers import show
 from sharedgrad.geometry import text
 from sharedgrad.optimizers import SGD, Optimizer
-from sharedgrad.parameter import Array, Parameter
-from sharedgrad.training.history import Step
-from sharedgrad.uses import Outer, Uses, Window
+from sharedgrad.training.step import Axes, Step
+from sharedgrad.uses import Terms
 
 _LARGEST = 3
 
 
-def idea(step: Step) -> str:
-    """One weight of the first shared kernel: its uses in a batch, their sum, and the update made of it.
-
-    Of a network without convolutions the first parameter that is used more than once. The element is the one
-    with the largest gradient.
+def idea(step: Step) -> Section:
+    """One number of a shared weight: its uses in a batch, their sum, and the update made of it.
 
     Args:
-        step: The step to explain, e.g. ``history.last_step``.
+        step: The step to explain, e.g. ``history.step``.
 
     Returns:
-        A few lines of text.
+        A section for a renderer of ``document``.
     """
-    parameter = _shared(step)
-    calls = step.trace[parameter][::-1]
-    gradient = step.gradients[parameter]
-    element = tuple(int(i) for i in np.unravel_index(np.argmax(np.abs(gradient)), gradient.shape))
-    terms = [uses.products(*element).values.astype(np.float64).reshape(uses.shape) for uses in calls]
-    place = f"[{', '.join(map(str, element))}]"
-    return "\n".join(
-        [
-            f"One weight, {parameter.name}{place}, in the last batch:",
-            f"  used {_times(sum(t.size for t in terms))}: {_counts(calls)}",
-            *_largest(calls, terms, element),
-            *_sum(terms, float(gradient[element]), float(step.applied[parameter][element])),
-            f"  {_update(step, parameter, element)}",
-        ]
-    )
+    when = f"batch {step.batch} of {step.batches} of epoch {step.epoch}"
+    used = f"used {_times(len(step.terms))}: {' + '.join(map(_count, step.calls))}"
+    blocks = (Paragraph.of(used), _largest(step), _sum(step), *_update(step))
+    return Section(f"One weight, {place(step)}, in {when}", blocks)
 
 
-def _shared(step: Step) -> Parameter:
-    """The parameter to show."""
-    uses = [use for call in reversed(step.trace.calls) for use in call.uses]
-    kernels = [use.weight for use in uses if isinstance(use, Window)]
-    repeated = [use.weight for use in uses if sum(u.count for u in step.trace[use.weight]) > 1]
-    return [*kernels, *repeated, uses[0].parameter][0]
+def place(step: Step) -> str:
+    """The number that is shown, as ``sharedgrad explain --weight`` takes it."""
+    return f"{step.weight}[{','.join(map(str, step.element))}]"
 
 
-def _counts(calls: list[Uses]) -> str:
-    """E.g. "64 samples × 28×28 positions"; calls that share the parameter are added."""
-    return " + ".join(
-        " × ".join(f"{text(lengths)} {_noun(axis, prod(lengths))}" for axis, lengths in uses.axes.items())
-        for uses in calls
-    )
+def _count(axes: Axes) -> str:
+    """E.g. "64 samples × 28×28 positions"."""
+    return " × ".join(f"{text(lengths)} {_noun(axis, prod(lengths))}" for axis, lengths in axes.items())
 
 
 def _times(count: int) -> str:
@@ -70,61 +51,58 @@ def _noun(axis: str, count: int) -> str:
     return noun if count == 1 else noun + "s"
 
 
-def _largest(calls: list[Uses], terms: list[Array], element: tuple[int, ...]) -> Iterator[str]:
+def _largest(step: Step) -> Table:
     """The contributions of largest size, factor by factor."""
-    flat = np.concatenate([t.ravel() for t in terms])
-    call_of = np.repeat(np.arange(len(terms)), [t.size for t in terms])
-    starts = np.cumsum([0, *(t.size for t in terms)])
-    rows = []
-    for number in np.argsort(-np.abs(flat), kind="stable")[:_LARGEST]:
-        call = int(call_of[number])
-        index = np.unravel_index(number - starts[call], terms[call].shape)
-        use = calls[call].place(tuple(int(i) for i in index))
-        where = [f"call {call + 1}"] if len(calls) > 1 else []
-        where += [f"{axis} {','.join(map(str, i))}" for axis, i in use.items()]
-        rows.append((", ".join(where), _factors(calls[call], use, element), f"{flat[number]:+.4g}"))
-    wide = [max(len(row[i]) for row in rows) for i in range(3)]
-    what = "upstream δ × input x" if isinstance(calls[0], Outer | Window) else "upstream δ × local derivative"
-    yield f"  its largest contributions ({what}):"
-    for place, factors, value in rows:
-        yield f"    {place:<{wide[0]}}   {factors:>{wide[1]}}{value:>{wide[2]}}"
+    largest = step.terms.rows(np.argsort(-np.abs(step.terms.values), kind="stable")[:_LARGEST])
+    factors = list(largest.factors.values())
+    head = ("its largest contributions", "upstream δ", *(["input x", "product"] if len(factors) > 1 else []))
+    rows: list[tuple[Part, ...]] = []
+    for row, product in enumerate(largest.values):
+        numbers = [float(factor.values[row]) for factor in factors]
+        rows.append((_where(step, largest, row), *numbers, *([float(product)] if len(factors) > 1 else [])))
+    return Table(head, tuple(rows))
 
 
-def _factors(uses: Uses, use: dict[str, tuple[int, ...]], element: tuple[int, ...]) -> str:
-    """ "δ × x = " for one use and one element of the parameter; nothing where the factors are not kept apart."""
-    if not isinstance(uses, Outer | Window):
-        return ""
-    delta, patch = uses.factors(**use)
-    flat = int(np.ravel_multi_index(element, uses.weight.shape))
-    b, o, i = np.unravel_index(flat, (*delta.shape, patch.shape[-1]))
-    return f"{delta[b, o]:.4g} × {patch[b, i]:.4g} = "
+def _where(step: Step, terms: Terms, row: int) -> str:
+    """E.g. "sample 3, position 5,7"."""
+    call = 0 if terms.call is None else int(terms.call[row])
+    where = [f"call {call + 1}"] if len(step.calls) > 1 else []
+    places = ((axis, terms.use[axis][row, : len(lengths)]) for axis, lengths in step.calls[call].items())
+    return ", ".join([*where, *(f"{axis} {','.join(map(str, place))}" for axis, place in places)])
 
 
-def _sum(terms: list[Array], gradient: float, applied: float) -> Iterator[str]:
+def _sum(step: Step) -> Paragraph:
     """All contributions added up, beside what backward gave and what the optimizer was given."""
-    total = sum(float(t.sum()) for t in terms)
-    size = sum(float(np.abs(t).sum()) for t in terms)
-    agrees = abs(total - gradient) <= 1e-5 * size
-    verdict = "the same" if agrees else f"{gradient:.6g}, which does not agree"
-    yield f"  the sum of all {sum(t.size for t in terms):,} is the gradient: {total:.6g} (tape.backward: {verdict})"
-    if applied != gradient:
-        yield f"  clipped to max_norm with all other gradients: {applied:.6g}"
+    values = step.terms.values.astype(np.float64)
+    total, size = float(values.sum()), float(np.abs(values).sum())
+    agrees = abs(total - step.gradient) <= 1e-5 * size
+    verdict: tuple[Part, ...] = ("the same",) if agrees else (step.gradient, ", which does not agree")
+    clipped: tuple[Part, ...] = ()
+    if step.applied != step.gradient:
+        clipped = (" It was clipped to max_norm with all other gradients: ", step.applied, ".")
+    first = f"the sum of all {len(values):,} is the gradient: "
+    return Paragraph.of(first, total, " (tape.backward: ", *verdict, ").", *clipped)
 
 
-def _update(step: Step, parameter: Parameter, element: tuple[int, ...]) -> str:
+def _update(step: Step) -> list[Block]:
     """What the optimizer made of it."""
-    before, after = (float(values[parameter][element]) for values in (step.before, step.after))
-    if step.after[parameter] is step.before[parameter]:
-        return f"no update: the optimizer does not train {parameter.name}"
+    if not step.trained:
+        return [Paragraph.of(f"no update: the optimizer does not train {step.weight}")]
     how = _rule(step.optimizer, step.learning_rate)
-    if after == before and step.applied[parameter][element]:
-        dtype = step.before[parameter].dtype
-        return f"one update of the one weight: too small for {dtype}, it stays {before:.4g} ({how})"
-    old, new = _distinct(before, after)
-    if isinstance(step.optimizer, SGD) and not step.optimizer.momentum and not step.optimizer.weight_decay:
-        product = f"{step.learning_rate:.4g} × {step.applied[parameter][element]:.6g}"
-        return f"one update of the one weight: {old} − {product} = {new} ({how})"
-    return f"one update of the one weight: {old} → {new}, a change of {after - before:+.4g} ({how})"
+    if step.after == step.before and step.applied:
+        words = f"one update of the one weight: too small for {step.dtype}, it stays "
+        return [Paragraph.of(words, step.before, f" ({how})")]
+    plain = isinstance(step.optimizer, SGD) and not step.optimizer.momentum and not step.optimizer.weight_decay
+    if plain and (show(step.before) != show(step.after) or not step.applied):
+        w, dw = Symbol(place(step), np.array(step.before)), Symbol("gradient", np.array(step.applied))
+        change = Product((Number(step.learning_rate), dw.cell()))
+        return [
+            Paragraph.of(f"one update of the one weight ({how}):"),
+            Equation("new", Difference(w.cell(), change), step.after),
+        ]
+    old, new = _distinct(step.before, step.after)
+    words = f"one update of the one weight: {old} → {new}, a change of {step.after - step.before:+.4g} ({how})"
+    return [Paragraph.of(words)]
 
 
 def _distinct(before: float, after: float) -> tuple[str, str]:

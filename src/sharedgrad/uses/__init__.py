@@ -7,7 +7,7 @@ G = Σ_u δ_u ⊗ p_u = ΔᵀP, so that any partial sum is a matrix product, and
 from the factors. :class:`SharedWeight` is one weight with all its calls, and answers every question about the sum.
 """
 
-from sharedgrad.uses.base import Uses, Weight
+from sharedgrad.uses.base import Uses
 from sharedgrad.uses.direct import Direct
 from sharedgrad.uses.limits import get_memory_limit, set_memory_limit
 from sharedgrad.uses.lookup import Lookup, Rows
@@ -33,7 +33,6 @@ __all__ = [
     "Terms",
     "Uses",
     "View",
-    "Weight",
     "Window",
     "get_memory_limit",
     "kernel_uses",

@@ -57,6 +57,32 @@ def wide(array: Any) -> Any:
     return array.double() if is_tensor(array) else array.astype(np.float64, copy=False)
 
 
+def matching(array: Any, like: Any) -> Any:
+    """The array in the library and type of a factor."""
+    if not is_tensor(like):
+        return np.asarray(array.cpu() if is_tensor(array) else array, like.dtype)
+    tensor = array if is_tensor(array) else sys.modules["torch"].from_numpy(np.array(array))
+    return tensor.to(like.device, real(like).dtype)
+
+
+def as_tensor(array: Any, like: Any) -> Any:
+    """The same array as a tensor where ``like`` is, in its own type."""
+    return sys.modules["torch"].from_numpy(array).to(like.device) if not is_tensor(array) else array
+
+
+def alike(a: Any, b: Any) -> tuple[Any, Any]:
+    """Two factors of one product in one library and type, the wider of theirs."""
+    if is_tensor(a) != is_tensor(b):
+        a, b = as_tensor(a, b), as_tensor(b, a)
+    if a.dtype == b.dtype:
+        return a, b
+    if is_tensor(a):
+        dtype = sys.modules["torch"].promote_types(a.dtype, b.dtype)
+        return a.to(dtype), b.to(dtype)
+    wider = np.result_type(a, b)
+    return a.astype(wider, copy=False), b.astype(wider, copy=False)
+
+
 def copied(array: Any) -> Any:
     """An array of its own."""
     return array.clone() if is_tensor(array) else np.array(array)
@@ -94,8 +120,8 @@ def framed(array: Any, frame: Sequence[tuple[int, int]]) -> Any:
     sizes = [n + before + after for n, (before, after) in zip(array.shape[2:], frame, strict=True)]
     shape = (*array.shape[:2], *sizes)
     whole = array.new_zeros(shape) if is_tensor(array) else np.zeros(shape, array.dtype)
-    inner = (slice(before, before + n) for n, (before, _) in zip(array.shape[2:], frame, strict=True))
-    whole[(..., *inner)] = array
+    inner = tuple(slice(before, before + n) for n, (before, _) in zip(array.shape[2:], frame, strict=True))
+    whole[(slice(None), slice(None), *inner)] = array
     return whole
 
 
@@ -107,3 +133,8 @@ def stacked(arrays: Sequence[Any]) -> Any:
 def resolution(array: Any) -> float:
     """eps of the array's type."""
     return float(np.finfo(str(array.dtype).removeprefix("torch.")).eps)
+
+
+def spread(weights: Array, axis: int, like: Any) -> Any:
+    """Weights (len,) along one axis, to be multiplied with ``like``."""
+    return matching(weights, like).reshape(tuple(-1 if i == axis else 1 for i in range(like.ndim)))

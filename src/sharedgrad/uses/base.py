@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from math import prod
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import text
 from sharedgrad.parameter import Array
-from sharedgrad.uses.arrays import Index, copied, given, held, is_tensor, moved
+from sharedgrad.uses.arrays import Index, as_tensor, copied, given, held, is_tensor, matching, moved, spread
 from sharedgrad.uses.terms import Factor, Terms
 from sharedgrad.view import View
 
@@ -20,7 +21,7 @@ Axes = Mapping[str, tuple[int, ...]]
 By = str | Sequence[str]
 
 
-class Weight(Protocol):
+class WeightLike(Protocol):
     """What uses are of: a ``Parameter``, or anything else with these attributes."""
 
     @property
@@ -53,9 +54,11 @@ class Uses(ABC):
         axes: What tells the uses apart, in order: name -> shape, e.g. ``{"sample": (64,), "position": (28, 28)}``.
     """
 
+    arrays: ClassVar[tuple[str, ...]]  # the attributes that hold factors (*U, …), what carries the scale first
+
     def __init__(self, weight: Any, axes: Axes, view: View | None = None) -> None:
         seen = getattr(weight, "view", None) if view is None else view
-        self.weight: Weight = getattr(weight, "base", weight) if view is None else weight
+        self.weight: WeightLike = getattr(weight, "base", weight) if view is None else weight
         self.view = View() if seen is None else seen
         self.axes = dict(axes)
         self.node = ""
@@ -115,9 +118,13 @@ class Uses(ABC):
     def totals(self, names: Sequence[str]) -> Array:
         """Partial sums as the algebra needs them: (*lengths of the named axes, in this order, *seen shape)."""
 
-    @abstractmethod
     def squares(self) -> Array:
         """‖g_u‖² for every use (*U), in float64: from the factors, no contribution is computed."""
+        return self._give(self.squared())
+
+    @abstractmethod
+    def squared(self) -> Array:
+        """‖g_u‖² (*U) as a NumPy array in float64."""
 
     def projection(self, v: Any) -> Array:
         """⟨g_u, v⟩ for every use (*U), in float64.
@@ -128,9 +135,10 @@ class Uses(ABC):
         Raises:
             ShapeError: It has another shape.
         """
-        if tuple(np.shape(v)) != tuple(self.weight.shape):
-            raise ShapeError(self._name, f"expected a direction of {text(self.weight.shape)}, got {text(np.shape(v))}")
-        return self._give(self.projected(self.view.uncast.apply(held(v))))
+        v = held(v)
+        if tuple(v.shape) != tuple(self.weight.shape):
+            raise ShapeError(self._name, f"expected a direction of {text(self.weight.shape)}, got {text(v.shape)}")
+        return self._give(self.projected(self.view.uncast.apply(matching(v, self.factor))))
 
     @abstractmethod
     def projected(self, v: Array) -> Array:
@@ -146,13 +154,42 @@ class Uses(ABC):
         chosen = self.taken([samples if i == axis else slice(None) for i in range(len(self.shape))])
         return chosen if weights is None else chosen.scaled(weights, axis)
 
-    @abstractmethod
-    def taken(self, slices: Sequence[slice]) -> Uses:
+    def taken(self, slices: Sequence[slice]) -> Self:
         """The uses in a part of every use axis."""
+        part = copy(self)
+        part.axes = self.fewer(slices)
+        for name, array in self._held():
+            setattr(part, name, array[tuple(slices)])
+        return part
 
-    @abstractmethod
-    def scaled(self, weights: Array, axis: int) -> Uses:
+    def scaled(self, weights: Array, axis: int) -> Self:
         """Every contribution times the weight of its index on one use axis."""
+        part, (name, array) = copy(self), self._held()[0]
+        setattr(part, name, array * spread(weights, axis, array))
+        return part
+
+    def as_tensors(self, like: Any) -> Self:
+        """The same uses with factors that are tensors where ``like`` is one; integers stay with NumPy."""
+        part = copy(self)
+        for name, array in self._held():
+            if is_tensor(array) or array.dtype.kind == "f":
+                setattr(part, name, as_tensor(array, like))
+        return part
+
+    def _held(self) -> list[tuple[str, Array]]:
+        """The factors that there are, by name."""
+        both = ((name, getattr(self, name)) for name in self.arrays)
+        return [(name, array) for name, array in both if array is not None]
+
+    @property
+    def factor(self) -> Array:
+        """The factor that carries the scale."""
+        return self._held()[0][1]
+
+    @property
+    def tensor(self) -> Any:
+        """A factor that is held as a tensor; None if all are NumPy arrays."""
+        return next((array for _, array in self._held() if is_tensor(array)), None)
 
     @abstractmethod
     def factors(self, **use: int | Sequence[int]) -> tuple[Array, ...]:
@@ -232,13 +269,6 @@ class Uses(ABC):
         """The axes of the uses in a part of every use axis."""
         parts = iter(slices)
         return {name: tuple(len(range(n)[next(parts)]) for n in lengths) for name, lengths in self.axes.items()}
-
-    def _spread(self, weights: Array, axis: int, like: Array) -> Any:
-        """Weights (len,) along one use axis, to be multiplied with a factor."""
-        shape = tuple(-1 if i == axis else 1 for i in range(like.ndim))
-        if is_tensor(like):
-            return like.new_tensor(np.asarray(weights)).reshape(shape)
-        return np.asarray(weights, like.dtype).reshape(shape)
 
     def _index(self, use: Mapping[str, int | Sequence[int]]) -> Index:
         """One number for each use axis, checked."""

@@ -1,6 +1,6 @@
 """Elementwise uses: biases, norm scales, parameters that are added or multiplied.
 
-    g_u = δ_u, or δ_u · local_u elementwise        G = Σ_u g_u
+g_u = δ_u, or δ_u · local_u elementwise        G = Σ_u g_u
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sharedgrad import kernels
 from sharedgrad.errors import ShapeError
 from sharedgrad.geometry import text
 from sharedgrad.parameter import Array
-from sharedgrad.uses.arrays import copied, plain, real
+from sharedgrad.uses.arrays import alike, copied, plain, real
 from sharedgrad.uses.base import Axes, Uses
 from sharedgrad.uses.terms import Factor, Terms
 from sharedgrad.view import View
@@ -33,11 +33,14 @@ class Direct(Uses):
         view: What the call sees of the weight.
     """
 
+    arrays = ("delta", "local")
+
     def __init__(self, weight: Any, delta: Any, axes: Axes, local: Any = None, view: View | None = None) -> None:
         super().__init__(weight, axes, view)
         rank = len(self.shape) + len(self.seen)
-        self.delta = self._hold(delta, rank)
-        self.local = None if local is None else self._hold(local, rank)
+        self.delta, self.local = self._hold(delta, rank), None
+        if local is not None:
+            self.delta, self.local = alike(self.delta, self._hold(local, rank))
         for factor in (self.delta, *(() if self.local is None else (self.local,))):
             if tuple(factor.shape[len(self.shape) :]) != self.seen:
                 got = text(factor.shape[len(self.shape) :])
@@ -64,7 +67,7 @@ class Direct(Uses):
         full = (*order, *range(len(order), total.ndim))
         return total.permute(full) if hasattr(total, "permute") else total.transpose(full)
 
-    def squares(self) -> Array:
+    def squared(self) -> Array:
         """‖g_u‖² (*U)."""
         rows = self._rows()
         return kernels.of(rows).row_dots(rows, rows)
@@ -76,19 +79,6 @@ class Direct(Uses):
 
     def _rows(self) -> Array:
         return self.contributions.reshape(*self.shape, prod(self.seen))
-
-    def taken(self, slices: Sequence[slice]) -> Direct:
-        """The uses in a part of every use axis."""
-        part, index = copy(self), tuple(slices)
-        part.axes, part.delta = self.fewer(slices), self.delta[index]
-        part.local = None if self.local is None else self.local[index]
-        return part
-
-    def scaled(self, weights: Array, axis: int) -> Direct:
-        """The weights go into δ_u."""
-        part = copy(self)
-        part.delta = self.delta * self._spread(weights, axis, self.delta)
-        return part
 
     def factors(self, **use: int | Sequence[int]) -> tuple[Array, ...]:
         """δ_u, and where there is one the local derivative."""

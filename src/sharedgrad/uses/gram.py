@@ -41,7 +41,7 @@ def group_squares(calls: Calls, names: Names) -> Array:
     calls = _aligned(calls)
     first = calls[0]
     if len(calls) == 1 and set(names) == set(first.axes):
-        return first.grouped(first.squares(), names)[:, 0]
+        return first.grouped(first.squared(), names)[:, 0]
     if len(calls) == 1 and isinstance(first, Window) and tuple(names) == ("sample",):
         return kernels.of(first.small).conv_kernel_squares(first.small, first.big, first.geometry)
     if _all_lookups(calls):
@@ -191,9 +191,7 @@ def _squares_from_sums(calls: Calls, names: Names) -> Array:
 
 def _products_from_sums(calls: Calls, others: Calls, names: Names) -> Array:
     own = _same([*calls, *others])
-    left, right = (
-        _sums(some, names) if own or not _same(some) else _own_sums(some, names) for some in (calls, others)
-    )
+    left, right = (_sums(some, names) if own or not _same(some) else _own_sums(some, names) for some in (calls, others))
     return kernels.of(left).row_products(left, right)
 
 
@@ -213,7 +211,7 @@ class _Outers(NamedTuple):
 
 
 class _Lookups(NamedTuple):
-    index: Array  # (K, R)
+    row: Array  # (K, R)
     delta: Array  # (K, R, D)
 
 
@@ -242,10 +240,10 @@ def _use_products(a: _Form, b: _Form) -> Array:
         return _use_products(b, a).swapaxes(1, 2)
     assert isinstance(a, _Lookups)
     if isinstance(b, _Outers):
-        groups = np.arange(len(a.index))[:, None]
-        read = plain(b.delta[:, :, 0].swapaxes(1, 2)[groups, a.index])  # δ_v[row_u] (K, R, R')
+        groups = np.arange(len(a.row))[:, None]
+        read = plain(b.delta[:, :, 0].swapaxes(1, 2)[groups, a.row])  # δ_v[row_u] (K, R, R')
         return read * kernels.of(a.delta).row_products(a.delta, b.patch[:, :, 0])
-    equal = a.index[:, :, None] == b.index[:, None, :]
+    equal = a.row[:, :, None] == b.row[:, None, :]
     return equal * kernels.of(a.delta).row_products(a.delta, b.delta)
 
 
@@ -264,7 +262,7 @@ def _squares_from_gram(calls: Calls, names: Names) -> Array:
             if not _apart(calls[i], calls[j]):
                 for part in _parts(a, forms[j][0].shape[1]):
                     total += (1 if i == j else 2) * _use_products(_some(a, part), forms[j]).sum(axis=(1, 2))
-    largest = sum(call.grouped(np.sqrt(call.squares()), names).sum(axis=1) for call in calls) ** 2
+    largest = sum(call.grouped(np.sqrt(call.squared()), names).sum(axis=1) for call in calls) ** 2
     for k in np.flatnonzero((total < _CANCELLED * largest) & (largest > 0)):
         index = np.unravel_index(int(k), calls[0].lengths(names))
         one = [_in_box(call, names, tuple(slice(int(i), int(i) + 1) for i in index)) for call in calls]

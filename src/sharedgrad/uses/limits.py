@@ -15,6 +15,7 @@ def get_memory_limit() -> int:
 def set_memory_limit(limit: int) -> None:
     """Set the limit in bytes. Less memory means smaller chunks, never another answer.
 
+    Tables of terms that would be larger are refused, unless some cells are asked for.
     What cannot be cut further is taken all the same: the sums of one group of uses at a time.
 
     Raises:

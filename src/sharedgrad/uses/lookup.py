@@ -9,7 +9,6 @@ Sums are sparse by row: (group, row, sum), as many as different rows are read, n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from sharedgrad import kernels
 from sharedgrad.errors import ShapeError
 from sharedgrad.geometry import text
 from sharedgrad.parameter import Array
-from sharedgrad.uses.arrays import copied, is_tensor, moved, plain
+from sharedgrad.uses.arrays import copied, matching, moved, plain
 from sharedgrad.uses.base import Axes, By, Uses
 from sharedgrad.uses.terms import Factor, Terms
 from sharedgrad.view import View
@@ -51,6 +50,8 @@ class Lookup(Uses):
     Raises:
         ShapeError: The arrays do not fit, or an index is no row of the table.
     """
+
+    arrays = ("delta", "index")
 
     def __init__(self, weight: Any, index: Any, delta: Any, axes: Axes, view: View | None = None) -> None:
         super().__init__(weight, axes, view)
@@ -86,25 +87,13 @@ class Lookup(Uses):
         values = kernels.of(delta).row_sums(place.reshape(-1), delta.reshape(len(keys), -1), len(found))
         return Rows(found // self.seen[0], found % self.seen[0], values)
 
-    def squares(self) -> Array:
+    def squared(self) -> Array:
         """‖δ_u‖² (*U)."""
         return kernels.of(self.delta).row_dots(self.delta, self.delta)
 
     def projected(self, v: Array) -> Array:
         """δ_u · v[index_u] (*U)."""
         return kernels.of(self.delta).row_dots(self.delta, v[self.index])
-
-    def taken(self, slices: Sequence[slice]) -> Lookup:
-        """The uses in a part of every use axis."""
-        part, index = copy(self), tuple(slices)
-        part.axes, part.index, part.delta = self.fewer(slices), self.index[index], self.delta[index]
-        return part
-
-    def scaled(self, weights: Array, axis: int) -> Lookup:
-        """The weights go into δ_u."""
-        part = copy(self)
-        part.delta = self.delta * self._spread(weights, axis, self.delta)
-        return part
 
     def factors(self, **use: int | Sequence[int]) -> tuple[Array, ...]:
         """The row number and the upstream gradient (D,) of one use."""
@@ -121,5 +110,4 @@ class Lookup(Uses):
     def masked(self, row: int) -> Array:
         """δ_u (*U, D) of the uses that read this row, zero of the others."""
         reads = (self.index == row)[..., None]
-        mask = self.delta.new_tensor(reads) if is_tensor(self.delta) else reads
-        return self.delta * mask
+        return self.delta * matching(reads, self.delta)

@@ -19,7 +19,7 @@ from sharedgrad import kernels
 from sharedgrad.errors import ShapeError
 from sharedgrad.geometry import text
 from sharedgrad.parameter import Array
-from sharedgrad.uses.arrays import copied, plain
+from sharedgrad.uses.arrays import alike, copied, plain
 from sharedgrad.uses.base import Axes, Uses
 from sharedgrad.uses.terms import Factor, Terms
 from sharedgrad.view import View
@@ -36,10 +36,12 @@ class Outer(Uses):
         view: What the call sees of the weight.
     """
 
+    arrays = ("delta", "patch")
+
     def __init__(self, weight: Any, delta: Any, patch: Any, axes: Axes, view: View | None = None) -> None:
         super().__init__(weight, axes, view)
         rank = len(self.shape) + 2
-        self.delta, self.patch = self._hold(delta, rank), self._hold(patch, rank)
+        self.delta, self.patch = alike(self._hold(delta, rank), self._hold(patch, rank))
         blocks = (self.delta.shape[-2], self.delta.shape[-1], self.patch.shape[-1])
         if prod(blocks) != prod(self.seen) or self.patch.shape[-2] != blocks[0]:
             got = f"factors of {text(self.delta.shape[-2:])} and {text(self.patch.shape[-2:])}"
@@ -55,7 +57,7 @@ class Outer(Uses):
         delta, patch = self.grouped(self.delta, names), self.grouped(self.patch, names)
         return kernels.of(delta).outer_sum(delta, patch, 1).reshape(*self.lengths(names), *self.seen)
 
-    def squares(self) -> Array:
+    def squared(self) -> Array:
         """Σ_b ‖δ_u,b‖² ‖p_u,b‖² (*U)."""
         k = kernels.of(self.delta)
         return (k.row_dots(self.delta, self.delta) * k.row_dots(self.patch, self.patch)).sum(axis=-1)
@@ -66,18 +68,6 @@ class Outer(Uses):
         if self.blocks[1] > self.blocks[2]:
             return k.row_dots(k.blocks_input_gradient(self.delta, matrices), self.patch).sum(axis=-1)
         return k.row_dots(k.blocks(self.patch, matrices), self.delta).sum(axis=-1)
-
-    def taken(self, slices: Sequence[slice]) -> Outer:
-        """The uses in a part of every use axis."""
-        part, index = copy(self), tuple(slices)
-        part.axes, part.delta, part.patch = self.fewer(slices), self.delta[index], self.patch[index]
-        return part
-
-    def scaled(self, weights: Array, axis: int) -> Outer:
-        """The weights go into δ_u."""
-        part = copy(self)
-        part.delta = self.delta * self._spread(weights, axis, self.delta)
-        return part
 
     def swapped(self) -> Outer:
         """The same uses of the transposed matrix, with the factors exchanged; there must be one block."""

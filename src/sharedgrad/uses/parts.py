@@ -81,12 +81,12 @@ def first_axis_of(call: Uses, index: int, weight: PartOfWeight) -> Uses:
 def _at(call: Uses, flat: int) -> tuple[Array, Array | None]:
     """δ_u and the other factor at one element for every use (*U)."""
     terms = call.terms_at(flat)
-    uses = np.ravel_multi_index(np.concatenate(list(terms.use.values()), -1).T, call.shape) if call.shape else 0
+    places = tuple(np.concatenate(list(terms.use.values()), -1).T) if call.shape else ()
     found = []
     for factor in terms.factors.values():
-        row = np.zeros(call.count, factor.array.dtype)
-        row[uses] = factor.values
-        found.append(row.reshape(call.shape))
+        row = np.zeros((*call.shape, 1), factor.array.dtype)
+        row[(*places, 0)] = factor.values if places else factor.values.sum()
+        found.append(row[..., 0])
     return found[0], found[1] if len(found) > 1 else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from math import nan, prod, sqrt
 from typing import Any, NamedTuple
@@ -14,8 +15,8 @@ from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import text
 from sharedgrad.parameter import Array
 from sharedgrad.uses import parts, written
-from sharedgrad.uses.arrays import copied, given, resolution, stacked
-from sharedgrad.uses.base import By, Uses, Weight
+from sharedgrad.uses.arrays import copied, given, matching, resolution, stacked
+from sharedgrad.uses.base import By, Uses
 from sharedgrad.uses.gram import group_products, group_squares
 from sharedgrad.uses.limits import get_memory_limit
 from sharedgrad.uses.lookup import Lookup
@@ -24,7 +25,8 @@ from sharedgrad.uses.terms import Terms
 ZERO = "zero up to rounding"
 
 
-class Coherence(NamedTuple):
+@dataclass(frozen=True)
+class Coherence:
     """‖G‖² / Σ‖S_k‖²: 1 as of random directions, up to ``count`` where all agree, below 1 where they cancel.
 
     Attributes:
@@ -38,7 +40,8 @@ class Coherence(NamedTuple):
     reason: str
 
 
-class Cancellation(NamedTuple):
+@dataclass(frozen=True)
+class Cancellation:
     """1 − ‖G‖ / Σ‖S_k‖: 0 where all parts point the same way, 1 where they cancel.
 
     Attributes:
@@ -85,10 +88,12 @@ class SharedWeight:
     def __init__(self, calls: Sequence[Uses]) -> None:
         if not calls:
             raise ConfigError("SharedWeight", "expected the uses of at least one call, got none")
-        self.calls, self.weight = tuple(calls), calls[0].weight
+        tensor = next((call.tensor for call in calls if call.tensor is not None), None)
+        self.calls = tuple(calls if tensor is None else [call.as_tensors(tensor) for call in calls])
+        self.weight, self._like = calls[0].weight, next((call.like for call in calls if call.like is not None), None)
         for call in calls:
             if call.weight is not self.weight:
-                raise ConfigError("SharedWeight", f"expected uses of {self.weight.name}, got some of {call.weight.name}")
+                raise ConfigError("SharedWeight", "expected uses of one weight, got some of others")
 
     @property
     def name(self) -> str:
@@ -132,11 +137,11 @@ class SharedWeight:
             ConfigError: There is no such axis, or the sums are tables that were looked up and would take more than
                 the memory limit.
         """
-        names, apart = self._by(by)
+        names, groups, apart = self._by(by)
         if not names and not apart:
             return self.gradient
-        self._refuse_tables(sum(prod(calls[0].lengths(names)) for calls in apart or [self.calls]))
-        return self._answer([self._sum(calls, names) for calls in apart or [self.calls]], apart)
+        self._refuse_tables(sum(prod(calls[0].lengths(names)) for calls in groups))
+        return self._answer([self._sum(calls, names) for calls in groups], apart)
 
     def _refuse_tables(self, number: int) -> None:
         """Sums of lookups are sparse: as whole tables they are handed out only if they fit into the limit."""
@@ -158,19 +163,19 @@ class SharedWeight:
 
     def norm(self, by: By = ()) -> Any:
         """‖S_k‖ of each partial sum S_k, in float64; the uses of all calls in it are added before the norm is taken."""
-        names, apart = self._by(by)
+        names, groups, apart = self._by(by)
         if not names and not apart:
             return sqrt(self._square)
-        return self._answer([np.sqrt(self._squares(calls, names)) for calls in apart or [self.calls]], apart)
+        return self._answer([np.sqrt(self._squares(calls, names)) for calls in groups], apart)
 
     def share(self, by: By) -> Any:
         """⟨S_k, G⟩ / ‖G‖² of each partial sum: its share in the gradient G. Shares add to 1.
 
         They may be negative or above 1. Where G is zero up to rounding they are NaN (see ``zero_up_to_rounding``).
         """
-        names, apart = self._by(by)
+        names, groups, apart = self._by(by)
         found = []
-        for calls in apart or [self.calls]:
+        for calls in groups:
             total = sum(call.grouped(self._projected(call), names).sum(axis=1) for call in calls)
             value = np.full(len(total), nan) if self.zero_up_to_rounding else total / self._square
             found.append(value.reshape(calls[0].lengths(names)))
@@ -185,11 +190,10 @@ class SharedWeight:
         Raises:
             ConfigError: An axis has other lengths in other calls.
         """
-        names, apart = self._by(by, same=True)
-        groups = apart or [self.calls]
+        names, groups, apart = self._by(by, same=True)
         rows = [[group_products(a, b, names) for b in groups] for a in groups]
         lengths = (*([len(groups)] if apart else []), *self.calls[0].lengths(names))
-        return self._give(np.block(rows).reshape(*lengths, *lengths))
+        return self._give(np.block(rows).reshape((*lengths, *lengths)))
 
     def coherence(self, by: By | None = None) -> Coherence:
         """‖G‖² / Σ‖S_k‖² over the partial sums S_k; of all single uses, if no axis is given."""
@@ -207,7 +211,7 @@ class SharedWeight:
     @cached_property
     def zero_up_to_rounding(self) -> bool:
         """Whether ‖G‖ ≤ 16·eps·Σ‖g_u‖: the uses cancel, and what is left is rounding. Shares are undefined then."""
-        length = sum(float(np.sqrt(call.squares()).sum()) for call in self.calls)
+        length = sum(float(np.sqrt(call.squared()).sum()) for call in self.calls)
         return sqrt(self._square) <= 16 * resolution(self._gradient) * length
 
     @property
@@ -227,12 +231,12 @@ class SharedWeight:
     def _all_squares(self, by: By | None) -> Array:
         """‖S_k‖² of all partial sums in one row."""
         if by is None:
-            return np.concatenate([call.squares().reshape(-1) for call in self.calls])
-        names, apart = self._by(by)
-        return np.concatenate([self._squares(calls, names).reshape(-1) for calls in apart or [self.calls]])
+            return np.concatenate([call.squared().reshape(-1) for call in self.calls])
+        names, groups, _ = self._by(by)
+        return np.concatenate([self._squares(calls, names).reshape(-1) for calls in groups])
 
     def _projected(self, call: Uses) -> Array:
-        return call.projected(call.view.uncast.apply(self._gradient))
+        return call.projected(matching(call.view.uncast.apply(self._gradient), call.factor))
 
     # ---- single uses and elements
 
@@ -285,11 +289,11 @@ class SharedWeight:
         if key == "share" and self.zero_up_to_rounding:
             raise ConfigError(f"uses of {self.name}", f"shares are undefined: the gradient is {ZERO}", "use key='norm'")
         chosen = ("call", *self.calls[0].axes) if by is None else by
-        names, apart = self._by(chosen)
+        names, _, apart = self._by(chosen)
         found = self.share(chosen) if key == "share" else self.norm(chosen)
         flat = np.concatenate([np.asarray(a).reshape(-1) for a in found]) if apart else np.asarray(found).reshape(-1)
         order = np.argsort(-(np.abs(flat) if sign == 0 else sign * flat), kind="stable")[:n]
-        return [self._part(int(i), names, bool(apart), float(flat[i])) for i in order]
+        return [self._part(int(i), names, apart, float(flat[i])) for i in order]
 
     def _part(self, number: int, names: Sequence[str], apart: bool, value: float) -> Part:
         """The part with this number among all, calls one after the other."""
@@ -308,8 +312,8 @@ class SharedWeight:
             raise ConfigError(f"uses of {self.name}", f"expected call=0 to {len(self.calls) - 1}, got call={call!r}")
         return int(call)
 
-    def _by(self, by: By, same: bool = False) -> tuple[tuple[str, ...], list[list[Uses]]]:
-        """The axes to keep apart, in the first call's order, and the calls one by one where they are kept apart."""
+    def _by(self, by: By, same: bool = False) -> tuple[tuple[str, ...], list[Sequence[Uses]], bool]:
+        """The axes to keep apart, in the first call's order; calls that are added; whether they are kept apart."""
         asked = (by,) if isinstance(by, str) else tuple(by)
         names = self.calls[0].ordered([name for name in asked if name != "call"])
         for number, call in enumerate(self.calls):
@@ -322,9 +326,10 @@ class SharedWeight:
                     lengths = " and ".join(text(c.axes[name]) for c in (self.calls[0], call))
                     fix = "" if same else "keep the calls apart too: by=('call', …)"
                     raise ConfigError(f"uses of {self.name}", f"axis {name!r} differs between calls: {lengths}", fix)
-        return names, [[call] for call in self.calls] if "call" in asked else []
+        apart = "call" in asked
+        return names, [[call] for call in self.calls] if apart else [self.calls], apart
 
-    def _answer(self, found: list[Any], apart: list[list[Uses]]) -> Any:
+    def _answer(self, found: list[Any], apart: bool) -> Any:
         """One array; or one for all calls where they have one shape, else a list of them."""
         if not apart:
             return self._give(found[0])
@@ -333,7 +338,7 @@ class SharedWeight:
         return self._give(stacked(found))
 
     def _give(self, array: Any) -> Any:
-        return given(array, self.calls[0].like)
+        return given(array, self._like)
 
     def __repr__(self) -> str:
         calls = "" if len(self.calls) == 1 else f"{len(self.calls)} calls, "

@@ -23,7 +23,7 @@ from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import Geometry, text
 from sharedgrad.parameter import Array
-from sharedgrad.uses.arrays import channels_last, copied, framed, plain
+from sharedgrad.uses.arrays import alike, channels_last, copied, framed, plain, spread
 from sharedgrad.uses.base import Uses
 from sharedgrad.uses.outer import Outer
 from sharedgrad.uses.terms import PADDING, Factor, Terms
@@ -43,6 +43,8 @@ class Window(Uses):
         view: What the call sees of the weight.
     """
 
+    arrays = ("small", "big")
+
     def __init__(
         self,
         weight: Any,
@@ -56,7 +58,7 @@ class Window(Uses):
         if upstream not in ("small", "big"):
             raise ConfigError(self._name, f"expected upstream='small' or 'big', got {upstream!r}")
         rank, samples = geometry.rank + 2, self.shape[:1]
-        self.small, self.big = self._hold(small, rank, samples), self._hold(big, rank, samples)
+        self.small, self.big = alike(self._hold(small, rank, samples), self._hold(big, rank, samples))
         self.geometry, self.upstream = geometry, upstream
         channels = self.big.shape[1]
         fits = channels % geometry.groups == 0 and self.small.shape[1] % geometry.groups == 0
@@ -87,7 +89,7 @@ class Window(Uses):
         small = channels_last(self.small).reshape(*self.shape, groups, -1)
         return Outer(self.weight, small, window, self.axes, self.view)
 
-    def squares(self) -> Array:
+    def squared(self) -> Array:
         """Σ_b ‖small_u,b‖² ‖window_u,b‖² (N, *P); no window is unfolded."""
         k, groups = kernels.of(self.small), self.geometry.groups
         small = channels_last(self.small).reshape(*self.shape, groups, -1)
@@ -121,13 +123,12 @@ class Window(Uses):
             cells.append(slice(low, max(low, high)))
             frame.append((low - first, last - max(low, high)))
         steps = tuple(r.step * s for r, s in zip(ranges, g.stride, strict=True))
-        return framed(big[(..., *cells)], frame), replace(g.without_padding(), stride=steps)
+        return framed(big[(slice(None), slice(None), *cells)], frame), replace(g.without_padding(), stride=steps)
 
     def scaled(self, weights: Array, axis: int) -> Window:
         """The weights go into the small map."""
         part = copy(self)
-        spread = self._spread(weights, 0 if axis == 0 else axis + 1, self.small)
-        part.small = self.small * spread
+        part.small = self.small * spread(weights, 0 if axis == 0 else axis + 1, self.small)
         return part
 
     def factors(self, **use: int | Sequence[int]) -> tuple[Array, ...]:
@@ -150,11 +151,10 @@ class Window(Uses):
         """Flat numbers of the pixels of the small map and the cells of the big one that an element multiplies."""
         f, c, *offset = (int(n) for n in np.unravel_index(seen, self.kernel))
         channel = f // (self.kernel[0] // self.geometry.groups) * self.kernel[1] + c
-        n, *position = np.indices(self.shape).reshape(len(self.shape), -1)
-        cells, g = [], self.geometry
-        for o, k, s, d, (before, _) in zip(position, offset, g.stride, g.dilation, g.padding, strict=True):
-            cells.append(o * s - before + k * d)
-        inside = np.all([(0 <= i) & (i < size) for i, size in zip(cells, self.big.shape[2:], strict=True)], axis=0)
+        places: list[Any] = list(np.indices(self.shape).reshape(len(self.shape), -1))
+        n, *position = places
+        cells = self.geometry.source(position, offset)
+        inside = np.all([(i >= 0) & (i < size) for i, size in zip(cells, self.big.shape[2:], strict=True)], axis=0)
         held = [np.where(inside, i, 0) for i in cells]
         pixel = np.ravel_multi_index((n, np.full_like(n, f), *position), self.small.shape)
         cell = np.ravel_multi_index((n, np.full_like(n, channel), *held), self.big.shape)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sharedgrad.parameter import Array
-from sharedgrad.uses.arrays import plain
-from sharedgrad.uses.base import Index, Uses
+from sharedgrad.uses.arrays import Index, plain
+from sharedgrad.uses.base import Uses
 
 if TYPE_CHECKING:
     from sharedgrad.uses.shared import SharedWeight

@@ -169,7 +169,9 @@ def test_a_forward_pass_by_name(tmp_path: Path) -> None:
 
 
 def test_a_true_convolution_in_both_directions_is_a_convention(tmp_path: Path) -> None:
-    text = RIGHT + """
+    text = (
+        RIGHT
+        + """
 
 def conv_forward_naive(x, w, b, conv_param):
     s, p = conv_param["stride"], conv_param["pad"]
@@ -181,8 +183,11 @@ def conv_forward_naive(x, w, b, conv_param):
             y[:, :, i, j] = np.tensordot(window, w[:, :, ::-1, ::-1], ((1, 2, 3), (1, 2, 3))) + b
     return y, (x, w, b, conv_param)
 """
-    both = text.replace("dw[k] += xp[a, :, rows, cols] * dout[a, k, i, j]",
-                        "dw[k] += xp[a, :, rows, cols][:, ::-1, ::-1] * dout[a, k, i, j]")
+    )
+    both = text.replace(
+        "dw[k] += xp[a, :, rows, cols] * dout[a, k, i, j]",
+        "dw[k] += xp[a, :, rows, cols][:, ::-1, ::-1] * dout[a, k, i, j]",
+    )
     both = both.replace("+= w[k] * dout", "+= w[k][:, ::-1, ::-1] * dout")
     report = check(tmp_path, both, "conv2d", "conv_backward_naive")
     assert report.verdict == "right under a convention"

@@ -17,7 +17,8 @@ from sharedgrad.checking.diagnosis import Trial, diagnose
 from sharedgrad.checking.report import Explanation, Report, joined
 
 Run = Callable[[Probe], Outcome]
-_STATE = ("conventions_differ", "grad_not_zeroed", "second_call_differs", "wrong_dtype")  # other faults may follow from these
+# Other faults may follow from these, so they are told first.
+_STATE = ("conventions_differ", "grad_not_zeroed", "second_call_differs", "wrong_dtype")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def judge(found: Sequence[Outcome], subject: Subject, run: Run, further: Sequenc
     named, dropped = _verified(named, further)
     state = [e for e in faults if e.id in _STATE]
     covered = {t for e in faults if e.id == "shape_broadcasts" for t in e.arrays}
-    shown = [f.explanation for f in named if f.explanation.id != "wrong_shape" or set(f.explanation.arrays) - covered]
+    shown = [f.explanation for f in named if not (f.explanation.id == "wrong_shape" and covered >= set(f.explanation.arrays) != set())]
     explanations = [*state, *shown, *(e for e in faults if e not in state)]
     remarks += _where(found, named, dropped)
     smallest = shrink.smallest(_shown(bad, named), subject, run, _alike(_shown(bad, named), named))
@@ -209,10 +210,8 @@ def _leaves_nothing(here: Sequence[Outcome]) -> bool:
     return empty or any(o.failure is not None and "0" in str(o.failure["message"]) for o in here)
 
 
-def _unexplained(
-    found: Sequence[Outcome], targets: Sequence[str], always: tuple[Condition, ...]
-) -> list[Finding]:
-    """What is known of arrays that no known mistake reproduces: where, and whether numbers are missing or shapes off."""
+def _unexplained(found: Sequence[Outcome], targets: Sequence[str], always: tuple[Condition, ...]) -> list[Finding]:
+    """What is known of arrays that no known mistake reproduces: where, and what they look like."""
     bad = [o for o in found if any(t in o.wrong for t in targets)]
     fine = [o for o in found if o.ran and o not in bad]
     if where := separating(bad, fine) or always:
@@ -290,7 +289,8 @@ def _alike(start: Outcome, named: Sequence[Finding]) -> Callable[[Outcome], bool
         if start.ran != outcome.ran:
             return False
         if not start.ran:
-            assert start.failure is not None and outcome.failure is not None
+            assert start.failure is not None
+            assert outcome.failure is not None
             return bool(
                 start.failure["type"] == outcome.failure["type"] and start.failure["line"] == outcome.failure["line"]
             )

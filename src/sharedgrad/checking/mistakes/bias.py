@@ -8,7 +8,7 @@ import numpy as np
 
 from sharedgrad.checking.given import Given
 from sharedgrad.checking.rules import rule
-from sharedgrad.checking.tables import keep, last_of, reads, scaled
+from sharedgrad.checking.tables import keep, last_of, reads
 from sharedgrad.parameter import Array
 from sharedgrad.uses.terms import Terms
 
@@ -17,19 +17,19 @@ def _places(g: Given) -> int:
     return int(g["dy"][0].size // g["b"].size)
 
 
-@rule("db_mean_over_positions", "db", "conv linear")
-def _(t: Terms, g: Given) -> Terms | None:
-    return scaled(t, 1 / _places(g)) if _places(g) > 1 else None
+@rule("db_mean_over_positions", "db", "conv linear", stage="result")
+def _(a: Array, g: Given) -> Array | None:
+    return a * (1 / _places(g)) if _places(g) > 1 else None
 
 
-@rule("mean_over_uses", "db", "conv linear")
-def _(t: Terms, g: Given) -> Terms | None:
-    return scaled(t, 1 / (_places(g) * g.samples)) if g.samples > 1 and _places(g) > 1 else None
+@rule("mean_over_uses", "db", "conv linear", stage="result")
+def _(a: Array, g: Given) -> Array | None:
+    return a * (1 / (_places(g) * g.samples)) if g.samples > 1 and _places(g) > 1 else None
 
 
-@rule("db_batch_mean", "db", "conv linear")
-def _(t: Terms, g: Given) -> Terms | None:
-    return scaled(t, 1 / g.samples) if g.samples > 1 else None
+@rule("db_batch_mean", "db", "conv linear", stage="result")
+def _(a: Array, g: Given) -> Array | None:
+    return a * (1 / g.samples) if g.samples > 1 else None
 
 
 @rule("db_not_summed", "db", "conv linear", stage="result")

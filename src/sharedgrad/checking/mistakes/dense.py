@@ -8,7 +8,7 @@ import numpy as np
 
 from sharedgrad.checking.given import Given
 from sharedgrad.checking.rules import rule
-from sharedgrad.checking.tables import keep, last_of, reads, scaled
+from sharedgrad.checking.tables import keep, last_of, reads
 from sharedgrad.parameter import Array
 from sharedgrad.uses.terms import Terms
 
@@ -65,10 +65,10 @@ def _(_: Array, g: Given) -> Array | None:
     return np.einsum("no,ni->oi", dy, y)
 
 
-@rule("dw_is_mean_over_tokens", "dw db", "linear")
-def _(t: Terms, g: Given) -> Terms | None:
+@rule("dw_is_mean_over_tokens", "dw db", "linear", stage="result")
+def _(a: Array, g: Given) -> Array | None:
     tokens = g["x"].size // (g.samples * g["x"].shape[-1])
-    return scaled(t, 1 / tokens) if tokens > 1 else None
+    return a * (1 / tokens) if tokens > 1 else None
 
 
 @rule("embedding_gather_assign", "dw", "embedding")

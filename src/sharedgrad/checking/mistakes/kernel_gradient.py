@@ -9,35 +9,35 @@ import numpy as np
 
 from sharedgrad.checking.given import Given, turned
 from sharedgrad.checking.rules import rule
-from sharedgrad.checking.tables import adds_to, conv_dw, keep, last_of, reads, scaled
+from sharedgrad.checking.tables import adds_to, conv_dw, keep, last_of, reads
 from sharedgrad.parameter import Array
 from sharedgrad.uses.terms import Terms
 
 USES = 400  # so many uses of a kernel are tried one by one
 
 
-@rule("mean_over_positions", "dw", "conv")
-def _(t: Terms, g: Given) -> Terms:
-    return scaled(t, 1 / prod(g.positions))
+@rule("mean_over_positions", "dw", "conv", stage="result")
+def _(a: Array, g: Given) -> Array:
+    return a * (1 / prod(g.positions))
 
 
-@rule("mean_over_uses", "dw", "conv")
-def _(t: Terms, g: Given) -> Terms | None:
-    return scaled(t, 1 / (prod(g.positions) * g.samples)) if g.samples > 1 else None
+@rule("mean_over_uses", "dw", "conv", stage="result")
+def _(a: Array, g: Given) -> Array | None:
+    return a * (1 / (prod(g.positions) * g.samples)) if g.samples > 1 else None
 
 
-@rule("batch_mean_vs_sum", "dw db", "conv linear embedding")
-def _(t: Terms, g: Given) -> Iterator[tuple[str, Terms]]:
+@rule("batch_mean_vs_sum", "dw db", "conv linear embedding", stage="result")
+def _(a: Array, g: Given) -> Iterator[tuple[str, Array]]:
     if g.samples > 1:
-        yield f"divided by the {g.samples} samples", scaled(t, 1 / g.samples)
-        yield f"divided twice by the {g.samples} samples", scaled(t, 1 / g.samples**2)
-        yield f"multiplied by the {g.samples} samples", scaled(t, g.samples)
+        yield f"divided by the {g.samples} samples", a * (1 / g.samples)
+        yield f"divided twice by the {g.samples} samples", a * (1 / g.samples**2)
+        yield f"multiplied by the {g.samples} samples", a * g.samples
 
 
-@rule("grad_not_zeroed", "dw db", "conv linear embedding")
-def _(t: Terms, g: Given) -> Iterator[tuple[str, Terms]]:
-    yield "counted twice", scaled(t, 2)
-    yield "counted three times", scaled(t, 3)
+@rule("grad_not_zeroed", "dw db", "conv linear embedding", stage="result")
+def _(a: Array, g: Given) -> Iterator[tuple[str, Array]]:
+    yield "counted twice", a * 2
+    yield "counted three times", a * 3
 
 
 @rule("overwritten_not_accumulated", "dw", "conv")

@@ -1,7 +1,7 @@
 """Worked examples: each a file in the schema of ``calculation``, some with numbers that were published for it.
 
-A file may hold besides ``"published": [{"array": "conv.dw", "values": …, "decimals": 6, "remark": "…"}]``: what a source
-printed, null where it printed nothing, and to how many decimals the engine agrees with it.
+A file may hold besides ``"published": [{"array": "conv.dw", "values": …, "decimals": 6, "remark": "…"}]``: what a
+source printed, null where it printed nothing, and to how many decimals the engine agrees with it.
 """
 
 from __future__ import annotations
@@ -100,5 +100,9 @@ def find(name: str) -> Entry | None:
 def unknown(name: str) -> ConfigError:
     """That there is neither an example nor a file of this name."""
     guess = difflib.get_close_matches(name, NAMES, 1)
-    fix = f"did you mean {guess[0]}?" if guess else "sharedgrad explain --list names the examples; files end in .json or .toml"
+    fix = (
+        f"did you mean {guess[0]}?"
+        if guess
+        else "sharedgrad explain --list names the examples; files end in .json or .toml"
+    )
     return ConfigError(f"explain {name}", "there is no such example or file", fix)

@@ -35,7 +35,8 @@ def blocks(names: Names, limits: Limits) -> list[Block]:
             "The paths of w0",
             (
                 Paragraph.of(
-                    "The gradient of w0, with all that lies between put in: for each path one product of the gradient at the "
+                    "The gradient of w0, with all that lies between put in: for each path one product of the "
+                    "gradient at the "
                     "output, the second kernel's weight, the derivative of h (of the tanh: 1 - h²) and the input. "
                     "Where paths merge, they add."
                 ),

@@ -101,7 +101,8 @@ def _inputs(names: Names, limits: Limits) -> Section:
         "The gradient of the image",
         (
             Paragraph.of(
-                "Nine contributions of each place make 8,100; an input cell gets one from each place whose window covers "
+                "Nine contributions of each place make 8,100; an input cell gets one from each place whose window "
+                "covers "
                 "it, nine in the middle and one in a corner."
             ),
             sums(dx, terms, names.of_factors(node, terms), limits),
@@ -109,5 +110,3 @@ def _inputs(names: Names, limits: Limits) -> Section:
         ),
         "dx",
     )
-
-

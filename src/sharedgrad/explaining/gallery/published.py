@@ -60,8 +60,8 @@ def section(names: Names, published: list[Published]) -> Section:
         remark = f" ({entry.remark})" if entry.remark else ""
         if entry.decimals >= _EXACT:
             largest = max(abs(cell.value - value) for cell, value in pairs)
-            words = f"{entry.array}: all {len(pairs)} printed numbers agree" if len(pairs) > 1 else f"{entry.array}: agrees"
-            blocks.append(Paragraph.of(f"{words}, to ", float(f"{largest:.1g}"), f"{remark}."))
+            words = f"All {len(pairs)} numbers of {entry.array} agree" if len(pairs) > 1 else f"{entry.array} agrees"
+            blocks.append(Paragraph.of(f"{words}{remark}; the largest difference is ", float(f"{largest:.1g}"), "."))
         else:
             blocks.append(_table(entry, pairs, remark))
     return Section("The published numbers, stage by stage", tuple(blocks), "published")
@@ -107,7 +107,8 @@ def rounding(names: Names, limits: Limits) -> list[Block]:
         ),
         Table(("from the printed map", "dw"), rows),
         Paragraph.of(
-            "So the method is the same, and right; only numbers that were rounded on the way differ, in the fourth digit. "
+            "So the method is the same, and right; only numbers that were rounded on the way differ, in the fourth "
+            "digit. "
             "Round at the end, never on the way."
         ),
     )

@@ -48,9 +48,11 @@ def _truth(names: Names, limits: Limits) -> Section:
         "What happens: one weight, one gradient, one update",
         (
             Paragraph.of(
-                "There is one number, ", w.cell(*_MIDDLE), ". It stands in the formula of the loss 900 times, once for each "
+                "There is one number, ",
+                w.cell(*_MIDDLE),
+                ". It stands in the formula of the loss 900 times, once for each "
                 "place; the derivative of the loss has a term for each. They are added, and the one number is changed "
-                "once. There are no 900 copies that could come apart."
+                "once. There are no 900 copies that could come apart.",
             ),
             Equation.cell(cell, gradient_sum(names, [(conv, use)], cell, limits)),
             Equation.cell(new.cell(*_MIDDLE), step),
@@ -82,14 +84,20 @@ def _first_theory(names: Names) -> Section:
         'Theory 1: "weights that start equal stay equal"',
         (
             Paragraph.of(
-                "Suppose that every place had a copy of its own, all equal at first, and each copy were updated with what its own "
-                "place contributes. Five of the 900 copies of ", w.cell(*_MIDDLE), ":"
+                "Suppose that every place had a copy of its own, all equal at first, and each copy were updated "
+                "with what its own "
+                "place contributes. Five of the 900 copies of ",
+                w.cell(*_MIDDLE),
+                ":",
             ),
             Table(("place", "before", "its gradient", "after"), tuple(rows)),
             Paragraph.of(
                 f"They do not stay equal: after one update the 900 copies have {different} different values, from ",
-                float(copies.min()), " to ", float(copies.max()),
-                ". The upstream gradients and the windows differ from place to place, and so do the updates. The asker's doubt "
+                float(copies.min()),
+                " to ",
+                float(copies.max()),
+                ". The upstream gradients and the windows differ from place to place, and so do the updates. The "
+                "asker's doubt "
                 "about this theory was right.",
             ),
         ),
@@ -145,14 +153,18 @@ def _second_theory(names: Names) -> Section:
         'Theory 2: "afterwards they are set to their mean"',
         (
             Paragraph.of(
-                "Update every copy with its own contribution, then set all of them to their mean. The mean of 900 copies is the old "
-                "weight minus the learning rate times the mean of the contributions, and that is the plain sum with the learning "
+                "Update every copy with its own contribution, then set all of them to their mean. The mean of 900 "
+                "copies is the old "
+                "weight minus the learning rate times the mean of the contributions, and that is the plain sum "
+                "with the learning "
                 "rate divided by 900:"
             ),
             Equation(mean.cell(1, 1), Difference(Cell(w, _MIDDLE), step), mean.cell(1, 1).value),
             Paragraph.of(
-                "So within one layer this theory is harmless: it is the sum, with another learning rate. Both played over several "
-                f"updates of the whole network (learning rate {rate:g}; the dense layer's weights are used once each, their mean is "
+                "So within one layer this theory is harmless: it is the sum, with another learning rate. Both "
+                "played over several "
+                f"updates of the whole network (learning rate {rate:g}; the dense layer's weights are used once "
+                "each, their mean is "
                 "themselves):"
             ),
             Table(("update", "loss (sum)", f"{w.key}[1,1]", "loss (mean)", f"{w.key}[1,1] "), rows),
@@ -175,12 +187,14 @@ def _direction(names: Names) -> Section:
         "Why it matters all the same: 900 here, 1 there",
         (
             Paragraph.of(
-                "The number of uses differs from layer to layer. Dividing by it makes the step of the convolution 900 times smaller and "
-                "leaves that of the dense layer as it is: over the whole network the step has not only another length but another "
+                "The number of uses differs from layer to layer. Dividing by it makes the step of the convolution "
+                "900 times smaller and "
+                "leaves that of the dense layer as it is: over the whole network the step has not only another "
+                "length but another "
                 "direction, and is no longer the gradient's."
             ),
             Table(("rule", "length in conv.w", "length in dense.w", "share of conv.w in the step"), rows),
-            Paragraph.of("The angle between the two steps is ", float(degrees(acos(min(cosine, 1.0)))), " degrees."),
+            Paragraph.of("The angle between the two steps is ", degrees(acos(min(float(cosine), 1.0))), " degrees."),
         ),
         "direction",
     )
@@ -225,14 +239,15 @@ def _between_filters(names: Names) -> Section:
         "Sharing within a filter is not sharing between filters",
         (
             Paragraph.of(
-                "A layer with two filters has two kernels, each shared by all places of its own map, and nothing makes them equal. Here "
-                "two filters with a tanh behind them, and equal dense weights for both: started equal they get equal gradients and "
-                "stay equal (so filters are drawn at random), started differently they go different ways. The largest difference "
+                "A layer with two filters has two kernels, each shared by all places of its own map, and nothing "
+                "makes them equal. Here "
+                "two filters with a tanh behind them, and equal dense weights for both: started equal they get "
+                "equal gradients and "
+                "stay equal (so filters are drawn at random), started differently they go different ways. The "
+                "largest difference "
                 "between the two kernels:"
             ),
             Table(("update", "started equal", "started differently"), rows),
         ),
         "filters",
     )
-
-

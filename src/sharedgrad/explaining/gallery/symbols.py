@@ -56,7 +56,5 @@ def _symbolic(names: Names, node: Node, symbol: Symbol, terms: Terms | None) -> 
     called = names.of_factors(node, terms)
     cells = [symbol.at(flat) for flat in range(symbol.array.size)]
     return Equations(
-        tuple(
-            Equation(cell, from_terms(terms.rows(terms.cell == cell.flat), called), numeric=False) for cell in cells
-        )
+        tuple(Equation(cell, from_terms(terms.rows(terms.cell == cell.flat), called), numeric=False) for cell in cells)
     )

@@ -9,19 +9,24 @@
 #include <numeric>
 #include <utility>
 
-#include "halve.hpp"
-#include "tile.hpp"
+#include "inner_loops.hpp"
+#include "pool_2x2.hpp"
 #include "windows.hpp"
 
 namespace sharedgrad {
 namespace {
+
+using ConvMemory = Owner<kOrder, kPlaces, kWeights, kCells>;
+static_assert(disjoint<WindowMemory, ConvMemory>());
+using InputGradientMemory = Owner<kInputs>;  // dx phase by phase
+static_assert(disjoint<InputGradientMemory, ConvMemory>());
 
 // ---- forward and input gradient
 
 // A grid of outputs: `rows` rows of vectors, for the filters of all groups and blocks.
 template <typename T>
 struct Grid {
-    T* data;
+    T* data;  // (blocks, channels, rows, vectors of a row, lanes of a vector)
     std::ptrdiff_t block, channel, row, step;
     int rows, columns, lanes;  // lanes of one column
 };
@@ -47,9 +52,9 @@ struct Walk {
 // a border leave out the rows of the kernel that lie in the margin: [chunk of channels][row][channel][column].
 struct Taps {
     int channels, rows, columns, chunk;
-    const std::ptrdiff_t *offsets, *places;  // of each tap: in the input, in the weights
+    const std::ptrdiff_t *offsets, *places;  // (count()): of each tap, in the input and in the weights
     int stride, height;                      // kernel row i of output row h meets input row h·stride + shifts[i]
-    const int* shifts;
+    const int* shifts;                       // (rows)
 
     int count() const { return channels * rows * columns; }
     int channels_from(int c) const { return std::min(chunk, channels - c); }
@@ -72,8 +77,8 @@ inline int chunk_of(int rows, int columns, int filters) {
 // offset(channel, row, column) and place(channel, row, column) of all taps in their order
 template <typename Offset, typename Place>
 Taps ordered(Taps taps, const Offset& offset, const Place& place) {
-    auto* offsets = memory<std::ptrdiff_t>(kOrder, taps.count());
-    auto* places = memory<std::ptrdiff_t>(kPlaces, taps.count());
+    auto* offsets = ConvMemory::memory<std::ptrdiff_t, kOrder>(taps.count());
+    auto* places = ConvMemory::memory<std::ptrdiff_t, kPlaces>(taps.count());
     taps.offsets = offsets;
     taps.places = places;
     for (int first = 0; first < taps.channels; first += taps.chunk)
@@ -89,25 +94,26 @@ Taps ordered(Taps taps, const Offset& offset, const Place& place) {
 template <typename T>
 struct Correlation {
     Grid<T> out;
-    const T* x;
+    const T* x;  // (blocks, groups · channels, rows, …) from the first window's first row on
     std::ptrdiff_t x_block, x_group, x_row, x_step;
     int blocks, groups, filters;  // filters of one group
     const Taps& taps;
     int leading;       // which column of a kernel row is the first to see new input
-    const T* weights;  // of each group, tile by tile: [tap][filter]
-    const T* bias;
+    const T* weights;  // (groups, tiles of filters, taps, filters of a tile)
+    const T* bias;     // (groups · filters), or null
     bool add, relu;
     double operations;
-    const Halving<T>* halving;  // what follows at once, or null
+    const FusedPool<T>* fused_pool;  // what follows at once, or null
 };
 
-// The weights tile by tile: [tap][filter]. Groups, filters and taps lie so far apart in w.
+// w (groups · filters, channels, cells) tile by tile: (tiles of filters, taps, filters of a tile). Groups, filters and
+// taps lie so far apart in w.
 template <typename T>
 const T* packed(const T* w, const Taps& taps, int groups, int filters, std::ptrdiff_t group_step,
                 std::ptrdiff_t filter_step) {
-    const Tiles tiles(filters, kTileFilters);
+    const EvenRanges tiles(filters, kTileFilters);
     const int count = taps.count();
-    T* weights = memory<T>(kWeights, std::size_t(groups) * filters * count);
+    T* weights = ConvMemory::memory<T, kWeights>(std::size_t(groups) * filters * count);
     parallel(groups * tiles.count, double(groups) * filters * count, [&](int task) {
         const int group = task / tiles.count, first = tiles.begin(task % tiles.count);
         const int size = tiles.size(task % tiles.count);
@@ -128,16 +134,16 @@ inline int unit_of(int columns, bool windows) { return windows ? std::lcm(column
 template <typename T>
 struct CorrelateRange {
     const Correlation<T>& p;
-    const Tiles& tiles;
+    const EvenRanges& tiles;
     int block, group, first_tile, end_tile;
     int vectors = ceil_div(p.out.columns * p.out.lanes, kWidth<T>);
     int last = p.out.columns * p.out.lanes - (vectors - 1) * kWidth<T>;  // lanes of a row's last vector
-    int most = most_columns(tiles.size(0)), unit = unit_of(most, p.halving);
+    int most = most_columns(tiles.size(0)), unit = unit_of(most, p.fused_pool);
     int first_filter = tiles.begin(first_tile), filters = tiles.begin(end_tile) - first_filter;
     T* y = p.out.data + block * p.out.block + (std::ptrdiff_t(group) * p.filters + first_filter) * p.out.channel;
     const T* x = p.x + block * p.x_block + group * p.x_group;
     // sums that are pooled at once stay in memory of the thread's own
-    T* cells = p.halving ? memory<T>(kCells, std::size_t(filters) * unit * kWidth<T>) : nullptr;
+    T* cells = p.fused_pool ? ConvMemory::memory<T, kCells>(std::size_t(filters) * unit * kWidth<T>) : nullptr;
     std::ptrdiff_t out_channel = cells ? std::ptrdiff_t(unit) * kWidth<T> : p.out.channel;
 
     // Where some vectors of outputs are, and what they read.
@@ -210,20 +216,20 @@ struct CorrelateRange {
     void pool(int first, int windows) const {
         for (int w = 0; w < windows; ++w) {
             const int across = p.out.columns / 2, h = (first + w) / across, v = (first + w) % across;
-            p.halving->pool(*p.halving, cells + 4 * w * kWidth<T>, out_channel, block, group * p.filters + first_filter,
-                            filters, h, v);
+            p.fused_pool->pool(*p.fused_pool, cells + 4 * w * kWidth<T>, out_channel, block,
+                               group * p.filters + first_filter, filters, h, v);
         }
     }
 };
 
 template <typename T>
 void correlate_all(const Correlation<T>& p) {
-    const Tiles tiles(p.filters, kTileFilters);
+    const EvenRanges tiles(p.filters, kTileFilters);
     const int vectors = p.out.rows * ceil_div(p.out.columns * p.out.lanes, kWidth<T>);
-    const int unit = unit_of(most_columns(tiles.size(0)), p.halving), pieces = ceil_div(vectors, unit);
-    const Tiles ranges(pieces, ceil_div(pieces, ceil_div(kTasks, p.blocks * p.groups)));
+    const int unit = unit_of(most_columns(tiles.size(0)), p.fused_pool), pieces = ceil_div(vectors, unit);
+    const EvenRanges ranges(pieces, ceil_div(pieces, ceil_div(kTasks, p.blocks * p.groups)));
     const int cuts = ceil_div(kTasks / 2, p.blocks * p.groups * ranges.count);
-    const Tiles parts(tiles.count, ceil_div(tiles.count, cuts));
+    const EvenRanges parts(tiles.count, ceil_div(tiles.count, cuts));
     parallel(p.blocks * p.groups * ranges.count * parts.count, p.operations, [&](int task) {
         const int part = task % parts.count, range = task / parts.count % ranges.count;
         const int group = task / parts.count / ranges.count % p.groups,
@@ -233,10 +239,11 @@ void correlate_all(const Correlation<T>& p) {
     });
 }
 
-// y = x ∗ w + bias, then perhaps ReLU; or, with an activation and pooling that follow, their outputs y.
+// y (N, F, *P) = x (N, C, *S) ∗ w (F, C/groups, *K) + bias (F), then perhaps ReLU; or, with an activation and pooling
+// that follow, their outputs y.
 template <typename T>
 void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu,
-          const Halving<T>* halving) {
+          const FusedPool<T>* fused_pool) {
     const int filters = y.channels / g.groups, channels = x.channels / g.groups, cells = g.kernel_h * g.kernel_w;
     const auto in = windows(x, g);
     int shifts[kMostCells];
@@ -246,7 +253,7 @@ void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Win
     const Taps taps = ordered(
         {channels, g.kernel_h, g.kernel_w, chunk, nullptr, nullptr, g.stride_h, x.height, shifts},
         [&](int c, int i, int j) { return in.taps[place(c, i, j)]; }, place);
-    const int scale = halving ? 2 : 1;
+    const int scale = fused_pool ? 2 : 1;
     correlate_all<T>(
         {{y.cell(0, 0, 0), y.block(), y.channel(), y.row(), kWidth<T>, scale * y.height, scale * y.width, y.lanes},
          in.data,
@@ -264,7 +271,7 @@ void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Win
          false,
          relu,
          scale * scale * operations(y, x, g),
-         halving});
+         fused_pool});
 }
 
 // The kernel cells along one axis that inputs i ≡ phase (mod stride) meet, and where: output i/stride + shift.
@@ -281,7 +288,7 @@ struct Phase {
     }
 };
 
-// dx with its columns phase by phase, back in order.
+// dx with its columns phase by phase, (blocks, C, H, stride, columns, lanes), back in order.
 template <typename T>
 void merge_columns(const Map<T>& dx, const T* split, int columns, int stride, bool add) {
     for (int b = 0; b < dx.blocks(); ++b)
@@ -298,7 +305,7 @@ void merge_columns(const Map<T>& dx, const T* split, int columns, int stride, bo
             }
 }
 
-// dx from dy, or added to what dx holds.
+// dx (N, C, *S) from dy (N, F, *P) and w (F, C/groups, *K), or added to what dx holds.
 template <typename T>
 void conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Window& g, bool add) {
     const int channels = dx.channels / g.groups, filters = dy.channels / g.groups;
@@ -309,7 +316,7 @@ void conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const W
         grid.row = std::ptrdiff_t(g.stride_w) * columns * dx.lanes;
         grid.channel = grid.row * dx.height;
         grid.block = grid.channel * dx.channels;
-        grid.data = memory<T>(kSplit, grid.block * dx.blocks());
+        grid.data = InputGradientMemory::memory<T, kInputs>(grid.block * dx.blocks());
     }
     const int kernel = g.kernel_h * g.kernel_w;
     for (int a = 0; a < std::min(g.stride_h, dx.height); ++a)

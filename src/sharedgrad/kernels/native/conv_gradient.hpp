@@ -3,13 +3,17 @@
 // The lanes of its sums are the samples' own gradients until the end: kept apart, they are stored instead of added.
 #pragma once
 
-#include "halve.hpp"
+#include "inner_loops.hpp"
 #include "pack.hpp"
-#include "tile.hpp"
+#include "pool_2x2.hpp"
 #include "windows.hpp"
 
 namespace sharedgrad {
 namespace {
+
+using KernelSumsMemory = Owner<kSums, kCells>;
+using KernelGradientMemory = Owner<kParts>;
+static_assert(disjoint<WindowMemory, KernelSumsMemory, KernelGradientMemory>());
 
 constexpr int kMostParts = 4;                // of the samples, each with sums of its own
 constexpr std::size_t kPartBytes = 4 << 20;  // of all parts' sums
@@ -17,7 +21,7 @@ constexpr std::size_t kPartBytes = 4 << 20;  // of all parts' sums
 // How the weight gradient is cut into tasks: by samples first, which a thread has had in the layers before; then so
 // that the sums of one task stay in the second-level cache, and there are enough for the threads.
 struct KernelTasks {
-    Tiles parts, f_tiles, t_tiles, f_ranges, t_ranges;
+    EvenRanges parts, f_tiles, t_tiles, f_ranges, t_ranges;
     int count;
     KernelTasks(int filters, int taps, int groups, int blocks, std::size_t bytes)
         : parts(blocks, ceil_div(blocks, int(std::clamp<std::size_t>(kPartBytes / bytes, 1, kMostParts)))),
@@ -39,8 +43,8 @@ KernelTasks kernel_tasks(const Map<T>& dy, const Window& g, int taps) {
 // and columns.
 template <typename T>
 struct KernelSums {
-    T* sums;
-    T* bias;  // [filter][lane], where upstream gradients are spread
+    T* sums;  // (filters, taps, lanes)
+    T* bias;  // (filters, lanes), where upstream gradients are spread
     int filter, filters, tap, taps;
     std::ptrdiff_t weight(int f, int taps_of_filter) const {  // where row f begins in the kernel
         return std::ptrdiff_t(filter + f) * taps_of_filter + tap;
@@ -54,21 +58,22 @@ struct WeightGradient {
     const Map<T>& dy;
     const Windows<T>& in;
     const KernelTasks& cut;
-    int filters, channels;          // of one group
-    const Spreading<T>* spreading;  // where dy comes from, or null
+    int filters, channels;               // of one group
+    const FusedUnpool<T>* fused_unpool;  // where dy comes from, or null
 
     // Upstream gradients of some filters in some rows.
     struct Deltas {
-        const T* data;
+        const T* data;  // (filters, rows, columns, lanes)
         std::ptrdiff_t channel, row;
     };
 
     Deltas deltas(T* bias, int block, int first, int count, int h, int rows) const {
-        if (!spreading) return {dy.cell(block, first, h), dy.channel(), dy.row()};
+        if (!fused_unpool) return {dy.cell(block, first, h), dy.channel(), dy.row()};
         const std::ptrdiff_t channel = rows * dy.used();
-        T* const to = memory<T>(kCells, count * channel);
+        T* const to = KernelSumsMemory::memory<T, kCells>(count * channel);
         for (int f = 0; f < count; ++f) {
-            const Vector<T> sum = spreading->spread(*spreading, to + f * channel, block, first + f, h / 2, rows / 2);
+            const Vector<T> sum =
+                fused_unpool->spread(*fused_unpool, to + f * channel, block, first + f, h / 2, rows / 2);
             store(bias + f * kWidth<T>, load(bias + f * kWidth<T>) + sum);
         }
         return {to, channel, dy.used()};
@@ -78,10 +83,10 @@ struct WeightGradient {
                    bool resume) const {
         const int V = kWidth<T>, vectors = ceil_div(dy.width * dy.lanes, V);
         const int last = dy.width * dy.lanes - (vectors - 1) * V;
-        const int step = spreading ? 2 : 1;  // rows that belong together
-        const Tiles rows(dy.height / step, std::max(1, kPositions / vectors / step));
+        const int step = fused_unpool ? 2 : 1;  // rows that belong together
+        const EvenRanges rows(dy.height / step, std::max(1, kPositions / vectors / step));
         const int first = cut.f_tiles.begin(f_begin), tap = cut.t_tiles.begin(t_begin);
-        if (spreading && !resume) std::fill_n(own.bias, own.filters * V, T(0));
+        if (fused_unpool && !resume) std::fill_n(own.bias, own.filters * V, T(0));
         const T* const x = in.data + block * in.block + std::ptrdiff_t(group) * channels * in.channel;
         for (int r = 0; r < rows.count; ++r)
             for (int i = f_begin; i < f_end; ++i) {
@@ -102,9 +107,9 @@ struct WeightGradient {
 // finish(task, block, sums) after each block of samples, or once after all of a part.
 template <typename T, typename Finish>
 void kernel_sums(const Map<T>& dy, const Map<T>& x, const Window& g, const Windows<T>& in, const KernelTasks& cut,
-                 bool by_block, const Spreading<T>* spreading, const Finish& finish) {
+                 bool by_block, const FusedUnpool<T>* fused_unpool, const Finish& finish) {
     const int filters = dy.channels / g.groups;
-    const WeightGradient<T> pass{dy, in, cut, filters, x.channels / g.groups, spreading};
+    const WeightGradient<T> pass{dy, in, cut, filters, x.channels / g.groups, fused_unpool};
     parallel(cut.count, operations(dy, x, g), [&](int task) {
         const int t_range = task % cut.t_ranges.count, f_range = task / cut.t_ranges.count % cut.f_ranges.count;
         const int group = task / cut.t_ranges.count / cut.f_ranges.count % g.groups, part = cut.part(task);
@@ -118,7 +123,7 @@ void kernel_sums(const Map<T>& dy, const Map<T>& x, const Window& g, const Windo
                           tap,
                           cut.t_tiles.begin(t_end) - tap};
         const std::size_t size = std::size_t(own.filters) * own.taps * kWidth<T>;
-        own.sums = memory<T>(kSums, size + own.filters * kWidth<T>);
+        own.sums = KernelSumsMemory::memory<T, kSums>(size + own.filters * kWidth<T>);
         own.bias = own.sums + size;
         const int begin = cut.parts.begin(part), end = cut.parts.begin(part + 1);
         for (int block = begin; block < end; ++block) {
@@ -136,7 +141,7 @@ inline T of_sample(const T* lanes, int l, int samples) {
     return sum;
 }
 
-// to[i] = Σ over the parts of from[part][i]
+// to (size) = Σ over the parts of from (parts, size)
 template <typename T>
 void add_parts(T* to, const T* from, int parts, std::ptrdiff_t size) {
     for (std::ptrdiff_t i = 0; i < size; ++i) {
@@ -146,36 +151,37 @@ void add_parts(T* to, const T* from, int parts, std::ptrdiff_t size) {
     }
 }
 
-// dw of all samples; and dbias, if it is wanted, where upstream gradients are spread.
+// dw (F, C/groups, *K) of all samples; and dbias (F), if it is wanted, where upstream gradients are spread.
 template <typename T>
 void conv_kernel_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const Window& g,
-                          const Spreading<T>* spreading) {
+                          const FusedUnpool<T>* fused_unpool) {
     constexpr int V = kWidth<T>;
     const auto in = windows(x, g);
     const KernelTasks cut = kernel_tasks(dy, g, in.count);
     const std::ptrdiff_t kernel = std::ptrdiff_t(dy.channels) * in.count;
-    T* const parts = memory<T>(kParts, cut.parts.count * (kernel + dy.channels));
+    T* const parts = KernelGradientMemory::memory<T, kParts>(cut.parts.count * (kernel + dy.channels));
     T* const biases = parts + cut.parts.count * kernel;
-    kernel_sums(dy, x, g, in, cut, false, spreading, [&](int task, int, const KernelSums<T>& own) {
+    kernel_sums(dy, x, g, in, cut, false, fused_unpool, [&](int task, int, const KernelSums<T>& own) {
         sum_each(own.sums, std::ptrdiff_t(own.filters) * own.taps);
         T* const to = parts + cut.part(task) * kernel;
         for (int f = 0; f < own.filters; ++f)
             std::copy_n(own.sums + std::ptrdiff_t(f) * own.taps, own.taps, to + own.weight(f, in.count));
-        for (int f = 0; spreading && !own.tap && f < own.filters; ++f)
+        for (int f = 0; fused_unpool && !own.tap && f < own.filters; ++f)
             biases[cut.part(task) * dy.channels + own.filter + f] = total<T>(load(own.bias + f * V));
     });
     add_parts(dw, parts, cut.parts.count, kernel);
     if (dbias) add_parts(dbias, biases, cut.parts.count, dy.channels);
 }
 
+// dw (N, F, C/groups, *K), and dbias (N, F) likewise.
 template <typename T>
 void conv_kernel_gradients_by_sample(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const Window& g,
-                                     const Spreading<T>* spreading) {
+                                     const FusedUnpool<T>* fused_unpool) {
     constexpr int V = kWidth<T>;
     const auto in = windows(x, g);
     const KernelTasks cut = kernel_tasks(dy, g, in.count);
     const std::ptrdiff_t kernel = std::ptrdiff_t(dy.channels) * in.count;
-    kernel_sums(dy, x, g, in, cut, true, spreading, [&](int, int block, const KernelSums<T>& own) {
+    kernel_sums(dy, x, g, in, cut, true, fused_unpool, [&](int, int block, const KernelSums<T>& own) {
         for (int f = 0; f < own.filters; ++f) {
             for (int l = 0; dbias && !own.tap && l < dy.alive(block); ++l)
                 dbias[std::ptrdiff_t(block * dy.lanes + l) * dy.channels + own.filter + f] = own.bias[f * V + l];

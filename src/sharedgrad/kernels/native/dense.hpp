@@ -14,10 +14,10 @@
 #include <type_traits>
 #include <utility>
 
+#include "even_ranges.hpp"
 #include "pack.hpp"
 #include "partial.hpp"
 #include "threads.hpp"
-#include "tiles.hpp"
 #include "vector.hpp"
 
 namespace sharedgrad {
@@ -26,8 +26,8 @@ namespace {
 // Rows of a matrix may lie apart: those of one block of many are `stride` elements from each other.
 template <typename T>
 struct Rows {
-    T* data;
-    std::ptrdiff_t stride;
+    T* data;                // (rows, columns)
+    std::ptrdiff_t stride;  // from row to row
     T* operator[](std::ptrdiff_t row) const { return data + row * stride; }
 };
 
@@ -77,8 +77,8 @@ void dots(Rows<T> y, Rows<const T> x, Rows<const T> w, int begin, int end, int r
 template <typename T>
 void linear_by_dots(Rows<T> y, Rows<const T> x, Rows<const T> w, const T* bias, int n, int outputs, int inputs) {
     if (n == 0 || outputs == 0) return;
-    const Tiles lengths(std::max(inputs, 1), kDotLength), blocks(outputs, kDotBlock);
-    const Tiles ranges(blocks.count, ceil_div(blocks.count, kDenseTasks));
+    const EvenRanges lengths(std::max(inputs, 1), kDotLength), blocks(outputs, kDotBlock);
+    const EvenRanges ranges(blocks.count, ceil_div(blocks.count, kDenseTasks));
     parallel(ranges.count, dense_operations(n, outputs, inputs), [&](int range) {
         for (int length = 0; length < lengths.count; ++length)
             for (int block = ranges.begin(range); block < ranges.begin(range) + ranges.size(range); ++block) {
@@ -208,7 +208,7 @@ template <typename T, bool Across, bool Turned>
 void product(Rows<T> c, const T* start, Rows<const T> a, Rows<const T> b, int rows, int columns, int terms) {
     if (rows == 0 || columns == 0) return;
     if (Across && terms == 1) {  // nothing to add up: write row by row
-        const Tiles ranges(rows, ceil_div(rows, kDenseTasks));
+        const EvenRanges ranges(rows, ceil_div(rows, kDenseTasks));
         parallel(ranges.count, double(rows) * columns, [&](int range) {
             for (int m = ranges.begin(range); m < ranges.begin(range) + ranges.size(range); ++m)
                 for (int j = 0; j < columns; ++j) c[m][j] = a[0][m] * b[0][j];
@@ -217,14 +217,14 @@ void product(Rows<T> c, const T* start, Rows<const T> a, Rows<const T> b, int ro
     }
     constexpr int W = kWidth<T>;
     static constexpr T zeros[kSumVectors * W] = {};
-    const Tiles panels(ceil_div(columns, W), kSumVectors), depths(std::max(terms, 1), kDepth);
+    const EvenRanges panels(ceil_div(columns, W), kSumVectors), depths(std::max(terms, 1), kDepth);
     const int least = Turned ? kTurnedRows : kMostSumRows;  // rows that a packed panel serves
-    const Tiles ranges(rows, std::max(least, ceil_div(rows, ceil_div(kDenseTasks, panels.count))));
+    const EvenRanges ranges(rows, std::max(least, ceil_div(rows, ceil_div(kDenseTasks, panels.count))));
     parallel(panels.count * ranges.count, dense_operations(rows, columns, terms), [&](int task) {
         const int panel = task % panels.count, range = task / panels.count;
         const int column = panels.begin(panel) * W, vectors = panels.size(panel);
         const int last = std::min(columns - column, vectors * W) - (vectors - 1) * W;
-        const Tiles tiles(ranges.size(range), sum_rows(vectors));
+        const EvenRanges tiles(ranges.size(range), sum_rows(vectors));
         alignas(64) T packed[kDepth * kSumVectors * W];
         for (int depth = 0; depth < depths.count; ++depth) {
             const int begin = depths.begin(depth), count = std::min(terms, depths.size(depth));
@@ -261,17 +261,19 @@ void linear(Rows<T> y, Rows<const T> x, Rows<const T> w, const T* bias, int n, i
         product<T, false, true>(y, bias, x, w, n, outputs, inputs);
 }
 
+// y (N, O) = x (N, I) · wᵀ (O, I) + bias (O)
 template <typename T>
 void linear(T* y, const T* x, const T* w, const T* bias, int n, int inputs, int outputs) {
     linear<T>({y, outputs}, {x, inputs}, {w, inputs}, bias, n, outputs, inputs);
 }
 
+// dx (N, I) = dy (N, O) · w (O, I)
 template <typename T>
 void linear_input_gradient(T* dx, const T* dy, const T* w, int n, int inputs, int outputs) {
     product<T, false, false>({dx, inputs}, nullptr, {dy, outputs}, {w, inputs}, n, inputs, outputs);
 }
 
-// dbias may be null
+// dw (O, I) = dyᵀ (N, O) · x (N, I); dbias (O) may be null
 template <typename T>
 void linear_weight_gradient(T* dw, T* dbias, const T* dy, const T* x, int n, int inputs, int outputs) {
     product<T, true, false>({dw, inputs}, nullptr, {dy, outputs}, {x, inputs}, outputs, inputs, n);
@@ -295,6 +297,7 @@ void blocks(T* y, const T* p, const T* w, int uses, int count, int outputs, int 
     });
 }
 
+// dp (U, B, I) from δ (U, B, O) and w (B, O, I)
 template <typename T>
 void blocks_input_gradient(T* dp, const T* delta, const T* w, int uses, int count, int outputs, int inputs) {
     const auto across = [count](auto* data, int block, int size) {

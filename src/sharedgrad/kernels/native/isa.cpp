@@ -16,10 +16,12 @@ constexpr Kernels<T> kKernels = {
     cross_entropy<T>, sgd<T>, adam<T>,
 };
 
+const char* operation_name(int code) { return code < kOperationCount ? kOperations<float>[code].name : nullptr; }
+
 }  // namespace
 
 const Table& SHAREDGRAD_ISA() {
-    static constexpr Table table = {NAME(SHAREDGRAD_ISA), kKernels<float>, kKernels<double>};
+    static constexpr Table table = {NAME(SHAREDGRAD_ISA), operation_name, kKernels<float>, kKernels<double>};
     return table;
 }
 

@@ -8,18 +8,19 @@
 
 #include <algorithm>
 
+#include "even_ranges.hpp"
 #include "partial.hpp"
+#include "scratch.hpp"
 #include "threads.hpp"
-#include "tiles.hpp"
 
 namespace sharedgrad {
 namespace {
 
 template <typename T>
 struct Map {
-    T* data;
-    int samples, lanes, channels, height, width;
-    int top, bottom, left, right;
+    T* data;  // (blocks, channels, top + height + bottom, left + width + right, lanes)
+    int samples, lanes, channels, height, width;  // N, I, C, H, W
+    int top, bottom, left, right;                 // margins
 
     int blocks() const { return (samples + lanes - 1) / lanes; }
     int alive(int block) const { return std::min(lanes, samples - block * lanes); }  // the other lanes are padding
@@ -38,14 +39,6 @@ struct Map {
     bool bare() const { return !(top | bottom | left | right); }
     double operations() const { return double(samples) * channels * height * width; }
 };
-
-// Memory of this thread's own, kept from call to call.
-enum Slot { kWeights, kTaps, kSums, kSplit, kMaps, kSquares, kOrder, kPlaces, kCells, kParts };
-
-template <typename T>
-T* memory(Slot slot, std::size_t elements) {
-    return static_cast<T*>(scratch(slot, elements * sizeof(T)));
-}
 
 }  // namespace
 }  // namespace sharedgrad

@@ -8,9 +8,9 @@
 #include <limits>
 
 #include "elementary.hpp"
+#include "even_ranges.hpp"
 #include "partial.hpp"
 #include "threads.hpp"
-#include "tiles.hpp"
 
 namespace sharedgrad {
 namespace {
@@ -50,7 +50,7 @@ T exponentials(T* e, const T* x, int classes, T& largest) {
 template <typename Row>
 void rows_in_ranges(int rows, int classes, const Row& row) {
     if (rows == 0 || classes == 0) return;
-    const Tiles ranges(rows, ceil_div(rows, kRowRanges));
+    const EvenRanges ranges(rows, ceil_div(rows, kRowRanges));
     parallel(ranges.count, kExponentialCost * rows * classes, [&](int range) {
         for (int n = ranges.begin(range); n < ranges.begin(range) + ranges.size(range); ++n) row(range, n);
     });

@@ -67,8 +67,6 @@ void each(const Map<T>& y, const Map<T>& a, const Map<T>& b, const F& f) {
 
 // ---- activations
 
-enum Activation { kIdentity, kReLU, kSigmoid, kTanh };
-
 template <typename T>
 inline Vector<T> relu_of(Vector<T> v) {
     return v <= T(0) ? Vector<T>{} : v;  // NaN stays NaN

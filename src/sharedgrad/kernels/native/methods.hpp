@@ -14,6 +14,6 @@ namespace sharedgrad {
 const Table& table_in_use();
 
 extern PyMethodDef training_methods[];  // training.cpp
-int add_memory(PyObject* module);       // memory.cpp; −1 with a Python error set
+int add_memory(PyObject* module);       // recycled.cpp; −1 with a Python error set
 
 }  // namespace sharedgrad

@@ -1,5 +1,5 @@
 // The Python module sharedgrad.kernels.native._native: thin, on CPython's stable ABI, arrays through the buffer
-// protocol. The Python side (native/__init__.py) makes the outputs and says what has which shape; here types, order and
+// protocol. The Python side (native/*.py) makes the outputs and says what has which shape; here types, order and
 // numbers of elements are checked, so that no wrong argument reads beyond an array.
 
 #define PY_SSIZE_T_CLEAN
@@ -33,7 +33,6 @@ const Table* best() {
 }
 
 constexpr int kMostArrays = 4, kMostNumbers = 17;
-constexpr Py_ssize_t kLargest = 1 << 30;  // two such numbers add up without an overflow
 
 // The arguments of one call: arrays (or None), then whole numbers.
 class Arguments {
@@ -236,6 +235,28 @@ PyObject* threads(PyObject*, PyObject* count) {
 
 PyObject* instruction_set(PyObject*, PyObject*) { return PyUnicode_FromString(table->name); }
 
+// A tuple of the names name(0), name(1), … up to the first null.
+template <typename Name>
+PyObject* names(const Name& name) {
+    Py_ssize_t count = 0;
+    while (name(int(count))) ++count;
+    PyObject* const tuple = PyTuple_New(count);
+    for (Py_ssize_t i = 0; tuple && i < count; ++i) {
+        PyObject* const text = PyUnicode_FromString(name(int(i)));
+        if (!text || PyTuple_SetItem(tuple, i, text)) {
+            Py_DecRef(tuple);
+            return nullptr;
+        }
+    }
+    return tuple;
+}
+
+PyObject* operations(PyObject*, PyObject*) { return names(table->operation_name); }
+
+PyObject* activations(PyObject*, PyObject*) {
+    return names([](int i) { return i < kActivationCount ? kActivationNames[i] : nullptr; });
+}
+
 // For tests: use the named instruction set if this processor has it.
 PyObject* choose(PyObject*, PyObject* name) {
     PyObject* bytes = PyUnicode_AsUTF8String(name);
@@ -274,6 +295,8 @@ PyMethodDef methods[] = {
     METHOD(softmax_backward),
     {"lanes", lanes, METH_O, "Lanes of a vector of elements of this many bytes."},
     {"set_threads", threads, METH_O, "Use this many threads."},
+    {"operations", operations, METH_NOARGS, "The names of a program's operations, in the order of their codes."},
+    {"activations", activations, METH_NOARGS, "The names of activations, in the order of their codes."},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set in use."},
     {"choose", choose, METH_O, "Use the named instruction set, if this processor has it."},
     {nullptr, nullptr, 0, nullptr},
@@ -289,7 +312,9 @@ const sharedgrad::Table& sharedgrad::table_in_use() { return *table; }
 PyMODINIT_FUNC PyInit__native() {
     table = best();
     PyObject* module = PyModule_Create(&definition);
-    if (module && (PyModule_AddFunctions(module, training_methods) || add_memory(module))) {
+    if (module && (PyModule_AddFunctions(module, training_methods) || add_memory(module) ||
+                   PyModule_AddIntConstant(module, "LARGEST", kLargest) ||
+                   PyModule_AddIntConstant(module, "MOST_CELLS", kMostCells))) {
         Py_DecRef(module);
         return nullptr;
     }

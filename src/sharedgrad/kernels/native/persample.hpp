@@ -16,6 +16,10 @@
 namespace sharedgrad {
 namespace {
 
+using KernelSquaresMemory = Owner<kDoubles>;
+static_assert(disjoint<WindowMemory, KernelSumsMemory, KernelSquaresMemory>());
+using GramMemory = Owner<kTaps, kSums, kDoubles>;
+
 template <typename T>
 struct WideOf {
     typedef double type __attribute__((vector_size(kWidth<T> * sizeof(double))));
@@ -90,19 +94,19 @@ Vector<T> columns_added(const T* from, int samples) {
     return load(own);
 }
 
-// Of a kernel. Where `kept` is given, its samples' gradients are left there: a map with a channel for each weight.
+// Of a kernel. Where `gradients` is given, its samples' gradients are left there: a map with a channel for each weight.
 template <typename T>
-void add_kernel_squares(double* squares, const Map<T>& dy, const Map<T>& x, const Window& g, const Map<T>* kept) {
+void add_kernel_squares(double* squares, const Map<T>& dy, const Map<T>& x, const Window& g, const Map<T>* gradients) {
     constexpr int V = kWidth<T>;
     const auto in = windows(x, g);
     const KernelTasks cut = kernel_tasks(dy, g, in.count);
-    double* const partial = memory<double>(kSquares, std::size_t(cut.count) * dy.samples);
+    double* const partial = KernelSquaresMemory::memory<double, kDoubles>(std::size_t(cut.count) * dy.samples);
     std::fill_n(partial, std::size_t(cut.count) * dy.samples, 0.0);
     kernel_sums<T>(dy, x, g, in, cut, true, nullptr, [&](int task, int block, const KernelSums<T>& own) {
         Wide<T> sum = {};
         for (int f = 0; f < own.filters; ++f) {
             const T* from = own.row(f);
-            T* to = kept ? kept->cell(block, int(own.weight(f, in.count)), 0) : nullptr;
+            T* to = gradients ? gradients->cell(block, int(own.weight(f, in.count)), 0) : nullptr;
             for (int t = 0; t < own.taps; ++t, from += V) {
                 const Vector<T> v = columns_added(from, dy.lanes);
                 sum += widen<T>(v) * widen<T>(v);
@@ -124,7 +128,7 @@ constexpr std::size_t kProducts = 1 << 21;  // bytes of products for which a tas
 template <typename T>
 void add_row_products(T* products, const T* a, const T* b, const Map<T>& m, int channels, const std::ptrdiff_t* cells) {
     constexpr int V = kWidth<T>;
-    const Tiles p_tiles(m.width, kTileDeltas), q_tiles(m.width, kTileTaps);
+    const EvenRanges p_tiles(m.width, kTileDeltas), q_tiles(m.width, kTileTaps);
     for (int i = 0; i < p_tiles.count; ++i)
         for (int k = 0; k < q_tiles.count; ++k) {
             const int p = p_tiles.begin(i), q = q_tiles.begin(k);
@@ -146,7 +150,7 @@ struct RowPairs {
     std::ptrdiff_t size() const { return (end - first) * m.height * pair(); }
 
     void multiply(int block, int channel, int channels, const std::ptrdiff_t* cells) const {
-        const Tiles parts(channels, std::max(1, kRowPart / m.width));
+        const EvenRanges parts(channels, std::max(1, kRowPart / m.width));
         for (int h = 0; h < m.height; ++h)
             for (int d = first; d < end && h + d * step < m.height; ++d) {
                 std::fill_n(of(h, d), pair(), T(0));
@@ -207,19 +211,19 @@ template <typename T>
 void add_gram_squares(double* squares, const Map<T>& dy, const Map<T>& x, const Window& g) {
     constexpr int V = kWidth<T>;
     const int columns = std::max(x.width, dy.width);
-    auto* const cells = memory<std::ptrdiff_t>(kTaps, columns);
+    auto* const cells = GramMemory::memory<std::ptrdiff_t, kTaps>(columns);
     for (int w = 0; w < columns; ++w) cells[w] = std::ptrdiff_t(w) * V;
     const double each =
         (double(dy.height) * dy.width * dy.width + double(x.height) * x.width * x.width) * V * sizeof(T);
-    const Tiles ranges(dy.height, std::max(1, int(kProducts / each)));
+    const EvenRanges ranges(dy.height, std::max(1, int(kProducts / each)));
     const int tasks = g.groups * ranges.count, blocks = dy.blocks();
-    double* const partial = memory<double>(kSquares, std::size_t(tasks + 1) * dy.samples);
+    double* const partial = GramMemory::memory<double, kDoubles>(std::size_t(tasks + 1) * dy.samples);
     std::fill_n(partial, std::size_t(tasks + 1) * dy.samples, 0.0);
     parallel(tasks * blocks, dy.operations() * dy.height * dy.width / 8, [&](int i) {
         const int block = i % blocks, task = i / blocks, group = task % g.groups, range = task / g.groups;
         const int first = ranges.begin(range), end = ranges.begin(range + 1);
         RowPairs<T> deltas{nullptr, dy, 1, first, end}, inputs{nullptr, x, g.stride_h, first, end};
-        T* const sums = memory<T>(kSums, deltas.size() + inputs.size() + dy.width * V);
+        T* const sums = GramMemory::memory<T, kSums>(deltas.size() + inputs.size() + dy.width * V);
         deltas.products = sums + dy.width * V;
         inputs.products = deltas.products + deltas.size();
         deltas.multiply(block, group * (dy.channels / g.groups), dy.channels / g.groups, cells);
@@ -304,8 +308,8 @@ void scale_samples(const Map<T>& m, const T* factors) {
 template <typename T>
 void weighted_sum(T* sum, const Map<T>& m, const T* factors) {
     constexpr int R = 16;
-    const Tiles pieces(m.channels, R);  // of neighbouring channels
-    const Tiles ranges(pieces.count, ceil_div(pieces.count, kTasks));
+    const EvenRanges pieces(m.channels, R);  // of neighbouring channels
+    const EvenRanges ranges(pieces.count, ceil_div(pieces.count, kTasks));
     parallel(ranges.count, m.operations(), [&](int range) {
         for (int i = ranges.begin(range); i < ranges.begin(range + 1); ++i) {
             const int first = pieces.begin(i), count = pieces.size(i);

@@ -7,6 +7,9 @@
 namespace sharedgrad {
 namespace {
 
+using PointwiseMemory = Owner<kTaps, kWeights>;
+using PointwiseGradientMemory = Owner<kTaps, kSums, kParts>;
+
 constexpr int kRowVectors = 32;     // of each channel in one piece of work
 constexpr int kChannels = 128;      // whose share of a tile stays in the first-level cache
 constexpr int kSumBytes = 1 << 19;  // of weight gradients, lane by lane, that stay in the second-level cache
@@ -77,18 +80,18 @@ struct Ahead {
 template <typename T>
 void multiply_channels(const Map<T>& out, const Map<T>& in, const T* weights, const T* bias, bool add, bool relu,
                        const Map<T>* through) {
-    const Tiles tiles(out.channels, kTileFilters), chunks(in.channels, kChannels);
+    const EvenRanges tiles(out.channels, kTileFilters), chunks(in.channels, kChannels);
     const int most = most_columns(tiles.size(0));
     const Pieces pieces(out.height, out.width);
     const int count = out.blocks() * pieces.of_block();
-    const Tiles tasks(count, ceil_div(count, kTasks));
-    auto* taps = memory<std::ptrdiff_t>(kTaps, in.channels);
+    const EvenRanges tasks(count, ceil_div(count, kTasks));
+    auto* taps = PointwiseMemory::memory<std::ptrdiff_t, kTaps>(in.channels);
     for (int c = 0; c < in.channels; ++c) taps[c] = c * in.channel();
     parallel(tasks.count, out.operations() * in.channels / 8, [&](int task) {
         const int end = tasks.begin(task) + tasks.size(task);
         for (int i = tasks.begin(task); i < end; ++i) {
             const Piece p = pieces[i], next = pieces[std::min(i + 1, end - 1)];
-            const Tiles columns(p.columns, most);
+            const EvenRanges columns(p.columns, most);
             const int calls = p.rows * columns.count * chunks.count * tiles.count;
             Ahead<T> ahead_in(in, next, calls), ahead_out(out, next, calls),
                 ahead_gate(through ? *through : out, next, calls);
@@ -130,8 +133,8 @@ void multiply_channels(const Map<T>& out, const Map<T>& in, const T* weights, co
 
 template <typename T>
 void pointwise_conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, bool relu) {
-    const Tiles tiles(y.channels, kTileFilters);
-    T* weights = memory<T>(kWeights, std::size_t(y.channels) * x.channels);
+    const EvenRanges tiles(y.channels, kTileFilters);
+    T* weights = PointwiseMemory::memory<T, kWeights>(std::size_t(y.channels) * x.channels);
     for (int i = 0; i < tiles.count; ++i)
         for (int c = 0; c < x.channels; ++c)
             for (int f = 0; f < tiles.size(i); ++f)
@@ -142,8 +145,8 @@ void pointwise_conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias,
 
 template <typename T>
 void pointwise_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>* through, bool add) {
-    const Tiles tiles(dx.channels, kTileFilters);
-    T* weights = memory<T>(kWeights, std::size_t(dy.channels) * dx.channels);
+    const EvenRanges tiles(dx.channels, kTileFilters);
+    T* weights = PointwiseMemory::memory<T, kWeights>(std::size_t(dy.channels) * dx.channels);
     for (int i = 0; i < tiles.count; ++i)
         for (int f = 0; f < dy.channels; ++f)
             std::copy_n(w + std::size_t(f) * dx.channels + tiles.begin(i), tiles.size(i),
@@ -157,15 +160,16 @@ template <typename T>
 void pointwise_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x) {
     constexpr int V = kWidth<T>;
     const int filters = dy.channels, channels = x.channels;
-    const Tiles f_tiles(filters, kTileDeltas), c_tiles(channels, kTileTaps);
+    const EvenRanges f_tiles(filters, kTileDeltas), c_tiles(channels, kTileTaps);
     const int together = std::max(1, int(kSumBytes / sizeof(T) / V / (channels + 1) / kTileDeltas));  // tiles
-    const Tiles ranges(f_tiles.count, together);
+    const EvenRanges ranges(f_tiles.count, together);
     const Pieces pieces(dy.height, dy.width);
     const int count = dy.blocks() * pieces.of_block();
-    const Tiles shares(count, ceil_div(count, ceil_div(kSumTasks, ranges.count)));
+    const EvenRanges shares(count, ceil_div(count, ceil_div(kSumTasks, ranges.count)));
     const std::size_t size = std::size_t(filters) * (channels + 1);
-    T* parts = memory<T>(kSplit, size * shares.count);  // of each share: [filter][channel, then bias]
-    auto* taps = memory<std::ptrdiff_t>(kTaps, channels);
+    T* parts =
+        PointwiseGradientMemory::memory<T, kParts>(size * shares.count);  // of each share: [filter][channel, then bias]
+    auto* taps = PointwiseGradientMemory::memory<std::ptrdiff_t, kTaps>(channels);
     for (int c = 0; c < channels; ++c) taps[c] = c * x.channel();
     parallel(ranges.count * shares.count, dy.operations() * channels / 8, [&](int task) {
         const int range = task % ranges.count, share = task / ranges.count;
@@ -173,7 +177,7 @@ void pointwise_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& 
         const int first = f_tiles.begin(first_tile);
         const int own = f_tiles.begin(end_tile) - first;
         const std::ptrdiff_t row = std::ptrdiff_t(channels + 1) * V;
-        T* sums = memory<T>(kSums, own * row);
+        T* sums = PointwiseGradientMemory::memory<T, kSums>(own * row);
         std::fill_n(sums, own * row, T(0));
         const int end = shares.begin(share) + shares.size(share);
         for (int i = shares.begin(share); i < end; ++i) {

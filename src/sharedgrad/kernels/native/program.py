@@ -2,7 +2,7 @@
 
 A :class:`Builder` collects operations on :class:`Map` objects; :meth:`Builder.build` lays the maps out and writes the
 program in the numbers that ``program.hpp`` reads. Maps are of three kinds: arrays that come from outside, maps that
-are *kept* for the way back, and temporary ones, whose memory is used again as soon as nobody reads them any more.
+are *kept* for the way back, and temporary ones, whose memory is used again once no later operation reads them.
 """
 
 from __future__ import annotations
@@ -15,50 +15,14 @@ from typing import Any
 import numpy as np
 
 from sharedgrad.geometry import Geometry
-from sharedgrad.kernels.memory import empty
 from sharedgrad.kernels.native import _native
+from sharedgrad.kernels.native.recycled import empty
 from sharedgrad.parameter import Array
 
-_NAMES = (
-    "relayout",
-    "conv",
-    "conv_input_gradient",
-    "conv_weight_gradient",
-    "channel_sums",
-    "activate",
-    "activate_backward",
-    "add",
-    "multiply",
-    "clear_margins",
-    "max_pool",
-    "max_pool_backward",
-    "avg_pool",
-    "avg_pool_backward",
-    "global_mean",
-    "global_mean_backward",
-    "batch_normalize",
-    "normalize",
-    "normalize_backward",
-    "linear",
-    "linear_input_gradient",
-    "linear_weight_gradient",
-    "zero",
-    "add_squares",
-    "add_linear_squares",
-    "add_kernel_squares",
-    "add_gram_squares",
-    "clip_factors",
-    "scale_samples",
-    "weighted_sum",
-    "normalize_gradients",
-    "halve",
-    "halve_backward",
-    "conv_halve",
-    "halved_weight_gradient",
-)
-_CODES = {name: code for code, name in enumerate(_NAMES)}
-_CLEARING = ("halve_backward",)  # what writes the margins of its maps itself
-IDENTITY, RELU, SIGMOID, TANH = range(4)  # activations
+LARGEST, MOST_CELLS = _native.LARGEST, _native.MOST_CELLS  # of all sizes; of a window's cells along one axis
+_CODES = {name: code for code, name in enumerate(_native.operations())}
+IDENTITY, RELU, SIGMOID, TANH = map(_native.activations().index, ("identity", "relu", "sigmoid", "tanh"))
+_CLEARING = ("pool_2x2_backward",)  # what writes the margins of its maps itself
 
 _ALIGNMENT = 16  # elements: maps begin on 64 bytes, or 128
 _KEPT, _TEMPORARY, _OUTSIDE = 0, 1, 2  # arrays of a run, in this order
@@ -84,7 +48,7 @@ class Map:
     kept: bool = False
     offset: int | None = None
 
-    def reach(self, margins: tuple[int, int, int, int]) -> None:
+    def widen(self, margins: tuple[int, int, int, int]) -> None:
         """Make the margins at least that wide."""
         wider = tuple(max(a, b) for a, b in zip(self.margins, margins, strict=True))
         if wider != self.margins and (self.offset is not None or self.outside is not None):
@@ -240,14 +204,12 @@ def bits(value: float) -> int:
 
 # ---- geometry as the compiled side takes it: two spatial axes
 
-LARGEST = 1 << 30  # as in program.hpp
-
 
 def served(g: Geometry, x: tuple[int, ...]) -> bool:
     """Whether the compiled code slides this window over maps of shape x (N, C, *S); it counts in 32 bits."""
     padded = g.padded(x[2:])
     small = prod(padded) <= LARGEST and max(*x, *g.stride, *g.dilation) <= LARGEST
-    return g.rank <= 2 and max(g.kernel) <= 64 and min(x) > 0 and small and min(g.output(x[2:])) > 0
+    return g.rank <= 2 and max(g.kernel) <= MOST_CELLS and min(x) > 0 and small and min(g.output(x[2:])) > 0
 
 
 def axes(g: Geometry) -> tuple[tuple[int, ...], ...]:

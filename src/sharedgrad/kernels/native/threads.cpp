@@ -19,7 +19,7 @@ namespace sharedgrad {
 namespace {
 
 constexpr auto kSpin = std::chrono::microseconds(500);  // longer than the gaps within a training step
-constexpr int kMostThreads = 256;                       // as in native/__init__.py
+constexpr int kMostThreads = 256;                       // as MOST_THREADS in kernels/threads.py
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -147,11 +147,9 @@ void after_fork() {
     new (&owner) std::mutex;
 }
 
-constexpr int kSlots = 10;
-
 struct Scratch {
-    void* memory[kSlots] = {};
-    std::size_t size[kSlots] = {};
+    void* memory[kSlotCount] = {};
+    std::size_t size[kSlotCount] = {};
     ~Scratch() {
         for (void* m : memory) std::free(m);
     }
@@ -161,7 +159,7 @@ thread_local Scratch own;
 
 }  // namespace
 
-void* scratch(int slot, std::size_t bytes) {
+void* scratch(Slot slot, std::size_t bytes) {
     if (own.size[slot] < bytes) {
         std::free(own.memory[slot]);
         own.size[slot] = 0;

@@ -12,8 +12,24 @@ void run_tasks(int count, void (*task)(void* context, int index), void* context)
 
 void set_threads(int count);
 
-// This thread's own memory number `slot`, at least `bytes` long and aligned to 64; kept from call to call.
-void* scratch(int slot, std::size_t bytes);
+// Memory of each thread's own, kept from call to call. scratch.hpp says who may take which slot. The caller is the
+// thread that carries out a program; a worker is any thread that works on a task.
+enum Slot {
+    kMaps,     // the program's maps; caller
+    kTaps,     // where a window's cells lie; caller
+    kOrder,    // the same in the order in which they are added up; caller
+    kPlaces,   // where their weights lie; caller
+    kWeights,  // weights packed or transformed, or sums of a transformed weight gradient; caller or worker
+    kInputs,   // maps in another order, or transformed; caller or worker
+    kSums,     // sums that are not complete; worker
+    kCells,    // outputs before they are pooled, or gradients after they are spread over windows; worker
+    kParts,    // sums over parts of the samples, still to be added up; caller
+    kDoubles,  // sums in float64, still to be added up; caller
+    kSlotCount
+};
+
+// A slot's memory, at least `bytes` long and aligned to 64.
+void* scratch(Slot slot, std::size_t bytes);
 
 namespace {  // one copy for each translation unit: they are compiled for different instruction sets
 

@@ -7,10 +7,11 @@
 namespace sharedgrad {
 namespace {
 
+using WindowMemory = Owner<kTaps, kInputs>;
+
 constexpr int kTasks = 16;      // enough for the threads to share evenly, few enough to keep rows together
 constexpr int kLines = 512;     // vectors of input that stay in the first-level cache while all filters use them
 constexpr int kPositions = 96;  // likewise while all taps use them
-constexpr int kMostCells = 64;  // of a kernel along one axis; native/__init__.py lets NumPy have larger ones
 
 // Multiplications of one pass, a vector's worth counted as one.
 template <typename T>
@@ -36,7 +37,7 @@ const T* split_columns(const Map<T>& x, const Window& g) {
     const int columns = phase_columns(x, g), height = x.top + x.height + x.bottom;
     const std::ptrdiff_t row = std::ptrdiff_t(g.stride_w) * columns * x.lanes;
     const std::ptrdiff_t size = row * height * x.channels * x.blocks() + kWidth<T>;  // vectors are loaded whole
-    T* split = memory<T>(kSplit, size);
+    T* split = WindowMemory::memory<T, kInputs>(size);
     std::fill_n(split, size, T(0));
     T* to = split;
     for (int channel = 0; channel < x.blocks() * x.channels; ++channel)
@@ -52,9 +53,9 @@ const T* split_columns(const Map<T>& x, const Window& g) {
 
 template <typename T>
 struct Windows {
-    const T* data;  // of the first window's first row
-    std::ptrdiff_t block, channel, row, step;
-    const std::ptrdiff_t* taps;
+    const T* data;                             // (blocks, channels, rows, …) from the first window's first row on
+    std::ptrdiff_t block, channel, row, step;  // from window to window: row by row, and vector by vector in a row
+    const std::ptrdiff_t* taps;                // (count): channel of a group, kernel row, kernel column
     int count;
 };
 
@@ -64,7 +65,7 @@ Windows<T> windows(const Map<T>& x, const Window& g) {
     const int columns = phase_columns(x, g), group_channels = x.channels / g.groups;
     const std::ptrdiff_t row = split ? std::ptrdiff_t(g.stride_w) * columns * x.lanes : x.row();
     const std::ptrdiff_t channel = split ? row * (x.top + x.height + x.bottom) : x.channel();
-    auto* taps = memory<std::ptrdiff_t>(kTaps, std::size_t(group_channels) * g.kernel_h * g.kernel_w);
+    auto* taps = WindowMemory::memory<std::ptrdiff_t, kTaps>(std::size_t(group_channels) * g.kernel_h * g.kernel_w);
     int t = 0;
     for (int c = 0; c < group_channels; ++c)
         for (int i = 0; i < g.kernel_h; ++i)

@@ -8,6 +8,8 @@
 namespace sharedgrad {
 namespace {
 
+using WinogradFewMemory = Owner<kWeights, kInputs>;
+
 // Lane l is from[at[l]] where bit l of `lanes` is set, and zero elsewhere.
 template <typename T>
 inline Vector<T> load_lanes(const T* from, const std::int32_t* at, unsigned lanes) {
@@ -73,11 +75,11 @@ template <typename T>
 struct WinogradFew {
     static constexpr int V = kWidth<T>;
     const Map<T>&out, &in;
-    const T* w;
+    const T* w;  // as SmallKernels takes it
     Finish<T> last;
     Tiling tiles{out};
     int vectors = ceil_div(tiles.count * in.lanes, V);
-    Tiles strips{vectors, kTileColumns}, filters{out.channels, kTileFilters};
+    EvenRanges strips{vectors, kTileColumns}, filters{out.channels, kTileFilters};
     std::ptrdiff_t point = std::ptrdiff_t(strips.size(0)) * V * in.channels + kAside<T>;
     SmallKernels<T> kernels{w, out.channels, in.channels, last.turned};
 
@@ -90,14 +92,14 @@ struct WinogradFew {
 
     // The threads share the filters: each transforms the kernels that it needs.
     void by_filters() const {
-        T* const inputs = memory<T>(kSplit, strips.count * kPoints * point);
-        const Tiles groups(in.channels, kTileFilters);
+        T* const inputs = WinogradFewMemory::memory<T, kInputs>(strips.count * kPoints * point);
+        const EvenRanges groups(in.channels, kTileFilters);
         parallel(vectors * groups.count, work(), [&](int task) {
             const int vector = task / groups.count, group = task % groups.count, strip = strips.of(vector);
             transform(inputs + strip * kPoints * point, strip, vector, groups.begin(group), groups.begin(group + 1));
         });
         parallel(filters.count, work(), [&](int i) {
-            T* const points = memory<T>(kWeights, points_of(filters.size(i)));
+            T* const points = WinogradFewMemory::memory<T, kWeights>(points_of(filters.size(i)));
             kernels.transform(points, filters.begin(i), filters.begin(i + 1), 0, in.channels);
             for (int strip = 0; strip < strips.count; ++strip)
                 multiply(inputs + strip * kPoints * point, strip, points, i);
@@ -106,13 +108,13 @@ struct WinogradFew {
 
     // They share the strips, whose points then stay in the second-level cache.
     void by_strips() const {
-        T* const points = memory<T>(kWeights, points_of(out.channels));
+        T* const points = WinogradFewMemory::memory<T, kWeights>(points_of(out.channels));
         parallel(filters.count, work(), [&](int i) {
             kernels.transform(points + points_of(filters.begin(i)), filters.begin(i), filters.begin(i + 1), 0,
                               in.channels);
         });
         parallel(strips.count, work(), [&](int strip) {
-            T* const inputs = memory<T>(kSplit, kPoints * point);
+            T* const inputs = WinogradFewMemory::memory<T, kInputs>(kPoints * point);
             for (int vector = strips.begin(strip); vector < strips.begin(strip + 1); ++vector)
                 transform(inputs, strip, vector, 0, in.channels);
             for (int i = 0; i < filters.count; ++i) multiply(inputs, strip, points + points_of(filters.begin(i)), i);
@@ -125,7 +127,7 @@ struct WinogradFew {
     // Some channels of a vector of tiles into the points of a strip.
     void transform(T* inputs, int strip, int vector, int first, int end) const {
         const std::ptrdiff_t channel = std::ptrdiff_t(strips.size(strip)) * V;
-        const Lanes<T, kReach> lanes(in, tiles, vector, last.pad_h, last.pad_w);
+        const Lanes<T, kInputSide> lanes(in, tiles, vector, last.pad_h, last.pad_w);
         T* to = inputs + first * channel + (vector - strips.begin(strip)) * V;
         for (int c = first; c < end; ++c, to += channel) {
             const T* const from = in.cell(0, c, 0);
@@ -144,20 +146,20 @@ struct WinogradFew {
                 sums + p* apart, inputs + p* point, points + std::ptrdiff_t(p)* size* in.channels, in.channels);
         for (int t = 0; t < count; ++t) {
             const auto in_map = [&](const Map<T>& m) {
-                return Lanes<T, kSide>(m, tiles, strips.begin(strip) + t, 0, 0);
+                return Lanes<T, kOutputSide>(m, tiles, strips.begin(strip) + t, 0, 0);
             };
             const auto lanes = in_map(out), gates = in_map(last.through ? *last.through : out);
             for (int f = 0; f < size; ++f) outputs(lanes, gates, first + f, sums + (f * count + t) * V, apart);
         }
     }
 
-    void outputs(const Lanes<T, kSide>& lanes, const Lanes<T, kSide>& gates, int f, const T* sums,
+    void outputs(const Lanes<T, kOutputSide>& lanes, const Lanes<T, kOutputSide>& gates, int f, const T* sums,
                  std::ptrdiff_t apart) const {
         const Vector<T> bias = splat(last.bias ? last.bias[f] : T(0));
-        Vector<T> y[kSide][kSide];
+        Vector<T> y[kOutputSide][kOutputSide];
         transform_output(y, sums, apart);
-        for (int i = 0; i < kSide; ++i)
-            for (int j = 0; j < kSide; ++j) {
+        for (int i = 0; i < kOutputSide; ++i)
+            for (int j = 0; j < kOutputSide; ++j) {
                 const unsigned there = lanes.rows[i] & lanes.columns[j];
                 T* const to = out.cell(0, f, i) + j * out.lanes;
                 Vector<T> v = y[i][j] + bias;

@@ -11,6 +11,8 @@
 namespace sharedgrad {
 namespace {
 
+using WinogradGradientMemory = Owner<kWeights, kInputs, kSums>;
+
 constexpr std::size_t kAllSums = 16 << 20;                         // bytes for the partial sums of all chunks
 constexpr int kMostChunks = 8, kFewChunks = 4, kEnoughStrips = 4;  // of a chunk: then adding it up costs little
 
@@ -33,7 +35,7 @@ void samples_to_rows(T* to, std::ptrdiff_t apart, const T* from) {
 
 // G applied to four values, but for the factors 1 / Π (p − q), which are left to the end.
 template <typename V>
-inline void upstream_points(const V (&d)[kSide], V (&u)[kReach]) {
+inline void upstream_points(const V (&d)[kOutputSide], V (&u)[kInputSide]) {
     const V even_a = d[0] + kA2 * d[2], odd_a = kA * (d[1] + kA2 * d[3]);
     const V even_b = d[0] + kB2 * d[2], odd_b = kB * (d[1] + kB2 * d[3]);
     u[0] = d[0];
@@ -44,7 +46,7 @@ inline void upstream_points(const V (&d)[kSide], V (&u)[kReach]) {
 
 // Those factors and Aᵀ applied to the sums in six points.
 template <typename V>
-inline void kernel_cells(const V (&s)[kReach], V (&w)[3]) {
+inline void kernel_cells(const V (&s)[kInputSide], V (&w)[3]) {
     constexpr float a = 1 / (2 * kA2 * (kA2 - kB2)), b = 1 / (2 * kB2 * (kB2 - kA2));
     const V even_a = a * (s[1] + s[2]), even_b = b * (s[3] + s[4]);
     w[0] = (1 / kA2TimesB2) * s[0] + even_a + even_b;
@@ -56,21 +58,22 @@ inline void kernel_cells(const V (&s)[kReach], V (&w)[3]) {
 template <typename T>
 void transform_upstream(T* to, std::ptrdiff_t apart, const T* from, std::ptrdiff_t line, int rows, int columns) {
     using V = Vector<T>;
-    V half[kReach][kSide];
-    for (int j = 0; j < kSide; ++j) {
-        V d[kSide], u[kReach];
-        for (int i = 0; i < kSide; ++i) d[i] = i < rows && j < columns ? load(from + i * line + j * kWidth<T>) : V{};
+    V half[kInputSide][kOutputSide];
+    for (int j = 0; j < kOutputSide; ++j) {
+        V d[kOutputSide], u[kInputSide];
+        for (int i = 0; i < kOutputSide; ++i)
+            d[i] = i < rows && j < columns ? load(from + i * line + j * kWidth<T>) : V{};
         upstream_points(d, u);
-        for (int i = 0; i < kReach; ++i) half[i][j] = u[i];
+        for (int i = 0; i < kInputSide; ++i) half[i][j] = u[i];
     }
-    for (int i = 0; i < kReach; ++i) {
-        V u[kReach];
+    for (int i = 0; i < kInputSide; ++i) {
+        V u[kInputSide];
         upstream_points(half[i], u);
-        for (int j = 0; j < kReach; ++j) store(to + (i * kReach + j) * apart, u[j]);
+        for (int j = 0; j < kInputSide; ++j) store(to + (i * kInputSide + j) * apart, u[j]);
     }
 }
 
-// sums[f][c] += Σ_k delta[f][k] · x[k][c] for F filters and C vectors of channels
+// sums (F, C, lanes) += Σ_k delta (F, count) · x (count, C, lanes) for F filters and C vectors of channels
 template <typename T, int F, int C>
 void gather(T* sums, const T* delta, std::ptrdiff_t count, const T* x, bool resume) {
     Vector<T> sum[F][C];
@@ -106,8 +109,8 @@ struct WinogradGradient {
     const Map<T>&dy, &x;
     int pad_h, pad_w;
     Tiling tiles;
-    Tiles strips, parts;  // of tiles; of vectors of channels
-    std::ptrdiff_t all;   // sums of a chunk
+    EvenRanges strips, parts;  // of tiles; of vectors of channels
+    std::ptrdiff_t all;        // sums of a chunk
 
     WinogradGradient(const Map<T>& dy, const Map<T>& x, int pad_h, int pad_w)
         : dy(dy),
@@ -126,8 +129,8 @@ struct WinogradGradient {
     void run(T* dw) const {
         const int most = std::max(1, std::min(kMostChunks / parts.count, int(kAllSums / (all * sizeof(T)))));
         const int enough = std::min(kEnoughStrips, ceil_div(strips.count, kFewChunks));
-        const Tiles chunks(strips.count, std::max(enough, ceil_div(strips.count, most)));
-        T* sums = memory<T>(kWeights, all * chunks.count);
+        const EvenRanges chunks(strips.count, std::max(enough, ceil_div(strips.count, most)));
+        T* sums = WinogradGradientMemory::memory<T, kWeights>(all * chunks.count);
         parallel(chunks.count * parts.count, operations(dy, x, {3, 3, 1, 1, 0, 0, 1, 1, 1}), [&](int task) {
             const int chunk = task / parts.count, part = task % parts.count;
             for (int strip = chunks.begin(chunk); strip < chunks.begin(chunk + 1); ++strip)
@@ -140,8 +143,8 @@ struct WinogradGradient {
         const int count = strips.size(strip), vectors = parts.size(part);
         const std::ptrdiff_t terms = std::ptrdiff_t(count) * V, row = std::ptrdiff_t(vectors) * V;
         const std::ptrdiff_t inputs_point = terms * row + kAside<T>, deltas_point = terms * dy.channels + kAside<T>;
-        T* const inputs = memory<T>(kSplit, kPoints * inputs_point);
-        T* const deltas = memory<T>(kSums, kPoints * deltas_point);
+        T* const inputs = WinogradGradientMemory::memory<T, kInputs>(kPoints * inputs_point);
+        T* const deltas = WinogradGradientMemory::memory<T, kSums>(kPoints * deltas_point);
         for (int t = 0; t < count; ++t) {
             const auto at = tiles.place(strips.begin(strip) + t);
             const Patch<T> patch(x, at, pad_h, pad_w);
@@ -151,7 +154,7 @@ struct WinogradGradient {
                 transform_upstream(deltas + f * terms + t * V, deltas_point, dy.cell(at.block, f, at.h) + at.w * V,
                                    dy.row(), dy.height - at.h, dy.width - at.w);
         }
-        const Tiles filters(dy.channels, kTileFilters);
+        const EvenRanges filters(dy.channels, kTileFilters);
         for (int p = 0; p < kPoints; ++p)
             for (int i = 0; i < filters.count; ++i)
                 kGathers<T>[(filters.size(i) - 1) * kTileColumns + vectors - 1](
@@ -176,12 +179,12 @@ struct WinogradGradient {
             const int part = parts.of(v);
             const std::ptrdiff_t row = std::ptrdiff_t(parts.size(part)) * V;
             const T* from = sums_of(sums, 0, part) + f * row + (v - parts.begin(part)) * V;
-            Vector<T> half[3][kReach];
-            for (int j = 0; j < kReach; ++j) {
-                Vector<T> s[kReach] = {}, cells[3];
+            Vector<T> half[3][kInputSide];
+            for (int j = 0; j < kInputSide; ++j) {
+                Vector<T> s[kInputSide] = {}, cells[3];
                 for (int chunk = 0; chunk < chunks; ++chunk)
-                    for (int i = 0; i < kReach; ++i)
-                        s[i] += load(from + chunk * all + (i * kReach + j) * dy.channels * row);
+                    for (int i = 0; i < kInputSide; ++i)
+                        s[i] += load(from + chunk * all + (i * kInputSide + j) * dy.channels * row);
                 kernel_cells(s, cells);
                 for (int i = 0; i < 3; ++i) half[i][j] = cells[i];
             }

@@ -12,7 +12,7 @@ from sharedgrad.kernels.vectorized.convolution import conv_kernel_gradients
 from sharedgrad.kernels.vectorized.windows import zero_padded
 from sharedgrad.parameter import Array
 
-_AT_ONCE = 1 << 18  # numbers that are in float64 at once: they stay in the cache
+_AT_ONCE = 1 << 20  # numbers that are in float64 at once: they stay in the cache
 
 
 def row_sums(index: Array, delta: Array, rows: int) -> Array:
@@ -41,9 +41,8 @@ def row_products(a: Array, b: Array) -> Array:
     return total
 
 
-@one_blas_thread()
 def outer_products(delta: Array, p: Array, delta2: Array, p2: Array) -> Array:
-    """⟨δ_u ⊗ p_u, δ'_v ⊗ p'_v⟩ = Σ_b (δ_u,b · δ'_v,b)(p_u,b · p'_v,b) in float64.
+    """⟨δ_u ⊗ p_u, δ'_v ⊗ p'_v⟩ = Σ_b (δ_u,b · δ'_v,b)(p_u,b · p'_v,b) in float64, some blocks at a time.
 
     δ (K, R, B, O) and p (K, R, B, I), likewise (K, R', …) -> (K, R, R').
     """
@@ -51,12 +50,8 @@ def outer_products(delta: Array, p: Array, delta2: Array, p2: Array) -> Array:
     total = np.zeros((groups, count, delta2.shape[1]))
     step = max(1, _AT_ONCE // total.size)
     for start in range(0, blocks, step):
-        chosen = (slice(None), slice(None), slice(start, start + step))
-        deltas, patches = (
-            left[chosen].swapaxes(1, 2).astype(np.float64) @ right[chosen].transpose(0, 2, 3, 1).astype(np.float64)
-            for left, right in ((delta, delta2), (p, p2))
-        )
-        total += (deltas * patches).sum(axis=1)
+        some = [a[:, :, start : start + step].swapaxes(1, 2) for a in (delta, delta2, p, p2)]
+        total += (row_products(*some[:2]) * row_products(*some[2:])).sum(axis=1)
     return total
 
 

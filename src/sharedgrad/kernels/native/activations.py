@@ -1,0 +1,92 @@
+"""Activations, compiled, and their ways back."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+
+from sharedgrad.kernels.native import _native
+from sharedgrad.kernels.native.fallback import compiled_if
+from sharedgrad.kernels.native.program import LARGEST, RELU, SIGMOID, TANH, Program
+from sharedgrad.kernels.native.recycled import empty_like
+from sharedgrad.kernels.native.single import Kind, builder, contiguous, kind_of, run
+from sharedgrad.parameter import Array
+
+
+@lru_cache(512)
+def _program(kind: Kind, name: str, arrays: int, size: int, activation: int) -> Program:
+    b = builder(1, kind)
+    b.emit(name, tuple(b.array(size) for _ in range(arrays)), activation)
+    return b.build()
+
+
+def _forward(x: Array, activation: int) -> Array:
+    y = empty_like(x)
+    run(_program(kind_of(x), "activate", 2, x.size, activation), y, x)
+    return y
+
+
+def _backward(dy: Array, y: Array, activation: int) -> Array:
+    dx = empty_like(dy)
+    run(_program(kind_of(dy), "activate_backward", 3, dy.size, activation), dx, dy, y)
+    return dx
+
+
+_if_there_are_any = compiled_if(
+    lambda *arrays: 0 < arrays[0].size <= LARGEST, f"more than {LARGEST:,} numbers, or none"
+)
+
+
+@_if_there_are_any
+def relu(x: Array) -> Array:
+    """max(x, 0)."""
+    return _forward(x, RELU)
+
+
+@_if_there_are_any
+def relu_backward(dy: Array, y: Array) -> Array:
+    """dx = dy where the output is positive, else 0; at 0 the convention is 0."""
+    return _backward(dy, y, RELU)
+
+
+@_if_there_are_any
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e^−x)."""
+    return _forward(x, SIGMOID)
+
+
+@_if_there_are_any
+def sigmoid_backward(dy: Array, y: Array) -> Array:
+    """dx = dy · y · (1 − y), with y the sigmoid's output."""
+    return _backward(dy, y, SIGMOID)
+
+
+@_if_there_are_any
+def tanh(x: Array) -> Array:
+    """The hyperbolic tangent."""
+    return _forward(x, TANH)
+
+
+@_if_there_are_any
+def tanh_backward(dy: Array, y: Array) -> Array:
+    """dx = dy · (1 − y²), with y the output."""
+    return _backward(dy, y, TANH)
+
+
+_along_the_last = compiled_if(lambda *a: a[-1] % a[0].ndim == a[0].ndim - 1, "another axis than the last")
+
+
+@_along_the_last
+def softmax(x: Array, axis: int) -> Array:
+    """e^x / Σ e^x along the axis, shifted by the largest x."""
+    y = empty_like(x)
+    _native.softmax(y, contiguous(x), prod(x.shape[:-1]), x.shape[-1])
+    return y
+
+
+@_along_the_last
+def softmax_backward(dy: Array, y: Array, axis: int) -> Array:
+    """dx_i = y_i · (dy_i − Σ_j dy_j y_j): every output depends on every input."""
+    dx = empty_like(y)
+    _native.softmax_backward(dx, contiguous(dy), contiguous(y), prod(y.shape[:-1]), y.shape[-1])
+    return dx

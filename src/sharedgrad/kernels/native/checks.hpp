@@ -1,0 +1,143 @@
+// The maps and numbers that an operation takes, and what must hold before it may run.
+#pragma once
+
+#include "conv.hpp"
+#include "kernels.hpp"
+#include "layout.hpp"
+
+namespace sharedgrad {
+namespace {
+
+// The maps and numbers that one operation takes.
+template <typename T>
+struct Operands {
+    const Map<T>* all;            // the program's
+    const std::int64_t* maps;     // of each of the operation's maps, its number in `all`, or −1
+    const std::int64_t* numbers;  // the operation's own
+
+    bool has(int i) const { return maps[i] >= 0; }
+    const Map<T>& map(int i) const { return all[maps[i]]; }
+    const Map<T>* perhaps(int i) const { return has(i) ? &map(i) : nullptr; }
+    T* data(int i) const { return has(i) ? map(i).data : nullptr; }
+    int number(int i) const { return int(numbers[i]); }
+    T real(int i) const {  // written as the bits of a double
+        double value;
+        std::memcpy(&value, numbers + i, sizeof value);
+        return T(value);
+    }
+    Window window(int from) const {
+        const auto n = [&](int i) { return number(from + i); };
+        return {n(0), n(1), n(2), n(3), n(4), n(5), n(6), n(7), n(8)};
+    }
+};
+
+// Whether cell by cell and lane by lane the maps belong together; their margins may differ.
+template <typename T>
+bool same(const Map<T>& a, const Map<T>& b) {
+    return a.samples == b.samples && a.lanes == b.lanes && a.channels == b.channels && a.height == b.height &&
+           a.width == b.width;
+}
+
+// Whether map i is missing, or a plain array of so many elements.
+template <typename T>
+bool holds(const Operands<T>& o, int i, std::ptrdiff_t elements) {
+    return !o.has(i) || (o.map(i).bare() && o.map(i).size() == elements);
+}
+
+// Windows over `big` give `small`, and reach no further than big's margins.
+template <typename T>
+bool slides(const Map<T>& small, const Map<T>& big, const Window& g) {
+    const auto axis = [](int out, int stride, int kernel, int dilation, int pad, int before, int size, int after) {
+        return out > 0 && kernel > 0 && kernel <= kMostCells && stride > 0 && stride <= kLargest && dilation > 0 &&
+               pad >= 0 && pad <= before &&
+               (out - 1LL) * stride + (kernel - 1LL) * dilation + 1 - pad <= 0LL + size + after;
+    };
+    return small.samples == big.samples && small.lanes == big.lanes && g.groups > 0 && small.channels > 0 &&
+           big.channels > 0 &&
+           axis(small.height, g.stride_h, g.kernel_h, g.dilation_h, g.pad_h, big.top, big.height, big.bottom) &&
+           axis(small.width, g.stride_w, g.kernel_w, g.dilation_w, g.pad_w, big.left, big.width, big.right);
+}
+
+// How far outputs before 0 and after the last are read on the way back, over all phases of one axis.
+inline bool margins_reach(int size, int out, int kernel, int stride, int pad, int dilation, int before, int after) {
+    for (int phase = 0; phase < std::min(stride, size); ++phase) {
+        const Phase p(phase, kernel, stride, pad, dilation);
+        for (int i = 0; i < p.count; ++i)
+            if (-p.shift[i] > before || (size - 1 - phase) / stride + p.shift[i] > out - 1 + after) return false;
+    }
+    return true;
+}
+
+// Windows over `dx` have given `dy`, whose margins are as wide as the way back reads.
+template <typename T>
+bool slides_back(const Map<T>& dx, const Map<T>& dy, const Window& g) {
+    Map<T> wide = dx;  // the windows themselves fit if the margins of a padded input are there
+    wide.top = wide.bottom = wide.left = wide.right = kLargest;
+    return slides(dy, wide, g) &&
+           margins_reach(dx.height, dy.height, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h, dy.top, dy.bottom) &&
+           margins_reach(dx.width, dy.width, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w, dy.left, dy.right);
+}
+
+// Elements of w (small.channels, big.channels / groups, kernel_h, kernel_w), or −1 where the groups do not fit.
+template <typename T>
+std::ptrdiff_t kernel_size(const Map<T>& small, const Map<T>& big, const Window& g) {
+    if (g.groups < 1 || small.channels % g.groups || big.channels % g.groups) return -1;
+    return std::ptrdiff_t(small.channels) * (big.channels / g.groups) * g.kernel_h * g.kernel_w;
+}
+
+// The same for pooling, channel by channel.
+template <typename T>
+bool slides_pool(const Map<T>& small, const Map<T>& big, const Window& g) {
+    Map<T> wide = big;  // a window may reach beyond the map: what is not there is left out
+    wide.top = wide.bottom = wide.left = wide.right = kLargest;
+    return slides(small, wide, g) && small.channels == big.channels;
+}
+
+// `small` has one cell for each window of 2×2 cells of `big`.
+template <typename T>
+bool is_pooled_2x2(const Map<T>& small, const Map<T>& big) {
+    return small.samples == big.samples && small.lanes == big.lanes && small.channels == big.channels &&
+           small.height == big.height / 2 && small.width == big.width / 2;
+}
+
+// Windows over `big` give the cells that are pooled to `small`, whose lanes all are samples.
+template <typename T>
+bool slides_pooled(const Map<T>& small, const Map<T>& big, const Window& g, int kind) {
+    if (small.height > kLargest / 2 || small.width > kLargest / 2) return false;
+    Map<T> outputs = small;
+    outputs.height *= 2, outputs.width *= 2;
+    return small.lanes == kWidth<T> && kind >= kIdentity && kind <= kTanh && slides(outputs, big, g);
+}
+
+// Plain (N, C).
+template <typename T>
+bool is_vector(const Map<T>& v) {
+    return v.lanes == 1 && v.bare() && v.height * v.width == 1;
+}
+
+// A plain vector (N, C) beside a map of C channels.
+template <typename T>
+bool vector_of(const Map<T>& vector, const Map<T>& map) {
+    return is_vector(vector) && vector.samples == map.samples && vector.channels == map.channels;
+}
+
+// A number in float64 for each of so many samples, in memory of T.
+template <typename T>
+bool holds_squares(const Operands<T>& o, int i, int samples) {
+    return holds(o, i, std::ptrdiff_t(samples) * int(sizeof(double) / sizeof(T)));
+}
+
+// (N,) in float64, in memory of T.
+template <typename T>
+double* squares(const Operands<T>& o, int i) {
+    return reinterpret_cast<double*>(o.data(i));
+}
+
+// A factor for each sample of a map, and for its padding.
+template <typename T>
+bool holds_factors(const Operands<T>& o, int i, const Map<T>& m) {
+    return is_vector(o.map(i)) && o.map(i).size() >= m.blocks() * m.lanes;
+}
+
+}  // namespace
+}  // namespace sharedgrad

@@ -1,0 +1,119 @@
+"""Convolution and its two gradients, each as a compiled program of its own."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+
+import numpy as np
+
+from sharedgrad.geometry import Geometry
+from sharedgrad.kernels.native.fallback import compiled_if
+from sharedgrad.kernels.native.program import (
+    LARGEST,
+    MOST_CELLS,
+    Program,
+    input_margins,
+    served,
+    spatial,
+    upstream_margins,
+    window,
+)
+from sharedgrad.kernels.native.recycled import empty
+from sharedgrad.kernels.native.single import Index, Kind, blocked, builder, kind_of, plain, run
+from sharedgrad.parameter import Array
+
+LARGE = (
+    f"windows with three spatial axes or more than {MOST_CELLS} cells along one, maps beyond {LARGEST:,} cells or "
+    "without any"
+)
+
+
+@lru_cache(512)
+def _conv_program(kind: Kind, x: Index, w: Index, bias: bool, g: Geometry) -> Program:
+    b = builder(x[0], kind)
+    small = g.output(x[2:])
+    y_out, x_in, w_in = plain(b, (x[0], w[0], *small)), plain(b, x), b.array(prod(w))
+    b_in = b.array(w[0]) if bias else None
+    big, y = blocked(b, x_in), b.map(*y_out.shape)
+    big.widen(input_margins(g, spatial(x[2:]), spatial(small)))
+    b.emit("conv", (y, big, w_in, b_in), *window(g), 0)
+    b.emit("relayout", (y_out, y))
+    return b.build()
+
+
+@lru_cache(512)
+def _input_gradient_program(kind: Kind, x: Index, dy: Index, w: Index, g: Geometry) -> Program:
+    b = builder(x[0], kind)
+    dx_out, dy_in, w_in = plain(b, x), plain(b, dy), b.array(prod(w))
+    delta, dx = blocked(b, dy_in), b.map(*dx_out.shape)
+    delta.widen(upstream_margins(g, spatial(x[2:]), spatial(dy[2:])))
+    b.emit("conv_input_gradient", (dx, delta, w_in, None), *window(g), 0)
+    b.emit("relayout", (dx_out, dx))
+    return b.build()
+
+
+@lru_cache(512)
+def _kernel_gradient_program(kind: Kind, x: Index, dy: Index, g: Geometry, by_sample: bool) -> Program:
+    b = builder(x[0], kind)
+    size = dy[1] * (x[1] // g.groups) * g.cells
+    dw, dy_in, x_in = b.array(size * (x[0] if by_sample else 1)), plain(b, dy), plain(b, x)
+    delta, big = blocked(b, dy_in), blocked(b, x_in)
+    big.widen(input_margins(g, spatial(x[2:]), spatial(dy[2:])))
+    b.emit("conv_weight_gradient", (dw, None, delta, big), *window(g), int(by_sample))
+    return b.build()
+
+
+@lru_cache(512)
+def _kernel_squares_program(kind: Kind, x: Index, dy: Index, g: Geometry) -> Program:
+    b = builder(x[0], kind)
+    squares, dy_in, x_in = b.array(x[0] * (8 // b.dtype.itemsize)), plain(b, dy), plain(b, x)
+    delta, big = blocked(b, dy_in), blocked(b, x_in)
+    big.widen(input_margins(g, spatial(x[2:]), spatial(dy[2:])))
+    b.emit("add_kernel_squares", (squares, delta, big, None), *window(g))
+    return b.build()
+
+
+def _input_shape(dy: Array, w: Array, g: Geometry, spatial: Index) -> Index:
+    return (len(dy), w.shape[1] * g.groups, *spatial)
+
+
+@compiled_if(lambda x, w, b, g: served(g, x.shape), LARGE)
+def conv(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
+    """y (N, F, *P) from x (N, C, *S) and w (F, C/groups, *K)."""
+    y = empty((len(x), len(w), *g.output(x.shape[2:])), x.dtype)
+    run(_conv_program(kind_of(x), x.shape, w.shape, b is not None, g), y, x, w, *(() if b is None else (b,)))
+    return y
+
+
+@compiled_if(lambda dy, w, g, spatial: served(g, _input_shape(dy, w, g, spatial)), LARGE)
+def conv_input_gradient(dy: Array, w: Array, g: Geometry, spatial: Index) -> Array:
+    """dx (N, C, *S) from dy (N, F, *P)."""
+    shape = _input_shape(dy, w, g, spatial)
+    dx = empty(shape, dy.dtype)
+    run(_input_gradient_program(kind_of(dy), shape, dy.shape, w.shape, g), dx, dy, w)
+    return dx
+
+
+@compiled_if(lambda dy, x, g: served(g, x.shape), LARGE)
+def conv_kernel_gradients(dy: Array, x: Array, g: Geometry) -> Array:
+    """dw kept apart by sample: (N, F, C/groups, *K)."""
+    dw = empty((len(dy), dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
+    run(_kernel_gradient_program(kind_of(dy), x.shape, dy.shape, g, True), dw, dy, x)
+    return dw
+
+
+@compiled_if(lambda dy, x, g: served(g, x.shape), LARGE)
+def conv_kernel_gradient(dy: Array, x: Array, g: Geometry) -> Array:
+    """dw (F, C/groups, *K), the sum over all uses."""
+    dw = empty((dy.shape[1], x.shape[1] // g.groups, *g.kernel), dy.dtype)
+    run(_kernel_gradient_program(kind_of(dy), x.shape, dy.shape, g, False), dw, dy, x)
+    return dw
+
+
+@compiled_if(lambda dy, x, g: served(g, x.shape), LARGE)
+def conv_kernel_squares(dy: Array, x: Array, g: Geometry) -> Array:
+    """‖dw[n]‖² (N,) in float64 of each sample's kernel gradient, from the sums that the kernel has in its lanes."""
+    squares = np.zeros(len(dy))
+    run(_kernel_squares_program(kind_of(dy), x.shape, dy.shape, g), squares.view(dy.dtype), dy, x)
+    return squares

@@ -1,0 +1,188 @@
+// Memory for results that comes back: Memory(bytes) is a writable buffer, aligned to a cache line. When the last view
+// of it is gone the block is kept for the next result of its size, so that a training step, which makes the same arrays
+// again and again, does not ask the system for new pages, and finds these in the cache.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <utility>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#include <sys/mman.h>
+#endif
+
+#include "methods.hpp"
+
+namespace {
+
+// Sizes are rounded up to 4 steps between one power of two and the next: at most a quarter is unused.
+constexpr std::size_t kLeast = 4096;
+constexpr int kSteps = 4, kSizes = 40 * kSteps;
+constexpr std::size_t kHuge = std::size_t(2) << 20;   // the system's large pages
+constexpr Py_ssize_t kLargest = Py_ssize_t(1) << 50;  // far more than there is, and no sum of sizes overflows
+constexpr std::size_t kMostFree = std::size_t(1) << 30;
+
+std::size_t bytes_of(int number) {
+    const std::size_t power = kLeast << (number / kSteps);
+    return power + power / kSteps * (number % kSteps);
+}
+
+struct Size {
+    int number;  // among all sizes
+    std::size_t bytes;
+};
+
+Size size_for(std::size_t bytes) {
+    int number = 0;
+    while (bytes_of(number) < bytes) number += kSteps;
+    number = std::max(0, number - kSteps);
+    while (bytes_of(number) < bytes) ++number;
+    return {number, bytes_of(number)};
+}
+
+struct Block {
+    Block* next;
+};
+
+// Blocks that are not in use, size by size. Never more bytes than were in use at once, nor than kMostFree.
+struct Store {
+    std::mutex mutex;
+    Block* free[kSizes + 1] = {};
+    std::size_t free_bytes = 0, used = 0, most_used = 0;
+};
+Store store;
+
+// A child process must not find the store locked by a thread that it does not have.
+void lock_for_fork() { store.mutex.lock(); }
+void unlock_after_fork() { store.mutex.unlock(); }
+
+void* from_system(std::size_t bytes) {
+    const bool huge = bytes >= 2 * kHuge;
+    const std::size_t alignment = huge ? kHuge : 64;
+    void* block = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+#if defined(MADV_HUGEPAGE)
+    if (block && huge) madvise(block, bytes, MADV_HUGEPAGE);  // advice: that it fails changes nothing
+#endif
+    return block;
+}
+
+void* take(std::size_t bytes) {
+    const Size size = size_for(bytes);
+    Block* block = nullptr;
+    {
+        std::lock_guard lock(store.mutex);
+        block = store.free[size.number];
+        if (block) {
+            store.free[size.number] = block->next;
+            store.free_bytes -= size.bytes;
+        }
+    }
+    void* const memory = block ? block : from_system(size.bytes);
+    if (memory) {
+        std::lock_guard lock(store.mutex);
+        store.used += size.bytes;
+        store.most_used = std::max(store.most_used, store.used);
+    }
+    return memory;
+}
+
+// Out of the store, largest size first, until only `most` bytes are kept: a list of what is to be freed.
+Block* surplus(std::size_t most) {
+    Block* list = nullptr;
+    for (int number = kSizes; number >= 0 && store.free_bytes > most; --number)
+        while (store.free[number] && store.free_bytes > most) {
+            Block* const block = store.free[number];
+            store.free[number] = block->next;
+            store.free_bytes -= bytes_of(number);
+            block->next = list;
+            list = block;
+        }
+    return list;
+}
+
+void give_back(void* memory, std::size_t bytes) {
+    const Size size = size_for(bytes);
+    Block* rest;
+    {
+        std::lock_guard lock(store.mutex);
+        store.used -= size.bytes;
+        const std::size_t most = std::min(kMostFree, store.most_used);
+        rest = surplus(most > size.bytes ? most - size.bytes : 0);  // what came last is needed soonest
+        if (size.bytes <= most) {
+            store.free[size.number] = new (memory) Block{store.free[size.number]};
+            store.free_bytes += size.bytes;
+            memory = nullptr;
+        }
+    }
+    std::free(memory);
+    while (rest) std::free(std::exchange(rest, rest->next));
+}
+
+// ---- the Python type
+
+struct Memory {
+    PyObject ob_base;
+    void* data;
+    Py_ssize_t size;
+};
+
+void destroy(PyObject* object) {
+    auto* self = reinterpret_cast<Memory*>(object);
+    give_back(self->data, static_cast<std::size_t>(self->size));
+    PyTypeObject* const type = Py_TYPE(object);
+    reinterpret_cast<freefunc>(PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DecRef(reinterpret_cast<PyObject*>(type));
+}
+
+int get_buffer(PyObject* object, Py_buffer* view, int flags) {
+    auto* self = reinterpret_cast<Memory*>(object);
+    return PyBuffer_FillInfo(view, object, self->data, self->size, 0, flags);
+}
+
+PyType_Slot slots[] = {
+    {Py_tp_doc,
+     const_cast<char*>("A writable buffer of nbytes bytes, aligned to 64; what it holds at first is arbitrary.")},
+    {Py_tp_dealloc, reinterpret_cast<void*>(destroy)},
+    {Py_bf_getbuffer, reinterpret_cast<void*>(get_buffer)},
+    {0, nullptr},
+};
+
+PyType_Spec spec = {"sharedgrad.kernels.native._native.Memory", sizeof(Memory), 0,
+                    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
+
+PyTypeObject* memory_type = nullptr;
+
+PyObject* memory(PyObject*, PyObject* nbytes) {
+    const Py_ssize_t size = PyLong_AsSsize_t(nbytes);
+    if (PyErr_Occurred()) return nullptr;
+    if (size < 0 || size > kLargest) return PyErr_NoMemory();
+    void* const data = take(static_cast<std::size_t>(size));
+    if (!data) return PyErr_NoMemory();
+    Memory* const self = PyObject_New(Memory, memory_type);
+    if (!self) {
+        give_back(data, static_cast<std::size_t>(size));
+        return nullptr;
+    }
+    self->data = data;
+    self->size = size;
+    return reinterpret_cast<PyObject*>(self);
+}
+
+PyMethodDef methods[] = {
+    {"memory", memory, METH_O, "A new Memory of so many bytes."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+}  // namespace
+
+int sharedgrad::add_memory(PyObject* module) {
+#if defined(__unix__) || defined(__APPLE__)
+    static const int registered = pthread_atfork(lock_for_fork, unlock_after_fork, unlock_after_fork);
+    (void)registered;
+#endif
+    memory_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&spec));
+    return memory_type ? PyModule_AddFunctions(module, methods) : -1;
+}

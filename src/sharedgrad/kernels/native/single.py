@@ -1,0 +1,50 @@
+"""Single operations, each as a program of its own; a whole network in one program is the matter of ``plan``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sharedgrad.kernels.native import _native
+from sharedgrad.kernels.native.program import Builder, Map, Program, spatial
+from sharedgrad.parameter import Array
+
+Index = tuple[int, ...]
+Kind = tuple[str, str]
+
+
+def instruction_set() -> str:
+    """The instruction set that was chosen for this processor: avx512, avx2 or baseline."""
+    return str(_native.instruction_set())
+
+
+def kind_of(array: Array) -> Kind:
+    """What a program depends on besides shapes: the type's character and the instruction set."""
+    return array.dtype.char, instruction_set()
+
+
+def contiguous(array: Array) -> Array:
+    """The array in C order, itself if it is."""
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+
+
+def run(program: Program, *arrays: Array) -> None:
+    """Carry out a program that keeps nothing."""
+    dtype = arrays[0].dtype
+    program.run(np.empty(0, dtype), tuple(map(contiguous, arrays)))
+
+
+def builder(samples: int, kind: Kind) -> Builder:
+    """For N samples of this kind."""
+    return Builder(samples, np.dtype(kind[0]))
+
+
+def plain(b: Builder, shape: Index) -> Map:
+    """A plain array (N, C, *S) from outside."""
+    return b.array(shape[1], *spatial(shape[2:]), samples=shape[0])
+
+
+def blocked(b: Builder, source: Map) -> Map:
+    """A map that holds what a plain array does."""
+    m = b.map(*source.shape)
+    b.emit("relayout", (m, source))
+    return m

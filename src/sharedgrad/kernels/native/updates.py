@@ -1,0 +1,64 @@
+"""Optimizers' steps, compiled: new values and what the next step needs, for all parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from sharedgrad.kernels.native import _native
+from sharedgrad.kernels.native.recycled import empty_like
+from sharedgrad.parameter import Array
+
+Arrays = list[Array]
+
+
+def _like(arrays: Arrays) -> Arrays:
+    return [empty_like(a) for a in arrays]
+
+
+def _update(step: Callable[..., None], values: Arrays, gradients: Arrays, states: list[Arrays], *settings: Any) -> Any:
+    """New values, and for each list of arrays in ``states`` a new one."""
+    new, news = _like(values), [_like(values) for _ in states]
+    try:
+        step(new, values, gradients, news, states, *settings)
+    except (TypeError, ValueError):  # an array of another type or memory order: rare, so it is not checked beforehand
+        given = [
+            [np.ascontiguousarray(a, w.dtype).reshape(w.shape) for a, w in zip(arrays, values, strict=True)]
+            for arrays in (values, gradients, *states)
+        ]
+        step(new, given[0], given[1], news, given[2:], *settings)
+    return new, *news
+
+
+def sgd(
+    values: Arrays,
+    gradients: Arrays,
+    velocities: Arrays,
+    lr: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+) -> tuple[Arrays, Arrays]:
+    """Stochastic gradient descent, with momentum where there are velocities."""
+    states = [velocities] if velocities else []
+    new, *news = _update(_native.sgd, values, gradients, states, lr, momentum, weight_decay, nesterov)
+    return new, news[0] if news else []
+
+
+def adam(
+    values: Arrays,
+    gradients: Arrays,
+    means: Arrays,
+    squares: Arrays,
+    steps: list[int],
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> tuple[Arrays, Arrays, Arrays]:
+    """Adam, and with ``decoupled`` weight decay AdamW."""
+    settings = (steps, lr, *betas, eps, weight_decay, decoupled)
+    return _update(_native.adam, values, gradients, [means, squares], *settings)

@@ -1,0 +1,48 @@
+"""Convolutions of few samples of small maps with many kernels, against the plain sums."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sharedgrad import kernels
+from sharedgrad.geometry import Geometry
+from sharedgrad.kernels import vectorized
+from tests.helpers import close, frozen
+
+pytestmark = pytest.mark.compiled
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("samples", "channels", "filters", "kernel", "size", "padding"),
+    [
+        (1, 20, 33, (3, 3), (8, 8), (1, 1)),
+        (1, 300, 7, (3, 3), (3, 3), (1, 1)),
+        (2, 16, 17, (3, 3), (5, 6), (0, 2)),
+        (3, 16, 25, (5, 2), (5, 4), (4, 0)),
+        (1, 19, 16, (2, 5), (4, 9), (1, 3)),
+        (7, 40, 12, (3, 3), (2, 3), (1, 1)),
+        (1, 16, 16, (3, 3), (1, 1), (1, 1)),
+        (1, 16, 16, (3, 3), (2, 2), (3, 4)),  # padded beyond the kernel: the way back is another
+    ],
+)
+def test_few_samples(
+    samples: int,
+    channels: int,
+    filters: int,
+    kernel: tuple[int, int],
+    size: tuple[int, int],
+    padding: tuple[int, int],
+    dtype: type,
+    instruction_set: str,
+) -> None:
+    rng = np.random.default_rng(channels)
+    g = Geometry.of(2, kernel, padding=padding)
+    x = frozen(rng.normal(size=(samples, channels, *size)), dtype)
+    w = frozen(rng.normal(size=(filters, channels, *kernel)), dtype)
+    b = frozen(rng.normal(size=filters), dtype)
+    dy = frozen(rng.normal(size=(samples, filters, *g.output(size))), dtype)
+    error = 2e-6 if dtype is np.float32 else 1e-14
+    close(kernels.native.conv(x, w, b, g), vectorized.conv(x, w, b, g), error)
+    close(kernels.native.conv_input_gradient(dy, w, g, size), vectorized.conv_input_gradient(dy, w, g, size), error)
