@@ -39,10 +39,8 @@ def _padding(g: Given) -> int:
 
 def _left_over(g: Given) -> bool:
     w, size = g.window, g["x"].shape[2:]
-    return any(
-        (n - k) % s for n, k, s in zip(w.padded(size), (d * (k - 1) + 1 for d, k in zip(w.dilation, w.kernel, strict=True)),
-                                       w.stride, strict=True)
-    )  # fmt: skip
+    reach = [d * (k - 1) + 1 for d, k in zip(w.dilation, w.kernel, strict=True)]
+    return any((n - k) % s for n, k, s in zip(w.padded(size), reach, w.stride, strict=True))
 
 
 def _same_size(g: Given) -> bool:
@@ -62,7 +60,8 @@ CONDITIONS: tuple[Condition, ...] = (
     Condition("stride_hard_coded", "the stride is above 1", _sliding(lambda g: max(g.window.stride) > 1)),
     Condition("square_assumed", "height and width differ", _sliding(lambda g: len(set(g["x"].shape[2:])) > 1)),
     Condition("square_assumed", "the output's height and width differ", _sliding(lambda g: len(set(g.positions)) > 1)),
-    Condition("square_assumed", "the window's height and width differ", _sliding(lambda g: len(set(g.window.kernel)) > 1)),
+    Condition("square_assumed", "the window's height and width differ",
+              _sliding(lambda g: len(set(g.window.kernel)) > 1)),
     Condition("ties_not_expected", "there are equal values in a window", lambda p: p.values == "ties"),
     Condition("left_over_cells", "cells are left over at the end", _sliding(_left_over)),
     Condition("overlap_not_expected", "windows overlap", _sliding(lambda g: min(

@@ -17,7 +17,8 @@ from sharedgrad.checking.diagnosis import Trial, diagnose
 from sharedgrad.checking.report import Explanation, Report, joined
 
 Run = Callable[[Probe], Outcome]
-_STATE = ("grad_not_zeroed", "second_call_differs", "wrong_dtype")  # other faults may follow from these
+# Other faults may follow from these, so they are told first.
+_STATE = ("conventions_differ", "grad_not_zeroed", "second_call_differs", "wrong_dtype")
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,13 @@ def judge(found: Sequence[Outcome], subject: Subject, run: Run, further: Sequenc
         return replace(report, remarks=(*report.remarks, *remarks)) if not faults else replace(
             report, verdict="wrong", explanations=(*faults, *report.explanations), remarks=(*report.remarks, *remarks)
         )  # fmt: skip
+    if all(o.ran for o in found) and _conventions_differ(found):
+        faults.insert(0, explanation("conventions_differ"))
     named = _named(found, [*found, *further], 0.0 if any(o.second == "differs" for o in found) else seconds)
     named, dropped = _verified(named, further)
     state = [e for e in faults if e.id in _STATE]
     covered = {t for e in faults if e.id == "shape_broadcasts" for t in e.arrays}
-    shown = [f.explanation for f in named if f.explanation.id != "wrong_shape" or set(f.explanation.arrays) - covered]
+    shown = [f.explanation for f in named if not (f.explanation.id == "wrong_shape" and covered >= set(f.explanation.arrays) != set())]
     explanations = [*state, *shown, *(e for e in faults if e not in state)]
     remarks += _where(found, named, dropped)
     smallest = shrink.smallest(_shown(bad, named), subject, run, _alike(_shown(bad, named), named))
@@ -92,6 +95,16 @@ def _by_convention(found: Sequence[Outcome]) -> Report | None:
     """Right under a convention that holds on every probe, or two readings that nobody can tell apart."""
     report = diagnose([_trial(o) for o in found], True, 0.0)
     return report if report.verdict in ("right under a convention", "cannot tell") else None
+
+
+def _conventions_differ(found: Sequence[Outcome]) -> bool:
+    """Whether y alone and the gradients alone are right, each under a convention, and together they are not."""
+    fits = ("right", "right under a convention", "cannot tell")
+    if not all("y" in o.answers and len(o.answers) > 1 and _finite(o) for o in found):
+        return False
+    forward = [Trial(o.probe.given, {"y": o.answers["y"]}) for o in found]
+    backward = [Trial(o.probe.given, {t: a for t, a in o.answers.items() if t != "y"}) for o in found]
+    return all(diagnose(trials, True, 0.0).verdict in fits for trials in (forward, backward))
 
 
 # ---- naming
@@ -197,10 +210,8 @@ def _leaves_nothing(here: Sequence[Outcome]) -> bool:
     return empty or any(o.failure is not None and "0" in str(o.failure["message"]) for o in here)
 
 
-def _unexplained(
-    found: Sequence[Outcome], targets: Sequence[str], always: tuple[Condition, ...]
-) -> list[Finding]:
-    """What is known of arrays that no known mistake reproduces: where, and whether numbers are missing or shapes off."""
+def _unexplained(found: Sequence[Outcome], targets: Sequence[str], always: tuple[Condition, ...]) -> list[Finding]:
+    """What is known of arrays that no known mistake reproduces: where, and what they look like."""
     bad = [o for o in found if any(t in o.wrong for t in targets)]
     fine = [o for o in found if o.ran and o not in bad]
     if where := separating(bad, fine) or always:
@@ -278,7 +289,8 @@ def _alike(start: Outcome, named: Sequence[Finding]) -> Callable[[Outcome], bool
         if start.ran != outcome.ran:
             return False
         if not start.ran:
-            assert start.failure is not None and outcome.failure is not None
+            assert start.failure is not None
+            assert outcome.failure is not None
             return bool(
                 start.failure["type"] == outcome.failure["type"] and start.failure["line"] == outcome.failure["line"]
             )
@@ -295,6 +307,8 @@ def _report(shown: Outcome, explanations: Sequence[Explanation], remarks: Sequen
         return Report(
             "wrong", tuple(explanations), (), (), (*remarks, case, f"It says: {_said(shown)}."), shown.probe.given
         )
+    if not shown.answers:
+        return Report("wrong", tuple(explanations), (), (), (*remarks, case), shown.probe.given)
     report = diagnose([_trial(shown)], False, 0.0)
     return replace(report, verdict="wrong", explanations=tuple(explanations), remarks=(*remarks, case))
 

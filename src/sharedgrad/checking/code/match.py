@@ -1,8 +1,8 @@
 """Which wrong procedures reproduce everything that a person's code returned, on every probe.
 
-A mistake must give the code's own numbers wherever they are wrong, and make no difference wherever they are right. Where
-the code does not come back at all it says nothing. Several mistakes may share the work: each explains some probes alone,
-and together those that need both.
+A mistake must give the code's own numbers wherever they are wrong, and make no difference wherever they are right.
+Where the code does not come back at all it says nothing. Several mistakes may share the work: each explains some probes
+alone, and together those that need both.
 """
 
 from __future__ import annotations

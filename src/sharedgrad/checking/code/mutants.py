@@ -140,7 +140,9 @@ class Stand:
         settings: dict[str, Any] = {**self.settings, **told}
         if self.kind.startswith("Conv"):
             w = arrays["w"]
-            settings.update(in_channels=arrays["x"].shape[1], out_channels=len(w), kernel_size=w.shape[2:], bias="b" in arrays)
+            settings.update(
+                in_channels=arrays["x"].shape[1], out_channels=len(w), kernel_size=w.shape[2:], bias="b" in arrays
+            )
         elif self.kind == "Linear":
             settings.update(in_features=arrays["w"].shape[1], out_features=len(arrays["w"]), bias="b" in arrays)
         elif "Pool" in self.kind:

@@ -137,9 +137,9 @@ class Process:
             if isinstance(answer, dict):
                 return answer
             failure = _plain("unreadable", "its process sent something unreadable")
-        except wire.Late:
+        except wire.LateError:
             failure = _plain("hangs", f"{doing} longer than {seconds:g} s")
-        except wire.Broken as error:
+        except wire.BrokenError as error:
             failure = self._how_it_ended() if str(error) == "closed" else _plain(
                 "unreadable", "its process sent something unreadable"
             )  # fmt: skip
