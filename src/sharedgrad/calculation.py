@@ -36,7 +36,7 @@ from sharedgrad.single_layer import SEQUENCES, expanded, sample_axes
 
 if TYPE_CHECKING:
     from sharedgrad.tape import Tape
-    from sharedgrad.trace import Trace
+    from sharedgrad.traces import Trace
 
 Loss = MSE | CrossEntropy | BinaryCrossEntropy
 LOSSES: dict[str, type[Loss]] = {"MSE": MSE, "CrossEntropy": CrossEntropy, "BinaryCrossEntropy": BinaryCrossEntropy}

@@ -9,8 +9,10 @@ import pytest
 
 from sharedgrad.calculation import Calculation
 from sharedgrad.document import terminal
+from sharedgrad.errors import ConfigError
 from sharedgrad.explaining import explain
 from sharedgrad.explaining.whole import document
+from sharedgrad.models import lenet5
 from tests.explaining.reading import check
 
 
@@ -132,15 +134,33 @@ def test_losses(reduction: str) -> None:
         assert check(explain({**config, "loss": loss}).document) > 10
 
 
-def test_a_part_of_a_large_calculation_is_written_and_the_rest_is_counted() -> None:
+def test_a_part_of_a_large_array_is_written_and_the_rest_is_counted() -> None:
     rng = np.random.default_rng(0)
     layer = {"name": "conv", "layer": "Conv2d", "in_channels": 3, "out_channels": 8, "kernel_size": 5}
-    found = explain(filled({"nodes": [layer]}, rng, {"input": random(rng, 2, 3, 20, 24)}))
+    found = explain(filled({"nodes": [layer]}, rng, {"input": random(rng, 2, 3, 20, 24)}), layer="conv")
     text = found.text()
     assert check(found.document) > 10
     assert len(text.splitlines()) < 700
     assert "(5,114 more lines; these are the largest; ask for all with --all)" in " ".join(text.split())
     assert "628 more terms" in " ".join(text.split())
+
+
+def test_a_network_that_is_too_large_is_summarized() -> None:
+    rng = np.random.default_rng(0)
+    net = lenet5((1, 28, 28), 10)
+    found = explain(filled({**net.to_config(), "dtype": "float64"}, rng, {"input": random(rng, 1, 1, 28, 28)}))
+    text = found.text()
+    assert check(found.document) == 1
+    assert len(text.splitlines()) < 150
+    words = " ".join(text.split())
+    assert (
+        f"numbers, too many to write out: {len(net.nodes)} layers left out. Ask for one of them, e.g. --layer" in words
+    )
+    for node in net:
+        assert node.name in words
+    with pytest.raises(ConfigError, match="too many to write out"):
+        explain(found.calculation, everything=True)
+    assert check(explain(found.calculation, layer="conv2").document) > 10
 
 
 def test_everything_is_written_where_it_is_asked_for() -> None:

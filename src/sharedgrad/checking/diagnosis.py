@@ -125,7 +125,7 @@ def _beside(trial: Trial, name: str) -> ArrayReport:
     array = total(result)
     mask = answer.wrong_cells(array, magnitude(result))
     same_shape = bare(answer.shape) == bare(array.shape)
-    words = structure(answer, array, trial.given, name) if mask.any() else ()
+    words = structure(answer, array, trial.given, name) if mask.any() or not same_shape else ()
     report = ArrayReport(name, answer.values, array, mask, words, bool(trial.earlier_wrong))
     cell = report.first_wrong
     terms = None

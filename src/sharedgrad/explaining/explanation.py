@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sharedgrad.calculation import Calculation
-from sharedgrad.document import html, latex, terminal
+from sharedgrad.calculation import Calculation, Result
+from sharedgrad.document import html, latex, page, terminal
 from sharedgrad.document.blocks import Document
 from sharedgrad.errors import ConfigError
-from sharedgrad.explaining import gallery, one_weight, weight_names, whole
+from sharedgrad.explaining import gallery, one_weight, overview, weight_names, whole
 from sharedgrad.explaining.cells import EVERYTHING, Limits
 
 
@@ -23,10 +23,12 @@ class Explanation:
     Attributes:
         document: The steps.
         calculation: The network and its numbers.
+        focus: The weight that the page shows first, if there is one.
     """
 
     document: Document
     calculation: Calculation
+    focus: str | None = None
 
     def text(self, width: int = 80, color: bool = False) -> str:
         """For a terminal, at most ``width`` columns wide."""
@@ -34,12 +36,12 @@ class Explanation:
 
     @cached_property
     def html(self) -> str:
-        """A whole page, which loads nothing.
+        """A whole page, which loads nothing: one to touch, or of a network that it cannot compute the steps alone.
 
         Raises:
             MissingDependencyError: latex2mathml is not installed.
         """
-        return html.render(self.document)
+        return page.render(self._example, self.document) if self._can_be_touched else html.render(self.document)
 
     @property
     def latex(self) -> str:
@@ -50,7 +52,23 @@ class Explanation:
         return self.text()
 
     def _repr_html_(self) -> str:
+        if self._can_be_touched:
+            return page.notebook(self._example, self.document)
         return html.notebook(self.html)
+
+    @property
+    def _example(self) -> dict[str, Any]:
+        """The numbers for the page, and what it shows first."""
+        example = self.calculation.to_config()
+        return example if self.focus is None else {**example, "focus": {"weight": self.focus}}
+
+    @property
+    def _can_be_touched(self) -> bool:
+        """Whether the page computes all layers, and the network is small enough to be looked at."""
+        network = self.calculation.network
+        known = all(type(node.layer).__name__ in page.LAYERS for node in network)
+        whole = all(weight is weight.base for node in network for weight in node.layer.parameters().values())
+        return known and whole and overview.size(self.calculation) <= overview.WRITTEN_OUT
 
 
 def explain(
@@ -79,19 +97,30 @@ def explain(
     entry = gallery.find(what) if isinstance(what, str) else None
     calculation = entry.calculation if entry is not None else _calculation(what)
     limits = EVERYTHING if everything else Limits()
-    result = calculation.run()
+    result, focus = calculation.run(), None
     if weight is not None and layer is not None:
         raise ConfigError("explain", "expected a weight or a layer, got both")
     if weight is not None:
         parameter, element = weight_names.read(weight, calculation.network)
+        focus = f"{parameter.name}[{','.join(map(str, element))}]"
         document = one_weight.document(calculation, result, parameter, element, limits)
     elif layer is not None:
         document = whole.one_layer(calculation, result, _node(calculation, layer), limits)
     elif entry is not None:
         document = entry.document(result, limits)
     else:
-        document = whole.document(calculation, result, limits)
-    return Explanation(document, calculation)
+        document = _whole(calculation, result, limits, everything)
+    return Explanation(document, calculation, focus)
+
+
+def _whole(calculation: Calculation, result: Result, limits: Limits, everything: bool) -> Document:
+    """All of it, or an overview where that is too much."""
+    numbers = overview.size(calculation)
+    if everything:
+        overview.refuse_if_endless(numbers)
+    if everything or numbers <= overview.WRITTEN_OUT:
+        return whole.document(calculation, result, limits)
+    return overview.document(calculation, result, limits)
 
 
 def _calculation(what: str | Path | Mapping[str, Any] | Calculation) -> Calculation:

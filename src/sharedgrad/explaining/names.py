@@ -13,7 +13,7 @@ from sharedgrad.calculation import Calculation, Objective, Result
 from sharedgrad.document.expression import Symbol
 from sharedgrad.errors import ConfigError
 from sharedgrad.graph import Node
-from sharedgrad.layers import Layer
+from sharedgrad.layers import Context, Layer
 from sharedgrad.parameter import Array, Parameter, Weight
 from sharedgrad.uses import Outer, Terms, Uses, Window
 
@@ -56,7 +56,9 @@ class Names:
         whole = self.gradient(source)
         if whole is not None and self.senders(source) == [(node.name, which)] and source not in self.result.upstream:
             return whole
-        array = self.result.trace.calls[node.name].dx_terms(which).total()
+        needs = [i == which for i in range(len(node.inputs))]
+        array = node.layer.backward(self._saved(node), self.result.trace.calls[node.name].upstream, needs)[0][which]
+        assert array is not None
         part = f"dx{which + 1}" if len(node.inputs) > 1 else "dx"
         return _symbol(part, array, self.owner(node.name))
 
@@ -173,6 +175,12 @@ class Names:
             return node.layer.output_terms(*(self.result.values[name] for name in node.inputs), cells=cells)
         except ConfigError:
             return None
+
+    def _saved(self, node: Node) -> object:
+        """What a node's layer keeps of its forward pass, which is carried out again."""
+        context = Context(self.calculation.training, self.network.seed, self.network.step)
+        context.enter(node.name)
+        return node.layer.forward(*(self.result.values[name] for name in node.inputs), context=context)[1]
 
     def inner(self, node: Node) -> Mapping[str, Array]:
         """What never leaves a layer, e.g. a recurrent layer's δ."""

@@ -62,17 +62,18 @@ def ledger(names: Names, calls: list[tuple[Node, Uses]], cell: Cell, limits: Lim
     values = np.concatenate(products)
     running = np.cumsum(values)
     factors = list(symbols.values())
-    head = ("use", *(s.key for s in factors), "product", "sum so far", "")
-    table = [
-        (where, *numbers, float(v), float(s), why)
-        for (where, numbers, why), v, s in zip(rows, values, running, strict=True)
-    ]
     chosen, how = _chosen(values, limits)
-    kept = tuple(tuple(table[i]) for i in chosen)
+    in_order = len(chosen) == len(rows)  # a sum so far says something only where no row is left out
+    head = ("use", *(s.key for s in factors), "product", *(["sum so far"] if in_order else []), "")
+    kept: list[tuple[Part, ...]] = []
+    for i in chosen:
+        where, numbers, why = rows[i]
+        kept.append((where, *numbers, float(values[i]), *([float(running[i])] if in_order else []), why))
     total, sizes = float(values.sum()), float(np.abs(values).sum())
-    last: tuple[tuple[Part, ...], ...] = (("all uses", *([""] * len(factors)), "", cell.value, f"= {cell.symbol.key}"),)
+    blanks = [""] * (len(factors) + (1 if in_order else 0))
+    last: tuple[Part, ...] = ("all uses", *blanks, cell.value, f"= {cell.symbol.key}")
     blocks: list[Block] = [
-        Table(head, (*kept, *last), left_out=len(table) - len(kept), how=how),
+        Table(head, (*kept, last), left_out=len(rows) - len(kept), how=how),
         Paragraph.of(
             f"The {count(len(values), 'product')} add up to ",
             total,

@@ -9,9 +9,9 @@ from sharedgrad.explaining.explanation import explain
 _INDEX = """\
 # Backpropagation through a convolution, with numbers: worked examples
 
-Each page is one small network with its actual numbers: forward, loss, backward, update; formulas, then the formulas with
-their numbers, then the results. They are made by `sharedgrad explain` from the engine's own arrays (`tools/gallery` writes
-them), and a test substitutes the numbers into every printed formula.
+Each page is one small network with its actual numbers: forward, loss, backward, update; formulas, then the formulas
+with their numbers, then the results. They are made by `sharedgrad explain` from the engine's own arrays
+(`tools/gallery` writes them), and a test substitutes the numbers into every printed formula.
 
     sharedgrad explain network-5x5                              # the same in a terminal
     sharedgrad explain network-5x5 --html page.html             # as a page to touch: every weight shows its uses

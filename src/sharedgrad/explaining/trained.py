@@ -21,6 +21,7 @@ from sharedgrad.losses import CrossEntropy
 from sharedgrad.network import Network
 from sharedgrad.parameter import Array, Parameter
 
+_CAPTION = "Red adds to the gradient, blue takes away from it. The map of positions is stretched over the image."
 _COARSE = 8  # rows and columns of the map that a terminal shows
 
 
@@ -110,7 +111,7 @@ def _section(values: Array, pixels: Array, parameter: Parameter, element: tuple[
         f"The contributions of all {values.size} positions to the gradient of {place}, over the image; the largest, "
         f"{show(float(values[best]))}, at position {int(best[0])},{int(best[1])}."
     )
-    blocks: list[Block] = [Figure(_figure(values, pixels), alt, "Red adds to the gradient, blue takes away from it.")]
+    blocks: list[Block] = [Figure(_figure(values, pixels), alt, _CAPTION)]
     step = max(ceil(values.shape[0] / _COARSE), ceil(values.shape[1] / _COARSE))
     coarse = Symbol("contributions", _blocks(values, step))
     words = "position by position" if step == 1 else f"added up in squares of {step}×{step} positions"
@@ -150,7 +151,13 @@ def _figure(values: Array, pixels: Array) -> bytes:
     plain.imshow(grey, cmap="gray", extent=extent)
     over.imshow(grey, cmap="gray", extent=extent)
     shown = over.imshow(
-        values, cmap="RdBu_r", vmin=-limit, vmax=limit, alpha=0.75, extent=extent, interpolation="nearest"
+        values,
+        cmap="RdBu_r",
+        vmin=-limit,
+        vmax=limit,
+        alpha=0.9 * np.sqrt(np.abs(values) / limit),  # where nothing comes from, the image shows
+        extent=extent,
+        interpolation="nearest",
     )
     figure.colorbar(shown, ax=over, label="contribution")
     for axes, title in ((plain, "image"), (over, "contributions")):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from contextlib import nullcontext
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
 
-from sharedgrad.errors import ConfigError
+import numpy as np
+
+from sharedgrad.errors import ConfigError, DataError
 from sharedgrad.losses import CrossEntropy
 from sharedgrad.network import Network
 from sharedgrad.optimizers import Adam, Optimizer, Schedule
@@ -16,9 +19,10 @@ from sharedgrad.parameter import Array
 from sharedgrad.training.arguments import Arguments, Augment, Normalize, Pair
 from sharedgrad.training.callbacks import Callback
 from sharedgrad.training.checkpoint import Checkpoint
-from sharedgrad.training.evaluate import Loss, evaluate
+from sharedgrad.training.claim import claimed
+from sharedgrad.training.evaluate import Loss, evaluate, measured
 from sharedgrad.training.history import Epoch, History
-from sharedgrad.training.interrupts import held
+from sharedgrad.training.interrupts import ended_by_sigterm, held
 from sharedgrad.training.metrics import Metrics
 from sharedgrad.training.state import State
 from sharedgrad.training.step import take
@@ -70,10 +74,11 @@ def fit(
 
     Raises:
         ConfigError, DataError, ShapeError: An argument makes no sense or does not fit.
-        CheckpointError: ``out`` holds a run and ``resume`` is false, or one that does not fit.
+        CheckpointError: ``out`` holds a run and ``resume`` is false, or one that does not fit; or another run is
+            writing to it.
         OutputError: ``out`` cannot be written.
         DivergedError: The loss or a weight has become NaN or infinite; the last good checkpoint stays.
-        KeyboardInterrupt: Ctrl-C; a checkpoint of this moment is in ``out``.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint of this moment is in ``out``.
     """
     if not isinstance(network, Network):
         raise ConfigError("fit", f"expected a Network, got {type(network).__name__}", "make one with Network(layers)")
@@ -96,16 +101,17 @@ def fit(
         seed,
     )
     state = State(network, optimizer, epochs, arguments.batches_per_epoch)
-    if out is not None:
-        checkpoint = Checkpoint(out, arguments.settings())
-        checkpoint.begin(state, resume, lambda text: _call("on_message", listeners, text))
-        listeners = [checkpoint, *listeners]
-    elif resume:
+    if resume and out is None:
         raise ConfigError("resume", "needs the folder of the run", "give out=…")
-    if not state.finished:
-        with warnings.catch_warnings():  # numbers that overflow end in a DivergedError
-            warnings.filterwarnings("ignore", ".* encountered in ", RuntimeWarning)
-            _train(arguments, state, listeners)
+    with nullcontext() if out is None else claimed(out):
+        if out is not None:
+            checkpoint = Checkpoint(out, arguments.settings())
+            checkpoint.begin(state, resume, lambda text: _call("on_message", listeners, text))
+            listeners = [checkpoint, *listeners]
+        if not state.finished:
+            with warnings.catch_warnings():  # numbers that overflow end in a DivergedError
+                warnings.filterwarnings("ignore", ".* encountered in ", RuntimeWarning)
+                _train(arguments, state, listeners)
     return state.history
 
 
@@ -119,8 +125,9 @@ def _train(arguments: Arguments, state: State, listeners: list[Callback]) -> Non
     lr = arguments.optimizer.lr
     _call("on_start", listeners, state)
     try:
-        while not state.finished:
-            _train_epoch(arguments, state, lr, listeners)
+        with ended_by_sigterm():
+            while not state.finished:
+                _train_epoch(arguments, state, lr, listeners)
     except KeyboardInterrupt:
         _call("on_interrupt", listeners, state)
         raise
@@ -150,8 +157,12 @@ def _train_epoch(arguments: Arguments, state: State, lr: float, listeners: list[
 
 def _step(arguments: Arguments, state: State, x: Array, target: Array) -> None:
     y, tape = arguments.network.forward(x)
-    value, upstream = arguments.loss(y, target)
+    value, upstream = measured(arguments.loss, y, target)
     if not isfinite(value):
+        if not np.isfinite(x).all():
+            raise DataError(
+                "batch", "augmented and normalized images are NaN or infinite", "check augment and normalize"
+            )
         raise state.diverged(f"the loss has become {value}")
     gradients = tape.backward(upstream)
     applied = gradients if arguments.max_norm is None else gradients.clipped(arguments.max_norm)
@@ -161,7 +172,7 @@ def _step(arguments: Arguments, state: State, x: Array, target: Array) -> None:
         state.history.step = take(when, parameters, trace, gradients, applied, arguments.optimizer)
     else:
         arguments.optimizer.step(applied)
-    state.metrics.add(value, y, target)
+    state.metrics.add(value, y, target, arguments.loss)
 
 
 def _row(arguments: Arguments, state: State, learning_rate: float) -> Epoch:
