@@ -14,7 +14,7 @@ from sharedgrad.errors import ConfigError
 from sharedgrad.tracing import certify
 from sharedgrad.tracing.certify import Certificate
 from sharedgrad.tracing.settings import Question
-from sharedgrad.uses import Cancellation, Coherence, SharedWeight, Uses
+from sharedgrad.uses import Cancellation, Coherence, Direct, SharedWeight, Uses
 from sharedgrad.uses.shared import ZERO
 
 
@@ -162,6 +162,7 @@ def answered(
         chunk: At most so many indices of the first axis at once.
         seed: For the probes.
     """
+    weight = SharedWeight([_multiplied(call) for call in weight.calls])
     squares = [_in_chunks(call, lambda part: part.squared(), chunk) for call in weight.calls]
     certificate = certify.probed(weight.calls, deposit, types, seed, squares)
     answers: dict[Question, Any] = {}
@@ -174,6 +175,13 @@ def answered(
         else:
             answers[question] = _norms(weight, squares, names)
     return KeptWeight(weight, certificate, answers)
+
+
+def _multiplied(call: Uses) -> Uses:
+    """Elementwise contributions multiplied once, for all questions."""
+    if not isinstance(call, Direct) or call.local is None:
+        return call
+    return Direct(call.weight, call.contributions, call.axes, view=call.view)
 
 
 def _norms(weight: SharedWeight, squares: Sequence[Any], names: Sequence[str]) -> Any:

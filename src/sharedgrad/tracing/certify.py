@@ -18,8 +18,10 @@ from math import inf, isfinite, prod
 from typing import Any
 
 import numpy as np
+import torch
 
 from sharedgrad import kernels
+from sharedgrad.geometry import Geometry
 from sharedgrad.uses import Lookup, Outer, Uses, Window
 from sharedgrad.uses.arrays import plain
 
@@ -76,8 +78,8 @@ def exact(uses: Sequence[Uses], gradient: Any, own: Any, types: Sequence[str]) -
         own: Σ g_u.
         types: The types that the calls computed in.
     """
-    difference = _wide(own) - _wide(gradient)
-    return _certificate(float(np.linalg.norm(difference)), False, _squares(uses), gradient, types)
+    difference = torch.as_tensor(_wide(own)) - gradient.detach().cpu().double()
+    return _certificate(_length(difference), False, _squares(uses), gradient, types)
 
 
 def probed(
@@ -94,14 +96,15 @@ def probed(
     """
     squares = _squares(uses) if squares is None else squares
     rng = np.random.Generator(np.random.Philox(key=[seed, 0x7072_6F62]))
-    g = _wide(gradient)
+    g = gradient.detach().cpu().double()
     matrix = g.reshape(len(g), -1) if g.ndim > 1 else g.reshape(-1, 1)
     a, b = rng.standard_normal((PROBES, matrix.shape[0])), rng.standard_normal((PROBES, matrix.shape[1]))
     sums = [_probe(call, a, b) for call in uses]
     if any(found is None for found in sums):
         own = sum(_wide(call.sum()) for call in uses)
-        return _certificate(float(np.linalg.norm(own - g)), False, squares, gradient, types)
-    found = np.abs(np.sum(sums, axis=0) - ((a @ matrix) * b).sum(axis=1))
+        return _certificate(_length(torch.as_tensor(own) - g), False, squares, gradient, types)
+    expected = ((torch.from_numpy(a) @ matrix) * torch.from_numpy(b)).sum(1).numpy()
+    found = np.abs(np.sum(sums, axis=0) - expected)
     return _certificate(float(found.max()) / REACH, True, squares, gradient, types)
 
 
@@ -123,15 +126,15 @@ def _probe(call: Uses, a: Any, b: Any) -> Any:
 
 
 def _window(call: Window, a: Any, b: Any) -> Any:
-    """One filter for each probe in each group slides over the big map; the small map's channels become one a probe."""
-    groups, small = call.geometry.groups, call.small
+    """In each group, one filter for each probe slides over the big map, and one of one cell over the small map."""
+    groups, small, big = call.geometry.groups, call.small, call.big
     filters = np.tile(b.reshape(PROBES, *call.kernel[1:]), (groups, *[1] * (len(call.kernel) - 1)))
-    y = kernels.of(call.big).conv(call.big, filters.astype(call.big.dtype), None, call.geometry)
-    rows = a.reshape(PROBES, groups, -1).transpose(1, 0, 2).astype(small.dtype)
-    left = rows @ small.reshape(
-        len(small), groups, rows.shape[2], prod(small.shape[2:])
-    )  # (N, groups, PROBES, positions)
-    products = np.einsum("ngpu,ngpu->ngp", left, y.reshape(left.shape))
+    y = kernels.of(big).conv(big, filters.astype(big.dtype), None, call.geometry)
+    pixel = Geometry.of(call.geometry.rank, 1, groups=groups)
+    rows = a.reshape(PROBES, groups, -1).swapaxes(0, 1).reshape(groups * PROBES, -1, *pixel.kernel)
+    left = kernels.of(small).conv(small, np.ascontiguousarray(rows, small.dtype), None, pixel)
+    shape = (len(small), groups, PROBES, prod(small.shape[2:]))
+    products = np.einsum("ngpu,ngpu->ngp", left.reshape(shape), y.reshape(shape))
     return products.astype(np.float64).sum(axis=(0, 1))
 
 
@@ -149,9 +152,13 @@ def _certificate(
     length = float(sum(np.sqrt(s).sum() for s in squares))
     residual = distance / length if length > 0 else 0.0 if distance == 0 else inf
     tolerance = max((TOLERANCE[name] for name in types), default=TOLERANCE["float64"])
-    norm, square = float(np.linalg.norm(_wide(gradient))), float(sum(s.sum() for s in squares))
+    norm, square = _length(gradient.detach()), float(sum(s.sum() for s in squares))
     eps = max((EPS[name] for name in types), default=EPS["float64"])
     return Certificate(residual if isfinite(residual) else inf, bound, tolerance, length, square, norm, eps)
+
+
+def _length(tensor: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
 
 
 def _wide(array: Any) -> Any:
