@@ -12,7 +12,19 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NoReturn
 
-from benchmarks import convolutions, duels, importing, machine, memory, persample, plots, scaling, traces
+from benchmarks import (
+    convolutions,
+    duels,
+    importing,
+    machine,
+    memory,
+    mistaken,
+    persample,
+    plots,
+    scaling,
+    torch_traces,
+    traces,
+)
 from benchmarks.nets import NETS
 from benchmarks.options import Options
 from benchmarks.tables import Row, Table, disturbed, plain
@@ -23,11 +35,15 @@ SECTIONS: dict[str, Callable[[Options], list[Table]]] = {
     "inference": duels.inference,
     "persample": persample.section,
     "trace": traces.section,
+    "torch-trace": torch_traces.section,
+    "mistaken": mistaken.section,
     "memory": memory.section,
     "import": importing.section,
     "convolutions": convolutions.section,
     "scaling": scaling.section,
 }
+
+OF_PYTORCH = ("torch-trace", "mistaken")  # nothing to measure without it
 
 DESCRIPTION = f"""\
 sharedgrad measured beside PyTorch, alternating, on the same data, in float32: medians, quartiles and ratios.
@@ -135,7 +151,7 @@ def run(options: Options) -> None:
     for name in options.sections:
         started = monotonic()
         tables = [table for table in SECTIONS[name](options) if table.cases]
-        if not tables:
+        if not tables and name not in OF_PYTORCH:
             print(f"{name}: has none of these nets", file=sys.stderr)
         for table in tables:
             rows = measure(name, table, options, started)
