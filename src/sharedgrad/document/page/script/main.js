@@ -293,10 +293,9 @@ document.addEventListener("keydown", (event) => {
     if (event.key === "Enter") requestAnimationFrame(() => requestAnimationFrame(() => /** @type {HTMLInputElement | null} */ (document.querySelector("#do-value, #do-guess"))?.select()));
     return;
   }
-  if (element.closest("input, select, button, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!element.closest("#page") || element.closest("input, select, button") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "n") player("next");
   if (event.key === "p") player("back");
-  if (event.key === "u") edit(["update", view.mode]);
 });
 
 // ---- the page's head
