@@ -25,6 +25,7 @@ def test_a_state_can_be_sent_to_somebody(browser: Browser) -> None:
     opened.page.locator("#do-update").click()
     opened.page.locator("#do-step").fill("5")
     opened.settle()
+    opened.page.wait_for_url("**step=5**")
     again = browser.visit(opened.page.url)
     for code in ("page.view.state.example", "[page.view.at, page.view.step, page.view.mode, page.view.pin]"):
         assert again.evaluate(f"() => {code}") == opened.evaluate(f"() => {code}")
@@ -37,6 +38,14 @@ def test_a_state_can_be_sent_to_somebody(browser: Browser) -> None:
 def test_an_address_that_does_not_fit_is_no_error(state: str, browser: Browser) -> None:
     opened = browser.open(EXAMPLES["filter"], state)
     assert opened.page.locator(".grid").count() > 3
+
+
+def test_the_focus_of_a_calculation_is_held_at_first(browser: Browser) -> None:
+    opened = browser.open({**EXAMPLES["classifier"], "focus": {"weight": "fc.weight[1,3]"}})
+    assert opened.evaluate("() => page.view.at") == "fc"
+    assert opened.page.locator(".inspector .name").text_content() == "fc.dw[1,3]"
+    opened = browser.open({**EXAMPLES["classifier"], "focus": {"node": "pool"}})
+    assert opened.evaluate("() => [page.view.at, page.view.pin]") == ["pool", None]
 
 
 def test_names_and_texts_are_text_never_markup(browser: Browser) -> None:
