@@ -22,7 +22,7 @@ from sharedgrad.cli.values import size as as_size
 from sharedgrad.data import Augmentation, Dataset, Normalization, load
 from sharedgrad.data.images import BACKGROUNDS
 from sharedgrad.data.normalization import brightness
-from sharedgrad.document import terminal
+from sharedgrad.document import Paragraph, terminal
 from sharedgrad.errors import DataError, DivergedError
 from sharedgrad.geometry import text
 from sharedgrad.kernels import set_threads
@@ -243,6 +243,8 @@ def _finish(run: Run, parts: Parts, history: History, folder: Path) -> None:
     if no_kernels:
         say(f"  (no {KERNELS}: {no_kernels})")
     if history.step is not None:
-        click.echo(f"\n{terminal.text([step_report(history.step)], color=terminal.wants_color(sys.stdout))}")
-        click.echo("\nWhere it comes from on an image, position by position:")
-        click.echo(f'  sharedgrad explain {shlex.quote(str(folder))} --image IMAGE --weight "{place(history.step)}"')
+        width = terminal.width(sys.stdout)
+        report = [step_report(history.step), Paragraph.of("Where it comes from on an image, position by position:")]
+        click.echo(f"\n{terminal.text(report, width, terminal.wants_color(sys.stdout))}")
+        command = f'sharedgrad explain {shlex.quote(str(folder))} --image IMAGE --weight "{place(history.step)}"'
+        click.echo("\n".join(terminal.wrap(command, width, "  ", "    ")))
