@@ -31,7 +31,7 @@ from sharedgrad.losses import MSE, BinaryCrossEntropy, CrossEntropy
 from sharedgrad.network import Network
 from sharedgrad.optimizers import SGD, Adam, AdamW
 from sharedgrad.parameter import Gradients, Parameter
-from sharedgrad.storage import load, save
+from sharedgrad.storage import init_from, load, save
 from sharedgrad.summary import summarize
 from sharedgrad.tape import Tape
 from sharedgrad.trace import Trace
@@ -81,6 +81,7 @@ __all__ = [
     "evaluate",
     "fit",
     "get_threads",
+    "init_from",
     "kernel_uses",
     "kernels",
     "load",

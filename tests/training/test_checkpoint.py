@@ -177,7 +177,7 @@ def other_network() -> Network:
 @pytest.mark.parametrize(
     ("net", "change", "named"),
     [
-        (job.network, {"epochs": 4}, "epochs 3 (now 4)"),
+        (job.network, {"epochs": 2}, "epochs 3 (now 2)"),
         (job.network, {"batch_size": 4, "seed": 8}, "batch size 8 (now 4), seed 7 (now 8)"),
         (job.network, {"schedule": "cosine"}, "schedule one-cycle (now cosine)"),
         (job.network, {"schedule": lambda progress: 1.0}, "schedule one-cycle (now "),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from numbers import Real
@@ -15,6 +16,8 @@ from sharedgrad.data import batches
 from sharedgrad.data.capacity import first_not_finite
 from sharedgrad.errors import ConfigError, DataError
 from sharedgrad.geometry import whole
+from sharedgrad.layers import Softmax
+from sharedgrad.losses import CrossEntropy
 from sharedgrad.network import Network
 from sharedgrad.optimizers import SCHEDULES, Optimizer, Schedule
 from sharedgrad.parameter import Array
@@ -48,6 +51,8 @@ class Arguments:
     normalize: Normalize | None
     max_norm: float | None
     seed: int
+    keep: str
+    patience: int | None
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -57,6 +62,16 @@ class Arguments:
             raise ConfigError("schedule", f"there is no {self.schedule!r}", f"choose from {choices}")
         if self.max_norm is not None:
             _check_positive("max_norm", self.max_norm)
+        if self.keep not in ("last", "best"):
+            raise ConfigError("keep", f"expected last or best, got {self.keep!r}")
+        if self.patience is not None:
+            whole(self.patience, "patience")
+        if self.validation is None and (self.keep == "best" or self.patience is not None):
+            problem = "needs validation data to tell which epoch is the best"
+            raise ConfigError(
+                "keep" if self.keep == "best" else "patience", problem, "pass validation=(images, labels)"
+            )
+        _warn_of_two_softmaxes(self.network, self.loss)
         if len(self.network.inputs) != 1 or len(self.network.outputs) != 1:
             raise ConfigError("fit", "expected a network with one input and one output", "write the loop out")
         if not set(self.optimizer.parameters) & set(self.network.parameters()):
@@ -130,6 +145,14 @@ class Arguments:
 def _check_pair(name: str, value: object) -> None:
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise ConfigError(name, f"expected a pair (images, labels), got {_kind(value)}")
+
+
+def _warn_of_two_softmaxes(network: Network, loss: object) -> None:
+    last = network[network.outputs[0]]
+    if isinstance(loss, CrossEntropy) and isinstance(last, Softmax):
+        advice = "leave the layer out, or training will be slow and poor"
+        message = f"{last.label} stands before CrossEntropy, which makes a softmax of its own: {advice}"
+        warnings.warn(message, UserWarning, stacklevel=5)
 
 
 def _check_finite(name: str, pair: Pair) -> None:

@@ -51,6 +51,12 @@ class History:
     rows: list[Epoch] = field(default_factory=list)
     step: Step | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def best(self) -> Epoch | None:
+        """The row with the lowest validation loss; None without any."""
+        rows = [(row.val_loss, row) for row in self.rows if row.val_loss is not None]
+        return min(rows, key=lambda pair: pair[0])[1] if rows else None
+
     def write(self, path: str | Path) -> None:
         """Write metrics.csv; a number that does not exist is an empty cell.
 

@@ -17,6 +17,7 @@ from sharedgrad.network import Network
 from sharedgrad.optimizers import Adam, Optimizer, Schedule
 from sharedgrad.parameter import Array
 from sharedgrad.training.arguments import Arguments, Augment, Normalize, Pair
+from sharedgrad.training.best import Best, stalled
 from sharedgrad.training.callbacks import Callback
 from sharedgrad.training.checkpoint import Checkpoint
 from sharedgrad.training.claim import claimed
@@ -44,6 +45,8 @@ def fit(
     seed: int = 0,
     out: str | Path | None = None,
     resume: bool = False,
+    keep: str = "last",
+    patience: int | None = None,
     callbacks: Iterable[Callback] = (),
 ) -> History:
     """Train a network with one input and one output.
@@ -66,7 +69,11 @@ def fit(
         max_norm: Gradients of a larger norm are scaled down to it.
         seed: Of order and augmentation; the network has its own for weights and dropout.
         out: A folder for checkpoint.safetensors and metrics.csv.
-        resume: Go on with the run in ``out``, if there is one.
+        resume: Go on with the run in ``out``, if there is one. More epochs than it was started with are welcome: it
+            trains on, the schedule over all of them.
+        keep: "last", or "best" to leave the network with the weights of the epoch of the lowest validation loss (the
+            checkpoint in ``out`` holds the last).
+        patience: End after so many epochs without a lower validation loss.
         callbacks: See ``Callback``.
 
     Returns:
@@ -99,6 +106,8 @@ def fit(
         normalize,
         max_norm,
         seed,
+        keep,
+        patience,
     )
     state = State(network, optimizer, epochs, arguments.batches_per_epoch)
     if resume and out is None:
@@ -108,10 +117,16 @@ def fit(
             checkpoint = Checkpoint(out, arguments.settings())
             checkpoint.begin(state, resume, lambda text: _call("on_message", listeners, text))
             listeners = [checkpoint, *listeners]
+        best = Best(network, out) if keep == "best" else None
+        if best:
+            best.resume(state.history)
+        state.stopped = stalled(state.history, patience)
         if not state.finished:
             with warnings.catch_warnings():  # numbers that overflow end in a DivergedError
                 warnings.filterwarnings("ignore", ".* encountered in ", RuntimeWarning)
-                _train(arguments, state, listeners)
+                _train(arguments, state, listeners, best)
+        if best:
+            best.restore()
     return state.history
 
 
@@ -120,14 +135,14 @@ def _call(hook: str, listeners: Iterable[Callback], argument: State | str) -> No
         getattr(callback, hook)(argument)
 
 
-def _train(arguments: Arguments, state: State, listeners: list[Callback]) -> None:
+def _train(arguments: Arguments, state: State, listeners: list[Callback], best: Best | None) -> None:
     """All epochs that are still to come; the optimizer gets its own learning rate back afterwards."""
     lr = arguments.optimizer.lr
     _call("on_start", listeners, state)
     try:
         with ended_by_sigterm():
             while not state.finished:
-                _train_epoch(arguments, state, lr, listeners)
+                _train_epoch(arguments, state, lr, listeners, best)
     except KeyboardInterrupt:
         _call("on_interrupt", listeners, state)
         raise
@@ -136,7 +151,7 @@ def _train(arguments: Arguments, state: State, listeners: list[Callback]) -> Non
         _call("on_end", listeners, state)
 
 
-def _train_epoch(arguments: Arguments, state: State, lr: float, listeners: list[Callback]) -> None:
+def _train_epoch(arguments: Arguments, state: State, lr: float, listeners: list[Callback], best: Best | None) -> None:
     """The batches of this epoch that are still to come, then its row in the history."""
     clock = perf_counter()
     for x, target in arguments.batches(state.epoch, state.batch):
@@ -146,13 +161,19 @@ def _train_epoch(arguments: Arguments, state: State, lr: float, listeners: list[
             state.batch += 1
             state.seconds += perf_counter() - clock
         _call("on_batch", listeners, state)
+        if state.stopped and state.batch < state.batches:
+            return
         clock = perf_counter()
     row = _row(arguments, state, lr * arguments.factor(state.step - 1))
     with held():
         state.history.rows.append(row)
         state.epoch, state.batch = state.epoch + 1, 0
         state.metrics, state.seconds = Metrics(), 0.0
+        if best:
+            best.consider(row)
     _call("on_epoch", listeners, state)
+    if stalled(state.history, arguments.patience):
+        state.stop()
 
 
 def _step(arguments: Arguments, state: State, x: Array, target: Array) -> None:
