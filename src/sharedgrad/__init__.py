@@ -29,7 +29,7 @@ from sharedgrad.layers import (
 )
 from sharedgrad.losses import MSE, BinaryCrossEntropy, CrossEntropy
 from sharedgrad.network import Network
-from sharedgrad.optimizers import SGD, Adam, AdamW
+from sharedgrad.optimizers import SGD, Adam, AdamW, Combined
 from sharedgrad.parameter import Gradients, Parameter
 from sharedgrad.storage import init_from, load, save
 from sharedgrad.summary import summarize
@@ -52,6 +52,7 @@ __all__ = [
     "BatchNorm2d",
     "BinaryCrossEntropy",
     "Callback",
+    "Combined",
     "Concat",
     "Context",
     "Conv1d",

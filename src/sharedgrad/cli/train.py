@@ -254,6 +254,7 @@ def _fit(run: Run, parts: Parts, augmentation: Augmentation | None, folder: Path
             seed=settings["seed"],
             out=folder,
             resume=resume,
+            progress=False,  # the display shows it
             callbacks=[_Describe(folder, run), display],
         )
     except DivergedError as error:
