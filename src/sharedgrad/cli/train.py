@@ -178,6 +178,9 @@ def train(
     if init:
         _start_from(network, init)
     normalization = Normalization.of(parts.train.x)
+    if normalization.scale is None:
+        problem = "floats outside [0, 1] and [0, 255], which predict could not compare image files with"
+        raise DataError(dataset.name, problem, "scale them, e.g. (x + 1) / 2")
     own, shape = model_file(model, network), dataset.input_shape
     run = Run(network, data, dataset.classes, normalization, shape, settings, background=background, model_file=own)
     run = replace(run, brightness=brightness(parts.train.x))
