@@ -134,3 +134,9 @@ def test_what_is_left_out_is_said() -> None:
     assert "\nleft out at 80 columns: layer\n" in summary.text(80)
     assert "\nleft out at 60 columns: layer, as dense\n" in summary.text(60)
     assert "left out" not in summary.text(130)
+
+
+def test_a_notebook_shows_a_table() -> None:
+    html = summarize(sg.Network({"a<b": sg.Linear(6, 4)}, (6,)))._repr_html_()
+    assert "<td>a&lt;b</td><td>4</td><td>28</td>" in html
+    assert "28 parameters" in html

@@ -35,9 +35,9 @@ from sharedgrad.layers import (
 )
 from sharedgrad.losses import MSE, BinaryCrossEntropy, CrossEntropy
 from sharedgrad.network import Network
-from sharedgrad.optimizers import SGD, Adam, AdamW
+from sharedgrad.optimizers import SGD, Adam, AdamW, Combined
 from sharedgrad.parameter import Gradients, Parameter
-from sharedgrad.storage import load, save
+from sharedgrad.storage import init_from, load, save
 from sharedgrad.tape import Tape
 from sharedgrad.traces import Trace
 from sharedgrad.uses import kernel_uses
@@ -87,6 +87,7 @@ __all__ = [
     "BatchNorm2d",
     "BinaryCrossEntropy",
     "Callback",
+    "Combined",
     "Concat",
     "Context",
     "Conv1d",
@@ -120,6 +121,7 @@ __all__ = [
     "explain",
     "fit",
     "get_threads",
+    "init_from",
     "kernel_uses",
     "kernels",
     "load",

@@ -98,6 +98,16 @@ class SGD(Optimizer):
         w ← w − lr · v            (Nesterov: w − lr · (g + momentum · v))
 
     Without momentum v is g. (Sutskever et al. 2013 for Nesterov's form.)
+
+    Args:
+        parameters: What to train, e.g. ``net.parameters()``; a view counts as the whole Parameter.
+        lr: Learning rate, at least 0.
+        momentum: Share of the velocity that is kept, from 0 to below 1.
+        nesterov: Whether to look ahead; needs momentum.
+        weight_decay: Factor on the weight that is added to its gradient, at least 0.
+
+    Raises:
+        ConfigError: An argument is out of its range, or there are no parameters.
     """
 
     state_names = ("momentum",)
@@ -133,7 +143,15 @@ class Adam(Optimizer):
         m ← β₁ m + (1 − β₁) g        v ← β₂ v + (1 − β₂) g²
         w ← w − lr · m̂ / (√v̂ + ε)        m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
 
-    ``weight_decay`` is added to the gradient (L2); :class:`AdamW` decouples it.
+    Args:
+        parameters: What to train, e.g. ``net.parameters()``; a view counts as the whole Parameter.
+        lr: Learning rate, at least 0.
+        betas: (β₁, β₂), each from 0 to below 1.
+        eps: ε, at least 0.
+        weight_decay: Factor on the weight that is added to its gradient (L2), at least 0; :class:`AdamW` decouples it.
+
+    Raises:
+        ConfigError: An argument is out of its range, or there are no parameters.
     """
 
     state_names = ("mean", "square", "steps")
@@ -187,6 +205,62 @@ class AdamW(Adam):
         weight_decay: float = 1e-2,
     ) -> None:
         super().__init__(parameters, lr, betas, eps, weight_decay)
+
+
+class Combined(Optimizer):
+    """Groups of parameters, each with an optimizer and so a learning rate and weight decay of its own.
+
+    A parameter that none of them holds stays as it is (frozen). ``lr`` is a factor on the rates of all of them, 1 to
+    begin with; a schedule changes it.
+
+    >>> from sharedgrad import Linear, Network
+    >>> net = Network([Linear(4, 3), Linear(3, 2)])
+    >>> body, head = net["0"].parameters().values(), net["1"].parameters().values()
+    >>> Combined(SGD(body, lr=0.001), SGD(head, lr=0.1)).lr
+    1.0
+
+    Args:
+        optimizers: One for each group.
+
+    Raises:
+        ConfigError: None is given, or a parameter is in two groups.
+    """
+
+    def __init__(self, *optimizers: Optimizer) -> None:
+        if not optimizers or not all(isinstance(optimizer, Optimizer) for optimizer in optimizers):
+            raise ConfigError("Combined", "expected optimizers, one for each group of parameters")
+        self.optimizers = optimizers
+        self._rates = [optimizer.lr for optimizer in optimizers]
+        super().__init__([p for optimizer in optimizers for p in optimizer.parameters], 1.0)
+        if len(self.parameters) != sum(len(optimizer.parameters) for optimizer in optimizers):
+            raise ConfigError("Combined", "a parameter is in two groups", "give each to one optimizer")
+
+    def step(self, gradients: Gradients) -> None:
+        """Update every parameter that has a gradient, by its own optimizer."""
+        present = [o for o in self.optimizers if isinstance(gradients, Gradients) and gradients.pairs(o.parameters)]
+        if not present:
+            super().step(gradients)  # says what is wrong
+        for optimizer, rate in zip(self.optimizers, self._rates, strict=True):
+            if optimizer in present:
+                optimizer.lr = rate * self.lr
+                optimizer.step(gradients)
+                optimizer.lr = rate
+
+    def _new(self, values: list[Array], gradients: list[Array], states: list[dict[str, Array]]) -> list[Array]:
+        raise NotImplementedError  # each group's own optimizer does
+
+    def state_dict(self) -> dict[str, Array]:
+        """Those of all groups."""
+        return {key: array for optimizer in self.optimizers for key, array in optimizer.state_dict().items()}
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Go on from a checkpoint; errors as for one optimizer."""
+        owners = {p.name: optimizer for optimizer in self.optimizers for p in optimizer.parameters}
+        parts: dict[Optimizer, dict[str, Array]] = {optimizer: {} for optimizer in self.optimizers}
+        for key, array in state.items():
+            parts[owners.get(key.rpartition("/")[0], self.optimizers[0])][key] = array
+        for optimizer, part in parts.items():
+            optimizer.load_state_dict(part)
 
 
 # ---- schedules: how far training has come (0 to 1) -> factor on the learning rate

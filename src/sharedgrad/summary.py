@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from html import escape
 from math import prod
 
 from sharedgrad.geometry import text
@@ -71,6 +72,14 @@ class Summary:
 
     def __str__(self) -> str:
         return self.text(columns())
+
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(row))}</tr>" for row in self.rows)
+        total = f"{self.parameters:,} parameters; without sharing {self.without_sharing:,}, as dense {self.as_dense:,}"
+        heads = "".join(f"<th>{name}</th>" for name in _HEADER)
+        caption = f"<caption>{total}</caption>"
+        return f"<table>{caption}<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
 
     def text(self, width: int) -> str:
         """The table in so many columns; what does not fit is left out, the layer first, and said below."""
