@@ -1,7 +1,7 @@
 """sharedgrad: the gradient of a shared weight is the sum over its uses."""
 
 from sharedgrad import data, kernels, models, uses
-from sharedgrad.kernels import get_threads, set_threads
+from sharedgrad.kernels import get_threads, get_winograd, set_threads, set_winograd
 from sharedgrad.layers import (
     RNN,
     Add,
@@ -81,12 +81,14 @@ __all__ = [
     "evaluate",
     "fit",
     "get_threads",
+    "get_winograd",
     "kernel_uses",
     "kernels",
     "load",
     "models",
     "save",
     "set_threads",
+    "set_winograd",
     "summarize",
     "uses",
 ]

@@ -136,8 +136,8 @@ class Tape:
         """The sum of the samples' gradients, each scaled down to ``max_norm`` if its norm is larger.
 
         Σ_n min(1, max_norm / ‖g_n‖) · g_n, where g_n is sample n's gradient of all parameters that the upstream
-        gradients reach, taken together (Abadi et al. 2016, arXiv:1607.00133). The g_n themselves are not kept. A norm of
-        NaN makes the sum NaN.
+        gradients reach, taken together (Abadi et al. 2016, arXiv:1607.00133). The g_n themselves are not kept. A
+        norm of NaN makes the sum NaN.
 
         Args:
             upstream: As for :meth:`backward`. Of a mean loss every g_n carries the factor 1/N; take
