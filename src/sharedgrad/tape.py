@@ -39,6 +39,10 @@ def _summed(
     return Gradients(total, inputs, names)
 
 
+def _same(a: Any, b: Any) -> bool:
+    return a is b or (type(a) is type(b) and bool(np.all(a == b)))
+
+
 class Structure:
     """What all tapes of a network have in common, as long as no attribute of a layer is set anew."""
 
@@ -47,6 +51,7 @@ class Structure:
     ) -> None:
         self.nodes, self.outputs, self.inputs, self.revisions = nodes, outputs, inputs, revisions
         self.held = {node.layer: list(node.layer.parameters().values()) for node in nodes}
+        self.settings = {layer: layer.settings() for layer in self.held}
         self.parameters = {layer: [weight.base for weight in held] for layer, held in self.held.items()}
         self.used = list({p: None for used in self.parameters.values() for p in used})
         self.names = {f"{n.name}.{attribute}": p for n in nodes for attribute, p in n.layer.parameters().items()}
@@ -112,7 +117,7 @@ class Tape:
                 where the forward pass was given a sample without a sample axis.)
 
         Raises:
-            StaleTapeError: A weight has changed since the forward pass.
+            StaleTapeError: A weight, or an argument of a layer, has changed since the forward pass.
             ShapeError: An upstream gradient does not have its node's output shape.
             ConfigError: A parameter in ``by_sample`` is of another network, or samples have no gradient of their
                 own because a layer between it and the loss mixes them (batch normalization in training mode).
@@ -280,6 +285,10 @@ class Tape:
                 if held != list(layer.parameters().values()):
                     problem = "a parameter has been tied since this tape's forward pass"
                     raise StaleTapeError(layer.label, problem, "call forward again")
+                for name, value in layer.settings().items():
+                    if not _same(structure.settings[layer].get(name), value):
+                        problem = f"its {name} has been set since this tape's forward pass"
+                        raise StaleTapeError(layer.label, problem, "call forward again")
         for parameter, version in zip(structure.used, self._versions, strict=True):
             if parameter.version != version:
                 raise StaleTapeError(
