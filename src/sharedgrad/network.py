@@ -57,7 +57,7 @@ class Network:
         self.seed, self.step = whole(seed, "seed", 0), 0
         self.inputs = input_shapes(input_shape)
         self.nodes, last = read_nodes(layers, self.inputs)
-        self.outputs = [last] if outputs is None else outputs  # type: ignore[assignment]  # a name will do
+        self.outputs = [last] if outputs is None else outputs
         self._index_inputs = index_inputs(self.nodes, self.inputs)
         self._adopt_parameters()
         for buffer in self._named_buffers().values():
@@ -233,7 +233,8 @@ class Network:
     def _refuse_other_types(self) -> None:
         """A layer that two networks hold has one type: that of the network which was made last."""
         structure = self._structure()
-        for held in (*structure.used, *structure.buffers):
+        together: list[Parameter | Buffer] = [*structure.used, *structure.buffers]
+        for held in together:
             if held.dtype is not self.dtype and held.dtype != self.dtype and held.dtype.kind == "f":
                 problem = f"is {held.dtype} now, this network {self.dtype}: another network of that type holds it too"
                 raise ConfigError(held.name, problem, "give that one a copy of the layer (copy.deepcopy)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +14,8 @@ from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError, StaleTapeError
 from sharedgrad.graph import Node, index_inputs
 from sharedgrad.kernels.threads import one_blas_thread
+from sharedgrad.layers import own
+from sharedgrad.layers.layer import Layer
 from sharedgrad.parameter import Array, Gradients, Parameter, Weight, numbers, positive
 from sharedgrad.replay import Pass, Records, Replay, run
 from sharedgrad.trace import Trace
@@ -29,12 +32,15 @@ def _summed(
     inputs: dict[str, Array],
     by_sample: Collection[Parameter] = (),
     names: Mapping[str, Weight] | None = None,
+    layers: Iterable[Layer] = (),
 ) -> Gradients:
     """The gradient of each parameter is the sum over all its uses: in one call, and over calls that share it."""
     total: dict[Parameter, Array] = {}
     for use in uses:
         parameter = cast(Parameter, use.weight)
         gradient = use.sum(by="sample") if parameter in by_sample else use.gradient
+        if gradient.dtype != parameter.dtype:
+            gradient = own.summed(layers, parameter, gradient)
         total[parameter] = total[parameter] + gradient if parameter in total else gradient
     return Gradients(total, inputs, names)
 
@@ -133,7 +139,7 @@ class Tape:
         flowed = {}
         with one_blas_thread():
             uses = chain.from_iterable(self._walk(deltas, wanted, flowed))
-            return _summed(uses, flowed, apart, self._structure.names)
+            return _summed(uses, flowed, apart, self._structure.names, self._structure.held)
 
     def clipped_by_sample(
         self, upstream: ArrayLike | Mapping[str, ArrayLike], max_norm: float
@@ -179,7 +185,8 @@ class Tape:
             norms = np.sqrt(squares)
             factors = np.divide(max_norm, norms, out=np.ones_like(norms), where=~(norms <= max_norm))
             weighted = (use.of_samples(slice(None), factors) for calls in uses.values() for use in calls)
-            return _summed(weighted, {}, names=self._structure.names), norms.astype(self._dtype)
+            sums = _summed(weighted, {}, names=self._structure.names, layers=self._structure.held)
+            return sums, norms.astype(self._dtype)
 
     def trace(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> Trace:
         """As :meth:`backward`, with the uses kept apart instead of summed."""
@@ -204,12 +211,15 @@ class Tape:
             if delta is None or node.name not in wanted:
                 continue
             needs = [source in wanted for source in node.inputs]
-            gradients, uses = node.layer.backward(saved, delta, needs)
+            gradients, uses = own.backward(node.layer, saved, delta, needs, partial(self._shapes_of, node))
             yield uses
             for source, needed, gradient in zip(node.inputs, needs, gradients, strict=True):
                 if needed and gradient is not None:
                     pending[source] = pending[source] + gradient if source in pending else gradient
         found.update({name: self._single(pending[name]) for name in self._structure.inputs if name in pending})
+
+    def _shapes_of(self, node: Node) -> list[Shape]:
+        return [(self._samples, *self._shapes[source]) for source in node.inputs]
 
     def _known(self, given: Iterable[Weight | str]) -> frozenset[Parameter]:
         """The parameters, checked to be this network's."""

@@ -34,10 +34,13 @@ class Layer(ABC):
     mixes_samples: ClassVar[bool] = False  # whether in training mode a sample's output depends on the other samples
     index_inputs: ClassVar[tuple[int, ...]] = ()  # inputs that are indices: network inputs alone, which stay int64
     fixed: ClassVar[frozenset[str]] = frozenset()  # arguments that are settled when the layer is made
+    built_in: ClassVar[bool] = True  # whether it is one of this package's; what others return is checked (own.py)
+    warned: bool = False  # whether its results have been cast already
     revision: int = 0  # how often an attribute has been set: what was worked out from a layer holds as long as this
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls.built_in = cls.__module__.startswith("sharedgrad.layers.")
         known = Layer.registry.get(cls.__name__)
         if known is not None and known.__module__.startswith("sharedgrad.") and known.__module__ != cls.__module__:
             raise ConfigError(f"class {cls.__name__}", "is the name of a layer of sharedgrad", "give it another name")
