@@ -104,7 +104,7 @@ class Layer(ABC):
         """The output's shape without the sample axis, from the inputs' shapes; raises ShapeError if they do not fit."""
 
     def uses_per_sample(self, *shapes: Shape) -> int:
-        """How often one sample uses each parameter of this layer."""
+        """How often one sample uses each parameter of this layer. Need not be defined: it is counted."""
         return 1
 
     def without_sharing(self, *shapes: Shape) -> int | None:
