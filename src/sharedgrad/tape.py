@@ -114,6 +114,9 @@ class Tape:
     ) -> Gradients:
         """The gradient of every parameter that the upstream gradients reach.
 
+        The same question gives the same bits, on any number of threads. Another one may take another way through the
+        compiled kernels: with ``inputs`` or ``by_sample`` a gradient may differ from one without, by rounding.
+
         Args:
             upstream: Gradient of the loss with respect to the output, in its shape; or node name -> gradient, for
                 several outputs and for losses at inner nodes. What reaches a node on several paths adds.
