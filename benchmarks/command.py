@@ -29,6 +29,7 @@ from benchmarks.nets import NETS
 from benchmarks.options import Options
 from benchmarks.tables import Row, Table, disturbed, plain
 from sharedgrad.errors import SharedgradError
+from sharedgrad.kernels import set_winograd
 
 SECTIONS: dict[str, Callable[[Options], list[Table]]] = {
     "steps": duels.steps,
@@ -104,6 +105,9 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--alone", action="store_true", help="sharedgrad alone, without PyTorch")
     parser.add_argument("--compile", action="store_true", help="torch.compile too: minutes more, needs a C++ compiler")
     parser.add_argument(
+        "--no-winograd", dest="winograd", action="store_false", help="3×3 convolutions of sharedgrad by plain sums"
+    )
+    parser.add_argument(
         "--budget", type=_seconds, metavar="SECONDS", help="start no further row of a section after so long"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
@@ -141,6 +145,7 @@ def run(options: Options) -> None:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     machine.use_threads(options.threads, options.rivals)
+    set_winograd(options.winograd)
     if options.plots:
         options.plots.mkdir(parents=True, exist_ok=True)
     described = machine.describe(options)

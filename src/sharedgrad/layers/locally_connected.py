@@ -32,6 +32,8 @@ from sharedgrad.uses import Direct, Outer, Uses
 class _LocallyConnected(_Windowed):
     """A window that slides like a convolution's, with other weights at every position."""
 
+    fixed = _Windowed.fixed | {"input_size"}
+
     def __init__(
         self,
         in_channels: int,

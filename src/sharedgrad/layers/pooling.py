@@ -32,6 +32,7 @@ class _Pool(Layer):
     """A window over maps (C, *S); its stride is its size unless said otherwise."""
 
     rank: ClassVar[int]
+    fixed = frozenset({"kernel_size", "stride", "padding", "geometry"})
 
     def _set_window(self, kernel_size: Ints, stride: Ints | None, padding: Padding) -> None:
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding

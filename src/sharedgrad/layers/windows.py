@@ -20,6 +20,10 @@ class _Windowed(Layer):
     """A layer that slides a window of weights over maps (C, *S)."""
 
     rank: ClassVar[int]
+    fixed = frozenset(
+        {"in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"}
+        | {"padding_mode", "init", "geometry"}
+    )
     weight: Weight
     bias: Weight | None
 
