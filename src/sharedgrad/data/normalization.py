@@ -89,7 +89,7 @@ class Normalization:
         if self.scale is None:
             raise DataError(
                 "normalization",
-                "the model was trained on floats outside [0, 1] and [0, 255]; image files cannot be compared with these",
+                "the model was trained on floats outside [0, 1] and [0, 255], unlike any image file",
                 "train on uint8 images or on floats from 0 to 1 or 255",
             )
         return self(pixels if self.scale == 1 else pixels * self.scale, dtype)
