@@ -11,9 +11,8 @@ from tests.checking.code.helpers import check
 FAULTS = {
     "upstream_mutated": "dout *= x > 0\n    return dout",
     "inputs_mutated": "x[x < 0] = 0\n    return dout * (x > 0)",
-    "grad_not_zeroed": "STATE['dx'] = STATE.get('dx', np.zeros_like(x)) if np.shape(STATE.get('dx')) == x.shape else "
-    "np.zeros_like(x)\n    STATE['dx'] = STATE['dx'] + dout * (x > 0)\n    return STATE['dx']",
-    "second_call_differs": "STATE['n'] = STATE.get('n', 0) + 1\n    return dout * (x > 0) * (1 if STATE['n'] % 2 else 0.5)",
+    "grad_not_zeroed": "STATE[x.shape] = STATE.get(x.shape, 0) + dout * (x > 0)\n    return STATE[x.shape]",
+    "second_call_differs": "STATE['n'] = STATE.get('n', 0) + 1\n    return dout * (x > 0) * (1 + STATE['n'] % 2)",
     "wrong_dtype": "return (dout * (x > 0)).astype(int)",
     "nan_result": "with np.errstate(all='ignore'):\n        return dout * (x > 0) / (0 * x)",
     "dx_not_implemented": "return None",

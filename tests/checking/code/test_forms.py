@@ -42,7 +42,7 @@ LAYERS = {
     "relu": "return dout * (x > 0)",
     "sigmoid": "a = 1 / (1 + np.exp(-x)); return dout * a * (1 - a)",
     "tanh": "return dout * (1 - np.tanh(x) ** 2)",
-    "softmax": "p = np.exp(x) / np.exp(x).sum(-1, keepdims=True); return p * (dout - (dout * p).sum(-1, keepdims=True))",
+    "softmax": "e = np.exp(x); p = e / e.sum(-1, keepdims=True); return p * (dout - (dout * p).sum(-1, keepdims=True))",
     "flatten": "return dout.reshape(x.shape)",
     "globalavgpool": "return np.broadcast_to(dout[:, :, None, None] / (x.shape[2] * x.shape[3]), x.shape)",
 }

@@ -31,7 +31,8 @@ HOSTILE = {
     "wrong_shape": ("return np.ones(10 ** 7)", "10,000,000 numbers"),
     "exits_program closing": ("import os; os.closerange(3, 256); return x", ""),
     "exits_program writing": (
-        "import os\n    for n in range(3, 30):\n        try: os.write(n, b'x' * 4000)\n        except OSError: pass\n    return x",
+        "import os\n    for n in range(3, 30):\n        try: os.write(n, b'x' * 4000)\n        except OSError: pass\n"
+        "    return x",
         "unreadable"),
 }  # fmt: skip
 

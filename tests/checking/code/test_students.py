@@ -8,8 +8,8 @@ from tests.checking.code.students import Student, outcome, report, students
 
 RIGHT = sorted({s for s in students() if not s.faults}, key=lambda s: s.file)
 WRONG = [s for s in students() if s.faults]
-QUICK = ("conv_crop_minus_pad.py", "conv_crop_one.py", "conv_square_only.py", "pool_all_ties.py", "pool_cell_assigned.py",
-         "dlai_conv_stride_missing.py")  # fmt: skip
+QUICK = ("conv_crop_minus_pad.py", "conv_crop_one.py", "conv_square_only.py", "pool_all_ties.py", 
+         "pool_cell_assigned.py", "dlai_conv_stride_missing.py")  # fmt: skip
 
 
 @pytest.mark.parametrize("student", RIGHT, ids=lambda s: f"{s.file}:{s.label[:12]}")

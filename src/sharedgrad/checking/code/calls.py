@@ -144,7 +144,7 @@ def _forward(work: Work) -> tuple[Any, Any]:
 def _known(name: str, values: Mapping[str, Any], cache: Any) -> Any:
     found = _value(name, values, cache)
     if found is None:
-        raise RefusedError("signature", f"nobody knows what the argument {name!r} stands for; name it as in --signature")
+        raise RefusedError("signature", f"nobody knows what the argument {name!r} stands for")
     return found[0]
 
 
@@ -152,7 +152,7 @@ def _value(name: str, values: Mapping[str, Any], cache: Any) -> tuple[Any] | Non
     role = names.role(name, tuple(values))
     if role == "cache" and cache is not None:
         return (cache,)
-    for key in (role, *_OTHER_NAMES.get(str(role), ())):
+    for key in (str(role), *_OTHER_NAMES.get(str(role), ())):
         if key in values:
             return (values[key],)
     return None
@@ -173,7 +173,8 @@ def _by_name(function: Callable[..., Any], values: Mapping[str, Any], cache: Any
         if found is None and wanted and cache is not None and p.default is p.empty:
             found = ((values["dy"],), (cache,))[number] if number < 2 else None  # as the courses order them
         if found is None and p.default is p.empty:
-            raise RefusedError("signature", f"nobody knows what the argument {p.name!r} of {function.__name__} stands for")
+            where = getattr(function, "__name__", "the code")
+            raise RefusedError("signature", f"nobody knows what the argument {p.name!r} of {where} stands for")
         if found is None:
             continue
         if p.kind is p.KEYWORD_ONLY or keywords or len(arguments) < number:
@@ -214,13 +215,9 @@ def _is_one_array(raw: Any, wanted: Sequence[str]) -> bool:
 def _class(work: Work, form: Mapping[str, Any]) -> dict[str, Any]:
     values = work.values
     instance = _by_name(work.main, values, None, ())
-    weights = {}
-    for name in form["weights"]:
-        if name in values:
-            weights[name] = _attribute(instance, name, values)
-            if weights[name] is None:
-                raise RefusedError("class", f"{work.main.__name__} has no attribute for {name}: call it {name} or weight")
-            setattr(instance, weights[name], values[name])
+    weights = {name: _attribute(instance, name, values) for name in form["weights"] if name in values}
+    for name, attribute in weights.items():
+        setattr(instance, attribute, values[name])
     if callable(zero := getattr(instance, "zero_grad", None)):
         zero()
     before = {name: np.array(values[name]) for name in weights}
@@ -245,12 +242,12 @@ def _method(instance: Any, candidates: Sequence[str]) -> Callable[..., Any]:
     raise RefusedError("class", f"{type(instance).__name__} has no method {candidates[0]}")
 
 
-def _attribute(instance: Any, name: str, values: Mapping[str, Any]) -> str | None:
+def _attribute(instance: Any, name: str, values: Mapping[str, Any]) -> str:
     for attribute in vars(instance):
         role = names.role(attribute, tuple(values))
         if name in (role, *_OTHER_NAMES.get(str(role), ())):
             return attribute
-    return None
+    raise RefusedError("class", f"{type(instance).__name__} has no attribute for {name}: call it {name} or weight")
 
 
 def _gradient(instance: Any, name: str, attribute: str) -> Any:

@@ -10,7 +10,6 @@ from sharedgrad.checking.code.observe import Outcome
 from sharedgrad.checking.code.probes import Probe
 from sharedgrad.checking.given import Given
 
-
 _ENOUGH, _MOST = 3, 0.6
 
 
@@ -52,9 +51,11 @@ def _channels(probe: Probe) -> int:
     return shape[1] if len(shape) > 1 else 1
 
 
+# The courses test with a padding of 1: code that is right there alone has it built in.
+COURSES_PADDING = Condition("padding_hard_coded", "the padding is not 1", _sliding(lambda g: _padding(g) != 1))
 CONDITIONS: tuple[Condition, ...] = (
     Condition("crop_minus_zero", "the padding is 0", _sliding(lambda g: _padding(g) == 0)),
-    Condition("padding_hard_coded", "the padding is not 1", _sliding(lambda g: _padding(g) != 1)),
+    COURSES_PADDING,
     Condition("padding_hard_coded", "there is padding", _sliding(lambda g: _padding(g) > 0)),
     Condition("padding_hard_coded", "the padding is above 1", _sliding(lambda g: _padding(g) > 1)),
     Condition("stride_hard_coded", "the stride is above 1", _sliding(lambda g: max(g.window.stride) > 1)),

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sharedgrad.checking.code import findings, shrink
-from sharedgrad.checking.code.conditions import Condition, mostly, separating
+from sharedgrad.checking.code.conditions import COURSES_PADDING, Condition, mostly, separating
 from sharedgrad.checking.code.findings import explanation, in_words
 from sharedgrad.checking.code.match import Match, matches
 from sharedgrad.checking.code.observe import Outcome
 from sharedgrad.checking.code.probes import Probe, Subject
 from sharedgrad.checking.diagnosis import Trial, diagnose
-from sharedgrad.checking.report import Explanation, Report, joined
+from sharedgrad.checking.report import Explanation, Report, Verdict, joined
 
 Run = Callable[[Probe], Outcome]
 # Other faults may follow from these, so they are told first.
@@ -66,11 +66,16 @@ def judge(found: Sequence[Outcome], subject: Subject, run: Run, further: Sequenc
     named, dropped = _verified(named, further)
     state = [e for e in faults if e.id in _STATE]
     covered = {t for e in faults if e.id == "shape_broadcasts" for t in e.arrays}
-    shown = [f.explanation for f in named if not (f.explanation.id == "wrong_shape" and covered >= set(f.explanation.arrays) != set())]
+    shown = [f.explanation for f in named if not _told_already(f.explanation, covered)]
     explanations = [*state, *shown, *(e for e in faults if e not in state)]
     remarks += _where(found, named, dropped)
     smallest = shrink.smallest(_shown(bad, named), subject, run, _alike(_shown(bad, named), named))
     return _report(smallest, explanations, remarks)
+
+
+def _told_already(e: Explanation, covered: set[str]) -> bool:
+    """Whether a shape that broadcasts says the same of these arrays."""
+    return e.id == "wrong_shape" and bool(e.arrays) and covered >= set(e.arrays)
 
 
 def _without_upstream(probe: Probe) -> Probe:
@@ -87,7 +92,7 @@ def _trial(outcome: Outcome) -> Trial:
 
 def _when_right(found: Sequence[Outcome], faults: list[Explanation], remarks: Sequence[str]) -> Report:
     report = diagnose([_trial(o) for o in found[:1]], False, 0.0)
-    verdict = "wrong" if faults else "right"
+    verdict: Verdict = "wrong" if faults else "right"
     return replace(report, verdict=verdict, explanations=tuple(faults), remarks=tuple(r for r in remarks if r))
 
 
@@ -119,7 +124,7 @@ def _named(found: Sequence[Outcome], every: Sequence[Outcome], seconds: float) -
     if not any(o.ran for o in found):
         return _failures(bad, ())
     where = separating([o for o in every if o.bad], [o for o in every if not o.bad])
-    if where and any(c.id == "padding_hard_coded" for c in where) and len({c.id for c in where}) == 1:
+    if where == (COURSES_PADDING,):
         return _at(where, bad)
     targets = list(dict.fromkeys(t for o in bad for t in o.wrong))
     zeros = [t for t in targets if not any(o.answers[t].values.any() for o in found if t in o.answers)]
@@ -243,7 +248,8 @@ def _verified(named: Sequence[Finding], further: Sequence[Outcome]) -> tuple[lis
     A mistake holds if, carried out on the right calculation, it gives the code's own numbers there too: then taking it
     out again gives the right ones.
     """
-    kept, dropped = [], []
+    kept: list[Finding] = []
+    dropped: list[Finding] = []
     for finding in named:
         (kept if all(finding.holds(o) for o in further) else dropped).append(finding)
     return kept, dropped

@@ -14,8 +14,8 @@ from itertools import combinations, permutations
 import numpy as np
 
 from sharedgrad.checking.code.observe import Outcome
-from sharedgrad.checking.right import magnitude, right
 from sharedgrad.checking.given import Given
+from sharedgrad.checking.right import magnitude, right
 from sharedgrad.checking.rules import LIBRARY, Rule, State, outcomes
 from sharedgrad.checking.search import Case, is_right, rules_for, two_mistakes, way
 from sharedgrad.parameter import Array

@@ -1,7 +1,7 @@
 """A process of its own for a person's code, with a limit of time and of memory.
 
-It protects against accidents: a loop without end, an exit, output in megabytes, an array of gigabytes. It is no security
-sandbox: the code may do whatever its user may do. Run strangers' code in a container.
+It protects against accidents: a loop without end, an exit, output in megabytes, an array of gigabytes. It is no
+security sandbox: the code may do whatever its user may do. Run strangers' code in a container.
 """
 
 from __future__ import annotations
