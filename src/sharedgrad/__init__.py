@@ -44,7 +44,7 @@ from sharedgrad.uses import kernel_uses
 
 if _typing.TYPE_CHECKING:
     from sharedgrad import data, models
-    from sharedgrad.checking import check_backward, check_numbers
+    from sharedgrad.checking import assert_backward, check_backward, check_numbers
     from sharedgrad.explaining import Explanation, explain
     from sharedgrad.summary import summarize
     from sharedgrad.tracing import trace
@@ -53,7 +53,7 @@ if _typing.TYPE_CHECKING:
 else:
     _LATER = {
         "sharedgrad.data": ("data",),
-        "sharedgrad.checking": ("check_backward", "check_numbers"),
+        "sharedgrad.checking": ("assert_backward", "check_backward", "check_numbers"),
         "sharedgrad.explaining": ("Explanation", "explain"),
         "sharedgrad.models": ("models",),
         "sharedgrad.summary": ("summarize",),
@@ -114,6 +114,7 @@ __all__ = [
     "Tanh",
     "Tape",
     "Trace",
+    "assert_backward",
     "check_backward",
     "check_numbers",
     "data",
