@@ -104,11 +104,19 @@ class Answer:
         return self.most_digits >= _FULL
 
     def readings(self) -> list[Array]:
-        """Half the unit of the last digit of each number, for each way to have rounded; whole numbers are exact."""
+        """Half the unit of the last digit of each number, for each way to have rounded; whole numbers are exact.
+
+        Trailing zeros may have been dropped, so a small array is also read with the digits of the other answers.
+        """
+        own = [] if self.strict else self._halves(self.most_decimals, self.most_digits)
+        if self.values.size > _SMALL or self.computed or not self.least_digits:
+            return own or self._halves(self.most_decimals, self.most_digits)
+        decimals, digits = max(self.most_decimals, self.least_decimals), max(self.most_digits, self.least_digits)
+        return [*own, *self._halves(decimals, digits)]
+
+    def _halves(self, decimals: int, digits: int) -> list[Array]:
         exact = np.zeros(self.shape)
-        decimals = max(self.most_decimals, self.least_decimals) if self.strict else self.most_decimals
         fixed = [np.full(self.shape, 0.5 * 10.0**-decimals)] if decimals else [exact]
-        digits = max(self.most_digits, self.least_digits) if self.strict else self.most_digits
         if digits < 2:
             return fixed
         size = np.abs(self.values if self.written is None else self.written)
@@ -349,7 +357,8 @@ def _split_rows(item: Any) -> Any:
 
 def together(answers: Mapping[str, Answer]) -> dict[str, Answer]:
     """Answers of one person: small arrays, which cannot show how they were rounded, know the digits of the others."""
-    larger = [a for a in answers.values() if a.values.size > _SMALL and not a.computed]
-    digits = max((a.most_digits for a in larger), default=0)
-    decimals = max((a.most_decimals for a in larger), default=0)
+    rounded = [a for a in answers.values() if not a.computed]
+    telling = [a for a in rounded if a.values.size > _SMALL] or rounded
+    digits = max((a.most_digits for a in telling), default=0)
+    decimals = max((a.most_decimals for a in telling), default=0)
     return {name: replace(a, least_digits=digits, least_decimals=decimals) for name, a in answers.items()}
