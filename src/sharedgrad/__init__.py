@@ -7,7 +7,7 @@ import typing as _typing
 from importlib import import_module as _import_module
 
 from sharedgrad import kernels, uses
-from sharedgrad.kernels import get_threads, set_threads
+from sharedgrad.kernels import get_threads, get_winograd, set_threads, set_winograd
 from sharedgrad.layers import (
     RNN,
     Add,
@@ -35,16 +35,16 @@ from sharedgrad.layers import (
 )
 from sharedgrad.losses import MSE, BinaryCrossEntropy, CrossEntropy
 from sharedgrad.network import Network
-from sharedgrad.optimizers import SGD, Adam, AdamW
+from sharedgrad.optimizers import SGD, Adam, AdamW, Combined
 from sharedgrad.parameter import Gradients, Parameter
-from sharedgrad.storage import load, save
+from sharedgrad.storage import init_from, load, save
 from sharedgrad.tape import Tape
 from sharedgrad.traces import Trace
 from sharedgrad.uses import kernel_uses
 
 if _typing.TYPE_CHECKING:
     from sharedgrad import data, models
-    from sharedgrad.checking import check_backward, check_numbers
+    from sharedgrad.checking import assert_backward, check_backward, check_numbers
     from sharedgrad.explaining import Explanation, explain
     from sharedgrad.summary import summarize
     from sharedgrad.tracing import trace
@@ -53,7 +53,7 @@ if _typing.TYPE_CHECKING:
 else:
     _LATER = {
         "sharedgrad.data": ("data",),
-        "sharedgrad.checking": ("check_backward", "check_numbers"),
+        "sharedgrad.checking": ("assert_backward", "check_backward", "check_numbers"),
         "sharedgrad.explaining": ("Explanation", "explain"),
         "sharedgrad.models": ("models",),
         "sharedgrad.summary": ("summarize",),
@@ -87,6 +87,7 @@ __all__ = [
     "BatchNorm2d",
     "BinaryCrossEntropy",
     "Callback",
+    "Combined",
     "Concat",
     "Context",
     "Conv1d",
@@ -113,6 +114,7 @@ __all__ = [
     "Tanh",
     "Tape",
     "Trace",
+    "assert_backward",
     "check_backward",
     "check_numbers",
     "data",
@@ -120,12 +122,15 @@ __all__ = [
     "explain",
     "fit",
     "get_threads",
+    "get_winograd",
+    "init_from",
     "kernel_uses",
     "kernels",
     "load",
     "models",
     "save",
     "set_threads",
+    "set_winograd",
     "summarize",
     "trace",
     "uses",

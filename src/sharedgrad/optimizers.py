@@ -27,17 +27,21 @@ class Optimizer(ABC):
         lr: Learning rate; may be set anew between steps.
 
     Attributes:
-        state: The arrays that each parameter's next step depends on, under the names in ``kept``.
+        names: What each parameter's state is called: its name in the network whose ``parameters()`` were given, else
+            its own. Where several parameters have one name, a number follows it.
+        state: The arrays that each parameter's next step depends on, under the names in ``state_names``.
     """
 
-    kept: ClassVar[tuple[str, ...]] = ()
+    state_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, parameters: Iterable[Weight], lr: float) -> None:
+        names: Mapping[Parameter, str] = getattr(parameters, "names", {})
         given = list(parameters)
         if not given or not all(isinstance(p, Weight) for p in given):
             got = type(given[0]).__name__ if given else "none"
             raise ConfigError(type(self).__name__, f"expected parameters, got {got}", "pass net.parameters()")
         self.parameters = list(dict.fromkeys(p.base for p in given))
+        self.names = _distinct({p: names.get(p, p.name) for p in self.parameters})
         self.lr = _number("lr", lr, 0)
         self.state: dict[Parameter, dict[str, Array]] = {p: {} for p in self.parameters}
 
@@ -66,7 +70,7 @@ class Optimizer(ABC):
 
     def state_dict(self) -> dict[str, Array]:
         """Everything that the next step depends on besides values and gradients, for a checkpoint."""
-        return {f"{p.name}/{key}": np.array(a) for p, arrays in self.state.items() for key, a in arrays.items()}
+        return {f"{self.names[p]}/{key}": np.array(a) for p, arrays in self.state.items() for key, a in arrays.items()}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Go on from a checkpoint.
@@ -74,7 +78,7 @@ class Optimizer(ABC):
         Raises:
             CheckpointError: It belongs to other parameters or to another optimizer.
         """
-        by_name = {p.name: p for p in self.parameters}
+        by_name = {name: p for p, name in self.names.items()}
         loaded: dict[Parameter, dict[str, Array]] = {p: {} for p in self.parameters}
         for key, array in state.items():
             name, _, kind = key.rpartition("/")
@@ -82,8 +86,9 @@ class Optimizer(ABC):
                 raise CheckpointError("optimizer state", f"{key} of shape {array.shape} does not fit this network")
             loaded[by_name[name]][kind] = np.array(array)
         for parameter, arrays in loaded.items():
-            if arrays and set(arrays) != set(self.kept):
-                problem = f"expected {', '.join(self.kept) or 'nothing'} of {parameter.name}, got {', '.join(arrays)}"
+            if arrays and set(arrays) != set(self.state_names):
+                expected = ", ".join(self.state_names) or "nothing"
+                problem = f"expected {expected} of {self.names[parameter]}, got {', '.join(arrays)}"
                 raise CheckpointError("optimizer state", f"does not fit {type(self).__name__}: {problem}")
         self.state = loaded
 
@@ -96,9 +101,19 @@ class SGD(Optimizer):
         w ← w − lr · v            (Nesterov: w − lr · (g + momentum · v))
 
     Without momentum v is g. (Sutskever et al. 2013 for Nesterov's form.)
+
+    Args:
+        parameters: What to train, e.g. ``net.parameters()``; a view counts as the whole Parameter.
+        lr: Learning rate, at least 0.
+        momentum: Share of the velocity that is kept, from 0 to below 1.
+        nesterov: Whether to look ahead; needs momentum.
+        weight_decay: Factor on the weight that is added to its gradient, at least 0.
+
+    Raises:
+        ConfigError: An argument is out of its range, or there are no parameters.
     """
 
-    kept = ("momentum",)
+    state_names = ("momentum",)
 
     def __init__(
         self,
@@ -131,10 +146,18 @@ class Adam(Optimizer):
         m ← β₁ m + (1 − β₁) g        v ← β₂ v + (1 − β₂) g²
         w ← w − lr · m̂ / (√v̂ + ε)        m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
 
-    ``weight_decay`` is added to the gradient (L2); :class:`AdamW` decouples it.
+    Args:
+        parameters: What to train, e.g. ``net.parameters()``; a view counts as the whole Parameter.
+        lr: Learning rate, at least 0.
+        betas: (β₁, β₂), each from 0 to below 1.
+        eps: ε, at least 0.
+        weight_decay: Factor on the weight that is added to its gradient (L2), at least 0; :class:`AdamW` decouples it.
+
+    Raises:
+        ConfigError: An argument is out of its range, or there are no parameters.
     """
 
-    kept = ("mean", "square", "steps")
+    state_names = ("mean", "square", "steps")
     decoupled = False
 
     def __init__(
@@ -187,6 +210,62 @@ class AdamW(Adam):
         super().__init__(parameters, lr, betas, eps, weight_decay)
 
 
+class Combined(Optimizer):
+    """Groups of parameters, each with an optimizer and so a learning rate and weight decay of its own.
+
+    A parameter that none of them holds stays as it is (frozen). ``lr`` is a factor on the rates of all of them, 1 to
+    begin with; a schedule changes it.
+
+    >>> from sharedgrad import Linear, Network
+    >>> net = Network([Linear(4, 3), Linear(3, 2)])
+    >>> body, head = net["0"].parameters().values(), net["1"].parameters().values()
+    >>> Combined(SGD(body, lr=0.001), SGD(head, lr=0.1)).lr
+    1.0
+
+    Args:
+        optimizers: One for each group.
+
+    Raises:
+        ConfigError: None is given, or a parameter is in two groups.
+    """
+
+    def __init__(self, *optimizers: Optimizer) -> None:
+        if not optimizers or not all(isinstance(optimizer, Optimizer) for optimizer in optimizers):
+            raise ConfigError("Combined", "expected optimizers, one for each group of parameters")
+        self.optimizers = optimizers
+        self._rates = [optimizer.lr for optimizer in optimizers]
+        super().__init__([p for optimizer in optimizers for p in optimizer.parameters], 1.0)
+        if len(self.parameters) != sum(len(optimizer.parameters) for optimizer in optimizers):
+            raise ConfigError("Combined", "a parameter is in two groups", "give each to one optimizer")
+
+    def step(self, gradients: Gradients) -> None:
+        """Update every parameter that has a gradient, by its own optimizer."""
+        present = [o for o in self.optimizers if isinstance(gradients, Gradients) and gradients.pairs(o.parameters)]
+        if not present:
+            super().step(gradients)  # says what is wrong
+        for optimizer, rate in zip(self.optimizers, self._rates, strict=True):
+            if optimizer in present:
+                optimizer.lr = rate * self.lr
+                optimizer.step(gradients)
+                optimizer.lr = rate
+
+    def _new(self, values: list[Array], gradients: list[Array], states: list[dict[str, Array]]) -> list[Array]:
+        raise NotImplementedError  # each group's own optimizer does
+
+    def state_dict(self) -> dict[str, Array]:
+        """Those of all groups."""
+        return {key: array for optimizer in self.optimizers for key, array in optimizer.state_dict().items()}
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Go on from a checkpoint; errors as for one optimizer."""
+        owners = {p.name: optimizer for optimizer in self.optimizers for p in optimizer.parameters}
+        parts: dict[Optimizer, dict[str, Array]] = {optimizer: {} for optimizer in self.optimizers}
+        for key, array in state.items():
+            parts[owners.get(key.rpartition("/")[0], self.optimizers[0])][key] = array
+        for optimizer, part in parts.items():
+            optimizer.load_state_dict(part)
+
+
 # ---- schedules: how far training has come (0 to 1) -> factor on the learning rate
 
 Schedule = Callable[[float], float]
@@ -225,6 +304,18 @@ SCHEDULES: dict[str, Schedule] = {
 def _kept(name: str, states: list[dict[str, Array]], values: list[Array]) -> list[Array]:
     """One array of each state; zeros before the first step."""
     return [state[name] if state else np.zeros_like(w) for state, w in zip(states, values, strict=True)]
+
+
+def _distinct(names: Mapping[Parameter, str]) -> dict[Parameter, str]:
+    """The same, and a number behind every name that has been before."""
+    found: dict[str, Parameter] = {}
+    for parameter, name in names.items():
+        called, count = name, 1
+        while called in found:
+            count += 1
+            called = f"{name} ({count})"
+        found[called] = parameter
+    return {parameter: name for name, parameter in found.items()}
 
 
 def _number(name: str, value: Any, least: float, below: float = inf) -> float:

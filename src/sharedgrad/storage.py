@@ -1,6 +1,6 @@
 """Files that are never half written: arrays as safetensors, text, and whole models in one file.
 
-Every file is written beside its place under another name, flushed to the disk and then renamed. Whoever reads it
+Every file is written beside its place under another name, flushed to the disk and then renamed. A reader
 finds the old one or the new one, whatever happens in between. Nothing is ever unpickled.
 """
 
@@ -98,24 +98,33 @@ def load_arrays(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:
     Raises:
         CheckpointError: No such file, or truncated, damaged or foreign content.
     """
+    arrays, metadata = _read(Path(path))
+    if _CHECKSUM not in metadata:
+        raise CheckpointError(path, "was not written by sharedgrad")
+    _verify(path, arrays, metadata)
+    return arrays, metadata
+
+
+def _read(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
+    """What any safetensors file holds."""
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
     if not path.is_file():
         raise CheckpointError(path, "is not a file" if path.exists() else "there is no such file")
     try:
         with safe_open(path, "numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            metadata = dict(file.metadata() or {})
+            return arrays, dict(file.metadata() or {})
     except OSError as error:
         raise CheckpointError(path, f"cannot be read ({error.strerror or error})") from None
     except (SafetensorError, TypeError, ValueError, AttributeError, KeyError, MemoryError) as error:
         raise CheckpointError(path, f"is damaged or no safetensors file ({error})") from None
-    if _CHECKSUM not in metadata:
-        raise CheckpointError(path, "was not written by sharedgrad")
+
+
+def _verify(path: str | Path, arrays: Mapping[str, Array], metadata: dict[str, str]) -> None:
+    """Take the checksum out of the metadata, and compare."""
     if metadata.pop(_CHECKSUM) != _checksum(arrays, metadata):
         raise CheckpointError(path, "is damaged (its checksum does not fit its content)")
-    return arrays, metadata
 
 
 def _checksum(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
@@ -168,6 +177,38 @@ def load(path: str | Path) -> Network:
         reason = f"{type(error).__name__}: {error}"
         raise CheckpointError(path, f"does not describe a network ({reason})") from None
     return network
+
+
+def init_from(network: Network, path: str | Path) -> list[str]:
+    """Start from the weights in a file: a model of sharedgrad, or any safetensors file (as PyTorch users write them).
+
+    Arrays go by their names. What is missing or has another shape may only be in the last layers with weights (a
+    head for other classes): it keeps its first values.
+
+    Returns:
+        The names that keep their first values.
+
+    Raises:
+        CheckpointError: No such file or damaged; or it does not fit this network.
+    """
+    arrays, metadata = _read(Path(path))
+    if _CHECKSUM in metadata:
+        _verify(path, arrays, metadata)
+    own = network.state_dict()
+    fitting = {name: array for name, array in arrays.items() if name in own and array.shape == own[name].shape}
+    others = {alias: name for alias, (name, _) in network.shared().items()}
+    for alias, (name, view) in network.shared().items():
+        if view.identity and alias in fitting:
+            fitting.setdefault(name, fitting[alias])
+    new = [name for name in own if name not in fitting and others.get(name) not in fitting]
+    nodes = list(dict.fromkeys(name.rpartition(".")[0] for name in own))
+    head = {name for name in own if nodes and name.rpartition(".")[0] == nodes[-1]}
+    if wrong := [name for name in new if name not in head] or ([] if fitting else list(own)):
+        got = f"{wrong[0]} of shape {arrays[wrong[0]].shape}" if wrong[0] in arrays else f"no {wrong[0]}"
+        problem = f"does not fit this network: expected {wrong[0]} of shape {own[wrong[0]].shape}, got {got}"
+        raise CheckpointError(path, problem, "only the last layer may differ")
+    network.load_state_dict({name: fitting.get(name, value) for name, value in own.items() if name not in others})
+    return new
 
 
 def rebuilt(config: Any, arrays: Mapping[str, Array]) -> Network:

@@ -35,7 +35,7 @@ X, Y = blobs(30, 0)
         ("train digits --lr inf", "'--lr'"),
         ("train digits --lr fast", "'--lr'"),
         ("train digits --max-norm -1", "'--max-norm'"),
-        ("train digits --val-fraction 1", "'--val-fraction': '1' is not a number above 0 and below 1"),
+        ("train digits --val-fraction 1", "'--val-fraction': '1' is not a number from 0 to below 1"),
         ("train digits --val-fraction 0.0001", "holds out none"),
         ("train digits --optimizer rmsprop", "'--optimizer': 'rmsprop' is not one of"),
         ("train digits --schedule warp", "'--schedule'"),
@@ -149,7 +149,7 @@ def test_a_folder_that_holds_a_run(cli: Cli, data: Path, tiny: str) -> None:
     line = ("train", data, "--model", tiny, "--epochs", 1, "--out", "run")
     cli(*line)
     assert "run: holds a run already; --resume" in cli(*line).error
-    assert "epochs 1 (now 2)" in cli(*line, "--resume", "--epochs", 2).error
+    assert "batch size 32 (now 8)" in cli(*line, "--resume", "--batch-size", 8).error
     Path("run/checkpoint.safetensors").write_bytes(b"no checkpoint")
     assert "run/checkpoint.safetensors: " in cli(*line, "--resume").error
 

@@ -84,12 +84,18 @@ def test_a_bad_image_does_not_keep_the_others_back(cli: Cli, run: str) -> None:
     assert absent == "sharedgrad predict: absent.png: no such image file"
 
 
-def test_floats_of_another_range_cannot_be_compared_with_files(cli: Cli, tiny: str) -> None:
+def test_floats_are_refused_or_taken_alike_by_train_and_predict(cli: Cli, tiny: str) -> None:
     x, y = blobs(30, 0)
-    np.savez("floats.npz", x=x - 100.0, y=y)
-    cli("train", "floats.npz", "--model", tiny, "--epochs", 1, "--out", "run")
     Image.fromarray(x[0]).save("x.png")
-    assert "trained on floats outside [0, 1]" in cli("predict", "run", "x.png").error
+    np.savez("floats.npz", x=x - 100.0, y=y)
+    assert "floats outside [0, 1] and [0, 255]" in cli("train", "floats.npz", "--model", tiny, "--out", "no").error
+    answers = []
+    for number, images in enumerate((x, x.astype(np.float32), x / 255)):
+        np.savez("floats.npz", x=images, y=y)
+        assert cli("train", "floats.npz", "--model", tiny, "--epochs", 1, "--out", number).code == 0
+        answers.append(cli("predict", number, "x.png").out.split("\t"))
+    for answer in answers[1:]:
+        assert [field[:5] for field in answer] == [field[:5] for field in answers[0]]
 
 
 OWN = """

@@ -107,10 +107,11 @@ def test_a_narrow_terminal_breaks_between_words(data: Path, tiny: str, tmp_path:
     line = ["train", str(data), "--model", tiny, "--epochs", "2", "--max-norm", "1"]
     wide = on_a_terminal([*line, "--out", "a"], tmp_path, 200)
     narrow = on_a_terminal([*line, "--out", "b"], tmp_path, 40)
-    words = set(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", wide).split())
-    after = narrow[narrow.index("accuracy on") :]
+    words, plain = (re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text) for text in (wide, narrow))
+    after = plain[plain.index("accuracy on") :]
     assert max(len(line) for line in after.splitlines() if " " in line.strip()) <= 40
-    assert {word for word in after.split() if not word.startswith("b")} <= words | {"One", "weight,"}
+    shown = {word.rstrip(":") for word in after.split() if not word.startswith("b") and set(word) != {"-"}}
+    assert shown <= {word.rstrip(":") for word in words.split()}
 
 
 def on_a_terminal(arguments: list[str], folder: Path, width: int) -> str:
@@ -422,3 +423,48 @@ def test_float_images_and_named_classes(cli: Cli, tiny: str) -> None:
     np.savez("named.npz", x=(x / 255).astype(np.float32), y=np.array(["ox", "cat", "bee"])[y])
     cli("train", "named.npz", "--model", tiny, "--epochs", 1, "--out", "run")
     assert json.loads(Path("run/run.json").read_text())["classes"] == ["bee", "cat", "ox"]
+
+
+def test_more_epochs(cli: Cli, data: Path, tiny: str) -> None:
+    line = ("train", data, "--model", tiny, "--schedule", "constant", "--out", "run")
+    cli(*line, "--epochs", 2)
+    assert "all 2 epochs are done" in cli(*line, "--resume").out  # no --epochs: those it was started with
+    result = cli(*line, "--epochs", 5, "--resume")
+    assert "resuming the run in run after 2 of 5 epochs" in result.out
+    cli(*line[:-1], "straight", "--epochs", 5)
+    assert weights("run") == weights("straight")
+    assert json.loads(Path("run/run.json").read_text())["settings"]["epochs"] == 5
+
+
+def test_another_head_on_the_weights_of_a_run(cli: Cli, data: Path, tiny: str) -> None:
+    cli("train", data, "--model", tiny, "--epochs", 1, "--out", "first")
+    x, y = blobs(40, 5)
+    np.savez("two.npz", x=x, y=y % 2)
+    result = cli("train", "two.npz", "--model", tiny, "--epochs", 1, "--init", "first", "--lr", 1e-9, "--out", "second")
+    assert "weights of first; new: fc.weight, fc.bias\n" in result.out
+    assert "not trained on in this run" in result.out
+    first, second = (load(f"{name}/model.safetensors").state_dict()["conv.weight"] for name in ("first", "second"))
+    np.testing.assert_allclose(first, second, atol=1e-5)
+    assert "there is no such file" in cli("train", data, "--init", "nowhere").error
+
+
+def test_the_best_epoch_and_patience(cli: Cli, data: Path, tiny: str) -> None:
+    line = ("train", data, "--model", tiny, "--lr", 0.1, "--schedule", "constant")
+    result = cli(*line, "--epochs", 40, "--keep", "best", "--patience", 3, "--out", "run")
+    rows = list(csv.DictReader(Path("run/metrics.csv").read_text().splitlines()))
+    assert len(rows) < 40
+    best = min(rows, key=lambda row: float(row["val_loss"]))
+    assert f"kept epoch {best['epoch']} of {len(rows)}, which has the lowest held-out loss" in result.out
+    assert json.loads(Path("run/run.json").read_text())["results"]["loss"] == float(best["val_loss"])
+    assert "needs images that are held out" in cli(*line, "--val-fraction", 0, "--keep", "best").error
+
+
+def test_trained_on_everything(cli: Cli, data: Path, tested: Path, tiny: str) -> None:
+    result = cli("train", data, "--model", tiny, "--epochs", 1, "--val-fraction", 0, "--out", "run")
+    assert "60 training images of" in result.out
+    assert "nothing was held out" in result.out
+    assert not Path("run/confusion.png").exists()
+    assert json.loads(Path("run/run.json").read_text())["results"] == {}
+    Image.fromarray(blobs(1, 3)[0][0]).save("x.png")
+    assert cli("predict", "run", "x.png").code == 0
+    assert "60 training and 30 test" in cli("train", tested, "--model", tiny, "--epochs", 1, "--val-fraction", 0).out

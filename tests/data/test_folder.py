@@ -157,3 +157,20 @@ def test_cifar_images(tmp_path: Path) -> None:
     assert data.classes == ("cat", "ship")
     with Image.open(tmp_path / "train" / "ship" / "0004.jpg") as image:
         np.testing.assert_array_equal(data.x[9], np.asarray(image).transpose(2, 0, 1))
+
+
+def test_folders_inside_a_class_folder_belong_to_it(paint: Paint, tmp_path: Path) -> None:
+    for name in ("cat/1.png", "cat/2023/2.png", "cat/2023/may/3.png", "dog/old/1.png"):
+        paint(name)
+    (tmp_path / "cat/again").symlink_to(tmp_path / "cat")
+    data = load(tmp_path)
+    assert (data.classes, data.y.tolist()) == (("cat", "dog"), [0, 0, 0, 1])
+
+
+def test_an_unpacked_archive(paint: Paint, tmp_path: Path) -> None:
+    for name in ("pets/images/cat/1.png", "pets/images/dog/1.png", "__MACOSX/pets/cat/._1.png", "pets/.git/x/1.png"):
+        paint(name)
+    paint("pets/images/__MACOSX/1.png")
+    for name in ("pets/.DS_Store", "pets/images/Thumbs.db", ".DS_Store"):
+        (tmp_path / name).write_text("")
+    assert load(tmp_path).classes == ("cat", "dog")

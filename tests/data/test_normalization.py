@@ -66,6 +66,9 @@ def test_too_large_pixels_are_refused() -> None:
         (np.array([0.2, 0.9], np.float32), 1 / 255),
         (np.array([-0.1, 0.5]), None),
         (np.array([0.0, 1.5]), None),
+        (np.array([0.0, 16.0]), None),
+        (np.array([0.0, 256.0]), None),
+        (np.array([0.0, 254.0], np.float32), 1.0),
     ],
 )
 def test_range_of_image_files_follows_from_the_training_range(x: np.ndarray, scale: float | None) -> None:
@@ -83,7 +86,7 @@ def test_image_files_are_brought_to_the_training_range() -> None:
 
 
 def test_image_files_are_refused_where_the_range_is_unknown() -> None:
-    with pytest.raises(DataError, match=r"floats outside \[0, 1\]"):
+    with pytest.raises(DataError, match=r"floats outside \[0, 1\] and"):
         Normalization((0.0,), (1.0,), scale=None).from_file(np.zeros((1, 2, 2), np.uint8))
 
 

@@ -114,7 +114,7 @@ def test_fortran_order(tmp_path: Path) -> None:
     [
         ({"x": X.reshape(6, 20)}, r"x: expected images .*got shape \(6, 20\); reshape it"),
         ({"y": Y[:5]}, "6 training images, but 5 training labels"),
-        ({"y": Y[:, None]}, r"y: expected one label per image"),
+        ({"y": np.stack([Y, Y], 1)}, r"y: expected one label per image"),
         ({"y": Y - 1}, "label -1 of sample 0 is no whole number from 0 up"),
         ({"y": Y + 0.5}, "label 0.5 of sample 0"),
         ({"y": np.where(Y == 1, np.nan, Y)}, "label nan of sample 1"),
@@ -144,6 +144,14 @@ def test_senseless_arrays(arrays: dict[str, Any], message: str, tmp_path: Path) 
         load(write(tmp_path, **arrays))
 
 
+def test_arrays_as_keras_writes_them(tmp_path: Path) -> None:
+    np.savez(tmp_path / "keras.npz", x_train=X, y_train=Y[:, None], x_test=X[:2], y_test=Y[:2, None])
+    np.savez(tmp_path / "ours.npz", x=X, y=Y, x_test=X[:2], y_test=Y[:2])
+    keras, ours = load(tmp_path / "keras.npz"), load(tmp_path / "ours.npz")
+    for name in ("x", "y", "x_test", "y_test"):
+        np.testing.assert_array_equal(getattr(keras, name), getattr(ours, name))
+
+
 class Trap:
     """Pickles into a call that leaves a trace when it is unpickled."""
 
@@ -169,8 +177,8 @@ class TestDamagedArchives:
             load(tmp_path / "data.npz")
 
     def test_missing_arrays_lists_what_is_there(self, tmp_path: Path) -> None:
-        np.savez(tmp_path / "data.npz", x_train=X, y_train=Y)
-        with pytest.raises(DataError, match=r"expected arrays x and y, found \['x_train', 'y_train'\]"):
+        np.savez(tmp_path / "data.npz", x_train=X, labels=Y)
+        with pytest.raises(DataError, match=r"x and y, or x_train and y_train, found \['labels', 'x_train'\]"):
             load(tmp_path / "data.npz")
 
     def test_cut_off(self, tmp_path: Path) -> None:

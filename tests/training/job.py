@@ -57,7 +57,7 @@ FUNCTIONS = {
     "replace": (os, "replace"),
     "change": (Parameter, "replace"),
     "forward": (Network, "forward"),
-    "evaluate": (loop, "evaluate"),
+    "measure": (loop, "measure"),
     "close": (loop, "Metrics"),  # where an epoch becomes a row of the history
     "csv": (History, "write"),
 }

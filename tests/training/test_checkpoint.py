@@ -74,7 +74,7 @@ def finishes_with_the_same_bits(folder: Path) -> None:
         ("change", 6 + 6 * (2 * job.BATCHES + 2) + 3),  # between two of the six parameters of one update
         ("forward", 2),
         ("forward", 3 * job.BATCHES),
-        ("evaluate", 2),
+        ("measure", 2),
         ("csv", 1),
         ("csv", job.EPOCHS),
     ],
@@ -85,13 +85,13 @@ def test_killed_at_any_moment(tmp_path: Path, function: str, call: int) -> None:
 
 
 def test_killed_again_and_again(tmp_path: Path) -> None:
-    for function, call in (("change", 6 + 9), ("fsync", 6), ("evaluate", 1), ("forward", 4)):
+    for function, call in (("change", 6 + 9), ("fsync", 6), ("measure", 1), ("forward", 4)):
         assert signalled(tmp_path, signal.SIGKILL, function, call).returncode == -signal.SIGKILL
     finishes_with_the_same_bits(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("function", "call"), [("change", 6 + 10), ("replace", 3), ("evaluate", 2), ("close", 2), ("csv", 2)]
+    ("function", "call"), [("change", 6 + 10), ("replace", 3), ("measure", 2), ("close", 2), ("csv", 2)]
 )
 def test_interrupted_by_ctrl_c(tmp_path: Path, function: str, call: int) -> None:
     process = signalled(tmp_path, signal.SIGINT, function, call)
@@ -177,7 +177,7 @@ def other_network() -> Network:
 @pytest.mark.parametrize(
     ("net", "change", "named"),
     [
-        (job.network, {"epochs": 4}, "epochs 3 (now 4)"),
+        (job.network, {"epochs": 2}, "epochs 3 (now 2)"),
         (job.network, {"batch_size": 4, "seed": 8}, "batch size 8 (now 4), seed 7 (now 8)"),
         (job.network, {"schedule": "cosine"}, "schedule one-cycle (now cosine)"),
         (job.network, {"schedule": lambda progress: 1.0}, "schedule one-cycle (now "),

@@ -38,3 +38,13 @@ def test_other_files_are_refused(tmp_path: Path, text: bytes | None) -> None:
         History.read(path)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
+
+
+def test_it_shows_itself() -> None:
+    rows = [Epoch(1, 0.5, 0.75, None, None, 0.1, 9.0), Epoch(2, 0.25, 0.8, 1.5, 0.5, 0.1, 9.0)]
+    html = History(rows)._repr_html_()
+    assert "<th>val accuracy</th>" in html
+    assert "<tr><td>1</td><td>0.5</td><td>0.75</td><td></td><td></td>" in html
+    figure = History(rows).plot()
+    assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy (%)"]
+    assert figure.axes[0].get_lines()[0].get_ydata().tolist() == [0.5, 0.25]

@@ -265,7 +265,7 @@ def test_an_augmentation_that_does_not_fit_is_told_before_anything_is_written(tm
 
 def test_networks_with_several_outputs_are_refused() -> None:
     net = Network({"flat": Flatten(), "a": (Linear(64, 2), "flat"), "b": (Linear(64, 2), "flat")}, outputs=["a", "b"])
-    with pytest.raises(ConfigError, match="one input and one output"):
+    with pytest.raises(ConfigError, match="a network with one output"):
         fit(net, (X, Y))
 
 
@@ -290,5 +290,5 @@ def test_numbers_that_are_none_are_the_datas_fault(part: str, number: float) -> 
 
 
 def test_an_augmentation_that_makes_nan_is_not_the_learning_rates_fault() -> None:
-    with pytest.raises(DataError, match="check augment and normalize"):
+    with pytest.raises(DataError, match="check the data, augment and normalize"):
         fit(small(), (X, Y), normalize=lambda x: x + np.float32(np.nan))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sharedgrad.checking.report import Report
     from sharedgrad.layers.layer import Layer
 
-__all__ = ["check_backward", "check_numbers"]
+__all__ = ["assert_backward", "check_backward", "check_numbers"]
 
 
 def check_numbers(
@@ -87,3 +87,20 @@ def check_backward(
 
     limits = Limits(timeout, megabytes=megabytes)
     return api.check(api.of_object(fn, forward), layer, signature, limits, seconds)
+
+
+def assert_backward(fn: Callable[..., Any] | type, layer: Layer | str, **options: Any) -> None:
+    """Pass if a backward pass is right, also under another convention; for pytest.
+
+    Args:
+        fn: The backward pass, as for :func:`check_backward`.
+        layer: What it belongs to.
+        options: What else :func:`check_backward` takes.
+
+    Raises:
+        AssertionError: It is wrong, or nobody can tell; the message is the report.
+        SharedgradError: It cannot be loaded or called.
+    """
+    report = check_backward(fn, layer, **options)
+    if report.exit_code:
+        raise AssertionError(f"\n{report}")

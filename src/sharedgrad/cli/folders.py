@@ -10,6 +10,8 @@ from pathlib import Path
 
 from sharedgrad.errors import CheckpointError
 from sharedgrad.training.claim import LOCK, claimed
+from sharedgrad.training.files import RUN
+from sharedgrad.training.run import load_settings
 
 
 @contextmanager
@@ -35,6 +37,14 @@ def run_folder(out: Path | None, data: str, model: str, resume: bool) -> Iterato
     if out is None:
         with contextlib.suppress(OSError):  # only if nothing was written
             folder.rmdir()
+
+
+def planned_epochs(out: Path | None, data: str, model: str) -> int | None:
+    """How many epochs the run that is to go on was started with; None if there is none."""
+    folder = out or _latest(data, model)
+    if not (folder / RUN).is_file():
+        return None
+    return load_settings(folder).get("epochs")
 
 
 def _first_free(data: str, model: str, held: ExitStack) -> Path:

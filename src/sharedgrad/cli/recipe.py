@@ -27,19 +27,25 @@ class Parts(NamedTuple):
     """What to train on, what to watch after every epoch, and what the accuracy at the end is measured on."""
 
     train: Part
-    watched: Part
-    final: Part
-    watched_name: str
-    final_name: str
+    watched: Part | None
+    final: Part | None
+    watched_name: str | None
+    final_name: str | None
 
 
 def divide(dataset: Dataset, val_fraction: float | None, seed: int) -> Parts:
-    """The parts of a data set: its test part is watched, unless a fraction of the training part is to be."""
+    """The parts of a data set: its test part is watched, unless a fraction of the training part is to be.
+
+    A fraction of 0 holds nothing out.
+    """
+    everything = Part(dataset.x, dataset.y)
     if dataset.x_test is None or dataset.y_test is None:
-        train, held_out = dataset.split(val_fraction or VAL_FRACTION, seed)
+        if val_fraction == 0:
+            return Parts(everything, None, None, None, None)
+        train, held_out = dataset.split(VAL_FRACTION if val_fraction is None else val_fraction, seed)
         return Parts(train, held_out, held_out, "held-out", "held-out")
     test = Part(dataset.x_test, dataset.y_test)
-    if val_fraction is None:
-        return Parts(Part(dataset.x, dataset.y), test, test, "test", "test")
+    if not val_fraction:
+        return Parts(everything, test, test, "test", "test")
     train, held_out = dataset.split(val_fraction, seed)
     return Parts(train, held_out, test, "held-out", "test")

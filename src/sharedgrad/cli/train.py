@@ -14,7 +14,7 @@ import click
 
 from sharedgrad.cli.display import Bar, Lines, Reading, percent
 from sharedgrad.cli.echo import say
-from sharedgrad.cli.folders import run_folder
+from sharedgrad.cli.folders import planned_epochs, run_folder
 from sharedgrad.cli.model_files import build_model, check_classifier, model_file
 from sharedgrad.cli.recipe import LEARNING_RATES, OPTIMIZERS, Parts, default_epochs, divide
 from sharedgrad.cli.values import fraction, positive
@@ -22,17 +22,18 @@ from sharedgrad.cli.values import size as as_size
 from sharedgrad.data import Augmentation, Dataset, Normalization, load
 from sharedgrad.data.images import BACKGROUNDS
 from sharedgrad.data.normalization import brightness
-from sharedgrad.document import terminal
-from sharedgrad.errors import DataError, DivergedError
+from sharedgrad.document import Paragraph, terminal
+from sharedgrad.errors import ConfigError, DataError, DivergedError
 from sharedgrad.geometry import text
 from sharedgrad.kernels import set_threads
 from sharedgrad.kernels.threads import MOST_THREADS
 from sharedgrad.layout import columns, fold
 from sharedgrad.network import Network
 from sharedgrad.optimizers import SCHEDULES
+from sharedgrad.storage import init_from
 from sharedgrad.training import Callback, History, State, evaluate, fit, plots, save_run
-from sharedgrad.training.files import CONFUSION, CURVES, FILES, KERNELS
-from sharedgrad.training.report import idea, place
+from sharedgrad.training.files import CONFUSION, CURVES, FILES, KERNELS, MODEL
+from sharedgrad.training.report import place, step_report
 from sharedgrad.training.run import Run, describe_run
 
 _MOST_PIXELS = 2**20
@@ -98,14 +99,32 @@ _MOST_PIXELS = 2**20
     "--val-fraction",
     type=fraction,
     metavar="NUMBER",
-    help="Hold out this share of the training images.  [default: 0.2 where the data have no test part]",
+    help="Hold out this share of the training images; 0 trains on all.  [default: 0.2 where there is no test part]",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed gives the same bits.")
 @click.option(
     "--threads", type=click.IntRange(1, MOST_THREADS), help="Never changes a result.  [default: all processors]"
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: a new runs/DATA-MODEL]")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run (of --out, or else the latest).")
+@click.option(
+    "--init",
+    metavar="RUN|FILE",
+    help="Start from the weights of a run or of a .safetensors file, e.g. PyTorch's; for other classes the last layer "
+    "starts anew.",
+)
+@click.option(
+    "--keep",
+    type=click.Choice(["last", "best"]),
+    default="last",
+    show_default=True,
+    help="Which epoch's weights the model has; best: of the lowest held-out loss.",
+)
+@click.option("--patience", type=click.IntRange(1), help="End after so many epochs without a lower held-out loss.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with a run (of --out, or else the latest) where it was interrupted, or up to more --epochs.",
+)
 def train(
     data: str,
     model: str,
@@ -118,6 +137,7 @@ def train(
     val_fraction: float | None,
     threads: int | None,
     out: Path | None,
+    init: str | None,
     resume: bool,
     **settings: Any,
 ) -> None:
@@ -142,7 +162,13 @@ def train(
     network = build_model(model, dataset.input_shape, len(dataset.classes), settings["seed"])
     check_classifier(network, model, dataset.input_shape, len(dataset.classes))
     parts = divide(dataset, val_fraction, settings["seed"])
+    if parts.watched is None and (settings["keep"] == "best" or settings["patience"]):
+        option = "--keep best" if settings["keep"] == "best" else "--patience"
+        raise ConfigError(option, "needs images that are held out", "give a --val-fraction above 0")
+    if resume and epochs is None:
+        epochs = planned_epochs(out, data, model)
     settings |= {
+        "init": init,
         "model": model,
         "size": size,
         "augment": augment,
@@ -151,7 +177,12 @@ def train(
         "lr": lr or LEARNING_RATES[settings["optimizer"]],
     }
     say(_about(dataset, parts, network, settings))
+    if init:
+        _start_from(network, init)
     normalization = Normalization.of(parts.train.x)
+    if normalization.scale is None:
+        problem = "floats outside [0, 1] and [0, 255], which predict could not compare image files with"
+        raise DataError(dataset.name, problem, "scale them, e.g. (x + 1) / 2")
     own, shape = model_file(model, network), dataset.input_shape
     run = Run(network, data, dataset.classes, normalization, shape, settings, background=background, model_file=own)
     run = replace(run, brightness=brightness(parts.train.x))
@@ -182,12 +213,20 @@ def _about(dataset: Dataset, parts: Parts, network: Network, settings: Mapping[s
         words.append(f"augment {settings['augment']}")
     if settings["max_norm"]:
         words.append(f"max norm {settings['max_norm']:g}")
+    final = f" and {len(parts.final.x):,} {parts.final_name}" if parts.final else ""
     return (
-        f"{dataset.name}: {len(parts.train.x):,} training and {len(parts.final.x):,} {parts.final_name} images of "
+        f"{dataset.name}: {len(parts.train.x):,} training{final} images of "
         f"{text(dataset.input_shape)}, {len(dataset.classes)} classes\n"
         f"{''.join(f'  {note}{chr(10)}' for note in dataset.notes)}"
         f"{settings['model']} ({weights:,} weights): {', '.join(words)}, seed {settings['seed']}\n"
     )
+
+
+def _start_from(network: Network, source: str) -> None:
+    """Take over the weights of a run or a file, and say what starts anew."""
+    path = Path(source)
+    new = init_from(network, path / MODEL if path.is_dir() else path)
+    say(f"weights of {source}" + (f"; new: {', '.join(new)}" if new else "") + "\n")
 
 
 class _Describe(Callback):
@@ -208,6 +247,8 @@ def _fit(run: Run, parts: Parts, augmentation: Augmentation | None, folder: Path
             network,
             parts.train,
             parts.watched,
+            keep=settings["keep"],
+            patience=settings["patience"],
             epochs=settings["epochs"],
             batch_size=settings["batch_size"],
             optimizer=OPTIMIZERS[settings["optimizer"]](network.parameters(), lr=settings["lr"]),
@@ -218,6 +259,7 @@ def _fit(run: Run, parts: Parts, augmentation: Augmentation | None, folder: Path
             seed=settings["seed"],
             out=folder,
             resume=resume,
+            progress=False,  # the display shows it
             callbacks=[_Describe(folder, run), display],
         )
     except DivergedError as error:
@@ -227,22 +269,33 @@ def _fit(run: Run, parts: Parts, augmentation: Augmentation | None, folder: Path
 
 def _finish(run: Run, parts: Parts, history: History, folder: Path) -> None:
     """Measure, write the run folder, and say what came of it."""
-    result = evaluate(run.network, *parts.final, normalize=run.normalization)
-    measured_on = f"{len(parts.final.x):,} {parts.final_name} images"
-    results = {"accuracy": result.accuracy, "loss": result.loss, "measured_on": measured_on}
+    results: dict[str, Any] = {}
+    notes = []
+    if parts.final:
+        result = evaluate(run.network, *parts.final, normalize=run.normalization)
+        measured_on = f"{len(parts.final.x):,} {parts.final_name} images"
+        results = {"accuracy": result.accuracy, "loss": result.loss, "measured_on": measured_on}
     save_run(folder, replace(run, results=results))
     plots.curves(history, folder / CURVES, parts.watched_name or "")
-    unnamed = plots.confusion(parts.final.y, result.predictions, run.classes, folder / CONFUSION)
+    if parts.final:
+        unnamed = plots.confusion(parts.final.y, result.predictions, run.classes, folder / CONFUSION)
+        when = "not trained on in this run" if run.settings["init"] else "never trained on"
+        say(f"\naccuracy on {measured_on}, {when}: {percent(result.accuracy)}")
+        notes += [f"{CONFUSION}: {unnamed}"] if unnamed else []
+    else:
+        say("\ntrained on all images: nothing was held out to measure the accuracy on")
+    if run.settings["keep"] == "best" and history.best:
+        say(f"kept epoch {history.best.epoch} of {len(history.rows)}, which has the lowest {parts.watched_name} loss")
     no_kernels = plots.kernels(run.network, folder / KERNELS)
-    say(f"\naccuracy on {measured_on}, never trained on: {percent(result.accuracy)}")
+    notes += [f"no {KERNELS}: {no_kernels}"] if no_kernels else []
     names = ", ".join(name for name in FILES if (folder / name).exists())
     say(f"everything is in {folder}:")
     click.echo(fold(f"  {names}", min(columns(), 80)))
-    if unnamed:
-        say(f"  ({CONFUSION}: {unnamed})")
-    if no_kernels:
-        say(f"  (no {KERNELS}: {no_kernels})")
+    for note in notes:
+        say(f"  ({note})")
     if history.step is not None:
-        click.echo(f"\n{terminal.text([idea(history.step)], color=terminal.wants_color(sys.stdout))}")
-        click.echo("\nWhere it comes from on an image, position by position:")
-        click.echo(f'  sharedgrad explain {shlex.quote(str(folder))} --image IMAGE --weight "{place(history.step)}"')
+        width = terminal.width(sys.stdout)
+        report = [step_report(history.step), Paragraph.of("Where it comes from on an image, position by position:")]
+        click.echo(f"\n{terminal.text(report, width, terminal.wants_color(sys.stdout))}")
+        command = f'sharedgrad explain {shlex.quote(str(folder))} --image IMAGE --weight "{place(history.step)}"'
+        click.echo("\n".join(terminal.wrap(command, width, "  ", "    ")))

@@ -29,8 +29,8 @@ def positive(text: str) -> float:
 
 
 def fraction(text: str) -> float:
-    """A number above 0 and below 1."""
-    return _between_0_and(1.0, text, "a number above 0 and below 1")
+    """A number from 0 to below 1."""
+    return 0.0 if text.strip() == "0" else _between_0_and(1.0, text, "a number from 0 to below 1")
 
 
 def _between_0_and(limit: float, text: str, expected: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +20,8 @@ _TEST_NAMES = ("test", "val", "valid", "validation")
 
 
 def holds_class_folders(folder: Path) -> bool:
-    """Whether a folder, or one folder inside it, has subfolders with images."""
-    return any(_images(outer) or any(_images(inner) for inner in listing(outer)[0]) for outer in listing(folder)[0])
+    """Whether a folder has subfolders with images, at any depth."""
+    return any(next(image_files(inner), None) is not None for inner in listing(folder)[0])
 
 
 def load_folder(
@@ -31,6 +32,8 @@ def load_folder(
     skip_bad: bool = False,
 ) -> Dataset:
     """Read the images of class folders: FOLDER/CLASS/*, or FOLDER/train/CLASS/* and FOLDER/test/CLASS/*.
+
+    Folders inside a class folder belong to its class.
 
     Classes are the training part's folders in natural order (1, 2, 10). The test part is the first of
     test/, val/, valid/ and validation/ that is there; upper and lower case are the same. Hidden files and
@@ -47,7 +50,7 @@ def load_folder(
         DataError: Class folders without images, unreadable images, images of different sizes without
             ``size``, test classes unknown in training, or more pixels than memory.
     """
-    train, test = _parts(folder)
+    train, test = _parts(_unwrapped(folder))
     train_files = _class_files(train)
     test_files = _class_files(test) if test else {}
     classes = tuple(train_files)
@@ -80,6 +83,13 @@ def _notes(images: Images, background: str) -> Iterator[str]:
         yield f"{skipped:,} of {len(images.kept):,} image files cannot be read and were left out"
 
 
+def _unwrapped(folder: Path) -> Path:
+    """The one folder inside, as archives have it, if it holds folders of images itself; else the folder."""
+    inner, files = listing(folder)
+    alone = len(inner) == 1 and inner[0].name.lower() != "train" and not files
+    return _unwrapped(inner[0]) if alone and holds_class_folders(inner[0]) else folder
+
+
 def _parts(folder: Path) -> tuple[Path, Path | None]:
     """The folders that hold the class folders of the training and of the test part."""
     found = {path.name.lower(): path for path in listing(folder)[0]}
@@ -94,7 +104,7 @@ def _class_files(part: Path) -> dict[str, list[Path]]:
     folders, _ = listing(part)
     if not folders:
         raise DataError(part, "holds no class folders", "put the images of each class into a folder of its own")
-    files = {folder.name: _images(folder) for folder in folders}
+    files = {folder.name: list(image_files(folder)) for folder in folders}
     empty = next((folder for folder in folders if not files[folder.name]), None)
     if empty:
         raise DataError(
@@ -105,16 +115,15 @@ def _class_files(part: Path) -> dict[str, list[Path]]:
     return files
 
 
-def image_files(folder: Path) -> Iterator[Path]:
-    """The images in a folder and in the folders inside it, in natural order."""
+def image_files(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """The images in a folder and in the folders inside it, in natural order; links back up are not followed."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
     folders, files = listing(folder)
     yield from (path for path in files if path.suffix.lower() in SUFFIXES)
     for inner in folders:
-        yield from image_files(inner)
-
-
-def _images(folder: Path) -> list[Path]:
-    return [path for path in listing(folder)[1] if path.suffix.lower() in SUFFIXES]
+        yield from image_files(inner, above | {real})
 
 
 def _flat(files: dict[str, list[Path]], classes: tuple[str, ...]) -> tuple[list[Path], Indices]:

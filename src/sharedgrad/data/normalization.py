@@ -21,8 +21,9 @@ class Normalization:
     Attributes:
         mean: The mean of each channel of the training images.
         std: The standard deviation of each channel; 1 where the channel is constant.
-        scale: What brings the pixels 0..255 of an image file to the range of the training images: 1 for
-            uint8 images, 1/255 for floats within [0, 1], None for floats of any other range.
+        scale: What brings the pixels 0..255 of an image file to the range of the training images: 1 for uint8 images
+            and for floats from 0 up to 128 or more of 255, 1/255 for floats within [0, 1], None for floats of any
+            other range.
 
     Raises:
         ConfigError: Not one finite mean and one positive finite std per channel, or a senseless scale.
@@ -88,8 +89,8 @@ class Normalization:
         if self.scale is None:
             raise DataError(
                 "normalization",
-                "the model was trained on floats outside [0, 1], so image files cannot be compared with them",
-                "train on uint8 images or on floats from 0 to 1",
+                "the model was trained on floats outside [0, 1] and [0, 255]; image files cannot be compared with these",
+                "train on uint8 images or on floats from 0 to 1 or 255",
             )
         return self(pixels if self.scale == 1 else pixels * self.scale, dtype)
 
@@ -132,4 +133,6 @@ def _column(values: Any) -> NDArray[np.float64]:
 def _file_scale(dtype: np.dtype[Any], lowest: float, highest: float) -> float | None:
     if dtype == np.uint8:
         return 1.0
-    return 1 / 255 if lowest >= 0 and highest <= 1 else None
+    if lowest >= 0 and highest <= 1:
+        return 1 / 255
+    return 1.0 if lowest >= 0 and 128 <= highest <= 255 else None  # up to 16, say, is no range of a file

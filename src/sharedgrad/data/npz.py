@@ -1,4 +1,4 @@
-"""Read an .npz archive with x and y, and with x_test and y_test where there is a test part."""
+"""Read an .npz archive with x and y (or x_train and y_train), and with x_test and y_test where there is a test part."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def load_npz(path: Path) -> Dataset:
     x is (N, H, W) or (N, C, H, W) or (N, H, W, C). Four axes are taken as (N, C, H, W), except where the
     second is not 1, 3 or 4 long and the last one is. Pixels are integers 0..255 (kept as uint8), booleans
     (0 and 255) or floats. y (N,) holds whole numbers from 0 up or strings; the classes are the distinct
-    training labels in sorted order.
+    training labels in sorted order. y may also be a column (N, 1), and x and y be called x_train and y_train, as Keras
+    writes them.
 
     Raises:
         DataError: Not such an archive, damaged, more than memory, pickled objects, or senseless arrays.
@@ -48,12 +49,15 @@ def load_npz(path: Path) -> Dataset:
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     with zipfile.ZipFile(path) as archive:
-        found = [name.removesuffix(".npy") for name in archive.namelist()]
-        if not {"x", "y"} <= set(found):
-            raise DataError(path, f"expected arrays x and y, found {found[:8]}", _HOW_TO)
+        found = {name.removesuffix(".npy") for name in archive.namelist()}
+        train = "" if {"x", "y"} <= found else "_train"
+        if not {f"x{train}", f"y{train}"} <= found:
+            problem = f"expected arrays x and y, or x_train and y_train, found {sorted(found)[:8]}"
+            raise DataError(path, problem, _HOW_TO)
         if ("x_test" in found) != ("y_test" in found):
             raise DataError(path, "x_test and y_test must come together", "write both or none")
-        return {name: _member(path, archive, name) for name in ("x", "y", "x_test", "y_test") if name in found}
+        members = {"x": f"x{train}", "y": f"y{train}", "x_test": "x_test", "y_test": "y_test"}
+        return {name: _member(path, archive, member) for name, member in members.items() if member in found}
 
 
 def _member(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
@@ -119,6 +123,8 @@ def _pixels(where: str, x: NDArray[Any]) -> NDArray[Any]:
 
 def _labels(where: str, y: NDArray[Any]) -> NDArray[Any]:
     """Labels (N,) as int64 or as strings."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
     if y.ndim != 1:
         raise DataError(where, f"expected one label per image, (N,), got shape {y.shape}", "reshape it")
     if y.dtype.kind == "U":

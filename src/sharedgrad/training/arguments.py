@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from sharedgrad.data import batches
-from sharedgrad.data.capacity import first_not_finite
-from sharedgrad.errors import ConfigError, DataError
+from sharedgrad.data.batching import Augment, Normalize
+from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import whole
+from sharedgrad.layers import Softmax
+from sharedgrad.losses import CrossEntropy
 from sharedgrad.network import Network
-from sharedgrad.optimizers import SCHEDULES, Optimizer, Schedule
-from sharedgrad.parameter import Array
+from sharedgrad.optimizers import SCHEDULES, Combined, Optimizer, Schedule
 from sharedgrad.training.evaluate import Loss
+from sharedgrad.training.sources import Arrays, Batch, Batches
 
-Pair = tuple[Array, Array]
-Augment = Callable[[Array, np.random.Generator], Array]
-Normalize = Callable[[Array], Array]
 _PLAIN = (str, int, float, tuple, list, np.generic, type(None))
-_CHUNK = 4096  # samples hashed at a time
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,8 @@ class Arguments:
     """
 
     network: Network
-    train: Pair
-    validation: Pair | None
+    train: Arrays | Batches
+    validation: Arrays | Batches | None
     epochs: int
     batch_size: int
     loss: Loss
@@ -48,6 +45,9 @@ class Arguments:
     normalize: Normalize | None
     max_norm: float | None
     seed: int
+    keep: str
+    patience: int | None
+    accumulate: int
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -57,23 +57,30 @@ class Arguments:
             raise ConfigError("schedule", f"there is no {self.schedule!r}", f"choose from {choices}")
         if self.max_norm is not None:
             _check_positive("max_norm", self.max_norm)
-        if len(self.network.inputs) != 1 or len(self.network.outputs) != 1:
-            raise ConfigError("fit", "expected a network with one input and one output", "write the loop out")
+        if self.keep not in ("last", "best"):
+            raise ConfigError("keep", f"expected last or best, got {self.keep!r}")
+        if self.patience is not None:
+            whole(self.patience, "patience")
+        if self.validation is None and (self.keep == "best" or self.patience is not None):
+            problem = "needs validation data to tell which epoch is the best"
+            raise ConfigError(
+                "keep" if self.keep == "best" else "patience", problem, "pass validation=(images, labels)"
+            )
+        _warn_of_two_softmaxes(self.network, self.loss)
+        whole(self.accumulate, "accumulate")
+        if len(self.network.outputs) != 1:
+            raise ConfigError("fit", "expected a network with one output", "write the loop out")
         if not set(self.optimizer.parameters) & set(self.network.parameters()):
             problem = "it holds no parameter of this network"
             raise ConfigError("optimizer", problem, "make it with network.parameters()")
-        _check_finite("train", self.train)
-        if self.validation is not None:
-            _check_finite("validation", self.validation)
-        next(self.batches(0))  # augmentation and normalization fit the images, or say so before anything is written
-        if self.validation is not None:
-            batches(*self.validation, self.batch_size)
+        for part in (self.train, self.validation):
+            if isinstance(part, Arrays):
+                part.batches(self.batch_size, self.seed, 0, None, None, 0)  # one label for each sample
+        if isinstance(self.train, Arrays):
+            next(self.batches(0))  # augmentation and normalization fit, or say so before anything is written
 
     def _check_kinds(self) -> None:
         """What each argument has to be, before anything is done with it."""
-        _check_pair("train", self.train)
-        if self.validation is not None:
-            _check_pair("validation", self.validation)
         if not isinstance(self.optimizer, Optimizer):
             raise ConfigError("optimizer", f"expected an Optimizer, got {_kind(self.optimizer)}")
         _check_callable("loss", self.loss)
@@ -84,22 +91,14 @@ class Arguments:
         if self.normalize is not None:
             _check_callable("normalize", self.normalize)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Pair]:
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The training batches of an epoch (from 0), without the first ``start``."""
-        return batches(
-            *self.train,
-            self.batch_size,
-            seed=self.seed,
-            epoch=epoch,
-            augment=self.augment,
-            normalize=self.normalize,
-            start=start,
-        )
+        return self.train.batches(self.batch_size, self.seed, epoch, self.augment, self.normalize, start)
 
     @property
     def batches_per_epoch(self) -> int:
         """How many there are."""
-        return -(-len(self.train[0]) // self.batch_size)
+        return self.train.count(self.batch_size)
 
     def factor(self, step: int) -> float:
         """The schedule's factor on the learning rate at a step (from 0)."""
@@ -120,26 +119,20 @@ class Arguments:
             "normalization": _described(self.normalize),
             "max_norm": self.max_norm,
             "model": self.network.to_config(),
-            "training data": _digest(self.train),
-            "validation data": None if self.validation is None else _digest(self.validation),
+            "training data": self.train.digest(),
+            "validation data": None if self.validation is None else self.validation.digest(),
+            **({"accumulate": self.accumulate} if self.accumulate > 1 else {}),
         }
         plain: dict[str, Any] = json.loads(json.dumps(described))
         return plain
 
 
-def _check_pair(name: str, value: object) -> None:
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        raise ConfigError(name, f"expected a pair (images, labels), got {_kind(value)}")
-
-
-def _check_finite(name: str, pair: Pair) -> None:
-    """NaN in the data is told before it looks like a diverged run."""
-    for part, array in zip(("images", "labels"), pair, strict=True):
-        if isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.ndim:
-            wrong = first_not_finite(array)
-            if wrong is not None:
-                problem = f"{part} hold NaN or infinite numbers (first in sample {wrong})"
-                raise DataError(name, problem, "remove or mend them")
+def _warn_of_two_softmaxes(network: Network, loss: object) -> None:
+    last = network[network.outputs[0]]
+    if isinstance(loss, CrossEntropy) and isinstance(last, Softmax):
+        advice = "leave the layer out, or training will be slow and poor"
+        message = f"{last.label} stands before CrossEntropy, which makes a softmax of its own: {advice}"
+        warnings.warn(message, UserWarning, stacklevel=5)
 
 
 def _check_positive(name: str, value: object) -> None:
@@ -160,16 +153,10 @@ def _described(thing: object) -> str | None:
     """Class and numbers of a loss, an optimizer and the like; the name of a function."""
     if thing is None or isinstance(thing, str):
         return thing
+    if isinstance(thing, Combined):
+        parts = (f"{_described(part)} for {', '.join(p.name for p in part.parameters)}" for part in thing.optimizers)
+        return "; ".join(parts)
     if hasattr(thing, "__qualname__"):
         return str(thing.__qualname__)
     plain = {k: v for k, v in getattr(thing, "__dict__", {}).items() if isinstance(v, _PLAIN) and k != "parameters"}
     return f"{type(thing).__name__}({', '.join(f'{k}={v!r}' for k, v in plain.items())})"
-
-
-def _digest(pair: Pair) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for array in pair:
-        digest.update(repr((array.dtype.str, array.shape)).encode())
-        for start in range(0, len(array), _CHUNK):
-            digest.update(array[start : start + _CHUNK].tobytes())
-    return digest.hexdigest()

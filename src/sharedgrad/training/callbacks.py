@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import difflib
+from typing import Any
+
+from sharedgrad.errors import ConfigError
 from sharedgrad.training.state import State
+
+# Hooks of other libraries, and what they are called here.
+_FAMILIAR = {
+    **dict.fromkeys(("on_epoch_end", "on_train_epoch_end", "on_validation_end", "on_validation_epoch_end"), "on_epoch"),
+    **dict.fromkeys(("on_batch_end", "on_train_batch_end"), "on_batch"),
+    **dict.fromkeys(("on_train_begin", "on_train_start", "on_fit_start"), "on_start"),
+    **dict.fromkeys(("on_train_end", "on_fit_end"), "on_end"),
+    "on_exception": "on_interrupt",
+}
 
 
 class Callback:
-    """Hooks of :func:`sharedgrad.fit`; override what you need. Read the state, change nothing in it."""
+    """Hooks of :func:`sharedgrad.fit`; override what you need.
+
+    Read the state, change nothing in it; ``state.stop()`` ends the training.
+
+    Raises:
+        ConfigError: A subclass has a method ``on_…`` that is no hook, e.g. because of a slip of the pen.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in vars(cls):
+            if name.startswith("on_") and not hasattr(Callback, name):
+                hooks = [hook for hook in vars(Callback) if hook.startswith("on_")]
+                guess = difflib.get_close_matches(_FAMILIAR.get(name, name), hooks, 1)
+                fix = f"did you mean {guess[0]}?" if guess else f"choose from {', '.join(hooks)}"
+                raise ConfigError(f"class {cls.__name__}", f"{name} is no hook of a Callback", fix)
 
     def on_start(self, state: State) -> None:
         """Training begins or goes on: ``state.epoch`` and ``state.batch`` say where."""
@@ -21,7 +49,7 @@ class Callback:
         """Ctrl-C or SIGTERM, between two batches; KeyboardInterrupt goes on to the caller of fit afterwards."""
 
     def on_end(self, state: State) -> None:
-        """Training is over: all epochs are done (``state.finished``), or it was interrupted or failed."""
+        """Training is over: all epochs are done, or it was stopped (``state.stopped``), interrupted or failed."""
 
     def on_message(self, text: str) -> None:
         """One line for the person at the screen, e.g. that there is nothing to resume."""

@@ -66,6 +66,8 @@ class Checkpoint(Callback):
         else:
             done = f"{state.epoch} of {state.epochs} epochs and {state.batch} batches"
             say(f"resuming the run in {self.folder} after {done}")
+            if state.epochs > self._planned and self.settings["schedule"] != "constant":
+                say(f"its learning rate now follows a schedule over {state.epochs} epochs, no longer {self._planned}")
 
     def _refuse_a_run_without_checkpoint(self, resume: bool) -> None:
         """What was trained once is not overwritten."""
@@ -85,6 +87,11 @@ class Checkpoint(Callback):
         """Save, and write the metrics."""
         self.save(state)
         state.history.write(self.folder / METRICS)
+
+    def on_end(self, state: State) -> None:
+        """Save where a callback has stopped it."""
+        if state.stopped and state.batch:
+            self.save(state)
 
     def on_interrupt(self, state: State) -> None:
         """Save where the run was stopped."""
@@ -120,6 +127,7 @@ class Checkpoint(Callback):
         try:
             self._compare(settings)
             _check_range(progress, state)
+            self._planned = int(settings["epochs"])
             state.network.load_state_dict(_part(_NETWORK, arrays))
             state.optimizer.load_state_dict(_part(_OPTIMIZER, arrays))
             state.network.step = int(progress["step"])
@@ -131,8 +139,13 @@ class Checkpoint(Callback):
             raise _foreign(self.path, error) from None
 
     def _compare(self, saved: Mapping[str, Any]) -> None:
-        """Refuse other settings: the result would be neither the one run's nor the other's."""
-        differences = [_difference(name, saved[name], now) for name, now in self.settings.items() if saved[name] != now]
+        """Refuse other settings: the result would be neither the one run's nor the other's. More epochs are welcome."""
+        allowed = {"epochs"} if saved["epochs"] < self.settings["epochs"] else set()
+        differences = [
+            _difference(name, saved[name], now)
+            for name, now in self.settings.items()
+            if saved[name] != now and name not in allowed
+        ]
         if differences:
             problem = f"was written with other settings: {', '.join(differences)}"
             raise CheckpointError(self.path, problem, "resume with the same, or start another run (--out)")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sharedgrad.data import batches
 from sharedgrad.errors import ConfigError
 from sharedgrad.losses import CrossEntropy
 from sharedgrad.network import Network
 from sharedgrad.parameter import Array
 from sharedgrad.training.metrics import Metrics, true_classes
+from sharedgrad.training.sources import Arrays, Batch, Inputs, passed
 
 Loss = Callable[[Any, Any], tuple[float, Any]]
 
@@ -52,7 +52,7 @@ def measured(loss: Loss, y: Any, target: Any) -> tuple[float, Any]:
 
 def evaluate(
     network: Network,
-    images: Array,
+    images: Inputs,
     labels: Array,
     loss: Loss | None = None,
     normalize: Callable[[Array], Array] | None = None,
@@ -61,8 +61,8 @@ def evaluate(
     """Loss, accuracy and predictions in evaluation mode; changes nothing.
 
     Args:
-        network: A network with one input and one output.
-        images: Samples along the first axis.
+        network: A network with one output.
+        images: Samples along the first axis, NumPy arrays or PyTorch tensors; input name -> array for several inputs.
         labels: One class or target for each.
         loss: ``loss(y, target) -> (value, upstream)``; CrossEntropy() if None.
         normalize: Applied to the images of a batch.
@@ -72,10 +72,15 @@ def evaluate(
         DataError: There is not one label per image, or none at all.
         ShapeError: The images do not fit the network.
     """
-    loss = loss or CrossEntropy()
+    data = Arrays("evaluate", images, labels, network)
+    return measure(network, data.batches(batch_size, 0, 0, None, normalize, 0, shuffle=False), loss or CrossEntropy())
+
+
+def measure(network: Network, batches: Iterable[Batch], loss: Loss) -> Evaluation:
+    """As :func:`evaluate`, of batches that are ready for the network."""
     metrics, predictions = Metrics(), []
-    for x, target in batches(images, labels, batch_size, shuffle=False, normalize=normalize):
-        y = network.predict(x, batch_size=len(x))
+    for x, target in batches:
+        y = network.predict(*passed(x, network), batch_size=len(target))
         metrics.add(measured(loss, y, target)[0], y, target, loss)
         predictions.append(y if true_classes(y, target, loss) is None else np.argmax(y, axis=1))
     return Evaluation(metrics.loss, metrics.accuracy, np.concatenate(predictions))

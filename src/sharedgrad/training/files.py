@@ -1,6 +1,6 @@
 """The files of a run folder."""
 
 MODEL, CONFIG, RUN = "model.safetensors", "model.json", "run.json"
-METRICS, CHECKPOINT = "metrics.csv", "checkpoint.safetensors"
+METRICS, CHECKPOINT, BEST = "metrics.csv", "checkpoint.safetensors", "best.safetensors"
 CURVES, CONFUSION, KERNELS = "curves.png", "confusion.png", "kernels.png"
-FILES = (MODEL, CONFIG, RUN, METRICS, CURVES, CONFUSION, KERNELS, CHECKPOINT)
+FILES = (MODEL, CONFIG, RUN, METRICS, CURVES, CONFUSION, KERNELS, CHECKPOINT, BEST)

@@ -6,8 +6,9 @@ import csv
 import io
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sharedgrad.errors import CheckpointError
+from sharedgrad.errors import CheckpointError, require
 from sharedgrad.storage import write_text
 from sharedgrad.training.step import Step
 
@@ -35,6 +36,9 @@ class Epoch:
     images_per_second: float
 
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 COLUMNS = tuple(column.name for column in fields(Epoch))
 
 
@@ -50,6 +54,26 @@ class History:
 
     rows: list[Epoch] = field(default_factory=list)
     step: Step | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def best(self) -> Epoch | None:
+        """The row with the lowest validation loss; None without any."""
+        rows = [(row.val_loss, row) for row in self.rows if row.val_loss is not None]
+        return min(rows, key=lambda pair: pair[0])[1] if rows else None
+
+    def plot(self) -> Figure:
+        """Loss and accuracy over the epochs as a matplotlib figure: ``history.plot().savefig("curves.png")``.
+
+        Raises:
+            MissingDependencyError: matplotlib is not installed.
+        """
+        return require("sharedgrad.training.plots", "drawing").drawn_curves(self)
+
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        heads = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in COLUMNS)
+        rows = "".join(f"<tr>{''.join(map(_cell, asdict(row).values()))}</tr>" for row in self.rows)
+        return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
 
     def write(self, path: str | Path) -> None:
         """Write metrics.csv; a number that does not exist is an empty cell.
@@ -80,6 +104,10 @@ class History:
             raise CheckpointError(path, f"cannot be read ({error.strerror})") from None
         except (ValueError, TypeError, csv.Error) as error:
             raise CheckpointError(path, f"is not the metrics of a run ({error})") from None
+
+
+def _cell(value: float | None) -> str:
+    return f"<td>{'' if value is None else format(value, '.4g')}</td>"
 
 
 def _row(cells: list[str]) -> Epoch:

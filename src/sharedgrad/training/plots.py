@@ -42,6 +42,15 @@ def curves(history: History, path: str | Path, watched: str = "validation") -> N
         OutputError: The file cannot be written.
         MissingDependencyError: matplotlib is not installed.
     """
+    _write(drawn_curves(history, watched), path)
+
+
+def drawn_curves(history: History, watched: str = "validation") -> Figure:
+    """The figure that :func:`curves` writes.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
     figure = _figure(9, 3.6)
     loss, accuracy = figure.subplots(1, 2)
     _lines(loss, history, "loss", 1, watched)
@@ -50,7 +59,7 @@ def curves(history: History, path: str | Path, watched: str = "validation") -> N
     _lines(accuracy, history, "accuracy", 100, watched)
     accuracy.set_title("accuracy (%)")
     accuracy.set_ylim(top=100.5)
-    _write(figure, path)
+    return figure
 
 
 def _lines(axes: Axes, history: History, quantity: str, scale: float, watched: str) -> None:

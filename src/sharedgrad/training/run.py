@@ -193,6 +193,19 @@ def load_model_file(folder: str | Path) -> ModelFile | None:
         raise _damaged(Path(folder) / RUN, error) from None
 
 
+def load_settings(folder: str | Path) -> dict[str, Any]:
+    """How a run folder says that it was trained.
+
+    Raises:
+        CheckpointError: It is no run folder, or damaged.
+    """
+    found = _description(Path(folder))
+    try:
+        return dict(found["settings"])
+    except _DAMAGE as error:
+        raise _damaged(Path(folder) / RUN, error) from None
+
+
 def _description(folder: Path) -> Any:
     """What run.json holds."""
     path = folder / RUN

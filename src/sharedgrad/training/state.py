@@ -28,6 +28,7 @@ class State:
         seconds: Time spent on them.
         learning_rate: Rate of the last step.
         history: The epochs done.
+        stopped: Whether training ends before all epochs are done.
     """
 
     network: Network
@@ -40,6 +41,11 @@ class State:
     seconds: float = 0.0
     learning_rate: float = 0.0
     history: History = field(default_factory=History)
+    stopped: bool = False
+
+    def stop(self) -> None:
+        """End training after this batch; called by a callback. A checkpoint keeps the place, and can go on from it."""
+        self.stopped = True
 
     @property
     def step(self) -> int:
@@ -48,8 +54,8 @@ class State:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done."""
-        return self.epoch == self.epochs
+        """Whether training is over: all epochs are done, or it was stopped."""
+        return self.stopped or self.epoch == self.epochs
 
     @property
     def loss(self) -> float:
