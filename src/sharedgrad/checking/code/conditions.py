@@ -58,6 +58,8 @@ CONDITIONS: tuple[Condition, ...] = (
     COURSES_PADDING,
     Condition("padding_hard_coded", "there is padding", _sliding(lambda g: _padding(g) > 0)),
     Condition("padding_hard_coded", "the padding is above 1", _sliding(lambda g: _padding(g) > 1)),
+    Condition("pad_gt_k_minus_1", "the padding is larger than the kernel less 1",
+              _sliding(lambda g: any(p[0] > k - 1 for p, k in zip(g.window.padding, g.window.kernel, strict=True)))),
     Condition("stride_hard_coded", "the stride is above 1", _sliding(lambda g: max(g.window.stride) > 1)),
     Condition("square_assumed", "height and width differ", _sliding(lambda g: len(set(g["x"].shape[2:])) > 1)),
     Condition("square_assumed", "the output's height and width differ", _sliding(lambda g: len(set(g.positions)) > 1)),

@@ -67,6 +67,8 @@ class Process:
 
     def start(self) -> dict[str, Any] | None:
         """Load the code; a failure, or None."""
+        if os.name != "posix":  # pipes cannot be waited for with a limit of time
+            raise ConfigError("check", "code can be checked on Linux and macOS only")
         self.end()
         self.starts += 1
         source, self._to = os.pipe()
@@ -109,7 +111,7 @@ class Process:
         self._pid = self._popen.pid
 
     def _fork(self, source: int, out: int) -> None:
-        if not hasattr(os, "fork") or sys.platform == "win32":
+        if not hasattr(os, "fork"):
             raise ConfigError("check", "this function cannot be run in a process of its own here", "put it into a file")
         with warnings.catch_warnings():  # Python 3.12 warns of threads; the child uses none of the parent's
             warnings.simplefilter("ignore", DeprecationWarning)
