@@ -12,6 +12,7 @@ from sharedgrad import configuration, kernels, names
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import text, whole
 from sharedgrad.graph import InputShape, Layers, Node, index_inputs, input_shapes, read_nodes
+from sharedgrad.inputs import explained
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.parameter import Array, Buffer, Parameter, Parameters, Weight, first_names, indices, numbers
@@ -22,7 +23,7 @@ from sharedgrad.view import View
 if TYPE_CHECKING:
     from sharedgrad.plan import Plan, Recording
 
-_PLANS = 8  # for so many kinds of batches (numbers of samples, modes) a network keeps its compiled way
+_PLANS = 8  # compiled plans that a network keeps, one for each number of samples, mode and the like
 
 
 class Network:
@@ -172,8 +173,12 @@ class Network:
             except ShapeError as error:
                 fix = error.fix or f"its input comes from {' and '.join(map(repr, node.inputs))}"
                 raise ShapeError(error.where, error.problem, fix) from None
-            except ValueError:
-                count = f"{len(node.inputs)} inputs ({', '.join(node.inputs)})"
+            except ConfigError:
+                raise
+            except ValueError as error:
+                if "to unpack" not in str(error):
+                    raise ConfigError(node.layer.label, str(error)) from error
+                count = f"{len(node.inputs)} input{'s' * (len(node.inputs) > 1)} ({', '.join(node.inputs)})"
                 raise ConfigError(node.layer.label, f"got {count}, which it does not take") from None
         return shapes
 
@@ -268,7 +273,12 @@ class Network:
         given = tuple([array.shape[1:] for array in arrays.values()])
         key = self._structure().revisions, given
         if key not in self._checked:
-            self._checked = {key: self.shapes(*given), **dict(list(self._checked.items())[: _PLANS - 1])}
+            try:
+                shapes = self.shapes(*given)
+            except ShapeError as error:
+                arrived = {name: array.shape for name, array in arrays.items()}
+                raise explained(error, self.inputs, arrived, self.shapes) from None
+            self._checked = {key: shapes, **dict(list(self._checked.items())[: _PLANS - 1])}
         return self._checked[key]
 
     def _doors(self, inputs: Sequence[ArrayLike], named: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], bool]:

@@ -29,10 +29,10 @@ class Optimizer(ABC):
     Attributes:
         names: What each parameter's state is called: its name in the network whose ``parameters()`` were given, else
             its own. Where several parameters have one name, a number follows it.
-        state: The arrays that each parameter's next step depends on, under the names in ``kept``.
+        state: The arrays that each parameter's next step depends on, under the names in ``state_names``.
     """
 
-    kept: ClassVar[tuple[str, ...]] = ()
+    state_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, parameters: Iterable[Weight], lr: float) -> None:
         names: Mapping[Parameter, str] = getattr(parameters, "names", {})
@@ -86,10 +86,8 @@ class Optimizer(ABC):
                 raise CheckpointError("optimizer state", f"{key} of shape {array.shape} does not fit this network")
             loaded[by_name[name]][kind] = np.array(array)
         for parameter, arrays in loaded.items():
-            if arrays and set(arrays) != set(self.kept):
-                problem = (
-                    f"expected {', '.join(self.kept) or 'nothing'} of {self.names[parameter]}, got {', '.join(arrays)}"
-                )
+            if arrays and set(arrays) != set(self.state_names):
+                problem = f"expected {', '.join(self.state_names) or 'nothing'} of {self.names[parameter]}, got {', '.join(arrays)}"
                 raise CheckpointError("optimizer state", f"does not fit {type(self).__name__}: {problem}")
         self.state = loaded
 
@@ -104,7 +102,7 @@ class SGD(Optimizer):
     Without momentum v is g. (Sutskever et al. 2013 for Nesterov's form.)
     """
 
-    kept = ("momentum",)
+    state_names = ("momentum",)
 
     def __init__(
         self,
@@ -140,7 +138,7 @@ class Adam(Optimizer):
     ``weight_decay`` is added to the gradient (L2); :class:`AdamW` decouples it.
     """
 
-    kept = ("mean", "square", "steps")
+    state_names = ("mean", "square", "steps")
     decoupled = False
 
     def __init__(

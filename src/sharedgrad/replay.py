@@ -1,4 +1,4 @@
-"""A pass through a network, layer by layer: all of it, or later only what somebody asks for."""
+"""A pass through a network, layer by layer: all of it at once, or later only what is asked for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sharedgrad.parameter import Array, Buffer, Parameter, Weight
 Records = list[tuple[Node, Any]]  # each node with what its layer's forward has saved
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pass:
     """What one forward pass started from.
 
@@ -55,7 +55,7 @@ def run(nodes: Iterable[Node], inputs: Mapping[str, Array], context: Context) ->
 
 
 class Replay:
-    """A pass that is over, computed again node by node as far as anybody asks.
+    """A pass that is over, computed again node by node as far as it is asked for.
 
     It works on copies of the layers, which hold the values that the weights had; what is known already is not
     computed again.

@@ -1,6 +1,6 @@
 """Files that are never half written: arrays as safetensors, text, and whole models in one file.
 
-Every file is written beside its place under another name, flushed to the disk and then renamed. Whoever reads it
+Every file is written beside its place under another name, flushed to the disk and then renamed. A reader
 finds the old one or the new one, whatever happens in between. Nothing is ever unpickled.
 """
 
@@ -160,7 +160,7 @@ def load(path: str | Path) -> Network:
     if metadata.get("format") != _MODEL:
         raise CheckpointError(path, "is not a model file", "give the model.safetensors of a run")
     try:
-        network = _rebuilt(json.loads(metadata["config"]), arrays)
+        network = rebuilt(json.loads(metadata["config"]), arrays)
         network.load_state_dict(arrays)
     except SharedgradError as error:
         raise CheckpointError(path, f"does not describe a network ({error})") from None
@@ -170,8 +170,11 @@ def load(path: str | Path) -> Network:
     return network
 
 
-def _rebuilt(config: Any, arrays: Mapping[str, Array]) -> Network:
-    """The network, after each array that it would draw has been found in the file: none is absurdly large."""
+def rebuilt(config: Any, arrays: Mapping[str, Array]) -> Network:
+    """The network of a configuration, after each array that it would draw has been found in the file.
+
+    So none is absurdly large, and there are not absurdly many.
+    """
     arguments = configuration.arguments(config)
     shapes = {array.shape for array in arrays.values()}
     for name, (layer, *_) in arguments["layers"].items():
@@ -179,4 +182,8 @@ def _rebuilt(config: Any, arrays: Mapping[str, Array]) -> Network:
             if parameter.base.shape not in shapes:
                 problem = f"the file holds no {attribute} of shape {parameter.base.shape}"
                 raise CheckpointError(f"node {name!r}", problem)
+    drawn = {weight.base for layer, *_ in arguments["layers"].values() for weight in layer.parameters().values()}
+    if len(drawn) > len(arrays):
+        problem = f"expected an array for each of {len(drawn)} parameters, the file holds {len(arrays)}"
+        raise CheckpointError("network", problem)
     return Network(**arguments)

@@ -18,7 +18,7 @@ from sharedgrad.layers import own
 from sharedgrad.layers.layer import Layer
 from sharedgrad.parameter import Array, Gradients, Parameter, Weight, numbers, positive
 from sharedgrad.replay import Pass, Records, Replay, run
-from sharedgrad.trace import Trace
+from sharedgrad.traces import Trace
 from sharedgrad.uses import SharedWeight, Uses
 
 if TYPE_CHECKING:

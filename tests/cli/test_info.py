@@ -23,6 +23,16 @@ def test_it_names_the_kernels_and_the_threads(cli: Cli) -> None:
         assert max(map(len, result.out.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_names_stay_whole(cli: Cli, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    whole = cli("info").out.split()
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    narrow = cli("info").out
+    assert max(map(len, narrow.splitlines())) <= width
+    assert narrow.split() == whole
+
+
 def test_it_says_when_nothing_was_compiled(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "_fastest", kernels.vectorized)
     assert "kernels: NumPy (none were compiled" in cli("info").out

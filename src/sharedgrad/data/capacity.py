@@ -55,5 +55,16 @@ def chunks(x: NDArray[Any]) -> Iterator[NDArray[Any]]:
     return (x[start : start + step] for start in range(0, len(x), step))
 
 
+def first_not_finite(x: NDArray[Any]) -> int | None:
+    """The number of the first sample of x (N, …) with a NaN or infinite value; None if there is none."""
+    start = 0
+    for chunk in chunks(x):
+        finite = np.isfinite(chunk).reshape(len(chunk), -1).all(axis=1)
+        if not finite.all():
+            return start + int(np.argmin(finite))
+        start += len(chunk)
+    return None
+
+
 def _amount(size: int) -> str:
     return f"{size / 2**30:,.2f} GiB" if size >= 2**27 else f"{size:,} bytes"

@@ -114,6 +114,12 @@ class Normalization:
         return cls(mean, std, scale)
 
 
+def brightness(x: NDArray[Any]) -> tuple[float, float]:
+    """Mean and standard deviation, over the images x (N, C, H, W), of the mean pixel of an image."""
+    means = np.concatenate([chunk.mean(axis=(1, 2, 3)) for chunk in _float64_chunks(x)])
+    return float(means.mean()), float(means.std())
+
+
 def _float64_chunks(x: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
     return (chunk.astype(np.float64) for chunk in chunks(x))
 

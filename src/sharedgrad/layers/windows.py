@@ -27,7 +27,7 @@ class _Windowed(Layer):
     weight: Weight
     bias: Weight | None
 
-    def _slide(
+    def _set_window(
         self,
         in_channels: int,
         out_channels: int,

@@ -153,7 +153,7 @@ class Trace:
         """The sums, as ``tape.backward`` gives them."""
         total = {}
         for parameter, name in self._reached.items():
-            if self._uses(self._replay.weights[parameter]):  # a layer of one's own may leave one unused
+            if self._uses(self._replay.weights[parameter]):  # a user's layer may leave one unused
                 total[parameter] = self.weights[name].gradient
         return Gradients(total, self.inputs, self._names)
 

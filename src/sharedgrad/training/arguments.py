@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from sharedgrad.data import batches
-from sharedgrad.errors import ConfigError
+from sharedgrad.data.capacity import first_not_finite
+from sharedgrad.errors import ConfigError, DataError
 from sharedgrad.geometry import whole
 from sharedgrad.network import Network
 from sharedgrad.optimizers import SCHEDULES, Optimizer, Schedule
@@ -27,7 +28,7 @@ _CHUNK = 4096  # samples hashed at a time
 
 
 @dataclass(frozen=True)
-class Plan:
+class Arguments:
     """The arguments of :func:`sharedgrad.fit`, checked.
 
     Raises:
@@ -61,6 +62,9 @@ class Plan:
         if not set(self.optimizer.parameters) & set(self.network.parameters()):
             problem = "it holds no parameter of this network"
             raise ConfigError("optimizer", problem, "make it with network.parameters()")
+        _check_finite("train", self.train)
+        if self.validation is not None:
+            _check_finite("validation", self.validation)
         next(self.batches(0))  # augmentation and normalization fit the images, or say so before anything is written
         if self.validation is not None:
             batches(*self.validation, self.batch_size)
@@ -126,6 +130,16 @@ class Plan:
 def _check_pair(name: str, value: object) -> None:
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise ConfigError(name, f"expected a pair (images, labels), got {_kind(value)}")
+
+
+def _check_finite(name: str, pair: Pair) -> None:
+    """NaN in the data is told before it looks like a diverged run."""
+    for part, array in zip(("images", "labels"), pair, strict=True):
+        if isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.ndim:
+            wrong = first_not_finite(array)
+            if wrong is not None:
+                problem = f"{part} hold NaN or infinite numbers (first in sample {wrong})"
+                raise DataError(name, problem, "remove or mend them")
 
 
 def _check_positive(name: str, value: object) -> None:
