@@ -87,7 +87,8 @@ class Optimizer(ABC):
             loaded[by_name[name]][kind] = np.array(array)
         for parameter, arrays in loaded.items():
             if arrays and set(arrays) != set(self.state_names):
-                problem = f"expected {', '.join(self.state_names) or 'nothing'} of {self.names[parameter]}, got {', '.join(arrays)}"
+                expected = f"{', '.join(self.state_names) or 'nothing'} of {self.names[parameter]}"
+                problem = f"expected {expected}, got {', '.join(arrays)}"
                 raise CheckpointError("optimizer state", f"does not fit {type(self).__name__}: {problem}")
         self.state = loaded
 
