@@ -4,60 +4,33 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from numbers import Real
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sharedgrad.arrays import Array, indices, numbers, positive
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import text
 from sharedgrad.randomness import generator
 from sharedgrad.view import Index, View
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
-
-def numbers(value: Any, dtype: np.dtype[Any] | type, where: str, empty: Callable[..., Array] = np.empty) -> Array:
-    """A copy of ``value`` as an array of real numbers, in memory from ``empty``; lists and PyTorch tensors will do.
-
-    Raises:
-        ShapeError: It holds something else, or its rows differ in length.
-    """
-    try:
-        array = value if type(value) is np.ndarray else _array(value)
-        if array.dtype.kind not in "fiub":
-            raise TypeError(f"{array.dtype} values")
-        copy = empty(array.shape, np.dtype(dtype))
-        np.copyto(copy, array, "unsafe")
-        return copy
-    except (TypeError, ValueError) as error:
-        raise ShapeError(where, f"expected an array of numbers, got {error}") from None
-
-
-def indices(value: Any, where: str) -> Array:
-    """A copy of ``value`` as int64; whole numbers of any integer type, as lists or PyTorch tensors too.
-
-    Floats are refused, whole ones too: above 2²⁴ float32 does not hold every whole number.
-
-    Raises:
-        ShapeError: It holds something else, numbers too large for int64, or its rows differ in length.
-    """
-    try:
-        array = _array(value)
-    except (TypeError, ValueError) as error:
-        raise ShapeError(where, f"expected an array of whole numbers, got {error}") from None
-    if array.dtype.kind not in "iu":
-        problem = f"is read as indices: expected whole numbers of an integer type, got {array.dtype} values"
-        raise ShapeError(where, problem, "pass integers, e.g. x.astype(int)")
-    if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
-        raise ShapeError(where, f"is read as indices: expected numbers that int64 holds, got {array.max()}")
-    return array.astype(np.int64)
-
-
-def _array(value: Any) -> Array:
-    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+__all__ = [
+    "Array",
+    "Buffer",
+    "Gradients",
+    "Initializer",
+    "Parameter",
+    "ParameterView",
+    "Parameters",
+    "Weight",
+    "first_names",
+    "indices",
+    "numbers",
+    "positive",
+]
 
 
 class Weight(ABC):
@@ -448,13 +421,6 @@ class Gradients(Mapping[Parameter, Array]):
 
     def __repr__(self) -> str:
         return "Gradients(" + ", ".join(f"{p.name}: {text(p.shape)}" for p in self._arrays) + ")"
-
-
-def positive(value: Any, where: str) -> float:
-    """A positive number, or one line that says what came."""
-    if not isinstance(value, Real) or not float(value) > 0:
-        raise ConfigError(where, f"expected a positive number, got {value!r}")
-    return float(value)
 
 
 def first_names(named: Mapping[str, Weight]) -> dict[Parameter, str]:
