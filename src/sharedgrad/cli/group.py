@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from sharedgrad import __version__
+from sharedgrad.cli.data import data
 from sharedgrad.cli.info import info
 from sharedgrad.cli.predict import predict
 from sharedgrad.cli.summary import summary
@@ -36,5 +37,5 @@ def group(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (train, predict, summary, info):
+for command in (train, predict, summary, data, info):
     group.add_command(command)
