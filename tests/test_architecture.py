@@ -114,14 +114,17 @@ def test_the_readers_of_data_know_nothing_of_networks(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_libraries_are_imported_where_they_are_needed(module: str) -> None:
-    """At the top of a file stand NumPy, threadpoolctl, and click on the command line's floor alone."""
-    allowed = {"sharedgrad", "numpy", "threadpoolctl"} | ({"click"} if floor_name(module) == "cli" else set())
+    """At the top of a file stand NumPy, threadpoolctl; click and torch on the floors that are loaded for them alone."""
+    own = {"cli": {"click"}, "tracing": {"torch"}}.get(floor_name(module), set())
+    allowed = {"sharedgrad", "numpy", "threadpoolctl"} | own
     first = {source.split(".")[0] for source, _ in imports(module, inside_functions=False)}
     assert first - set(sys.stdlib_module_names) <= allowed
 
 
-def test_pytorch_is_the_tests_oracle_alone() -> None:
+def test_pytorch_is_there_to_be_traced_and_the_tests_oracle() -> None:
     for module in MODULES:
+        if floor_name(module) == "tracing" and module != "sharedgrad.tracing":
+            continue  # loaded by sg.trace alone
         assert not {source for source, _ in imports(module) if source.split(".")[0] == "torch"}, module
 
 
@@ -130,6 +133,21 @@ def test_importing_the_package_loads_no_optional_library() -> None:
     path = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run([sys.executable, "-c", code], env=path, capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_what_is_built_on_the_engine_is_imported_when_it_is_asked_for() -> None:
+    code = """if True:
+        import sys, sharedgrad
+        later = ["sharedgrad.data", "sharedgrad.training"]
+        print(*(name in sys.modules for name in later), "fit" in dir(sharedgrad), "data" in dir(sharedgrad))
+        from sharedgrad import fit
+        print(fit is sharedgrad.fit is sys.modules["sharedgrad.training"].fit, sharedgrad.data.__name__)
+        print(hasattr(sharedgrad, "train"))
+    """
+    path = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=path, capture_output=True, text=True, check=False)
+    expected = ["False False True True", "True sharedgrad.data", "False"]
+    assert (done.stdout.splitlines(), done.stderr) == (expected, "")
 
 
 def test_nothing_is_unpickled() -> None:

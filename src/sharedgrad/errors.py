@@ -57,6 +57,14 @@ class DivergedError(SharedgradError, ArithmeticError):
     """The loss has become NaN or infinite."""
 
 
+class UncertifiedError(SharedgradError, ArithmeticError):
+    """The uses of a parameter do not add up to the gradient that a backward pass has deposited."""
+
+
+class UncertifiedWarning(UserWarning):
+    """Numbers are asked of a parameter whose uses do not add up to its gradient."""
+
+
 class MissingDependencyError(SharedgradError, ImportError):
     """An optional library is needed and not installed."""
 

@@ -282,6 +282,10 @@ class Network:
         results = {name: values[name] if batched else values[name][0] for name in self.outputs}
         return results[self.outputs[0]] if len(self.outputs) == 1 else results
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickling and copying: compiled ways are worked out again."""
+        return {**vars(self), "_plans": {}, "_known": None}
+
     # ---- configuration
 
     def to_config(self) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def _row(node: Node, shapes: dict[str, Shape], counted: dict[Parameter, str]) ->
     dense = sum(map(prod, before)) * outputs + (outputs if getattr(layer, "bias", None) else 0)
     return Row(
         node.name,
-        _written(layer),
+        written(layer),
         after,
         _size(new),
         shared_with,
@@ -147,7 +147,7 @@ def _size(parameters: Iterable[Weight]) -> int:
     return sum(prod(p.shape) for p in parameters)
 
 
-def _written(layer: Layer) -> str:
+def written(layer: Layer) -> str:
     """The layer as a person would write it: ``Conv2d(1, 6, 5, padding=2)``."""
     required = {a.name for a in inspect.signature(type(layer)).parameters.values() if a.default is a.empty}
     given = {name: value for name, value in layer.config().items() if name != "init"}

@@ -69,7 +69,7 @@ void correlate(const CorrelateTile<T>& tile) {
 #pragma GCC unroll 8
         for (int f = 0; f < F; ++f)
 #pragma GCC unroll 8
-            for (int c = 0; c < C; ++c) sum[f][c] = load(tile.gate[c] + f * tile.gate_channel) > T(0) ? sum[f][c] : V{};
+            for (int c = 0; c < C; ++c) sum[f][c] = relu_gate<T>(sum[f][c], load(tile.gate[c] + f * tile.gate_channel));
     if (whole)
         put([&](int f, int c, T* to) { store(to, sum[f][c]); });
     else

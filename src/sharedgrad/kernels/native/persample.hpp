@@ -248,7 +248,7 @@ void normalize_gradients(T* dweight, T* dbias, const Map<T>& dy, const Map<T>& x
             for (int h = 0; h < x.height; ++h)
                 vectors_of<T>(x.used(), [&](int, std::ptrdiff_t i, int n) {
                     Vector<T> d = get(dy.cell(b, c, h) + i, n);
-                    if (y) d = get(y->cell(b, c, h) + i, n) > T(0) ? d : Vector<T>{};
+                    if (y) d = relu_gate<T>(d, get(y->cell(b, c, h) + i, n));
                     sum += d;
                     product += d * (get(x.cell(b, c, h) + i, n) - splat(mean[c])) * splat(inverse);
                 });
@@ -273,7 +273,7 @@ void clip_factors(const Map<T>& factors, const Map<T>& norms, const double* squa
     for (int n = 0; n < norms.channels; ++n) {
         const double norm = std::sqrt(squares[n]);
         norms.data[n] = T(norm);
-        factors.data[n] = norm > max_norm ? T(max_norm / norm) : T(1);
+        factors.data[n] = norm <= max_norm ? T(1) : T(max_norm / norm);  // NaN stays NaN
     }
 }
 

@@ -118,8 +118,7 @@ struct SmallMaps {
             Vector<T> v = load_part(sums, n) + bias;
             if (last.add) v += load_part(to, n);
             if (last.relu) v = v <= T(0) ? Vector<T>{} : v;  // NaN stays NaN
-            if (last.through)
-                v = load_part(last.through->cell(block, f, h) + begin - h * row, n) > T(0) ? v : Vector<T>{};
+            if (last.through) v = relu_gate<T>(v, load_part(last.through->cell(block, f, h) + begin - h * row, n));
             store_part(to, v, n);
             begin += n, sums += n;
         }

@@ -57,7 +57,7 @@ def outer_products(delta: Array, p: Array, delta2: Array, p2: Array) -> Array:
 
 def window_squares(x: Array, g: Geometry) -> Array:
     """‖p_u,b‖² (N, *P, groups) of every window: squares added over the group's channels, then over a box of cells."""
-    grouped = x.reshape(len(x), g.groups, -1, prod(x.shape[2:]))
+    grouped = x.reshape(len(x), g.groups, x.shape[1] // g.groups, prod(x.shape[2:]))
     squares = np.einsum("ngcs,ngcs->ngs", grouped, grouped, dtype=np.float64)
     padded = zero_padded(squares.reshape(len(x), g.groups, *x.shape[2:]), g)
     positions = g.output(x.shape[2:])

@@ -1,0 +1,157 @@
+"""What the trace cannot take apart is reported: the parameter, the operation, and the unexplained part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import sharedgrad as sg
+from sharedgrad.errors import ConfigError, UncertifiedError, UncertifiedWarning
+from tests.tracing.cases import Of, weight
+
+
+class Doubled(torch.autograd.Function):
+    """An operation of somebody's own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> torch.Tensor:
+        return dy * 2
+
+
+def _regularized(m: Any, x: torch.Tensor) -> torch.Tensor:
+    return m.a(x).square().mean() + 0.3 * m.a.weight.square().sum() + m.a.bias.norm()
+
+
+WRITTEN = {"w": "DoubledBackward"}
+CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, str]]] = {
+    "regularizers": (lambda: Of(_regularized, a=nn.Linear(5, 4)), {"a.weight": "square", "a.bias": "norm"}),
+    "weight times weight": (
+        lambda: Of(lambda m, x: (x @ m.w).sum() + (m.w * m.w).sum(), w=weight(5, 4)),
+        {"w": "mul"},
+    ),
+    "weight norm": (
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(5, 4)),
+        {
+            "parametrizations.weight.original0": "_weight_norm",
+            "parametrizations.weight.original1": "_weight_norm",
+        },
+    ),
+    "a mask": (lambda: Of(lambda m, x: x @ (m.w * torch.ones(5, 4)), w=weight(5, 4)), {"w": "mul"}),
+    "bilinear": (
+        lambda: Of(lambda m, x: m.a(x, x), a=nn.Bilinear(5, 5, 3)),
+        {"a.weight": "bilinear", "a.bias": "bilinear"},
+    ),
+    "prelu": (lambda: nn.PReLU(), {"weight": "prelu"}),
+    "einsum": (lambda: Of(lambda m, x: torch.einsum("ni,oi->no", x, m.w), w=weight(4, 5)), {"w": "einsum"}),
+    "a function of one's own": (
+        lambda: Of(lambda m, x: x @ Doubled.apply(m.w), w=weight(5, 4)),
+        {"w": "DoubledBackward"},
+    ),
+    "a use besides": (
+        lambda: Of(lambda m, x: x @ m.w + x @ Doubled.apply(m.w), w=weight(5, 4)),
+        {"w": "DoubledBackward"},
+    ),
+    "recomputed inside": (
+        lambda: Of(lambda m, x: checkpoint(m.a, x.requires_grad_(), use_reentrant=True), a=nn.Linear(5, 4)),
+        {"a.weight": "inside CheckpointFunctionBackward", "a.bias": "inside CheckpointFunctionBackward"},
+    ),
+    "a slice with numbers": (lambda: Of(lambda m, x: x @ m.w[[0, 2, 1, 0, 1]], w=weight(5, 4)), {"w": "__getitem__"}),
+}
+
+
+@pytest.mark.parametrize("keep", ["factors", ["norm:sample"]])
+@pytest.mark.parametrize("name", CASES)
+def test_the_parameter_and_the_operation_are_named(name: str, keep: Any) -> None:
+    make, expected = CASES[name]
+    torch.manual_seed(0)
+    model, x = make(), torch.randn(3, 5)
+    plain = [p.grad for p in model.parameters()]
+    with sg.trace(model, keep=keep) as t:
+        model(x).square().mean().backward()
+    assert set(t.other) == set(expected)
+    assert plain.count(None) == len(plain)
+    for key, operation in expected.items():
+        other = t.other[key]
+        assert operation in other.operations, other.operations
+        assert other.norm > 0
+        assert not t.passes[0].certified(key)
+        assert other.operations[0] in t.table()
+        if keep == "factors":
+            known = t.passes[0][key].gradient if key in t.passes[0] else 0
+            torch.testing.assert_close(other.gradient + known, dict(model.named_parameters())[key].grad)
+        if key in t.passes[0]:
+            with pytest.warns(UncertifiedWarning):
+                t[key]
+        else:
+            with pytest.raises(ConfigError, match="no use of it was seen; its gradient came through"):
+                t[key]
+    with pytest.raises(UncertifiedError, match="uses do not add up to the gradient of"), sg.trace(model, strict=True):
+        model(x).square().mean().backward()
+
+
+def test_recomputed_activations_are_not_counted_twice() -> None:
+    torch.manual_seed(0)
+    a = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    model = Of(lambda m, x: checkpoint(m.a, x, use_reentrant=False), a=a).double()
+    for backward in (torch.Tensor.backward, torch.autograd.backward):
+        with sg.trace(model, strict=True) as t:
+            backward(model(torch.randn(6, 5).double()).square().sum())
+        assert len(t["a.0.weight"].calls) == 1
+
+
+def test_parts_recomputed_inside_a_pass_are_not_mistaken_for_the_whole() -> None:
+    model = Of(
+        lambda m, x: checkpoint(m.a, checkpoint(m.a, x, use_reentrant=True), use_reentrant=True), a=nn.Linear(5, 5)
+    )
+    x = torch.randn(3, 5).requires_grad_()
+    for keep in ("factors", ["norm:sample"]):
+        with sg.trace(model, keep=keep) as t:
+            (model(x) + model.a(x)).square().sum().backward()
+        assert set(t.other) == {"a.weight", "a.bias"}
+
+
+def test_a_gradient_penalty() -> None:
+    """The second pass runs through the graph of the first one's way back: what was not seen is reported."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    x = torch.randn(6, 5).double().requires_grad_()
+    with sg.trace(model) as t:
+        y = model(x).sum()
+        (dx,) = torch.autograd.grad(y, x, create_graph=True)
+        (y + dx.square().sum()).backward()
+    assert t.passes[0].names == ()
+    assert "0.weight" in t.passes[1].other
+    assert t.passes[1].certified("0.bias") is False or t.passes[1]["0.bias"].residual < 1e-12
+
+
+def test_a_compiled_model_runs_uncompiled_and_says_so() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(5, 4)
+    compiled = torch.compile(model, backend="eager")
+    with pytest.warns(UserWarning, match="runs uncompiled in this block"), sg.trace(compiled, strict=True) as t:
+        compiled(torch.randn(3, 5)).sum().backward()
+    assert t["_orig_mod.weight"].axes == {"sample": (3,)}
+
+
+def test_functional_call_and_vmap_are_reported_or_right() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(5, 4)
+    x = torch.randn(3, 5)
+    with sg.trace(model) as t:
+        own = {name: p * 1 for name, p in model.named_parameters()}
+        torch.func.functional_call(model, own, (x,)).sum().backward()
+    assert set(t.other) == {"weight", "bias"}
+    assert t.other["weight"].operations == ("mul",)
+    with sg.trace(model) as t:
+        torch.func.vmap(lambda v: model(v))(x).sum().backward()
+    for name in ("weight", "bias"):
+        assert name in t.other or t[name].certified
