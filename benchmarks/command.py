@@ -12,22 +12,39 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NoReturn
 
-from benchmarks import convolutions, duels, importing, machine, memory, persample, plots, scaling, traces
+from benchmarks import (
+    convolutions,
+    duels,
+    importing,
+    machine,
+    memory,
+    mistaken,
+    persample,
+    plots,
+    scaling,
+    torch_traces,
+    traces,
+)
 from benchmarks.nets import NETS
 from benchmarks.options import Options
 from benchmarks.tables import Row, Table, disturbed, plain
 from sharedgrad.errors import SharedgradError
+from sharedgrad.kernels import set_winograd
 
 SECTIONS: dict[str, Callable[[Options], list[Table]]] = {
     "steps": duels.steps,
     "inference": duels.inference,
     "persample": persample.section,
     "trace": traces.section,
+    "torch-trace": torch_traces.section,
+    "mistaken": mistaken.section,
     "memory": memory.section,
     "import": importing.section,
     "convolutions": convolutions.section,
     "scaling": scaling.section,
 }
+
+OF_PYTORCH = ("torch-trace", "mistaken")  # nothing to measure without it
 
 DESCRIPTION = f"""\
 sharedgrad measured beside PyTorch, alternating, on the same data, in float32: medians, quartiles and ratios.
@@ -88,6 +105,9 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--alone", action="store_true", help="sharedgrad alone, without PyTorch")
     parser.add_argument("--compile", action="store_true", help="torch.compile too: minutes more, needs a C++ compiler")
     parser.add_argument(
+        "--no-winograd", dest="winograd", action="store_false", help="3×3 convolutions of sharedgrad by plain sums"
+    )
+    parser.add_argument(
         "--budget", type=_seconds, metavar="SECONDS", help="start no further row of a section after so long"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
@@ -125,6 +145,7 @@ def run(options: Options) -> None:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     machine.use_threads(options.threads, options.rivals)
+    set_winograd(options.winograd)
     if options.plots:
         options.plots.mkdir(parents=True, exist_ok=True)
     described = machine.describe(options)
@@ -135,7 +156,7 @@ def run(options: Options) -> None:
     for name in options.sections:
         started = monotonic()
         tables = [table for table in SECTIONS[name](options) if table.cases]
-        if not tables:
+        if not tables and name not in OF_PYTORCH:
             print(f"{name}: has none of these nets", file=sys.stderr)
         for table in tables:
             rows = measure(name, table, options, started)

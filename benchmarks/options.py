@@ -19,6 +19,7 @@ class Options:
         threads: Threads for sharedgrad, PyTorch and NumPy alike.
         rivals: Whether PyTorch and what builds on it are measured too.
         compile: Whether torch.compile is among them.
+        winograd: Whether sharedgrad's 3×3 convolutions may take fewer multiplications.
         budget: Seconds after which a section starts no further row, or None.
         json: File for everything that was measured, or None.
         plots: Folder for pictures of the scaling, or None.
@@ -31,6 +32,7 @@ class Options:
     threads: int = 2
     rivals: bool = True
     compile: bool = False
+    winograd: bool = True
     budget: float | None = None
     json: Path | None = None
     plots: Path | None = None

@@ -63,14 +63,14 @@ def _materialized(options: Options) -> Table:
         f"Batch {BATCH}; milliseconds: median (quartiles). The ratio is the best rival's time over ours."
     )
     cases = tuple(Case(name, partial(_materialized_row, options, name)) for name in options.narrowed(("cnn",)))
-    columns = ("net", "sharedgrad", *_rivals(options), "ratio", "bar", "reached")
+    columns = ("net", "sharedgrad", *rivals(options), "ratio", "bar", "reached")
     return Table("materialized", "All per-sample gradients materialized", note, columns, cases)
 
 
 def _materialized_row(options: Options, name: str) -> Row:
     net = nets.build(name)
     ours = gradients(name, net, net.parameters())
-    makers = {rival: partial(_rival, rival, name, ours) for rival in _rivals(options)}
+    makers = {rival: partial(_rival, rival, name, ours) for rival in rivals(options)}
     theirs, failures = ready(makers)
     spreads = alternating({"sharedgrad": ours, **theirs}, options.repeats)
     ratio = compared(spreads["sharedgrad"], {rival: spreads[rival] for rival in theirs})
@@ -106,7 +106,8 @@ def clipped_step(name: str) -> Call:
     return step
 
 
-def _rivals(options: Options) -> tuple[str, ...]:
+def rivals(options: Options) -> tuple[str, ...]:
+    """The libraries that are measured."""
     if not options.rivals:
         return ()
     return ("torch.func", *(("torch.func compiled",) if options.compile else ()), "BackPACK", "Opacus")

@@ -1,6 +1,7 @@
 """``python -m benchmarks.probe NET KIND BATCH THREADS``: bytes of memory that training steps need at their peak.
 
-KIND is sharedgrad or one of PyTorch's. Linux only: /proc/self tells the peak, and lets it be set back.
+KIND is sharedgrad, one of PyTorch's, or "traced plain", "traced norms", "traced norms and shares" for PyTorch models.
+Linux only: /proc/self tells the peak, and lets it be set back.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ def main() -> None:
 
 
 def _step(name: str, kind: str, batch: int) -> Call:
+    if kind.startswith("traced ") and name != "wide8":
+        from benchmarks import traced_models
+
+        return traced_models.step(name, kind.removeprefix("traced "))
     if kind == "sharedgrad":
         return training.training_step(name, batch)
     from benchmarks import rival

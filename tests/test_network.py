@@ -409,3 +409,54 @@ def test_the_representation_shows_the_graph() -> None:
     assert repr(two_inputs()) == (
         "Network(float32\n  l: Linear(in_features=2, out_features=3) <- x\n  sum: Add() <- l, z\n)"
     )
+
+
+def test_a_buffer_keeps_its_type_and_is_never_changed_in_place() -> None:
+    norm = sg.BatchNorm2d(2)
+    network = sg.Network([norm], (2, 3, 3))
+    norm.running_mean.value = np.array([1.0, 2.0])  # float64
+    norm.running_var.value = [1, 4]
+    norm.num_batches_tracked.value = np.int32(3)
+    assert norm.running_mean.value.dtype == np.float32
+    assert norm.num_batches_tracked.value.dtype == np.int64
+    y, tape = network.forward(np.ones((4, 2, 3, 3)), training=False)
+    np.testing.assert_allclose(y[:, 1], -0.5, rtol=1e-4)
+    before = tape.backward(np.ones_like(y), inputs=True).inputs["input"]
+    with pytest.raises(ValueError, match="read-only"):
+        norm.running_var.value[0] = 100
+    norm.running_var.value = np.array([100.0, 100.0])  # the tape has what its forward pass read
+    np.testing.assert_array_equal(tape.backward(np.ones_like(y), inputs=True).inputs["input"], before)
+    with pytest.raises(ShapeError, match=r"expected a value of shape \(2,\), got \(3,\)"):
+        norm.running_mean.value = np.zeros(3)
+
+
+@pytest.mark.parametrize("make", [lambda: sg.Linear(3, 3), lambda: sg.BatchNorm2d(3)])
+def test_a_layer_in_networks_of_two_types_is_refused_where_it_is_used(make: Any) -> None:
+    layer = make()
+    shape = (3,) if isinstance(layer, sg.Linear) else (3, 2, 2)
+    first = sg.Network([layer], shape)
+    first.predict(np.ones((2, *shape)))
+    second = sg.Network([layer], shape, dtype="float64")
+    assert second.predict(np.ones((2, *shape))).dtype == np.float64
+    message = r"0\.\w+: is float64 now, this network float32: another network of that type holds it too; give that one"
+    for use in (first.predict, first.forward):
+        with pytest.raises(ConfigError, match=message):
+            use(np.ones((2, *shape)))
+
+
+def test_outputs_can_be_set_anew() -> None:
+    network = sg.Network({"hidden": sg.Linear(3, 4), "relu": sg.ReLU(), "out": sg.Linear(4, 2)}, (3,))
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    out, tape = network.forward(x)
+    network.outputs = "relu"  # type: ignore[assignment]
+    assert network.outputs == ["relu"]
+    hidden, _ = network.forward(x)
+    assert hidden.shape == network.predict(x).shape == (5, 4)
+    assert tape.backward(np.ones_like(out))["out.bias"].shape == (2,)
+    network.outputs = ["out", "relu"]
+    both = network.predict(x)
+    np.testing.assert_array_equal(both["relu"], hidden)
+    for wrong in ("output", ["out", "x"], []):
+        with pytest.raises(ConfigError, match=r"outputs: there is no node '\w*'; choose from hidden, relu, out"):
+            network.outputs = wrong  # type: ignore[assignment]
+    assert network.to_config()["outputs"] == ["out", "relu"]

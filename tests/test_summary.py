@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 import sharedgrad as sg
@@ -140,3 +143,46 @@ def test_a_notebook_shows_a_table() -> None:
     html = summarize(sg.Network({"a<b": sg.Linear(6, 4)}, (6,)))._repr_html_()
     assert "<td>a&lt;b</td><td>4</td><td>28</td>" in html
     assert "28 parameters" in html
+
+
+class Bias(sg.Layer):
+    """y = x + bias of each channel, at every position."""
+
+    def __init__(self, channels: int) -> None:
+        self.channels = channels
+        self.bias = sg.Parameter((channels,), lambda rng, shape: rng.normal(size=shape), "bias")
+
+    def forward(self, *inputs: Any, context: sg.Context) -> Any:
+        return inputs[0] + self.bias.value[:, None, None], None
+
+    def backward(self, saved: Any, upstream: Any, needs: Any) -> Any:
+        axes = {"sample": upstream.shape[:1], "position": upstream.shape[2:]}
+        return (upstream,), [sg.uses.Direct(self.bias, np.moveaxis(upstream, 1, -1), axes)]
+
+    def output_shape(self, *shapes: Any) -> Any:
+        return shapes[0]
+
+
+class Said(Bias):
+    """The same, and says how often."""
+
+    said = 36
+
+    def uses_per_sample(self, *shapes: Any) -> int:
+        return self.said
+
+
+@pytest.mark.parametrize("kind", [Bias, Said])
+def test_uses_of_a_layer_of_ones_own_are_those_of_a_trace(kind: Any) -> None:
+    network = sg.Network({"conv": sg.Conv2d(1, 2, 3), "mine": kind(2)}, (1, 8, 8))
+    y, tape = network.forward(np.ones((3, 1, 8, 8)))
+    assert [row.uses for row in summarize(network)] == [36, 36]
+    assert tape.trace(y)["mine.bias"].count == 3 * 36
+
+
+def test_a_number_of_uses_that_is_wrong_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Said, "said", 4)
+    network = sg.Network({"mine": Said(2)}, (2, 6, 6))
+    message = r"layer 'mine' \(Said\): uses_per_sample says 4, backward returns 36 for one sample; mend it"
+    with pytest.raises(ConfigError, match=message):
+        summarize(network)

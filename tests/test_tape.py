@@ -10,6 +10,7 @@ import torch
 
 import sharedgrad as sg
 from sharedgrad.errors import ConfigError, ShapeError, StaleTapeError
+from tests.helpers import close
 
 RNG = np.random.default_rng(11851)
 X = RNG.normal(size=(3, 4))
@@ -242,3 +243,27 @@ def test_gradients_are_compared_by_identity() -> None:
     first, second = tape.backward(y), tape.backward(y)
     assert first == first
     assert first != second
+
+
+@pytest.mark.parametrize("kernels_name", ["vectorized", pytest.param("native", marks=pytest.mark.compiled)])
+@pytest.mark.parametrize(
+    ("layer", "name", "value"), [("norm", "eps", 0.1), ("pool", "ties", "last"), ("drop", "p", 0.0)]
+)
+def test_a_tape_refuses_what_has_been_set_since_its_forward_pass(
+    kernels_name: Any, layer: str, name: str, value: Any
+) -> None:
+    network = sg.Network({"norm": sg.BatchNorm2d(2), "pool": sg.MaxPool2d(2), "drop": sg.Dropout(0.25)}, (2, 4, 4))
+    rng = np.random.default_rng(0)
+    x, upstream = rng.normal(size=(5, 2, 4, 4)), rng.normal(size=(5, 2, 2, 2))
+    with sg.kernels.use(kernels_name):
+        _, tape = network.forward(x)
+        before = tape.trace(upstream)
+        old = getattr(network[layer], name)
+        setattr(network[layer], name, value)
+        message = rf"layer '{layer}' .*its {name} has been set since this tape's forward pass; call forward again"
+        for again in (tape.backward, tape.trace, lambda up: tape.clipped_by_sample(up, 1.0)):
+            with pytest.raises(StaleTapeError, match=message):
+                again(upstream)
+        total = before["norm.weight"].gradient  # a trace is a copy
+        setattr(network[layer], name, old)
+        close(np.asarray(total), tape.backward(upstream)["norm.weight"], 1e-5)

@@ -183,7 +183,7 @@ def test_training_goes_on_and_a_trace_stays_what_it_was(compiled: bool, training
 
 
 class Nested(sg.Layer):
-    """A layer of one's own that keeps its parameter in a list, and a buffer that it reads."""
+    """A user's layer that keeps its parameter in a list, and a buffer that it reads."""
 
     def __init__(self) -> None:
         self.scales = [sg.Parameter((3,), lambda _, shape: np.full(shape, 2.0), "scale", np.float64)]

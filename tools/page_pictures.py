@@ -34,7 +34,8 @@ def main(folder: Path, names: list[str]) -> None:
             for theme, (width, pixels) in product(("light", "dark"), WIDTHS.items()):
                 page = browser.new_page(viewport={"width": pixels, "height": 900}, color_scheme=theme)
                 page.goto(file.absolute().as_uri())
-                page.locator("td[data-panel='dw:0'], td[data-panel='y']").first.click()
+                if not page.evaluate("() => document.getElementById('page').view.pin"):
+                    page.locator("td[data-panel='dw:0'], td[data-panel='y']").first.click()
                 page.evaluate("scrollTo(0, 0)")
                 page.wait_for_timeout(150)
                 picture = folder / f"{name}-{theme}-{width}.png"

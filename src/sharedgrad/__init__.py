@@ -7,7 +7,7 @@ import typing as _typing
 from importlib import import_module as _import_module
 
 from sharedgrad import kernels, uses
-from sharedgrad.kernels import get_threads, set_threads
+from sharedgrad.kernels import get_threads, get_winograd, set_threads, set_winograd
 from sharedgrad.layers import (
     RNN,
     Add,
@@ -121,6 +121,7 @@ __all__ = [
     "explain",
     "fit",
     "get_threads",
+    "get_winograd",
     "init_from",
     "kernel_uses",
     "kernels",
@@ -128,6 +129,7 @@ __all__ = [
     "models",
     "save",
     "set_threads",
+    "set_winograd",
     "summarize",
     "trace",
     "uses",

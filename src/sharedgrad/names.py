@@ -68,7 +68,7 @@ def _covered(name: str, items: Items, given: Given) -> bool:
 
 
 def _joined(whole: Parameter | Buffer, items: Items, given: Given) -> Array:
-    """The value that all names of one thing carry together; cells that nobody sees stay as they are."""
+    """The value that all names of one thing carry together; cells that no name sees stay as they are."""
     (first, value), *others = given
     if all(_view(items[name]).identity for name, _ in given):
         for name, array in others:

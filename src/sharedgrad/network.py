@@ -15,7 +15,7 @@ from sharedgrad.graph import InputShape, Layers, Node, index_inputs, input_shape
 from sharedgrad.inputs import explained
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
-from sharedgrad.parameter import Array, Buffer, Parameter, Weight, indices, numbers
+from sharedgrad.parameter import Array, Buffer, Parameter, Parameters, Weight, first_names, indices, numbers
 from sharedgrad.replay import Pass, Records, run
 from sharedgrad.tape import Structure, Tape
 from sharedgrad.view import View
@@ -23,7 +23,7 @@ from sharedgrad.view import View
 if TYPE_CHECKING:
     from sharedgrad.plan import Plan, Recording
 
-_PLANS = 8  # for so many kinds of batches (numbers of samples, modes) a network keeps its compiled way
+_PLANS = 8  # compiled plans that a network keeps, one for each number of samples, mode and the like
 
 
 class Network:
@@ -58,33 +58,47 @@ class Network:
         self.seed, self.step = whole(seed, "seed", 0), 0
         self.inputs = input_shapes(input_shape)
         self.nodes, last = read_nodes(layers, self.inputs)
-        self.outputs = [outputs] if isinstance(outputs, str) else list(outputs or [last])
-        for name in self.outputs:
-            if name not in {node.name for node in self.nodes}:
-                choices = ", ".join(node.name for node in self.nodes)
-                raise ConfigError("outputs", f"there is no node {name!r}", f"choose from {choices}")
+        self.outputs = [last] if outputs is None else outputs
         self._index_inputs = index_inputs(self.nodes, self.inputs)
         self._adopt_parameters()
         for buffer in self._named_buffers().values():
-            if buffer.value.dtype.kind == "f":
-                buffer.value = buffer.value.astype(self.dtype)
-        self._checked: dict[tuple[Shape, ...], dict[str, Shape]] = {}
-        self._plans: dict[Any, Plan | None] = {}
-        self._known: Structure | None = None
+            buffer.cast(self.dtype)
+        self._checked: dict[Any, dict[str, Shape]] = {}
         if all(shape is not None for shape in self.inputs.values()):
             self.shapes()
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the output nodes. Set anew, they hold from the next forward pass on.
+
+        Raises:
+            ConfigError: There is no node of a name, or none is named.
+        """
+        return list(self._outputs)
+
+    @outputs.setter
+    def outputs(self, names: str | Sequence[str]) -> None:
+        chosen, known = [names] if isinstance(names, str) else list(names), [node.name for node in self.nodes]
+        for name in chosen or [""]:
+            if name not in known:
+                raise ConfigError("outputs", f"there is no node {name!r}", f"choose from {', '.join(known)}")
+        self._outputs = chosen
+        self._plans: dict[Any, Plan | None] = {}
+        self._known: Structure | None = None
 
     # ---- parameters
 
     def _adopt_parameters(self) -> None:
         """Name, cast and initialize every parameter; a shared one takes its first name, rather than one of a view."""
         for node in self.nodes:
-            node.layer.name = node.layer.name or node.name
-        for name, weight in sorted(self._named_parameters().items(), key=lambda named: not named[1].view.identity):
-            parameter = weight.base
-            parameter.name = parameter.name if "." in parameter.name else name
+            if not node.layer.name:
+                node.layer.name = node.name
+        first = first_names(self._named_parameters())
+        drawn = {parameter.drawn_as for parameter in first}  # elsewhere, where layers come from other networks
+        for parameter, name in first.items():
+            parameter.name = name
             parameter.cast(self.dtype)
-            parameter.initialize(self.seed)
+            parameter.initialize(self.seed, f"another {name}" if name in drawn else name)
 
     def _named_parameters(self) -> dict[str, Weight]:
         """All names, aliases included; read from the layers each time, because they may be tied at any time."""
@@ -93,9 +107,11 @@ class Network:
     def _named_buffers(self) -> dict[str, Buffer]:
         return {f"{n.name}.{attribute}": b for n in self.nodes for attribute, b in n.layer.buffers().items()}
 
-    def parameters(self) -> list[Parameter]:
-        """Each parameter once, however often it is shared."""
-        return list(dict.fromkeys(weight.base for weight in self._named_parameters().values()))
+    def parameters(self) -> Parameters:
+        """Each parameter once, however often it is shared: a list, which knows the names that they have here."""
+        named = self._named_parameters()
+        first = first_names(named)
+        return Parameters({weight.base: first[weight.base] for weight in named.values()})
 
     def parameter(self, name: str) -> Weight:
         """The parameter of that name, e.g. ``"0.weight"``; a view where one is tied."""
@@ -209,6 +225,7 @@ class Network:
         self, arrays: dict[str, Array], context: Context, record: bool
     ) -> tuple[dict[str, Array], Recording | Records, dict[Buffer, Array]]:
         """The outputs, what going backward needs, and the buffers' values: compiled if that can be, else by layers."""
+        self._refuse_other_types()
         plan = self._plan(arrays, context.training, record) if kernels.programs() else None
         if plan is not None:
             outputs, recording = plan.forward(arrays, context)
@@ -217,6 +234,15 @@ class Network:
         buffers = {buffer: buffer.value for buffer in self._structure().buffers}
         values, records = run(self.nodes, arrays, context)
         return {name: np.array(values[name]) for name in self.outputs}, records, buffers
+
+    def _refuse_other_types(self) -> None:
+        """A layer that two networks hold has one type: that of the network which was made last."""
+        structure = self._structure()
+        together: list[Parameter | Buffer] = [*structure.used, *structure.buffers]
+        for held in together:
+            if held.dtype is not self.dtype and held.dtype != self.dtype and held.dtype.kind == "f":
+                problem = f"is {held.dtype} now, this network {self.dtype}: another network of that type holds it too"
+                raise ConfigError(held.name, problem, "give that one a copy of the layer (copy.deepcopy)")
 
     def _plan(self, arrays: dict[str, Array], training: bool, record: bool) -> Plan | None:
         """The compiled way for arrays of these shapes, worked out when it is first needed."""
@@ -245,13 +271,15 @@ class Network:
     def _shapes(self, arrays: Mapping[str, Array]) -> dict[str, Shape]:
         """Every input's and node's shape without the sample axis, checked once for each set of inputs' shapes."""
         given = tuple([array.shape[1:] for array in arrays.values()])
-        if given not in self._checked:
+        key = self._structure().revisions, given
+        if key not in self._checked:
             try:
-                self._checked[given] = self.shapes(*given)
+                found = self.shapes(*given)
             except ShapeError as error:
                 arrived = {name: array.shape for name, array in arrays.items()}
                 raise explained(error, self.inputs, arrived, self.shapes) from None
-        return self._checked[given]
+            self._checked = {key: found, **dict(list(self._checked.items())[: _PLANS - 1])}
+        return self._checked[key]
 
     def _doors(self, inputs: Sequence[ArrayLike], named: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], bool]:
         """The inputs as arrays of the network's type, copied: later changes to the caller's arrays have no effect."""

@@ -27,17 +27,21 @@ class Optimizer(ABC):
         lr: Learning rate; may be set anew between steps.
 
     Attributes:
-        state: The arrays that each parameter's next step depends on, under the names in ``kept``.
+        names: What each parameter's state is called: its name in the network whose ``parameters()`` were given, else
+            its own. Where several parameters have one name, a number follows it.
+        state: The arrays that each parameter's next step depends on, under the names in ``state_names``.
     """
 
-    kept: ClassVar[tuple[str, ...]] = ()
+    state_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, parameters: Iterable[Weight], lr: float) -> None:
+        names: Mapping[Parameter, str] = getattr(parameters, "names", {})
         given = list(parameters)
         if not given or not all(isinstance(p, Weight) for p in given):
             got = type(given[0]).__name__ if given else "none"
             raise ConfigError(type(self).__name__, f"expected parameters, got {got}", "pass net.parameters()")
         self.parameters = list(dict.fromkeys(p.base for p in given))
+        self.names = _distinct({p: names.get(p, p.name) for p in self.parameters})
         self.lr = _number("lr", lr, 0)
         self.state: dict[Parameter, dict[str, Array]] = {p: {} for p in self.parameters}
 
@@ -66,7 +70,7 @@ class Optimizer(ABC):
 
     def state_dict(self) -> dict[str, Array]:
         """Everything that the next step depends on besides values and gradients, for a checkpoint."""
-        return {f"{p.name}/{key}": np.array(a) for p, arrays in self.state.items() for key, a in arrays.items()}
+        return {f"{self.names[p]}/{key}": np.array(a) for p, arrays in self.state.items() for key, a in arrays.items()}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Go on from a checkpoint.
@@ -74,7 +78,7 @@ class Optimizer(ABC):
         Raises:
             CheckpointError: It belongs to other parameters or to another optimizer.
         """
-        by_name = {p.name: p for p in self.parameters}
+        by_name = {name: p for p, name in self.names.items()}
         loaded: dict[Parameter, dict[str, Array]] = {p: {} for p in self.parameters}
         for key, array in state.items():
             name, _, kind = key.rpartition("/")
@@ -82,8 +86,9 @@ class Optimizer(ABC):
                 raise CheckpointError("optimizer state", f"{key} of shape {array.shape} does not fit this network")
             loaded[by_name[name]][kind] = np.array(array)
         for parameter, arrays in loaded.items():
-            if arrays and set(arrays) != set(self.kept):
-                problem = f"expected {', '.join(self.kept) or 'nothing'} of {parameter.name}, got {', '.join(arrays)}"
+            if arrays and set(arrays) != set(self.state_names):
+                expected = ", ".join(self.state_names) or "nothing"
+                problem = f"expected {expected} of {self.names[parameter]}, got {', '.join(arrays)}"
                 raise CheckpointError("optimizer state", f"does not fit {type(self).__name__}: {problem}")
         self.state = loaded
 
@@ -108,7 +113,7 @@ class SGD(Optimizer):
         ConfigError: An argument is out of its range, or there are no parameters.
     """
 
-    kept = ("momentum",)
+    state_names = ("momentum",)
 
     def __init__(
         self,
@@ -152,7 +157,7 @@ class Adam(Optimizer):
         ConfigError: An argument is out of its range, or there are no parameters.
     """
 
-    kept = ("mean", "square", "steps")
+    state_names = ("mean", "square", "steps")
     decoupled = False
 
     def __init__(
@@ -299,6 +304,18 @@ SCHEDULES: dict[str, Schedule] = {
 def _kept(name: str, states: list[dict[str, Array]], values: list[Array]) -> list[Array]:
     """One array of each state; zeros before the first step."""
     return [state[name] if state else np.zeros_like(w) for state, w in zip(states, values, strict=True)]
+
+
+def _distinct(names: Mapping[Parameter, str]) -> dict[Parameter, str]:
+    """The same, and a number behind every name that has been before."""
+    found: dict[str, Parameter] = {}
+    for parameter, name in names.items():
+        called, count = name, 1
+        while called in found:
+            count += 1
+            called = f"{name} ({count})"
+        found[called] = parameter
+    return {parameter: name for name, parameter in found.items()}
 
 
 def _number(name: str, value: Any, least: float, below: float = inf) -> float:

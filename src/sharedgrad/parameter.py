@@ -154,6 +154,7 @@ class Parameter(Weight):
         self.version = 0
         self._initializer: Initializer | None = initializer
         self._value: Array | None = None
+        self.drawn_as = ""  # under which name in a network the first value was drawn
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickling and copying: a value that has been drawn is not drawn again (initializers may be lambdas)."""
@@ -186,15 +187,20 @@ class Parameter(Weight):
         self._value = new
         self.version += 1
 
-    def initialize(self, seed: int) -> None:
+    def initialize(self, seed: int, key: str = "") -> None:
         """Draw the first value; one that is already there stays.
+
+        Args:
+            seed: The seed.
+            key: Parameters of one seed and key get the same numbers; the name by default.
 
         Raises:
             ConfigError: There is no memory for it.
         """
         if self._value is None:
             assert self._initializer is not None
-            random = generator(seed, "initialize", self.name)
+            self.drawn_as = key or self.name
+            random = generator(seed, "initialize", self.drawn_as)
             try:
                 first = self._initializer(random, self.shape).astype(self.dtype)
             except (MemoryError, ValueError) as error:
@@ -268,19 +274,54 @@ class ParameterView(Weight):
         return f"ParameterView({self.name}, {text(self.shape) or 'scalar'}, {self.dtype})"
 
 
+class Parameters(list[Parameter]):
+    """A network's parameters, each once, and the names that they have in that network."""
+
+    def __init__(self, names: Mapping[Parameter, str]) -> None:
+        super().__init__(names)
+        self.names = dict(names)
+
+
 class Buffer:
     """An array that belongs to a layer and is not trained, e.g. running statistics; replaced, never mutated."""
 
     def __init__(self, value: ArrayLike, name: str = "buffer") -> None:
         self.name = name
-        self.value: Array = np.array(value)
+        self._keep(np.array(value))
+
+    @property
+    def value(self) -> Array:
+        """The array, read-only: assign a new one to change it. It is kept in the type that the buffer has."""
+        return self._value
+
+    @value.setter
+    def value(self, new: ArrayLike) -> None:
+        self.replace(new)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type that the value is kept in."""
+        return self._value.dtype
 
     def replace(self, new: ArrayLike) -> None:
-        """Set a new value of the same shape and type."""
-        array = np.array(new, self.value.dtype)
-        if array.shape != self.value.shape:
-            raise ShapeError(self.name, f"expected a value of shape {self.value.shape}, got {array.shape}")
-        self.value = array
+        """Set a new value of the same shape, in the same type.
+
+        Raises:
+            ShapeError: It has another shape, or holds something else than numbers.
+        """
+        array = numbers(new, self.dtype, self.name)
+        if array.shape != self._value.shape:
+            raise ShapeError(self.name, f"expected a value of shape {self._value.shape}, got {array.shape}")
+        self._keep(array)
+
+    def cast(self, dtype: np.dtype[Any]) -> None:
+        """Change the type that real numbers are kept in; whole ones stay whole."""
+        if self.dtype.kind == "f" and self.dtype != dtype:
+            self._keep(self._value.astype(dtype))
+
+    def _keep(self, array: Array) -> None:
+        array.setflags(write=False)
+        self._value = array
 
 
 class _Named(Protocol):
@@ -296,7 +337,7 @@ class Gradients(Mapping[Parameter, Array]):
     Args:
         arrays: The gradients.
         inputs: Gradient of the loss with respect to each network input, where it was asked for.
-        names: What the names in a network stand for; the parameters' own names hold besides.
+        names: What the names in a network stand for; without them the parameters' own names hold.
 
     Attributes:
         inputs: As above.
@@ -320,7 +361,12 @@ class Gradients(Mapping[Parameter, Array]):
         return self._arrays[parameter]
 
     def _named(self, name: str) -> Weight | None:
-        return self._names.get(name) or next((p for p in self._arrays if p.name == name), None)
+        if name in self._names:
+            return self._names[name]
+        called = [p for p in self._arrays if p.name == name]
+        if len(called) > 1:
+            raise KeyError(f"{len(called)} parameters are called {name!r}; look them up by the parameters themselves")
+        return called[0] if called else None
 
     def __iter__(self) -> Iterator[Parameter]:
         return iter(self._arrays)
@@ -342,7 +388,8 @@ class Gradients(Mapping[Parameter, Array]):
         """
         if not isinstance(other, Gradients):
             return NotImplemented
-        names = {**other._names, **self._names}
+        both = {**other._names, **self._names}
+        names = {n: w for n, w in both.items() if other._names.get(n, w).base is self._names.get(n, w).base}
         return Gradients(_add(self._arrays, other._arrays), _add(self.inputs, other.inputs), names)
 
     def __mul__(self, factor: float) -> Gradients:
@@ -367,10 +414,7 @@ class Gradients(Mapping[Parameter, Array]):
             ConfigError: The network has no parameter of a name.
             ShapeError: Its shape differs there.
         """
-        first: dict[Parameter, str] = {p: p.name for p in self._arrays}
-        for name, weight in reversed(self._names.items()):
-            if weight.view.identity:
-                first[weight.base] = name
+        first = {p: p.name for p in self._arrays} | first_names(self._names)
         found = {p: network.parameter(first[p]).base for p in self._arrays}
         for parameter, own in found.items():
             if own.shape != parameter.shape:
@@ -411,6 +455,14 @@ def positive(value: Any, where: str) -> float:
     if not isinstance(value, Real) or not float(value) > 0:
         raise ConfigError(where, f"expected a positive number, got {value!r}")
     return float(value)
+
+
+def first_names(named: Mapping[str, Weight]) -> dict[Parameter, str]:
+    """The first name of each Parameter, rather of the whole than of a view."""
+    first: dict[Parameter, str] = {}
+    for name, weight in sorted(named.items(), key=lambda entry: not entry[1].view.identity):
+        first.setdefault(weight.base, name)
+    return first
 
 
 K = TypeVar("K")

@@ -1,4 +1,4 @@
-"""Seeded randomness without hidden state: the same key gives the same numbers, whoever asks and when."""
+"""Seeded randomness without hidden state: the same key gives the same numbers, always."""
 
 from __future__ import annotations
 

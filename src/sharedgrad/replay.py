@@ -1,14 +1,16 @@
-"""A pass through a network, layer by layer: all of it, or later only what somebody asks for."""
+"""A pass through a network, layer by layer: all of it at once, or later only what is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sharedgrad.graph import Node
 from sharedgrad.kernels.threads import one_blas_thread
+from sharedgrad.layers import own
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer
 from sharedgrad.parameter import Array, Buffer, Parameter, Weight
@@ -46,14 +48,14 @@ def run(nodes: Iterable[Node], inputs: Mapping[str, Array], context: Context) ->
     with one_blas_thread():
         for node in nodes:
             context.enter(node.name)
-            output, saved = node.layer.forward(*(values[source] for source in node.inputs), context=context)
+            output, saved = own.forward(node.layer, [values[source] for source in node.inputs], context)
             values[node.name] = output
             records.append((node, saved))
     return values, records
 
 
 class Replay:
-    """A pass that is over, computed again node by node as far as anybody asks.
+    """A pass that is over, computed again node by node as far as it is asked for.
 
     It works on copies of the layers, which hold the values that the weights had; what is known already is not
     computed again.
@@ -149,7 +151,7 @@ class Replay:
     def _compute(self, node: Node) -> None:
         context = Context(self._origin.training, self._origin.seed, self._origin.step).enter(node.name)
         with one_blas_thread():
-            output, saved = node.layer.forward(*(self._values[source] for source in node.inputs), context=context)
+            output, saved = own.forward(node.layer, [self._values[source] for source in node.inputs], context)
         self._values.setdefault(node.name, output)
         self._saved.setdefault(node.name, saved)
 
@@ -181,8 +183,14 @@ class Replay:
             upstream = self._upstreams[node.name]
             needs = [number not in node.layer.index_inputs for number in range(len(node.inputs))]
             with one_blas_thread():
-                self._input_gradients[node.name], _ = node.layer.backward(self.saved(node.name), upstream, needs)
+                self._input_gradients[node.name], _ = own.backward(
+                    node.layer, self.saved(node.name), upstream, needs, partial(self.shapes, node)
+                )
         return self._input_gradients[node.name]
+
+    def shapes(self, node: Node) -> list[tuple[int, ...]]:
+        """The shapes of what a node reads, samples included."""
+        return [self.value(source).shape for source in node.inputs]
 
     def _frozen(self, layer: Layer) -> Layer:
         """A copy of the layer with the values of the pass."""

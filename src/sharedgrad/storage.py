@@ -1,6 +1,6 @@
 """Files that are never half written: arrays as safetensors, text, and whole models in one file.
 
-Every file is written beside its place under another name, flushed to the disk and then renamed. Whoever reads it
+Every file is written beside its place under another name, flushed to the disk and then renamed. A reader
 finds the old one or the new one, whatever happens in between. Nothing is ever unpickled.
 """
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import prod
+from typing import Any
 
+import numpy as np
+
+from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import text
 from sharedgrad.graph import Node
+from sharedgrad.kernels.threads import one_blas_thread
+from sharedgrad.layers import own
+from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.layout import columns, fold, table
 from sharedgrad.network import Network
@@ -34,7 +42,7 @@ class Row:
         parameters: Number of weights that no earlier row has counted.
         shared_with: Earlier nodes that this one shares weights with; how it sees them, if not as they are, in
             brackets: ``"encoder (transposed)"``.
-        uses: How often one sample uses each parameter here; 0 where there are none.
+        uses: How often one sample uses each parameter here (the most used, if they differ); 0 where there are none.
         without_sharing: Number of weights if every use had its own (the locally connected twin); None where
             nothing is shared within a sample.
         as_dense: Number of weights of a dense layer (with bias if the layer has one) between the same
@@ -110,15 +118,15 @@ def summarize(network: Network, *input_shapes: Shape) -> Summary:
     counted: dict[Parameter, str] = {}
     rows, without_sharing, as_dense = [], 0, 0
     for node in network:
-        row = _row(node, shapes, counted)
+        row = _row(node, shapes, counted, network.dtype)
         rows.append(row)
-        own = _size(node.layer.parameters().values())
-        without_sharing += own if row.without_sharing is None else row.without_sharing
-        as_dense += own if row.as_dense is None else row.as_dense
+        size = _size(node.layer.parameters().values())
+        without_sharing += size if row.without_sharing is None else row.without_sharing
+        as_dense += size if row.as_dense is None else row.as_dense
     return Summary(tuple(rows), _size(counted), without_sharing, as_dense)
 
 
-def _row(node: Node, shapes: dict[str, Shape], counted: dict[Parameter, str]) -> Row:
+def _row(node: Node, shapes: dict[str, Shape], counted: dict[Parameter, str], dtype: np.dtype[Any]) -> Row:
     """The row of one node; what it counts anew is entered in ``counted`` (parameter -> node)."""
     layer, before, after = node.layer, [shapes[name] for name in node.inputs], shapes[node.name]
     parameters = list(layer.parameters().values())
@@ -133,10 +141,33 @@ def _row(node: Node, shapes: dict[str, Shape], counted: dict[Parameter, str]) ->
         after,
         _size(new),
         shared_with,
-        layer.uses_per_sample(*before) if parameters else 0,
+        _uses(layer, before, dtype) if parameters else 0,
         unshared,
         None if unshared is None else dense,
     )
+
+
+def _uses(layer: Layer, shapes: Sequence[Shape], dtype: np.dtype[Any]) -> int:
+    """How often one sample uses each parameter; of a layer that is not built in, as its backward returns them.
+
+    Raises:
+        ConfigError: Its ``uses_per_sample`` says another number.
+    """
+    if layer.built_in:
+        return layer.uses_per_sample(*shapes)
+    kinds = [np.int64 if i in layer.index_inputs else dtype for i in range(len(shapes))]
+    inputs = [np.zeros((1, *shape), kind) for shape, kind in zip(shapes, kinds, strict=True)]
+    with one_blas_thread():
+        y, saved = own.forward(layer, inputs, Context(training=False))
+        _, uses = own.backward(layer, saved, np.zeros_like(y), [False] * len(inputs), list)
+    counts: Counter[str] = Counter()
+    for use in uses:
+        counts[use.weight.name] += use.count
+    counted = max(counts.values(), default=0)
+    if type(layer).uses_per_sample is not Layer.uses_per_sample and layer.uses_per_sample(*shapes) != counted:
+        problem = f"uses_per_sample says {layer.uses_per_sample(*shapes)}, backward returns {counted} for one sample"
+        raise ConfigError(layer.label, problem, "mend it, or leave it out: they are counted")
+    return counted
 
 
 def _shared_with(node: str, parameter: Weight) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +14,8 @@ from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError, StaleTapeError
 from sharedgrad.graph import Node, index_inputs
 from sharedgrad.kernels.threads import one_blas_thread
+from sharedgrad.layers import own
+from sharedgrad.layers.layer import Layer
 from sharedgrad.parameter import Array, Gradients, Parameter, Weight, numbers, positive
 from sharedgrad.replay import Pass, Records, Replay, run
 from sharedgrad.traces import Trace
@@ -29,14 +32,21 @@ def _summed(
     inputs: dict[str, Array],
     by_sample: Collection[Parameter] = (),
     names: Mapping[str, Weight] | None = None,
+    layers: Iterable[Layer] = (),
 ) -> Gradients:
     """The gradient of each parameter is the sum over all its uses: in one call, and over calls that share it."""
     total: dict[Parameter, Array] = {}
     for use in uses:
         parameter = cast(Parameter, use.weight)
         gradient = use.sum(by="sample") if parameter in by_sample else use.gradient
+        if gradient.dtype != parameter.dtype:
+            gradient = own.summed(layers, parameter, gradient)
         total[parameter] = total[parameter] + gradient if parameter in total else gradient
     return Gradients(total, inputs, names)
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a is b or (type(a) is type(b) and bool(np.all(a == b)))
 
 
 class Structure:
@@ -47,6 +57,7 @@ class Structure:
     ) -> None:
         self.nodes, self.outputs, self.inputs, self.revisions = nodes, outputs, inputs, revisions
         self.held = {node.layer: list(node.layer.parameters().values()) for node in nodes}
+        self.settings = {layer: layer.settings() for layer in self.held}
         self.parameters = {layer: [weight.base for weight in held] for layer, held in self.held.items()}
         self.used = list({p: None for used in self.parameters.values() for p in used})
         self.names = {f"{n.name}.{attribute}": p for n in nodes for attribute, p in n.layer.parameters().items()}
@@ -103,6 +114,9 @@ class Tape:
     ) -> Gradients:
         """The gradient of every parameter that the upstream gradients reach.
 
+        The same question gives the same bits, on any number of threads. Another one may take another way through the
+        compiled kernels: with ``inputs`` or ``by_sample`` a gradient may differ from one without, by rounding.
+
         Args:
             upstream: Gradient of the loss with respect to the output, in its shape; or node name -> gradient, for
                 several outputs and for losses at inner nodes. What reaches a node on several paths adds.
@@ -112,7 +126,7 @@ class Tape:
                 where the forward pass was given a sample without a sample axis.)
 
         Raises:
-            StaleTapeError: A weight has changed since the forward pass.
+            StaleTapeError: A weight, or an argument of a layer, has changed since the forward pass.
             ShapeError: An upstream gradient does not have its node's output shape.
             ConfigError: A parameter in ``by_sample`` is of another network, or samples have no gradient of their
                 own because a layer between it and the loss mixes them (batch normalization in training mode).
@@ -128,7 +142,7 @@ class Tape:
         flowed = {}
         with one_blas_thread():
             uses = chain.from_iterable(self._walk(deltas, wanted, flowed))
-            return _summed(uses, flowed, apart, self._structure.names)
+            return _summed(uses, flowed, apart, self._structure.names, self._structure.held)
 
     def clipped_by_sample(
         self, upstream: ArrayLike | Mapping[str, ArrayLike], max_norm: float
@@ -136,8 +150,8 @@ class Tape:
         """The sum of the samples' gradients, each scaled down to ``max_norm`` if its norm is larger.
 
         Σ_n min(1, max_norm / ‖g_n‖) · g_n, where g_n is sample n's gradient of all parameters that the upstream
-        gradients reach, taken together (Abadi et al. 2016, arXiv:1607.00133). The g_n themselves are not kept. A norm of
-        NaN makes the sum NaN.
+        gradients reach, taken together (Abadi et al. 2016, arXiv:1607.00133). The g_n themselves are not kept. A
+        norm of NaN makes the sum NaN.
 
         Args:
             upstream: As for :meth:`backward`. Of a mean loss every g_n carries the factor 1/N; take
@@ -174,7 +188,8 @@ class Tape:
             norms = np.sqrt(squares)
             factors = np.divide(max_norm, norms, out=np.ones_like(norms), where=~(norms <= max_norm))
             weighted = (use.of_samples(slice(None), factors) for calls in uses.values() for use in calls)
-            return _summed(weighted, {}, names=self._structure.names), norms.astype(self._dtype)
+            sums = _summed(weighted, {}, names=self._structure.names, layers=self._structure.held)
+            return sums, norms.astype(self._dtype)
 
     def trace(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> Trace:
         """As :meth:`backward`, with the uses kept apart instead of summed."""
@@ -199,12 +214,15 @@ class Tape:
             if delta is None or node.name not in wanted:
                 continue
             needs = [source in wanted for source in node.inputs]
-            gradients, uses = node.layer.backward(saved, delta, needs)
+            gradients, uses = own.backward(node.layer, saved, delta, needs, partial(self._shapes_of, node))
             yield uses
             for source, needed, gradient in zip(node.inputs, needs, gradients, strict=True):
                 if needed and gradient is not None:
                     pending[source] = pending[source] + gradient if source in pending else gradient
         found.update({name: self._single(pending[name]) for name in self._structure.inputs if name in pending})
+
+    def _shapes_of(self, node: Node) -> list[Shape]:
+        return [(self._samples, *self._shapes[source]) for source in node.inputs]
 
     def _known(self, given: Iterable[Weight | str]) -> frozenset[Parameter]:
         """The parameters, checked to be this network's."""
@@ -280,6 +298,10 @@ class Tape:
                 if held != list(layer.parameters().values()):
                     problem = "a parameter has been tied since this tape's forward pass"
                     raise StaleTapeError(layer.label, problem, "call forward again")
+                for name, value in layer.settings().items():
+                    if not _same(structure.settings[layer].get(name), value):
+                        problem = f"its {name} has been set since this tape's forward pass"
+                        raise StaleTapeError(layer.label, problem, "call forward again")
         for parameter, version in zip(structure.used, self._versions, strict=True):
             if parameter.version != version:
                 raise StaleTapeError(

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from sharedgrad.errors import ConfigError
 from sharedgrad.graph import Node
+from sharedgrad.layers import own
 from sharedgrad.layers.terms import Cells
-from sharedgrad.parameter import Array, Gradients, Parameter, Weight
+from sharedgrad.parameter import Array, Gradients, Parameter, Weight, first_names
 from sharedgrad.replay import Replay
 from sharedgrad.uses import SharedWeight, Terms, Uses
 
@@ -38,7 +39,7 @@ class Call:
     @cached_property
     def uses(self) -> list[Uses]:
         """The uses of the layer's parameters in this call."""
-        _, uses = self._layer.backward(self._saved, self.upstream, [False] * len(self.inputs))
+        _, uses = own.backward(self._layer, self._saved, self.upstream, [False] * len(self.inputs), list)
         for use in uses:
             use.node = self.node
         return uses
@@ -117,9 +118,7 @@ class Trace:
         nodes = {node.name: node for node in replay.nodes if node.name in reached}
         self.calls: Mapping[str, Call] = _Known("gradient passed through a node", nodes, partial(Call, replay))
         weights = dict.fromkeys(w.base for node in reversed(nodes.values()) for w in node.layer.parameters().values())
-        first: dict[Parameter, str] = {}
-        for name, seen in sorted(names.items(), key=lambda named: not named[1].view.identity):
-            first.setdefault(seen.base, name)
+        first = first_names(names)
         copies = {weight: parameter for parameter, weight in replay.weights.items()}
         self._reached = {copies[weight]: first[copies[weight]] for weight in weights}  # as a walk back meets them
         sources = {name: replay.weights[p] for p, name in first.items() if p in self._reached}
@@ -154,9 +153,9 @@ class Trace:
         """The sums, as ``tape.backward`` gives them."""
         total = {}
         for parameter, name in self._reached.items():
-            if self._uses(self._replay.weights[parameter]):  # a layer of one's own may leave one unused
+            if self._uses(self._replay.weights[parameter]):  # a user's layer may leave one unused
                 total[parameter] = self.weights[name].gradient
-        return Gradients(total, self.inputs)
+        return Gradients(total, self.inputs, self._names)
 
 
 class _Known(Mapping[str, T]):

@@ -156,7 +156,7 @@ class Cast:
         return shape
 
     def back(self, values: Any, lead: int, shape: Shape) -> Any:
-        """As they are: rounding each contribution would make their sum less exact; whoever sums casts the sum."""
+        """As they are: rounding each contribution would make their sum less exact; what adds them up casts the sum."""
         return values
 
     def followed(self, later: Step) -> Step | None:

@@ -1,6 +1,6 @@
 """How often the checker is right, counted on random exercises.
 
-    python -m tests.checking.rates detection|innocent|wrong|pairs [--count N] [--seed S]
+    python -m tests.checking.rates detection|innocent|wrong|pairs|chains [--count N] [--seed S]
 
 Each command prints its rates and every case that went wrong; the suite runs small samples of all of them.
 """
@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 
 import sharedgrad as sg
-from sharedgrad.checking import conventions
+from sharedgrad.calculation import Calculation
+from sharedgrad.checking import check_numbers, conventions
 from sharedgrad.checking.answers import Answer, read, together
 from sharedgrad.checking.diagnosis import Trial, diagnose
 from sharedgrad.checking.given import Given
+from sharedgrad.checking.network import Chain
 from sharedgrad.checking.right import magnitude, of_layer, right, targets, total
 from sharedgrad.checking.rules import Outcome, outcomes
 from sharedgrad.checking.search import is_right, rules_for, way
@@ -174,10 +176,10 @@ def _differs(given: Given, target: str, changed: np.ndarray, digits: int | None)
     return bool((np.abs(changed - array) > 1.5 * unit + 1e-6 * magnitude(result)).any())
 
 
-def single_outcomes(given: Given, target: str) -> Iterator[Outcome]:
+def single_outcomes(given: Given, target: str, variants: int | None = None) -> Iterator[Outcome]:
     """Every wrong array that one mistake makes of these numbers."""
     for rule in rules_for(given.kind, target):
-        for outcome in outcomes(way(target), given, [rule]):
+        for outcome in outcomes(way(target), given, [rule], variants):
             if outcome.array.size and np.isfinite(outcome.array).all() and not is_right(given, target, outcome.array):
                 yield outcome
 
@@ -263,7 +265,60 @@ def an_image(rng: np.random.Generator) -> Given:
     return of_layer(layer, x, rng.normal(size=net.forward(x)[0].shape))
 
 
-COMMANDS = {"detection": detection, "innocent": innocent, "wrong": wrong, "pairs": pairs}
+def chains(count: int, seed: int = 0) -> Rates:
+    """Two mistakes on one way back, only the end of which was written down: conv, curve, dense on 8×8×3 images."""
+    rng, rates = np.random.default_rng(seed), Rates("two mistakes on one way")
+    for _ in range(count):
+        exercise = a_network(rng)
+        chain = Chain(Calculation.of(exercise))
+        first = _a_change(rng, chain)
+        given = chain.given("conv", chain.dy("conv") + first[1])
+        second = [o for o in single_outcomes(given, "dw") if o.array.shape == given["w"].shape]
+        outcome = second[int(rng.integers(len(second)))]
+        wanted = {first[0], outcome.ids[0]}
+        start = time.monotonic()
+        report = check_numbers({**exercise, "answers": {"conv.dw": outcome.array.tolist()}})
+        seconds = time.monotonic() - start
+        groups = [set(i.split(" + ")) for e in report.explanations for i in (e.id, *e.same)]
+        hit = wanted in groups or any(len(g) == 1 for g in groups)  # two may come to the same as one
+        rates.counts["found" if hit else "missed"] += 1
+        if not hit or seconds > 11:
+            rates.failures.append(f"{wanted}: {report.ids[:3]} in {seconds:.1f} s")
+    return rates
+
+
+def _a_change(rng: np.random.Generator, chain: Chain) -> tuple[str, np.ndarray]:
+    """(mistake, change of the gradient at the convolution's output) of a mistake in the activation or after it."""
+    node = ("conv", "act")[int(rng.integers(2))]
+    (sender,) = chain.senders(node)
+    good = total(right(sender.given, sender.target))
+    found = [o for o in single_outcomes(sender.given, sender.target) if o.array.size == good.size]
+    outcome = found[int(rng.integers(len(found)))]
+    difference = (outcome.array.reshape(good.shape) - good).reshape(chain.value(node).shape)
+    return outcome.ids[0], chain.carried(node, difference, "conv")
+
+
+def a_network(rng: np.random.Generator) -> dict[str, Any]:
+    """A convolution over 8×8 images of 3 channels, a curve, and a dense layer, with an upstream gradient."""
+    curve = ("Sigmoid", "Tanh", "ReLU")[int(rng.integers(3))]
+    weights = {"conv.weight": rng.normal(size=(2, 3, 3, 3)).tolist(), "conv.bias": [0.1, -0.2],
+               "fc.weight": rng.normal(size=(3, 72)).tolist(), "fc.bias": [0.0, 0.0, 0.0]}  # fmt: skip
+    return {
+        "nodes": [
+            {"name": "conv", "layer": "Conv2d", "in_channels": 3, "out_channels": 2, "kernel_size": 3},
+            {"name": "act", "layer": curve},
+            {"name": "flat", "layer": "Flatten"},
+            {"name": "fc", "layer": "Linear", "in_features": 72, "out_features": 3},
+        ],
+        "numbers": {
+            "x": rng.normal(size=(1, 3, 8, 8)).tolist(),
+            "weights": weights,
+            "upstream": rng.normal(size=3).tolist(),
+        },
+    }
+
+
+COMMANDS = {"detection": detection, "innocent": innocent, "wrong": wrong, "pairs": pairs, "chains": chains}
 
 
 def main() -> None:

@@ -12,15 +12,20 @@ def test_the_innocent_are_not_accused() -> None:
 
 
 def test_wrong_answers_are_never_called_right() -> None:
-    found = rates.wrong(120, seed=1)
+    found = rates.wrong(80, seed=1)
     assert not found.counts["right"] + found.counts["right under a convention"], found
 
 
 def test_a_mistake_is_named_first() -> None:
-    found = rates.detection(6, seed=1)
+    found = rates.detection(3, seed=1)
     assert found.counts["named first"] >= 0.95 * sum(found.counts.values()), found
 
 
+def test_two_mistakes_on_one_way_are_named() -> None:
+    found = rates.chains(3, seed=1)
+    assert not found.counts["missed"], found
+
+
 def test_two_mistakes_are_named() -> None:
-    found = rates.pairs(6, seed=1)
+    found = rates.pairs(4, seed=1)
     assert not found.counts["different arrays: missed"] + found.counts["same array: missed"], found

@@ -14,6 +14,7 @@ def test_it_names_the_kernels_and_the_threads(cli: Cli) -> None:
     assert f"threads: {kernels.get_threads()}\n" in result.out
     if kernels.compiled():
         assert f"kernels: compiled C++, instruction set {kernels.native.instruction_set()}\n" in result.out
+        assert "3×3 convolutions in float32: fewer multiplications (sg.set_winograd(False): plain sums)\n" in result.out
         said = " ".join(result.out.split())
         assert "pad, pad_backward, patches, patches_backward, " in said
         assert "window_squares: no compiled kernel of their own" in said

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 
+import sharedgrad as sg
 from sharedgrad import kernels
+from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels import vectorized
 from tests.helpers import Array, close, frozen, same_bits
@@ -119,3 +124,101 @@ def test_what_is_not_a_number_stays_one() -> None:
     y = kernels.native.conv(x, w, b, Geometry.of(2, 3, padding=1))
     assert np.isnan(y[3, :, 5:8, 5:8]).all()
     assert np.isfinite(np.delete(y, 3, axis=0)).all()
+
+
+@pytest.fixture
+def plain_sums() -> Iterator[None]:
+    kernels.set_winograd(False)
+    yield
+    kernels.set_winograd(True)
+
+
+def _errors(case: Any) -> list[float]:
+    """The mean error of each pass, beside its largest value."""
+    x, w, b, dy = _case(*case)
+    g, size = Geometry.of(2, 3, padding=case[4]), case[3]
+    native, x64, w64, b64, dy64 = kernels.native, *_double(x, w, b, dy)
+    pairs = [
+        (native.conv(x, w, b, g), vectorized.conv(x64, w64, b64, g)),
+        (native.conv_input_gradient(dy, w, g, size), vectorized.conv_input_gradient(dy64, w64, g, size)),
+        (native.conv_kernel_gradient(dy, x, g), vectorized.conv_kernel_gradient(dy64, x64, g)),
+    ]
+    return [float(np.abs(a - b).mean() / np.abs(b).max()) for a, b in pairs]
+
+
+@pytest.mark.parametrize("case", [(16, 64, 64, (16, 16), 1), (1, 64, 64, (16, 16), 1)])
+def test_plain_sums_round_less(case: Any, instruction_set: str) -> None:
+    """The figures of docs/kernels.md."""
+    fewer = _errors(case)
+    kernels.set_winograd(False)
+    try:
+        plain = _errors(case)
+    finally:
+        kernels.set_winograd(True)
+    assert all(error < 4.5e-7 for error in fewer)
+    assert all(error < 1.2e-7 for error in plain)
+    assert fewer[0] > 1.5 * plain[0]
+    assert fewer[1] > 1.5 * plain[1]
+
+
+@pytest.mark.parametrize("samples", [1, 20])
+def test_networks_follow_the_setting(samples: int) -> None:
+    network = sg.Network([sg.Conv2d(48, 48, 3, padding=1), sg.ReLU(), sg.Conv2d(48, 48, 3)], (48, 16, 16))
+    x = np.random.default_rng(0).normal(size=(samples, 48, 16, 16))
+    y = network.predict(x)
+    kernels.set_winograd(False)
+    try:
+        assert not sg.get_winograd()
+        plain = network.predict(x)
+    finally:
+        kernels.set_winograd(True)
+    assert sg.get_winograd()
+    assert not np.array_equal(y, plain)
+    close(y, plain, 1e-5)
+    same_bits(network.predict(x), y)
+
+
+def test_the_setting_is_true_or_false() -> None:
+    with pytest.raises(ConfigError, match="set_winograd: expected True or False, got 0"):
+        kernels.set_winograd(0)  # type: ignore[arg-type]
+
+
+FAR = [np.nan, np.inf, -np.inf, 1e37, -3e38]
+PLACES = [(40, 24, 25, (9, 11), 1), (20, 129, 16, (8, 12), 1), (1, 48, 53, (16, 15), 1), (3, 60, 49, (20, 18), 1)]
+
+
+@pytest.mark.parametrize("case", PLACES)
+@pytest.mark.parametrize("value", FAR)
+def test_a_number_out_of_range_reaches_only_the_outputs_that_see_it(
+    value: float, case: Any, instruction_set: str, plain_sums: None
+) -> None:
+    x, w, b, dy = (a.copy() for a in _case(*case))
+    g, size = Geometry.of(2, 3, padding=1), case[3]
+    x[-1, 3, 4, 5] = dy[-1, 2, 4, 5] = value
+    native = kernels.native
+
+    def passes() -> list[Array]:
+        return [
+            native.conv(x, w, b, g),
+            native.conv_input_gradient(dy, w, g, size),
+            native.conv_kernel_gradient(dy, x, g),
+        ]
+
+    expected = passes()
+    kernels.set_winograd(True)
+    for ours, plain in zip(passes(), expected, strict=True):
+        finite = np.isfinite(plain)
+        np.testing.assert_array_equal(np.isfinite(ours), finite)
+        small = finite & (np.abs(np.nan_to_num(plain)) < 1e6)
+        close(ours[small], plain[small], 1e-5)
+
+
+def test_pooling_at_once_keeps_to_it_too() -> None:
+    network = sg.Network([sg.Conv2d(16, 16, 3, padding=1), sg.ReLU(), sg.MaxPool2d(2)], (16, 12, 12))
+    x = np.random.default_rng(0).normal(size=(16, 16, 12, 12))
+    before = network.predict(x)
+    x[3, 5, 6, 6] = -np.inf
+    seen = np.zeros(before.shape, bool)
+    seen[3, :, 2:4, 2:4] = True
+    after = network.predict(x)
+    close(after[~seen], before[~seen], 1e-5)

@@ -77,7 +77,7 @@ class Setting:
             parameter.cast(np.dtype(dtype))
         for buffer in self.layer.buffers().values():
             if buffer.value.dtype.kind == "f":
-                buffer.value = buffer.value.astype(dtype)
+                buffer.cast(np.dtype(dtype))
         self.twin.to({np.float32: torch.float32, np.float64: torch.float64}[dtype])
         return self
 

@@ -161,3 +161,37 @@ def test_fan_in_counts_the_group_and_the_kernel() -> None:
 def test_a_relu_passes_nothing_back_at_zero() -> None:
     _, tape = sg.Network([sg.ReLU()], (3,)).forward([[-1.0, 0.0, 1.0]])
     np.testing.assert_array_equal(tape.backward([[5, 5, 5]], inputs=True).inputs["input"], [[0, 0, 5]])
+
+
+@pytest.mark.parametrize(
+    ("layer", "name", "value"),
+    [
+        (sg.Conv2d(1, 2, 3), "stride", 2),
+        (sg.Conv1d(1, 2, 3), "padding", 1),
+        (sg.Conv2d(1, 2, 3), "padding_mode", "reflect"),
+        (sg.Conv2d(2, 2, 3), "groups", 2),
+        (sg.Conv2d(1, 2, 3), "geometry", sg.Conv2d(1, 2, 3, 2).geometry),
+        (LC2(1, 1, 5, 3), "input_size", 6),
+        (sg.MaxPool2d(2), "kernel_size", 3),
+        (sg.AvgPool1d(2), "stride", 1),
+        (sg.Linear(2, 3), "in_features", 3),
+        (sg.RNN(2, 3), "hidden_size", 4),
+        (sg.BatchNorm2d(2), "num_features", 3),
+    ],
+)
+def test_what_is_settled_when_a_layer_is_made_stays_so(layer: sg.Layer, name: str, value: Any) -> None:
+    said, before = repr(layer), getattr(layer, name)
+    with pytest.raises(
+        ConfigError, match=rf"its {name} is settled when the layer is made; make a new one: \w+\(…, {name}="
+    ):
+        setattr(layer, name, value)
+    assert (repr(layer), getattr(layer, name)) == (said, before)
+    setattr(layer, name, before)
+
+
+def test_settings_that_take_effect_can_be_set() -> None:
+    pool, drop = sg.MaxPool2d(2), sg.Dropout(0.5)
+    network = sg.Network([pool, drop], (1, 2, 2), dtype="float64")
+    pool.ties, drop.p = "share", 0.0
+    _, tape = network.forward(np.ones((1, 2, 2)))
+    assert (tape.backward([[[4.0]]], inputs=True).inputs["input"] == 1).all()

@@ -293,7 +293,7 @@ def test_cells_that_are_none_of_the_arrays(cells: list[Any]) -> None:
 
 def test_layers_without_terms_say_so() -> None:
     class Own(sg.Layer):
-        """Somebody's layer that defines no terms."""
+        """A user's layer that defines no terms."""
 
         def forward(self, *inputs: Array, context: sg.Context) -> tuple[Array, Any]:
             return inputs[0], None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -24,7 +22,7 @@ CONVOLUTIONS = {  # each with as many channels as its own kernel of the weight g
 
 
 def _deep(kind: str) -> sg.Network:
-    """Convolutions and batch norms whose channels, for all samples, are below zero before the ReLU and dead after it."""
+    """Convolutions and batch norms whose channels are below zero for all samples: dead after the ReLU."""
     convolution, channels = CONVOLUTIONS[kind]
     layers: list[sg.Layer] = [sg.Conv2d(1, channels, 1)]
     for _ in range(DEPTH):

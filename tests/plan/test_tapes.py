@@ -233,3 +233,18 @@ def test_what_is_not_finite_stays_in_its_sample(poison: float, samples: int, see
         assert set(before) == set(after)
         for name, array in before.items():
             same_bits(after[name][others], array[others])
+
+
+@pytest.mark.compiled
+def test_the_same_question_has_the_same_bits_and_another_one_differs_by_rounding_alone() -> None:
+    network = sg.Network(
+        [sg.Conv2d(1, 8, 5), sg.ReLU(), sg.MaxPool2d(2), sg.Flatten(), sg.Linear(1152, 10)], (1, 28, 28)
+    )
+    rng = np.random.default_rng(0)
+    y, tape = network.forward(rng.normal(size=(64, 1, 28, 28)))
+    upstream = rng.normal(size=y.shape)
+    for parameter in network.parameters():
+        plain, again = (tape.backward(upstream)[parameter] for _ in range(2))
+        same_bits(plain, again)
+        for more in (tape.backward(upstream, inputs=True)[parameter], tape.backward(upstream, inputs=True)[parameter]):
+            close(more, plain, 1e-6)

@@ -31,7 +31,7 @@ from sharedgrad import (
 from sharedgrad.document import terminal
 from sharedgrad.document.numbers import show
 from sharedgrad.training import State, Step, fit
-from sharedgrad.training.report import idea, place
+from sharedgrad.training.report import place, step_report
 
 RNG = np.random.default_rng(2)
 X, Y = RNG.normal(size=(5, 2, 6, 5)), RNG.integers(0, 3, 5)
@@ -44,7 +44,7 @@ def numbers(line: str) -> list[float]:
 
 def shown(step: Step) -> str:
     """The report on lines as long as they need to be."""
-    return terminal.text([idea(step)], width=300)
+    return terminal.text([step_report(step)], width=300)
 
 
 def conv_net(seed: int = 0) -> Network:

@@ -32,7 +32,7 @@ class Draw:
         index = self.rng.integers(0, rows, shape)
         return index if self.library == "numpy" else torch.tensor(index)
 
-    def axes(self, *names: str, low: int = 1, high: int = 4) -> dict[str, tuple[int, ...]]:
+    def axes(self, *names: str, low: int = 1, high: int = 3) -> dict[str, tuple[int, ...]]:
         return {name: numbers(self.rng, low, high, 2 if name == "position" else 1) for name in names}
 
 
@@ -64,7 +64,7 @@ def direct(draw: Draw, w: Parameter, axes: dict[str, tuple[int, ...]], local: bo
 
 def window(draw: Draw, samples: int = 3, rank: int = 2, groups: int = 1, upstream: Any = "small") -> Window:
     """A window of a weight of its own, over maps that its stride may not use up."""
-    slide = sliding(draw.rng, rank, spare=2)
+    slide = sliding(draw.rng, rank, spare=1)
     g = slide.geometry(groups)
     inside, outside = numbers(draw.rng, 1, 3, 2)
     small = draw(samples, groups * outside, *g.output(slide.spatial))

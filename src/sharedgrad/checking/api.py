@@ -39,7 +39,7 @@ def check(exercise: Mapping[str, Any] | str | Path, seconds: float, progress: Pr
 
 def _unexplained(report: Report) -> bool:
     explained = {name for e in report.explanations for name in e.arrays}
-    return report.verdict == "wrong" and any(a.wrong.any() and a.name not in explained for a in report.arrays)
+    return report.verdict == "wrong" and any(a.is_wrong and a.name not in explained for a in report.arrays)
 
 
 def _check(reading: Exercise, seconds: float, progress: Progress | None) -> Report:

@@ -62,7 +62,7 @@ class Grades:
         """A row for each student, the mistakes by frequency, and what could not be read."""
         rows = []
         for name, report in self.reports.items():
-            wrong = ", ".join(a.name for a in report.arrays if a.wrong.any())
+            wrong = ", ".join(a.name for a in report.arrays if a.is_wrong)
             done, asked = self.answered[name]
             first = report.explanations[0].id if report.explanations else ""
             rows.append((name, report.verdict, f"{done} of {asked}", wrong, first))

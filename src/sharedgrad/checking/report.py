@@ -74,6 +74,11 @@ class ArrayReport:
     terms: Any = None
 
     @property
+    def is_wrong(self) -> bool:
+        """Whether any number is wrong, or the shape."""
+        return bool(self.wrong.any()) or self.yours.size != self.right.size
+
+    @property
     def first_wrong(self) -> tuple[int, ...] | None:
         """Index of the first wrong cell in the right array; None if there is none or the shapes differ."""
         if not self.wrong.any() or self.yours.size != self.right.size:

@@ -62,7 +62,28 @@ def rules_for(kind: str, target: str) -> list[Rule]:
 
 def one_mistake(cases: Sequence[Case], target: str) -> list[Fit]:
     """Every mistake that reproduces the answer in all cases, those with the same numbers grouped."""
-    return _fits(cases, target, [(r,) for r in rules_for(cases[0].given.kind, target)], None)
+    case = cases[0]
+    start, found = State(way(target), case.given), list[tuple[Fit, Array]]()
+    for rule in rules_for(case.given.kind, target):
+        found += _hits(cases, target, (rule,), start.after(rule), None)
+    return _grouped(found)
+
+
+def _hits(
+    cases: Sequence[Case], target: str, rules: tuple[Rule, ...], states: Iterator[State], variants: int | None
+) -> Iterator[tuple[Fit, Array]]:
+    """Those of the first case's states that give the answer there and, with the same rules, in all other cases."""
+    case = cases[0]
+    scale = _scale(case.given, target)
+    for state in states:
+        outcome = state.outcome()
+        if outcome is None or not case.answer.fits(outcome.array, scale):
+            continue
+        if is_right(case.given, target, outcome.array):
+            continue
+        if all(_again(other, target, rules, outcome, variants) for other in cases[1:]):
+            prior = sum(LIBRARY.index(r) for r in rules)
+            yield Fit(outcome.ids, outcome.notes, target, prior=prior), outcome.array
 
 
 def two_mistakes(
@@ -76,8 +97,7 @@ def two_mistakes(
     pairs = [(a, b) for a, b in permutations(rules, 2) if a.id != b.id and in_order((a, b)) == [a, b]]
     place = {id(rule): number for number, rule in enumerate(rules)}
     pairs.sort(key=lambda pair: place[id(pair[0])] + place[id(pair[1])])
-    case, start = cases[0], State(way(target), cases[0].given)
-    scale = _scale(case.given, target)
+    start = State(way(target), cases[0].given)
     firsts: dict[int, list[State]] = {}
     end, found = time.monotonic() + seconds, list[tuple[Fit, Array]]()
     for number, (a, b) in enumerate(pairs):
@@ -88,37 +108,8 @@ def two_mistakes(
         if id(a) not in firsts:
             firsts[id(a)] = list(start.after(a, _PAIR_VARIANTS))
         for state in firsts[id(a)]:
-            for second in state.after(b, _PAIR_VARIANTS):
-                outcome = second.outcome()
-                if outcome is None or not case.answer.fits(outcome.array, scale):
-                    continue
-                if is_right(case.given, target, outcome.array):
-                    continue
-                if all(_again(other, target, (a, b), outcome, _PAIR_VARIANTS) for other in cases[1:]):
-                    prior = LIBRARY.index(a) + LIBRARY.index(b)
-                    found.append((Fit(outcome.ids, outcome.notes, target, prior=prior), outcome.array))
+            found += _hits(cases, target, (a, b), state.after(b, _PAIR_VARIANTS), _PAIR_VARIANTS)
     return _grouped(found), True
-
-
-def _fits(
-    cases: Sequence[Case], target: str, combinations: Sequence[tuple[Rule, ...]], variants: int | None
-) -> list[Fit]:
-    found = [hit for rules in combinations for hit in _of_rules(cases, target, rules, variants)]
-    return _grouped(found)
-
-
-def _of_rules(
-    cases: Sequence[Case], target: str, rules: tuple[Rule, ...], variants: int | None
-) -> Iterator[tuple[Fit, Array]]:
-    first = cases[0]
-    right_way = way(target)
-    scale = _scale(first.given, target)
-    prior = sum(LIBRARY.index(r) for r in rules)
-    for outcome in outcomes(right_way, first.given, rules, variants):
-        if not first.answer.fits(outcome.array, scale) or is_right(first.given, target, outcome.array):
-            continue
-        if all(_again(case, target, rules, outcome, variants) for case in cases[1:]):
-            yield Fit(outcome.ids, outcome.notes, target, prior=prior), outcome.array
 
 
 def _again(case: Case, target: str, rules: tuple[Rule, ...], wanted: Outcome, variants: int | None) -> bool:

@@ -32,31 +32,22 @@ def table(target: str, shape: tuple[int, ...], cell: Array, reads: Mapping[str, 
 # ---- convolution
 
 
-def _conv_index(g: Given) -> dict[str, Array]:
-    m = g.meetings
-    return {
-        "x": flat(g["x"].shape, m["sample"], m["input_channel"], m["source"]),
-        "w": flat(g["w"].shape, m["filter"], m["channel"], m["offset"]),
-        "y": flat((g.samples, len(g["w"]), *g.positions), m["sample"], m["filter"], m["position"]),
-    }
-
-
 def conv_y(g: Given) -> Terms:
     """y[n,f,o] = b[f] + Σ w[f,c,k] · x[n,c,s]."""
-    i = _conv_index(g)
+    i = g.index
     shape = (g.samples, len(g["w"]), *g.positions)
     return with_bias(table("y", shape, i["y"], {"x": (g["x"], i["x"]), "w": (g["w"], i["w"])}, g.meetings), g)
 
 
 def conv_dw(g: Given) -> Terms:
     """dw[f,c,k] = Σ dy[n,f,o] · x[n,c,s]."""
-    i = _conv_index(g)
+    i = g.index
     return table("dw", g["w"].shape, i["w"], {"dy": (g["dy"], i["y"]), "x": (g["x"], i["x"])}, g.meetings)
 
 
 def conv_dx(g: Given) -> Terms:
     """dx[n,c,s] = Σ dy[n,f,o] · w[f,c,k]."""
-    i = _conv_index(g)
+    i = g.index
     return table("dx", g["x"].shape, i["x"], {"dy": (g["dy"], i["y"]), "w": (g["w"], i["w"])}, g.meetings)
 
 

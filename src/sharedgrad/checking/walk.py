@@ -23,11 +23,12 @@ from sharedgrad.checking.innocence import ROUNDING, looks_rounded
 from sharedgrad.checking.network import Chain, Stage
 from sharedgrad.checking.report import ArrayReport, Explanation, Report, Verdict, joined
 from sharedgrad.checking.right import UPDATES, magnitude, right, total
-from sharedgrad.checking.rules import outcomes
+from sharedgrad.checking.rules import State, outcomes
 from sharedgrad.checking.search import Case, one_mistake, rules_for, way
 from sharedgrad.parameter import Array
 
 Progress = Callable[[float], None]
+_VARIANTS = 64  # of each mistake, where two on one way are tried together
 MOST_NUMBERS = 400  # on the way to an answer: beyond that, early rounding is not worked out
 
 
@@ -48,7 +49,7 @@ def check_network(exercise: Exercise, seconds: float = 10.0, progress: Progress 
     for changed, title, id in _other_conventions(exercise):
         other = _walk(exercise, changed, 0.0, None, search=False)
         if other.verdict == "right":
-            wrong = tuple(a.name for a in report.arrays if a.wrong.any())
+            wrong = tuple(a.name for a in report.arrays if a.is_wrong)
             return replace(
                 other,
                 verdict="right under a convention",
@@ -277,8 +278,11 @@ def _before(
             progress(number / len(changes))
         given = chain.given(node, chain.dy(node) + difference)
         base = UPDATES.get(target, target)
+        state = State(way(base), given)
         for r in rules_for(given.kind, base):
-            for outcome in outcomes(way(base), given, (r,), 8):
+            for outcome in (after.outcome() for after in state.after(r, _VARIANTS)):
+                if outcome is None:
+                    continue
                 array = outcome.array
                 if target in UPDATES:
                     array = given[target[0]] - given.options.get("learning_rate", 1.0) * array
@@ -295,7 +299,7 @@ def _changes(chain: Chain, node: str) -> Iterator[tuple[str, str, str, Array]]:
         for given, target, _ in _givens(chain, (start, "dy")):
             good = total(right(given, target))
             for r in rules_for(given.kind, target):
-                for outcome in outcomes(way(target), given, (r,), 8):
+                for outcome in outcomes(way(target), given, (r,), _VARIANTS):
                     if outcome.array.size != good.size:
                         continue
                     difference = (outcome.array.reshape(good.shape) - good).reshape(chain.value(start).shape)

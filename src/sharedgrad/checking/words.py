@@ -54,7 +54,7 @@ def document(report: Report, hint: int | None = None) -> Document:
     elif level >= KIND or report.verdict != "wrong":
         blocks += [_section(e, level, "") for e in _shown(report)]
     if level == LINE:
-        blocks += [_written_out(a) for a in report.arrays if a.wrong.any() and report.verdict != "right"]
+        blocks += [_written_out(a) for a in report.arrays if a.is_wrong and report.verdict != "right"]
     if level >= WHERE:
         blocks += [Paragraph.of(r) for r in report.remarks]
     return Document("Check", tuple(blocks))
@@ -103,7 +103,7 @@ def _table(arrays: tuple[ArrayReport, ...]) -> Table:
     for a in arrays:
         wrong, cell = int(a.wrong.sum()), a.first_wrong
         place = "" if cell is None else f"[{', '.join(map(str, cell))}]"
-        if not wrong:
+        if not a.is_wrong:
             verdict = "right for your earlier numbers" if a.given_earlier else "right"
         elif a.yours.size != a.right.size:
             verdict = f"shape {text(a.yours.shape) or 'a number'}, expected {text(a.right.shape) or 'a number'}"

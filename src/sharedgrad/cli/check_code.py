@@ -41,9 +41,9 @@ class Code:
 
     def audit(self) -> Audit:
         """What a test lets pass."""
-        from sharedgrad.checking.code import audit
+        from sharedgrad.checking.code.audit import audit
 
-        return audit.audit(self.target, self._layer(), self._limits())
+        return audit(self.target, self._layer(), self._limits())
 
     def _layer(self) -> str:
         if self.like is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -91,8 +90,7 @@ def _show(explanation: Explanation, html: Path | None, latex: Path | None) -> No
     if latex is not None:
         _write(latex, explanation.latex)
     if html is None and latex is None:
-        width = min(shutil.get_terminal_size((_WIDTH, 24)).columns, 100) if sys.stdout.isatty() else _WIDTH
-        click.echo(explanation.text(width, terminal.wants_color(sys.stdout)))
+        click.echo(explanation.text(terminal.width(sys.stdout), terminal.wants_color(sys.stdout)))
 
 
 def _write(path: Path, text: str) -> None:

@@ -26,6 +26,9 @@ def info() -> None:
         say("kernels: NumPy (none were compiled; install again where there is a C++ compiler)")
     click.echo(f"threads: {kernels.get_threads()}")
     if kernels.compiled():
+        way = "fewer multiplications (sg.set_winograd(False): plain sums)" if kernels.get_winograd() else "plain sums"
+        click.echo(f"3×3 convolutions in float32: {way}")
+    if kernels.compiled():
         click.echo("computed by NumPy all the same:")
         from sharedgrad.plan.forward import not_compiled
 

@@ -22,7 +22,7 @@ from sharedgrad.cli.values import size as as_size
 from sharedgrad.data import Augmentation, Dataset, Normalization, load
 from sharedgrad.data.images import BACKGROUNDS
 from sharedgrad.data.normalization import brightness
-from sharedgrad.document import terminal
+from sharedgrad.document import Paragraph, terminal
 from sharedgrad.errors import ConfigError, DataError, DivergedError
 from sharedgrad.geometry import text
 from sharedgrad.kernels import set_threads
@@ -33,7 +33,7 @@ from sharedgrad.optimizers import SCHEDULES
 from sharedgrad.storage import init_from
 from sharedgrad.training import Callback, History, State, evaluate, fit, plots, save_run
 from sharedgrad.training.files import CONFUSION, CURVES, FILES, KERNELS, MODEL
-from sharedgrad.training.report import idea, place
+from sharedgrad.training.report import place, step_report
 from sharedgrad.training.run import Run, describe_run
 
 _MOST_PIXELS = 2**20
@@ -294,6 +294,8 @@ def _finish(run: Run, parts: Parts, history: History, folder: Path) -> None:
     for note in notes:
         say(f"  ({note})")
     if history.step is not None:
-        click.echo(f"\n{terminal.text([idea(history.step)], color=terminal.wants_color(sys.stdout))}")
-        click.echo("\nWhere it comes from on an image, position by position:")
-        click.echo(f'  sharedgrad explain {shlex.quote(str(folder))} --image IMAGE --weight "{place(history.step)}"')
+        width = terminal.width(sys.stdout)
+        report = [step_report(history.step), Paragraph.of("Where it comes from on an image, position by position:")]
+        click.echo(f"\n{terminal.text(report, width, terminal.wants_color(sys.stdout))}")
+        command = f'sharedgrad explain {shlex.quote(str(folder))} --image IMAGE --weight "{place(history.step)}"'
+        click.echo("\n".join(terminal.wrap(command, width, "  ", "    ")))

@@ -22,7 +22,8 @@ class Normalization:
         mean: The mean of each channel of the training images.
         std: The standard deviation of each channel; 1 where the channel is constant.
         scale: What brings the pixels 0..255 of an image file to the range of the training images: 1 for uint8 images
-            and for floats from 0 up to 128 or more of 255, 1/255 for floats within [0, 1], None for any other floats.
+            and for floats from 0 up to 128 or more of 255, 1/255 for floats within [0, 1], None for floats of any
+            other range.
 
     Raises:
         ConfigError: Not one finite mean and one positive finite std per channel, or a senseless scale.
@@ -88,7 +89,7 @@ class Normalization:
         if self.scale is None:
             raise DataError(
                 "normalization",
-                "was measured on floats outside [0, 1] and [0, 255], which image files cannot be compared with",
+                "the model was trained on floats outside [0, 1] and [0, 255]: files cannot be compared with these",
                 "train on uint8 images or on floats from 0 to 1 or 255",
             )
         return self(pixels if self.scale == 1 else pixels * self.scale, dtype)

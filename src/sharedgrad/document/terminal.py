@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
@@ -51,6 +52,11 @@ _BRACKETS = {
 def wants_color(stream: TextIO) -> bool:
     """Whether a stream is a terminal whose user has not asked for plain text (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def width(stream: TextIO) -> int:
+    """How wide lines on a stream may be: as its terminal is, up to 100 columns; 80 in a pipe."""
+    return min(shutil.get_terminal_size((WIDTH, 24)).columns, 100) if stream.isatty() else WIDTH
 
 
 def render(document: Document, width: int = WIDTH, color: bool = False, digits: int = DIGITS) -> str:

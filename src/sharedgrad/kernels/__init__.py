@@ -20,7 +20,18 @@ from sharedgrad.kernels import vectorized
 from sharedgrad.kernels.threads import get_threads, set_threads
 from sharedgrad.parameter import Array
 
-__all__ = ["Kernels", "compiled", "empty", "get_threads", "of", "programs", "set_threads", "use"]
+__all__ = [
+    "Kernels",
+    "compiled",
+    "empty",
+    "get_threads",
+    "get_winograd",
+    "of",
+    "programs",
+    "set_threads",
+    "set_winograd",
+    "use",
+]
 
 Index = tuple[int, ...]
 Arrays = list[Array]  # one for each parameter
@@ -128,6 +139,31 @@ def programs() -> bool:
 def compiled() -> bool:
     """Whether the compiled kernels were built where this was installed."""
     return _fastest is not vectorized
+
+
+_winograd = True
+
+
+def set_winograd(on: bool) -> None:
+    """Whether 3×3 convolutions in float32 may take fewer multiplications (as they do at first) or keep to plain sums.
+
+    Minimal filtering (Winograd 1980; Lavin & Gray 2016) is faster and rounds 2 to 6 times as much: docs/kernels.md has
+    figures. Only the compiled kernels use it, at stride 1. The setting holds for all threads of the process.
+
+    Raises:
+        ConfigError: ``on`` is neither True nor False.
+    """
+    global _winograd
+    if not isinstance(on, bool):
+        raise ConfigError("set_winograd", f"expected True or False, got {on!r}")
+    _winograd = on
+    if compiled():
+        native._native.filter_minimally(on)
+
+
+def get_winograd() -> bool:
+    """Whether minimal filtering serves 3×3 convolutions."""
+    return _winograd and compiled()
 
 
 @contextmanager

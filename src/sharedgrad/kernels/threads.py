@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
@@ -79,7 +79,8 @@ class _Limit:
 
     def __init__(self) -> None:
         self._lock, self._own = threading.Lock(), threading.local()
-        self._users, self._held = 0, None
+        self._users = 0
+        self._held: Any = None
 
     def enter(self) -> None:
         with self._lock:

@@ -44,7 +44,7 @@ class _Conv(_Windowed):
         padding_mode: str = "zeros",
         init: str = "he",
     ) -> None:
-        self._slide(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode)
+        self._set_window(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode)
         self.init = init
         draw = initializers.weights(init, self._fan_in, self._fan_out, type(self).__name__)
         self.weight = Parameter((out_channels, in_channels // groups, *self.geometry.kernel), draw, "weight")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,10 +33,14 @@ class Layer(ABC):
     name: str = ""  # the node that the layer was first used in; a network sets it, messages say it
     mixes_samples: ClassVar[bool] = False  # whether in training mode a sample's output depends on the other samples
     index_inputs: ClassVar[tuple[int, ...]] = ()  # inputs that are indices: network inputs alone, which stay int64
+    fixed: ClassVar[frozenset[str]] = frozenset()  # arguments that are settled when the layer is made
+    built_in: ClassVar[bool] = True  # whether it is one of this package's; what others return is checked (own.py)
+    warned: bool = False  # whether its results have been cast already
     revision: int = 0  # how often an attribute has been set: what was worked out from a layer holds as long as this
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls.built_in = cls.__module__.startswith("sharedgrad.layers.")
         known = Layer.registry.get(cls.__name__)
         if known is not None and known.__module__.startswith("sharedgrad.") and known.__module__ != cls.__module__:
             raise ConfigError(f"class {cls.__name__}", "is the name of a layer of sharedgrad", "give it another name")
@@ -99,7 +104,7 @@ class Layer(ABC):
         """The output's shape without the sample axis, from the inputs' shapes; raises ShapeError if they do not fit."""
 
     def uses_per_sample(self, *shapes: Shape) -> int:
-        """How often one sample uses each parameter of this layer."""
+        """How often one sample uses each parameter of this layer. Need not be defined: it is counted."""
         return 1
 
     def without_sharing(self, *shapes: Shape) -> int | None:
@@ -114,8 +119,17 @@ class Layer(ABC):
         if isinstance(vars(self).get(name), Weight) and not isinstance(value, Weight | None):
             fix = f"set .{name}.value to change its numbers, or assign a Parameter to share it"
             raise ConfigError(self.label, f"{name} is a Parameter, got {type(value).__name__}", fix)
+        if name in self.fixed and name in vars(self) and vars(self)[name] != value:
+            fix = f"make a new one: {type(self).__name__}(…, {name}={value!r})"
+            raise ConfigError(self.label, f"its {name} is settled when the layer is made", fix)
         super().__setattr__(name, value)
         super().__setattr__("revision", self.revision + 1)
+
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments as they are now, without weights: what a pass depends on besides values."""
+        own = vars(self)
+        kept = {a.name: own[a.name] for a in self._arguments() if a.name in own}
+        return {name: value for name, value in kept.items() if not isinstance(value, Weight | Buffer)}
 
     def tie(self, name: str, parameter: Weight) -> None:
         """Use another Parameter under this name (of :meth:`parameters`) from now on, and so share it.
@@ -155,6 +169,7 @@ class Layer(ABC):
         return getattr(self, argument)
 
     @classmethod
+    @cache
     def _arguments(cls) -> list[inspect.Parameter]:
         return [a for a in inspect.signature(cls).parameters.values() if a.kind != a.VAR_POSITIONAL]
 

@@ -32,6 +32,8 @@ class Linear(Layer):
         init: First weights: "he" or "glorot".
     """
 
+    fixed = frozenset({"in_features", "out_features", "init"})
+
     def __init__(self, in_features: int, out_features: int, bias: bool = True, init: str = "he") -> None:
         self.in_features = in_features = whole(in_features, "Linear: in_features")
         self.out_features = out_features = whole(out_features, "Linear: out_features")

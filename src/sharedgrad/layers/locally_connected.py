@@ -32,6 +32,8 @@ from sharedgrad.uses import Direct, Outer, Uses
 class _LocallyConnected(_Windowed):
     """A window that slides like a convolution's, with other weights at every position."""
 
+    fixed = _Windowed.fixed | {"input_size"}
+
     def __init__(
         self,
         in_channels: int,
@@ -46,7 +48,7 @@ class _LocallyConnected(_Windowed):
         padding_mode: str = "zeros",
         init: str = "he",
     ) -> None:
-        self._slide(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode)
+        self._set_window(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode)
         kind = type(self).__name__
         self.input_size, self.init = input_size, init
         self._spatial = per_axis(self.rank, input_size, f"{kind}: input_size", least=1)

@@ -42,6 +42,7 @@ class BatchNorm2d(Layer):
     """
 
     mixes_samples = True
+    fixed = frozenset({"num_features"})
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         num_features = whole(num_features, "BatchNorm2d: num_features")

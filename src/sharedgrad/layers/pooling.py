@@ -32,8 +32,9 @@ class _Pool(Layer):
     """A window over maps (C, *S); its stride is its size unless said otherwise."""
 
     rank: ClassVar[int]
+    fixed = frozenset({"kernel_size", "stride", "padding", "geometry"})
 
-    def _slide(self, kernel_size: Ints, stride: Ints | None, padding: Padding) -> None:
+    def _set_window(self, kernel_size: Ints, stride: Ints | None, padding: Padding) -> None:
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         kind = type(self).__name__
         step = kernel_size if stride is None else stride
@@ -66,7 +67,7 @@ class _MaxPool(_Pool):
     def __init__(
         self, kernel_size: Ints, stride: Ints | None = None, padding: Padding = 0, ties: str = "first"
     ) -> None:
-        self._slide(kernel_size, stride, padding)
+        self._set_window(kernel_size, stride, padding)
         self.ties = ties
         if ties not in TIES:
             raise ConfigError(f"{type(self).__name__}: ties", f"expected one of {', '.join(TIES)}, got {ties!r}")
@@ -125,7 +126,7 @@ class _AvgPool(_Pool):
         padding: Padding = 0,
         count_include_pad: bool = True,
     ) -> None:
-        self._slide(kernel_size, stride, padding)
+        self._set_window(kernel_size, stride, padding)
         self.count_include_pad = count_include_pad
 
     def forward(self, *inputs: Array, context: Context) -> tuple[Array, Any]:

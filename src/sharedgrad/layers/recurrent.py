@@ -43,6 +43,8 @@ class RNN(Layer):
         last: Whether the output is the last hidden state alone.
     """
 
+    fixed = frozenset({"input_size", "hidden_size", "bias"})
+
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, last: bool = False) -> None:
         self.input_size = input_size = whole(input_size, "RNN: input_size")
         self.hidden_size = hidden_size = whole(hidden_size, "RNN: hidden_size")

@@ -20,10 +20,14 @@ class _Windowed(Layer):
     """A layer that slides a window of weights over maps (C, *S)."""
 
     rank: ClassVar[int]
+    fixed = frozenset(
+        {"in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"}
+        | {"padding_mode", "init", "geometry"}
+    )
     weight: Weight
     bias: Weight | None
 
-    def _slide(
+    def _set_window(
         self,
         in_channels: int,
         out_channels: int,

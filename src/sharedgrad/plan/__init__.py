@@ -89,7 +89,7 @@ class Plan:
             return _zeros(self.lowered.program.kept, self.lowered.builder.dtype)
 
     def empty(self, shape: Shape) -> Array:
-        """An array (N, *shape) for somebody to keep."""
+        """An array (N, *shape) that the caller keeps."""
         return empty((self.lowered.builder.samples, *shape), self.lowered.builder.dtype)
 
     def back(self, kind: type[Backward], given: Collection[str], *settings: frozenset[Any]) -> Backward | None:
@@ -103,7 +103,7 @@ class Plan:
         return self._back[key]
 
     def recycle(self, memory: Array) -> None:
-        """Nobody goes back from this memory any more."""
+        """There will be no more ways back from this memory."""
         if len(self._spare) < _SPARE:
             self._spare.append(memory)
 

@@ -108,7 +108,7 @@ class Backward(Lowering):
         return self.place(self.forward.shapes[name])
 
     def reuse(self, delta: Map) -> Map:
-        """The same map if nobody reads it after this node, else a new one like it."""
+        """The same map if no operation reads it after this node, else a new one like it."""
         if self.holders[delta] == 1:
             return delta
         return Map(delta.samples, delta.lanes, *delta.shape)
@@ -246,7 +246,7 @@ class Backward(Lowering):
             self._pool_2x2(node, delta)
             return
         before = self.forward.by_name.get(source)
-        relu = (  # x comes from a ReLU that nobody else reads: go back through both at once
+        relu = (  # x comes from a ReLU that no other node reads: go back through both at once
             before is not None
             and type(before.layer) is layers.ReLU
             and self.forward.readers[source] == 1

@@ -119,7 +119,7 @@ class Clipped(Backward):
 
     def _read_scaled(self, delta: Map) -> None:
         self._scaled[delta] = None
-        self.holders[delta] += 1  # for good: nobody may write over it
+        self.holders[delta] += 1  # to the end: no operation may write over it
 
 
 def _cheapest(g: Geometry, kernel: tuple[int, ...], delta: Map, x: Map, builder: Builder) -> str:

@@ -83,7 +83,7 @@ class Forward(Lowering):
         self.program = self.builder.build()
 
     def only_reader(self, node: Node) -> Node | None:
-        """The node that alone reads this one, and nobody outside."""
+        """The only reader of this node, if it has one reader and is no output."""
         readers = [other for other in self.nodes if node.name in other.inputs]
         return readers[0] if len(readers) == 1 and node.name not in self.outputs else None
 
@@ -166,7 +166,7 @@ class Forward(Lowering):
         return y
 
     def _activation(self, node: Node, x: Map) -> Map:
-        """y in the shape of x; in its place where nobody else reads x."""
+        """y in the shape of x; in its place where no other node reads x."""
         if self.feeds_pool_2x2(node):  # pooling computes it
             self.unseen.add(node.name)
             return x

@@ -46,7 +46,8 @@ def trace(
             the operations of the forward pass; where it cannot be followed, the axes of a call are named "row".
         strict: Raise at the end of a backward pass in which a parameter's uses do not add up to its gradient.
         every: Record only one backward pass of so many, and the forward passes before it.
-        chunk: At most so many samples at once when questions are answered during the pass; less memory, more time.
+        chunk: At most so many samples at once when questions are answered during the pass; if not given, as many as
+            4 MiB hold.
 
     Raises:
         MissingDependencyError: PyTorch is not installed.

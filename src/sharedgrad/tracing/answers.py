@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import nan, sqrt
@@ -14,8 +14,10 @@ from sharedgrad.errors import ConfigError
 from sharedgrad.tracing import certify
 from sharedgrad.tracing.certify import Certificate
 from sharedgrad.tracing.settings import Question
-from sharedgrad.uses import Cancellation, Coherence, SharedWeight, Uses
+from sharedgrad.uses import Cancellation, Coherence, Direct, SharedWeight, Uses
 from sharedgrad.uses.shared import ZERO
+
+AT_ONCE = 1 << 22  # bytes of a factor that are worked on at once: some samples of a large map
 
 
 @dataclass(frozen=True)
@@ -159,21 +161,38 @@ def answered(
         deposit: G, what the pass deposited.
         types: The types that the calls computed in.
         questions: What to answer; an axis that the uses do not share is left out.
-        chunk: At most so many indices of the first axis at once.
+        chunk: At most so many indices of the first axis at once; None: as many as fit into the caches.
         seed: For the probes.
     """
-    squares = [_in_chunks(call, lambda part: part.squared(), chunk) for call in weight.calls]
-    certificate = certify.probed(weight.calls, deposit, types, seed, squares)
+    probing = certify.Probing(deposit, types, seed)
+    shared = any(question.kind == "share" for question in questions)
+    squares, products = [], []
+    for call in weight.calls:
+        both = [(probing.add(part), part.projection(deposit) if shared else None) for part in _parts(call, chunk)]
+        squares.append(np.concatenate([square for square, _ in both]) if call.shape else both[0][0])
+        products.append(np.concatenate([p for _, p in both]) if call.shape and shared else both[0][1])
+    certificate = probing.certificate()
     answers: dict[Question, Any] = {}
-    shares = None
     for question in questions:
         names = [name for name in question.by if name in weight.axes or name == "call"]
         if question.kind == "share":
-            shares = shares or _Shares(weight, deposit, certificate, chunk)
-            answers[question] = shares.by(names)
+            answers[question] = _shares(weight, products, certificate, names)
         else:
             answers[question] = _norms(weight, squares, names)
     return KeptWeight(weight, certificate, answers)
+
+
+def _parts(call: Uses, chunk: int | None) -> Iterator[Uses]:
+    """The uses, so many indices of the first axis at once; elementwise contributions are multiplied once."""
+    length = call.shape[0] if call.shape else 1
+    size = call.factor.nbytes // max(length, 1)
+    step = chunk or max(1, AT_ONCE // max(size, 1))
+    rest = [slice(None)] * (len(call.shape) - 1)
+    for start in range(0, max(length, 1), step):
+        part = call if step >= length else call.taken([slice(start, start + step), *rest])
+        if isinstance(part, Direct) and part.local is not None:
+            part = Direct(part.weight, part.contributions, part.axes, view=part.view)
+        yield part
 
 
 def _norms(weight: SharedWeight, squares: Sequence[Any], names: Sequence[str]) -> Any:
@@ -183,28 +202,12 @@ def _norms(weight: SharedWeight, squares: Sequence[Any], names: Sequence[str]) -
     return np.asarray(weight.norm(names))
 
 
-class _Shares:
-    """Shares in the deposited gradient: one projection a call serves every question."""
-
-    def __init__(self, weight: SharedWeight, deposit: Any, certificate: Certificate, chunk: int | None) -> None:
-        self._weight = weight
-        square = nan if certificate.zero_up_to_rounding else certificate.norm**2
-        project: Callable[[Uses], Any] = lambda part: np.asarray(part.projection(deposit))  # noqa: E731
-        self._each = [_in_chunks(call, project, chunk) / square for call in weight.calls]
-
-    def by(self, names: Sequence[str]) -> Any:
-        """The shares of partial sums."""
-        kept = [name for name in self._weight.calls[0].axes if name in names]
-        found = []
-        for call, shares in zip(self._weight.calls, self._each, strict=True):
-            found.append(call.grouped(shares, kept).sum(axis=1).reshape(call.lengths(kept)))
-        return found if "call" in names else sum(found)
-
-
-def _in_chunks(call: Uses, question: Callable[[Uses], Any], chunk: int | None) -> Any:
-    """An array with one number for each use, worked out for so many indices of the first axis at once."""
-    if chunk is None or not call.shape or call.shape[0] <= chunk:
-        return question(call)
-    rest = [slice(None)] * (len(call.shape) - 1)
-    starts = range(0, call.shape[0], chunk)
-    return np.concatenate([question(call.taken([slice(start, start + chunk), *rest])) for start in starts])
+def _shares(weight: SharedWeight, products: Sequence[Any], certificate: Certificate, names: Sequence[str]) -> Any:
+    """Shares in the deposited gradient, from ⟨g_u, G⟩ of every use."""
+    square = nan if certificate.zero_up_to_rounding else certificate.norm**2
+    kept = [name for name in weight.calls[0].axes if name in names]
+    found = []
+    for call, product in zip(weight.calls, products, strict=True):
+        shares = np.asarray(product) / square
+        found.append(call.grouped(shares, kept).sum(axis=1).reshape(call.lengths(kept)))
+    return found if "call" in names else sum(found)

@@ -48,6 +48,10 @@ class Listener(Protocol):
     def recording(self) -> bool:
         """Whether this step is looked at."""
 
+    @property
+    def releasing(self) -> bool:
+        """Whether the graph of the backward pass that is going on is not kept for another one."""
+
     def arrived(self, number: int, operation: str, use: Use, delta: torch.Tensor) -> None:
         """A gradient has arrived at the output of a call that uses a parameter."""
 
@@ -186,11 +190,13 @@ class Recorder(TorchFunctionMode):
         self._listener.passed(name, weight)
 
     def _arrival(self, number: int, name: str, use: Use, out: torch.Tensor) -> Callable[[Any], None]:
-        shape, place = out.shape, out.output_nr
+        shape, place, held = out.shape, out.output_nr, [use]
 
         def arrive(deltas: Any, place: int = place) -> None:
-            if deltas[place] is not None:
-                self._listener.arrived(number, name, use, deltas[place].detach().reshape(shape))
+            if held and deltas[place] is not None:
+                self._listener.arrived(number, name, held[0], deltas[place].detach().reshape(shape))
+            if self._listener.releasing:
+                held.clear()  # as autograd lets go of what it has saved
 
         return arrive
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import warnings
 from collections.abc import Callable, Iterable
@@ -33,6 +34,7 @@ class ModelTrace:
 
     Attributes:
         passes: Each recorded backward pass: name -> its uses, certified.
+        releasing: Whether the backward pass that is going on is the last one through its graph.
     """
 
     def __init__(self, model: Any, params: Iterable[str] | None, settings: Settings) -> None:
@@ -46,6 +48,7 @@ class ModelTrace:
         self._current: Pass | None = None
         self._mixing: dict[str, None] = {}
         self._steps = 0
+        self.releasing = False
         self._recorder: Recorder | None = None
         self._opened = ExitStack()
 
@@ -88,6 +91,7 @@ class ModelTrace:
             self._steps += 1
             return func(*args, **kwargs)
         self._current = current = Pass(len(self.passes), self._settings, tuple(self._mixing))
+        self.releasing = not _retained(func, args, kwargs)
         try:
             result = func(*args, **kwargs)
         finally:
@@ -97,7 +101,7 @@ class ModelTrace:
         current.finished(_roots(args, kwargs), self._weights)
         self.passes.append(current)
         self._steps += 1
-        if not kwargs.get("retain_graph") and not kwargs.get("create_graph"):
+        if self.releasing:
             self._mixing.clear()
         if self._settings.strict:
             _refuse(current)
@@ -244,6 +248,13 @@ def _run_uncompiled(model: Any, opened: ExitStack) -> None:
     opened.enter_context(torch.compiler.set_stance("force_eager"))
     if any(type(module).__name__ == "OptimizedModule" for module in model.modules()):
         warnings.warn("sg.trace: the compiled model runs uncompiled in this block", UserWarning, stacklevel=4)
+
+
+def _retained(func: Callable[..., Any], args: Any, kwargs: Any) -> bool:
+    """Whether the caller goes through the same graph again."""
+    given = inspect.signature(func).bind(*args, **kwargs).arguments
+    retained = given.get("retain_graph")
+    return bool(given.get("create_graph")) if retained is None else bool(retained)
 
 
 def _roots(args: Any, kwargs: Any) -> list[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""The idea on a model that has just been trained: the gradient of one shared weight is the sum over its uses."""
+"""What one training step did to one number: the gradient of a shared weight is the sum over its uses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sharedgrad.uses import Terms
 _LARGEST = 3
 
 
-def idea(step: Step) -> Section:
+def step_report(step: Step) -> Section:
     """One number of a shared weight: its uses in a batch, their sum, and the update made of it.
 
     Args:

@@ -35,7 +35,7 @@ def held(array: Any) -> Array:
 
 
 def given(array: Any, like: Any) -> Any:
-    """A result as whoever asks expects it: a tensor where ``like`` is one."""
+    """A result for the caller: a tensor where ``like`` is one."""
     if not is_tensor(like) or is_tensor(array):
         return array
     torch = sys.modules["torch"]

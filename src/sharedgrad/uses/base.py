@@ -75,7 +75,7 @@ class Uses(ABC):
         return held(array)
 
     def _give(self, array: Any) -> Any:
-        """A result as whoever asks expects it."""
+        """A result for the caller: a tensor where tensors came in."""
         return given(array, self.like)
 
     @property

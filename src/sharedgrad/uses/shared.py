@@ -202,7 +202,9 @@ class SharedWeight:
             ConfigError: An axis has other lengths in other calls.
         """
         names, groups, apart = self._by(by, same=True)
-        rows = [[group_products(a, b, names) for b in groups] for a in groups]
+        rows: list[list[Array]] = []
+        for i, a in enumerate(groups):
+            rows.append([before[i].T for before in rows] + [group_products(a, b, names) for b in groups[i:]])
         lengths = (*([len(groups)] if apart else []), *self.calls[0].lengths(names))
         return self._give(np.block(rows).reshape((*lengths, *lengths)))
 

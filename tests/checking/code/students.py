@@ -53,7 +53,11 @@ def ids(student: Student) -> list[str]:
 
 
 def outcome(student: Student) -> str:
-    """ "right", "named" (the labelled fault), "partly" (another one of its faults), "other", "abstained", "missed" or "accused"."""
+    """What became of it.
+
+    "right"; "named" (the first labelled fault), "partly" (another one of its faults), "other", "abstained"; "missed" if
+    it passes although it is wrong, "accused" if it does not although it is right.
+    """
     found = report(student.file, student.function)
     if not student.faults:
         return "right" if found.exit_code == 0 and found.verdict == student.verdict else "accused"

@@ -29,12 +29,12 @@ def weights(result: Result) -> dict[str, Array]:
     return {p.name: result.gradients[p] for p in result.gradients}
 
 
-def draw(example: Example, seed: int, batch: int) -> Example:
+def draw(example: Example, seed: int, batch: int, decimals: int = 2) -> Example:
     """The example with random numbers of the right shapes: inputs, weights, targets, upstream gradients."""
     rng = np.random.default_rng(seed)
 
     def some(*shape: int) -> Any:
-        return np.round(rng.normal(size=shape), 2).tolist()
+        return np.round(rng.normal(size=shape), decimals).tolist()
 
     net = sg.Network.from_config({k: example[k] for k in ("inputs", "nodes", "ties") if k in example})
     shapes = net.shapes()
@@ -176,6 +176,38 @@ _SHAPES: dict[str, tuple[Example, int]] = {
         },
         1,
     ),
+    "losses": (
+        {
+            "title": "Three losses",
+            "inputs": {"x": [2, 3]},
+            "nodes": [
+                node("conv", "Conv1d", in_channels=2, out_channels=3, kernel_size=1),
+                node("probability", "Sigmoid"),
+                node("sum", "Add", inputs=["conv", "conv"]),
+            ],
+            "numbers": {
+                "loss": [
+                    {"name": "CrossEntropy", "node": "conv", "reduction": "sum"},
+                    {"name": "BinaryCrossEntropy", "node": "probability", "from_logits": False, "reduction": "mean"},
+                    {"name": "MSE", "node": "sum", "reduction": "sum"},
+                ]
+            },
+        },
+        2,
+    ),
+    "views": (
+        {
+            "title": "A kernel that is another's, its axes in another order",
+            "inputs": {"x": [3, 6]},
+            "nodes": [
+                node("a", "Conv1d", in_channels=3, out_channels=4, kernel_size=2, bias=False),
+                node("b", "Conv1d", in_channels=4, out_channels=2, kernel_size=3, bias=False),
+            ],
+            "ties": {"b.weight": {"parameter": "a.weight", "view": [{"transpose": [2, 0, 1]}]}},
+            "numbers": {"upstream": ["b"]},
+        },
+        2,
+    ),
     "many": (
         {
             "title": "900 uses of nine weights",
@@ -188,4 +220,11 @@ _SHAPES: dict[str, tuple[Example, int]] = {
 }
 
 GALLERY: dict[str, Example] = {entry.name: entry.calculation.to_config() for entry in entries()}
+_TIES: Example = {
+    "title": "Whole numbers, of which several are the largest",
+    "inputs": {"x": [2, 4, 5]},
+    "nodes": [node("pool", "MaxPool2d", kernel_size=3, stride=[1, 2], padding=1, ties="share")],
+    "numbers": {"upstream": ["pool"]},
+}
 EXAMPLES = {name: draw(example, seed, batch) for seed, (name, (example, batch)) in enumerate(_SHAPES.items())}
+EXAMPLES["ties"] = draw(_TIES, seed=8, batch=2, decimals=0)

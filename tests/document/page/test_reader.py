@@ -11,7 +11,7 @@ from sharedgrad.document.page import notebook, render
 from sharedgrad.errors import ConfigError
 from sharedgrad.explaining import explain
 from tests.document.page.browser import Browser, needs_browser
-from tests.document.page.examples import EXAMPLES, GALLERY, draw, node
+from tests.document.page.examples import EXAMPLES, GALLERY, Example, draw, node
 
 pytestmark = needs_browser
 WRONG = ["at=nothing&step=-3&touch=dw:9,99", "edits=[[1]]&sample=9", "edits={&step=x", "touch=constructor,1"]
@@ -25,6 +25,7 @@ def test_a_state_can_be_sent_to_somebody(browser: Browser) -> None:
     opened.page.locator("#do-update").click()
     opened.page.locator("#do-step").fill("5")
     opened.settle()
+    opened.page.wait_for_url("**step=5**")
     again = browser.visit(opened.page.url)
     for code in ("page.view.state.example", "[page.view.at, page.view.step, page.view.mode, page.view.pin]"):
         assert again.evaluate(f"() => {code}") == opened.evaluate(f"() => {code}")
@@ -37,6 +38,14 @@ def test_a_state_can_be_sent_to_somebody(browser: Browser) -> None:
 def test_an_address_that_does_not_fit_is_no_error(state: str, browser: Browser) -> None:
     opened = browser.open(EXAMPLES["filter"], state)
     assert opened.page.locator(".grid").count() > 3
+
+
+def test_the_focus_of_a_calculation_is_held_at_first(browser: Browser) -> None:
+    opened = browser.open({**EXAMPLES["classifier"], "focus": {"weight": "fc.weight[1,3]"}})
+    assert opened.evaluate("() => page.view.at") == "fc"
+    assert opened.page.locator(".inspector .name").text_content() == "fc.dw[1,3]"
+    opened = browser.open({**EXAMPLES["classifier"], "focus": {"node": "pool"}})
+    assert opened.evaluate("() => [page.view.at, page.view.pin]") == ["pool", None]
 
 
 def test_names_and_texts_are_text_never_markup(browser: Browser) -> None:
@@ -106,7 +115,9 @@ def test_the_page_is_accessible(theme: str, width: int, browser: Browser) -> Non
     pytest.importorskip("axe_playwright_python", reason="axe is not installed")
     from axe_playwright_python.sync_playwright import Axe
 
-    states = [("classifier", "at=conv&touch=dw:0,4"), ("recurrent", "at=rnn&step=2"), ("many", "at=conv&touch=dx:0,33")]
+    states = [("classifier", "at=conv&touch=dw:0,4"), ("recurrent", "at=rnn&step=2&combine=unshared")]
+    if (theme, width) == ("light", 1400):
+        states.append(("many", "at=conv&touch=dx:0,33"))
     for name, state in states:
         opened = browser.open(EXAMPLES[name], state, viewport={"width": width, "height": 900}, color_scheme=theme)
         found = Axe().run(opened.page).response["violations"]
@@ -141,6 +152,16 @@ def test_touching_a_written_term_touches_its_cell(browser: Browser) -> None:
     assert name.startswith(array.replace("conv.w", "conv.dw").replace("conv.y", "conv.y"))
     opened.enter("#do-rate", "0.3")
     assert opened.page.locator(".stale").is_visible()
+
+
+def test_a_network_too_large_for_a_page_is_told_so() -> None:
+    def dense(features: int) -> Example:
+        nodes = [node("fc", "Linear", in_features=features, out_features=100)]
+        return draw({"inputs": {"x": [features]}, "nodes": nodes, "numbers": {"upstream": ["fc"]}}, seed=0, batch=1)
+
+    assert len(render(dense(100)).encode()) <= 400_000
+    with pytest.raises(ConfigError, match="a page holds 400 kB, these numbers make"):
+        render(dense(1000))
 
 
 def test_a_layer_that_the_page_cannot_compute_is_named() -> None:

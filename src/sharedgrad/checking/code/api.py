@@ -57,7 +57,7 @@ def of_object(fn: Any, forward: Any) -> Source:
         raise ConfigError("check_backward", f"expected a function or a class, got {type(fn).__name__}")
     name, module = getattr(fn, "__qualname__", ""), sys.modules.get(getattr(fn, "__module__", ""))
     file = getattr(module, "__file__", None)
-    plain = re.fullmatch(r"[\w.]+", name) and "__main__" != getattr(module, "__name__", "") and forward is None
+    plain = re.fullmatch(r"[\w.]+", name) and getattr(module, "__name__", "__main__") != "__main__" and forward is None
     found: Any = module
     for part in name.split(".") if plain else ():
         found = getattr(found, part, None)
@@ -102,6 +102,7 @@ def _always(subject: Subject) -> frozenset[str]:
 
 
 def subject_of(layer: Layer | str) -> Subject:
+    """The layer itself, or the one that "conv2d:stride=2" names."""
     if isinstance(layer, Layer):
         settings = {k: v for k, v in layer.config().items() if k not in ("in_channels", "out_channels", "init")}
         sizes = ("in_features", "out_features", "input_size", "hidden_size", "num_features")
@@ -150,7 +151,7 @@ def _form(process: Process, subject: Subject, signature: str | None) -> Form:
             failures.append(str(outcome.failure["message"]))
             continue
         shaped = outcome.ran and not outcome.shapes and not outcome.missing
-        if shaped and not outcome.wrong:
+        if shaped and (form.use_forward or not outcome.wrong):
             return form
         now = 2 * shaped + outcome.ran - len(outcome.wrong) / 10
         if now > score or best is None:

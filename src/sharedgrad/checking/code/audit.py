@@ -135,7 +135,7 @@ def _function(module: types.ModuleType, named: str, test: Any) -> tuple[Any, str
     """Where the function under test hangs: in the test's module, or in a module that it has imported."""
     places = [module, *(v for v in vars(module).values() if inspect.ismodule(v) and _is_own(v))]
     own = {test.__name__}
-    found = {}
+    found: dict[str, tuple[Any, str, Callable[..., Any]]] = {}
     for place in places:
         for name, value in vars(place).items():
             if inspect.isfunction(value) and name not in own and not name.startswith("test"):

@@ -22,7 +22,7 @@ _OTHER_NAMES = {"w": ("weight",), "b": ("bias", "bias_ih_l0"), "weight": ("w",),
 _FORWARD, _BACKWARD = ("forward", "__call__", "call"), ("backward", "backprop", "backward_pass", "bprop", "gradient")
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The person's code cannot be called, or does not return gradients; the text says why."""
 
     def __init__(self, kind: str, text: str) -> None:
@@ -83,7 +83,7 @@ def observe(work: Work, job: Mapping[str, Any]) -> dict[str, Any]:
     given = copy.deepcopy(values)
     results = _call(work, job["form"], given)
     changed = [name for name, value in values.items() if not _same(value, given[name])]
-    found: dict[str, Any] = {"results": {}, "missing": [], "types": {}, "changed": changed, "second": "same"}
+    found: dict[str, Any] = {"results": {}, "missing": [], "types": {}, "changed": changed, "second": {}}
     for target, value in results.items():
         if value is None:
             found["missing"].append(target)
@@ -95,14 +95,12 @@ def observe(work: Work, job: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _second(work: Work, form: Mapping[str, Any], values: dict[str, Any], first: Mapping[str, Array]) -> str:
+def _second(
+    work: Work, form: Mapping[str, Any], values: dict[str, Any], first: Mapping[str, Array]
+) -> dict[str, Array]:
+    """The results of another call with equal numbers, where they differ from the first."""
     again = {t: _array(t, v) for t, v in _call(work, form, values).items() if v is not None}
-    if again.keys() != first.keys() or any(again[t].shape != first[t].shape for t in first):
-        return "differs"
-    if all(_close(again[t], first[t]) for t in first):
-        return "same"
-    added = [t for t in first if not _close(again[t], first[t])]
-    return "added" if all(_close(again[t], 2 * first[t]) for t in added) else "differs"
+    return {t: a for t, a in again.items() if t not in first or a.shape != first[t].shape or not _close(a, first[t])}
 
 
 def _close(a: Array, b: Array) -> bool:
@@ -146,7 +144,7 @@ def _forward(work: Work) -> tuple[Any, Any]:
 def _known(name: str, values: Mapping[str, Any], cache: Any) -> Any:
     found = _value(name, values, cache)
     if found is None:
-        raise Refused("signature", f"nobody knows what the argument {name!r} stands for; name it as in --signature")
+        raise RefusedError("signature", f"nobody knows what the argument {name!r} stands for")
     return found[0]
 
 
@@ -154,7 +152,7 @@ def _value(name: str, values: Mapping[str, Any], cache: Any) -> tuple[Any] | Non
     role = names.role(name, tuple(values))
     if role == "cache" and cache is not None:
         return (cache,)
-    for key in (role, *_OTHER_NAMES.get(str(role), ())):
+    for key in (str(role), *_OTHER_NAMES.get(str(role), ())):
         if key in values:
             return (values[key],)
     return None
@@ -175,7 +173,8 @@ def _by_name(function: Callable[..., Any], values: Mapping[str, Any], cache: Any
         if found is None and wanted and cache is not None and p.default is p.empty:
             found = ((values["dy"],), (cache,))[number] if number < 2 else None  # as the courses order them
         if found is None and p.default is p.empty:
-            raise Refused("signature", f"nobody knows what the argument {p.name!r} of {function.__name__} stands for")
+            where = getattr(function, "__name__", "the code")
+            raise RefusedError("signature", f"nobody knows what the argument {p.name!r} of {where} stands for")
         if found is None:
             continue
         if p.kind is p.KEYWORD_ONLY or keywords or len(arguments) < number:
@@ -201,7 +200,7 @@ def _named(raw: Any, form: Mapping[str, Any], returns: Sequence[str] | None) -> 
         order = list(wanted)[: len(items)]
     if len(order) != len(items):
         expected = ", ".join(wanted)
-        raise Refused("count", f"expected {len(order)} results ({expected}), got {len(items)}")
+        raise RefusedError("count", f"expected {len(order)} results ({expected}), got {len(items)}")
     return {t: value for t, value in zip(order, items, strict=True) if t}
 
 
@@ -216,13 +215,9 @@ def _is_one_array(raw: Any, wanted: Sequence[str]) -> bool:
 def _class(work: Work, form: Mapping[str, Any]) -> dict[str, Any]:
     values = work.values
     instance = _by_name(work.main, values, None, ())
-    weights = {}
-    for name in form["weights"]:
-        if name in values:
-            weights[name] = _attribute(instance, name, values)
-            if weights[name] is None:
-                raise Refused("class", f"{work.main.__name__} has no attribute for {name}: call it {name} or weight")
-            setattr(instance, weights[name], values[name])
+    weights = {name: _attribute(instance, name, values) for name in form["weights"] if name in values}
+    for name, attribute in weights.items():
+        setattr(instance, attribute, values[name])
     if callable(zero := getattr(instance, "zero_grad", None)):
         zero()
     before = {name: np.array(values[name]) for name in weights}
@@ -244,15 +239,15 @@ def _method(instance: Any, candidates: Sequence[str]) -> Callable[..., Any]:
     for name in candidates:
         if callable(getattr(instance, name, None)):
             return getattr(instance, name)
-    raise Refused("class", f"{type(instance).__name__} has no method {candidates[0]}")
+    raise RefusedError("class", f"{type(instance).__name__} has no method {candidates[0]}")
 
 
-def _attribute(instance: Any, name: str, values: Mapping[str, Any]) -> str | None:
+def _attribute(instance: Any, name: str, values: Mapping[str, Any]) -> str:
     for attribute in vars(instance):
         role = names.role(attribute, tuple(values))
         if name in (role, *_OTHER_NAMES.get(str(role), ())):
             return attribute
-    return None
+    raise RefusedError("class", f"{type(instance).__name__} has no attribute for {name}: call it {name} or weight")
 
 
 def _gradient(instance: Any, name: str, attribute: str) -> Any:
@@ -300,9 +295,9 @@ def _array(target: str, value: Any) -> Array:
     try:
         array = np.asarray(value)
     except ValueError:
-        raise Refused("type", f"expected an array for {target}, got rows of different lengths") from None
+        raise RefusedError("type", f"expected an array for {target}, got rows of different lengths") from None
     if array.dtype.kind not in "fiub":
-        raise Refused("type", f"expected numbers for {target}, got {type(value).__name__} of {array.dtype}")
+        raise RefusedError("type", f"expected numbers for {target}, got {type(value).__name__} of {array.dtype}")
     if array.nbytes > _LARGEST:
-        raise Refused("size", f"{target} has {array.size:,} numbers")
+        raise RefusedError("size", f"{target} has {array.size:,} numbers")
     return array

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sharedgrad.checking.code import names, wire
-from sharedgrad.checking.code.calls import Refused, Work, describe, observe
+from sharedgrad.checking.code.calls import RefusedError, Work, describe, observe
 
 _ROOM = 4 * 2**30  # address space that libraries may take while a file is loaded
 _LONGEST = 300
@@ -44,7 +44,7 @@ def serve(source: int, out: int, work: Any, told: Any, order: dict[str, Any]) ->
     while True:
         try:
             job = wire.receive(source)
-        except wire.Broken:
+        except wire.BrokenError:
             return
         try:
             answer = act(work, job)
@@ -90,7 +90,8 @@ def _module(order: dict[str, Any]) -> types.ModuleType:
     path = Path(order["file"])
     sys.path.insert(0, str(path.parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
@@ -103,7 +104,7 @@ def _member(module: types.ModuleType, name: str, where: str) -> Any:
         if not hasattr(found, part):
             public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
             here = f"; it has {', '.join(public[:8])}" if public else ""
-            raise Refused("name", f"{Path(where).name} has no {name!r}{here}")
+            raise RefusedError("name", f"{Path(where).name} has no {name!r}{here}")
         found = getattr(found, part)
     return found
 
@@ -111,7 +112,7 @@ def _member(module: types.ModuleType, name: str, where: str) -> Any:
 def failure(error: BaseException, file: str) -> dict[str, Any]:
     """What went wrong, in plain data: the kind, the message, and the last line of the person's own file."""
     kind = "raises"
-    if isinstance(error, Refused):
+    if isinstance(error, RefusedError):
         kind = error.kind
     elif isinstance(error, SystemExit):
         kind = "exits"
@@ -148,7 +149,7 @@ def _limit(size: int) -> None:
         import resource
     except ImportError:  # Windows: the time limit alone holds
         return
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
     size = size if hard == resource.RLIM_INFINITY else min(size, hard)
     try:
         resource.setrlimit(resource.RLIMIT_AS, (size, hard))

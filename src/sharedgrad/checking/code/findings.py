@@ -49,7 +49,7 @@ def findings(found: Sequence[Outcome], from_zero: Outcome | None = None) -> Iter
         yield explanation("inputs_mutated", notes=f"changed: {joined(others)}")
     seconds = {o.second for o in ran}
     if "added" in seconds and "differs" not in seconds:
-        yield explanation("grad_not_zeroed", notes="a second call returns twice the first result")
+        yield explanation("grad_not_zeroed", notes="a second call adds to what the first one left")
     elif "differs" in seconds:
         started = from_zero is not None and any(a.values.any() for n, a in from_zero.answers.items() if n != "y")
         zeros = "with an upstream gradient of zeros the result is not zero: it does not start from zeros"

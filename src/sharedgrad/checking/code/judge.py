@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sharedgrad.checking.code import findings, shrink
-from sharedgrad.checking.code.conditions import Condition, mostly, separating
+from sharedgrad.checking.code.conditions import COURSES_PADDING, Condition, mostly, separating
 from sharedgrad.checking.code.findings import explanation, in_words
 from sharedgrad.checking.code.match import Match, matches
 from sharedgrad.checking.code.observe import Outcome
 from sharedgrad.checking.code.probes import Probe, Subject
 from sharedgrad.checking.diagnosis import Trial, diagnose
-from sharedgrad.checking.report import Explanation, Report, joined
+from sharedgrad.checking.report import Explanation, Report, Verdict, joined
 
 Run = Callable[[Probe], Outcome]
-_STATE = ("grad_not_zeroed", "second_call_differs", "wrong_dtype")  # other faults may follow from these
+# Other faults may follow from these, so they are told first.
+_STATE = ("conventions_differ", "grad_not_zeroed", "second_call_differs", "wrong_dtype")
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,22 @@ def judge(found: Sequence[Outcome], subject: Subject, run: Run, further: Sequenc
         return replace(report, remarks=(*report.remarks, *remarks)) if not faults else replace(
             report, verdict="wrong", explanations=(*faults, *report.explanations), remarks=(*report.remarks, *remarks)
         )  # fmt: skip
+    if all(o.ran for o in found) and _conventions_differ(found):
+        faults.insert(0, explanation("conventions_differ"))
     named = _named(found, [*found, *further], 0.0 if any(o.second == "differs" for o in found) else seconds)
     named, dropped = _verified(named, further)
     state = [e for e in faults if e.id in _STATE]
     covered = {t for e in faults if e.id == "shape_broadcasts" for t in e.arrays}
-    shown = [f.explanation for f in named if f.explanation.id != "wrong_shape" or set(f.explanation.arrays) - covered]
+    shown = [f.explanation for f in named if not _told_already(f.explanation, covered)]
     explanations = [*state, *shown, *(e for e in faults if e not in state)]
     remarks += _where(found, named, dropped)
     smallest = shrink.smallest(_shown(bad, named), subject, run, _alike(_shown(bad, named), named))
     return _report(smallest, explanations, remarks)
+
+
+def _told_already(e: Explanation, covered: set[str]) -> bool:
+    """Whether a shape that broadcasts says the same of these arrays."""
+    return e.id == "wrong_shape" and bool(e.arrays) and covered >= set(e.arrays)
 
 
 def _without_upstream(probe: Probe) -> Probe:
@@ -84,7 +92,7 @@ def _trial(outcome: Outcome) -> Trial:
 
 def _when_right(found: Sequence[Outcome], faults: list[Explanation], remarks: Sequence[str]) -> Report:
     report = diagnose([_trial(o) for o in found[:1]], False, 0.0)
-    verdict = "wrong" if faults else "right"
+    verdict: Verdict = "wrong" if faults else "right"
     return replace(report, verdict=verdict, explanations=tuple(faults), remarks=tuple(r for r in remarks if r))
 
 
@@ -92,6 +100,16 @@ def _by_convention(found: Sequence[Outcome]) -> Report | None:
     """Right under a convention that holds on every probe, or two readings that nobody can tell apart."""
     report = diagnose([_trial(o) for o in found], True, 0.0)
     return report if report.verdict in ("right under a convention", "cannot tell") else None
+
+
+def _conventions_differ(found: Sequence[Outcome]) -> bool:
+    """Whether y alone and the gradients alone are right, each under a convention, and together they are not."""
+    fits = ("right", "right under a convention", "cannot tell")
+    if not all("y" in o.answers and len(o.answers) > 1 and _finite(o) for o in found):
+        return False
+    forward = [Trial(o.probe.given, {"y": o.answers["y"]}) for o in found]
+    backward = [Trial(o.probe.given, {t: a for t, a in o.answers.items() if t != "y"}) for o in found]
+    return all(diagnose(trials, True, 0.0).verdict in fits for trials in (forward, backward))
 
 
 # ---- naming
@@ -106,7 +124,7 @@ def _named(found: Sequence[Outcome], every: Sequence[Outcome], seconds: float) -
     if not any(o.ran for o in found):
         return _failures(bad, ())
     where = separating([o for o in every if o.bad], [o for o in every if not o.bad])
-    if where and any(c.id == "padding_hard_coded" for c in where) and len({c.id for c in where}) == 1:
+    if where == (COURSES_PADDING,):
         return _at(where, bad)
     targets = list(dict.fromkeys(t for o in bad for t in o.wrong))
     zeros = [t for t in targets if not any(o.answers[t].values.any() for o in found if t in o.answers)]
@@ -197,10 +215,8 @@ def _leaves_nothing(here: Sequence[Outcome]) -> bool:
     return empty or any(o.failure is not None and "0" in str(o.failure["message"]) for o in here)
 
 
-def _unexplained(
-    found: Sequence[Outcome], targets: Sequence[str], always: tuple[Condition, ...]
-) -> list[Finding]:
-    """What is known of arrays that no known mistake reproduces: where, and whether numbers are missing or shapes off."""
+def _unexplained(found: Sequence[Outcome], targets: Sequence[str], always: tuple[Condition, ...]) -> list[Finding]:
+    """What is known of arrays that no known mistake reproduces: where, and what they look like."""
     bad = [o for o in found if any(t in o.wrong for t in targets)]
     fine = [o for o in found if o.ran and o not in bad]
     if where := separating(bad, fine) or always:
@@ -232,7 +248,8 @@ def _verified(named: Sequence[Finding], further: Sequence[Outcome]) -> tuple[lis
     A mistake holds if, carried out on the right calculation, it gives the code's own numbers there too: then taking it
     out again gives the right ones.
     """
-    kept, dropped = [], []
+    kept: list[Finding] = []
+    dropped: list[Finding] = []
     for finding in named:
         (kept if all(finding.holds(o) for o in further) else dropped).append(finding)
     return kept, dropped
@@ -278,7 +295,8 @@ def _alike(start: Outcome, named: Sequence[Finding]) -> Callable[[Outcome], bool
         if start.ran != outcome.ran:
             return False
         if not start.ran:
-            assert start.failure is not None and outcome.failure is not None
+            assert start.failure is not None
+            assert outcome.failure is not None
             return bool(
                 start.failure["type"] == outcome.failure["type"] and start.failure["line"] == outcome.failure["line"]
             )
@@ -295,6 +313,8 @@ def _report(shown: Outcome, explanations: Sequence[Explanation], remarks: Sequen
         return Report(
             "wrong", tuple(explanations), (), (), (*remarks, case, f"It says: {_said(shown)}."), shown.probe.given
         )
+    if not shown.answers:
+        return Report("wrong", tuple(explanations), (), (), (*remarks, case), shown.probe.given)
     report = diagnose([_trial(shown)], False, 0.0)
     return replace(report, verdict="wrong", explanations=tuple(explanations), remarks=(*remarks, case))
 

@@ -1,8 +1,8 @@
 """Which wrong procedures reproduce everything that a person's code returned, on every probe.
 
-A mistake must give the code's own numbers wherever they are wrong, and make no difference wherever they are right. Where
-the code does not come back at all it says nothing. Several mistakes may share the work: each explains some probes alone,
-and together those that need both.
+A mistake must give the code's own numbers wherever they are wrong, and make no difference wherever they are right.
+Where the code does not come back at all it says nothing. Several mistakes may share the work: each explains some probes
+alone, and together those that need both.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from itertools import combinations, permutations
 import numpy as np
 
 from sharedgrad.checking.code.observe import Outcome
-from sharedgrad.checking.right import magnitude, right
 from sharedgrad.checking.given import Given
+from sharedgrad.checking.right import magnitude, right
 from sharedgrad.checking.rules import LIBRARY, Rule, State, outcomes
 from sharedgrad.checking.search import Case, is_right, rules_for, two_mistakes, way
 from sharedgrad.parameter import Array

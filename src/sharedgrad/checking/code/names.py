@@ -9,8 +9,8 @@ import ast
 import re
 
 _ARGUMENTS = {
-    "dy": "dy dout upstream upstream_gradient grad_output grad_outputs grad_out dz da d_out dl_dout dl_dy delta gradient "
-    "grad output_gradient d_l_d_out dh doutput dvalues error dnext eta d_output dl_dz dldy dldz djdz",
+    "dy": "dy dout upstream upstream_gradient grad_output grad_outputs grad_out dz da d_out dl_dout dl_dy delta "
+    "gradient grad output_gradient d_l_d_out dh doutput dvalues error dnext eta d_output dl_dz dldy dldz djdz",
     "x": "x a_prev x_in inp input inputs input_data a aprev image images z x1 data activation last_input h_prev a_in",
     "x1": "x2 other y2 b2 skip",
     "w": "w weight weights kernel kernels filters filter weight_matrix theta",
@@ -62,8 +62,8 @@ _RESULTS = {
     "y": "y out output z result",
 }
 RESULTS: dict[str, tuple[str, ...]] = {}
-for _target, _names in _RESULTS.items():
-    for _name in _names.split():
+for _target, _written in _RESULTS.items():
+    for _name in _written.split():
         RESULTS[_name] = (*RESULTS.get(_name, ()), _target)
 
 

@@ -11,9 +11,10 @@ import numpy as np
 
 from sharedgrad.checking import right
 from sharedgrad.checking.answers import Answer
-from sharedgrad.checking.code.forms import Form
+from sharedgrad.checking.code.forms import Form, computed
 from sharedgrad.checking.code.probes import Probe
 from sharedgrad.checking.code.process import Process
+from sharedgrad.parameter import Array
 
 Failure = Mapping[str, Any]
 
@@ -29,7 +30,7 @@ class Outcome:
         shapes: Array -> (returned, expected), where they differ, in the code's own layout.
         missing: Arrays for which it returned None.
         changed: Arguments that it changed in place.
-        second: "same", "added" (twice the first result) or "differs".
+        second: What a second call gives: "same", "added" (the gradients once more on top of the first) or "differs".
         types: Array -> type of its numbers.
     """
 
@@ -73,14 +74,27 @@ def observed(process: Process, form: Form, probe: Probe, again: bool = False) ->
     reply = process.ask(form.job(probe.given, probe.extra, again))
     if "failure" in reply:
         return Outcome(probe, failure=reply["failure"])
-    answers, shapes = {}, {}
+    answers: dict[str, Answer] = {}
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     for target, array in reply["results"].items():
         answers[target], expected = form.read(target, array, probe.given)
         if expected is not None:
             shapes[target] = (array.shape, expected)
+    second = _second(form, probe, answers, reply["second"])
     return Outcome(
-        probe, answers, None, shapes, tuple(reply["missing"]), tuple(reply["changed"]), reply["second"], reply["types"]
+        probe, answers, None, shapes, tuple(reply["missing"]), tuple(reply["changed"]), second, reply["types"]
     )
+
+
+def _second(form: Form, probe: Probe, first: Mapping[str, Answer], again: Mapping[str, Array]) -> str:
+    """Whether a second call agrees, or has added the right gradients to those of the first."""
+    for name, array in again.items():
+        values = form.read(name, array, probe.given)[0].values
+        if name not in first or values.shape != first[name].shape:
+            return "differs"
+        if not _fits(probe, name, computed(values - first[name].values)):
+            return "differs"
+    return "added" if again else "same"
 
 
 def order_matters(process: Process, form: Form, probe: Probe) -> bool:

@@ -18,7 +18,7 @@ from sharedgrad.checking.given import Given
 from sharedgrad.errors import ConfigError, SharedgradError
 from sharedgrad.layers import Context
 from sharedgrad.layers.layer import Layer
-from sharedgrad.parameter import Array
+from sharedgrad.parameter import Array, Parameter
 from sharedgrad.randomness import generator
 
 
@@ -194,8 +194,8 @@ class Subject:
         if hasattr(layer, "in_channels") and size is not None:
             spatial = (size,) if isinstance(size, int) else tuple(size)
             shapes.insert(0, (layer.in_channels, *spatial))
-        if isinstance(getattr(layer, "shape", None), tuple):
-            shapes.append((int(np.prod(layer.shape)),))
+        if isinstance(wanted := getattr(layer, "shape", None), tuple):
+            shapes.append((int(np.prod(wanted)),))
         shapes += [(r.channels, *r.size), (r.channels,), (r.channels, r.size[0])]
         for shape in shapes:
             try:
@@ -210,6 +210,7 @@ def _probe(layer: Layer, x: Array, r: Recipe, key: int, values: str, extra: dict
     """Draw the parameters and the upstream gradient."""
     rng = generator(1, "probe numbers", type(layer).__name__, *map(str, r), key, values)
     for parameter in layer.parameters().values():
+        assert isinstance(parameter, Parameter)  # the layer is new: nothing is tied to a view
         parameter.cast(np.dtype(np.float64))
         parameter.value = rng.normal(size=parameter.shape)
         if parameter.name.endswith("bias_hh_l0"):  # people write one bias where PyTorch has two
@@ -217,12 +218,10 @@ def _probe(layer: Layer, x: Array, r: Recipe, key: int, values: str, extra: dict
     extra = dict(extra)
     context = Context(training=True, seed=key)
     y, saved = layer.forward(x, *extra.get("inputs", ()), context=context)
-    dy = rng.normal(size=y.shape)
+    dy = np.asarray(rng.normal(size=y.shape))
     if values == "one-hot":
-        place = int(rng.integers(dy.size))
-        dy = np.zeros(dy.size)
-        dy[place] = 1.0
-        dy = dy.reshape(y.shape)
+        place = int(rng.integers(y.size))
+        dy = np.where(np.arange(y.size) == place, 1.0, 0.0).reshape(y.shape)
     if type(layer).__name__ == "Dropout":
         extra["mask"] = saved
     given = right.of_layer(layer, x, dy)

@@ -1,7 +1,7 @@
 """A process of its own for a person's code, with a limit of time and of memory.
 
-It protects against accidents: a loop without end, an exit, output in megabytes, an array of gigabytes. It is no security
-sandbox: the code may do whatever its user may do. Run strangers' code in a container.
+It protects against accidents: a loop without end, an exit, output in megabytes, an array of gigabytes. It is no
+security sandbox: the code may do whatever its user may do. Run strangers' code in a container.
 """
 
 from __future__ import annotations
@@ -137,9 +137,9 @@ class Process:
             if isinstance(answer, dict):
                 return answer
             failure = _plain("unreadable", "its process sent something unreadable")
-        except wire.Late:
+        except wire.LateError:
             failure = _plain("hangs", f"{doing} longer than {seconds:g} s")
-        except wire.Broken as error:
+        except wire.BrokenError as error:
             failure = self._how_it_ended() if str(error) == "closed" else _plain(
                 "unreadable", "its process sent something unreadable"
             )  # fmt: skip

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from sharedgrad.checking.code.observe import Outcome
 from sharedgrad.checking.code.probes import Probe, Recipe, Subject
@@ -60,7 +61,8 @@ def _smaller(r: Recipe) -> Iterator[Recipe]:
             for axis, n in enumerate(now):
                 for less in {max(n // 2, 1), n - 1}:
                     if 1 <= less < n:
-                        yield r._replace(**{name: (*now[:axis], less, *now[axis + 1 :])})
+                        changed: dict[str, Any] = {name: (*now[:axis], less, *now[axis + 1 :])}
+                        yield r._replace(**changed)
         else:
             for less in dict.fromkeys((low, now - 1)):
                 if low <= less < now:

@@ -17,11 +17,11 @@ _HEAD = struct.Struct("<4sQ")
 LARGEST = 256 * 2**20
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     """The other side has gone or sends what is no message."""
 
 
-class Late(Exception):
+class LateError(Exception):
     """No whole message came in time."""
 
 
@@ -45,19 +45,19 @@ def receive(source: int, seconds: float | None = None, watch: Callable[[], None]
         watch: Called a few times a second while waiting; what it raises ends the waiting.
 
     Raises:
-        Broken: The other side has closed, or this is no message.
-        Late: The time is over.
+        BrokenError: The other side has closed, or this is no message.
+        LateError: The time is over.
     """
     end = None if seconds is None else time.monotonic() + seconds
     magic, size = _HEAD.unpack(_exactly(source, _HEAD.size, end, watch))
     if magic != _MAGIC or size > LARGEST:
-        raise Broken("no message")
+        raise BrokenError("no message")
     body = _exactly(source, size, end, watch)
     try:
         (length,) = struct.unpack_from("<Q", body)
         return _unpacked(json.loads(body[8 : 8 + length]), memoryview(body)[8 + length :])
     except (ValueError, KeyError, TypeError, struct.error) as error:
-        raise Broken(str(error)) from None
+        raise BrokenError(str(error)) from None
 
 
 def _exactly(source: int, count: int, end: float | None, watch: Callable[[], None] | None) -> bytes:
@@ -65,7 +65,7 @@ def _exactly(source: int, count: int, end: float | None, watch: Callable[[], Non
     while count:
         left = None if end is None else end - time.monotonic()
         if left is not None and left <= 0:
-            raise Late
+            raise LateError
         ready, _, _ = select.select([source], [], [], 0.1 if left is None else min(left, 0.1))
         if watch:
             watch()
@@ -73,7 +73,7 @@ def _exactly(source: int, count: int, end: float | None, watch: Callable[[], Non
             continue
         part = os.read(source, min(count, 2**20))
         if not part:
-            raise Broken("closed")
+            raise BrokenError("closed")
         parts.append(part)
         count -= len(part)
     return b"".join(parts)

@@ -1,4 +1,4 @@
-"""Mistakes in how loops run, carried out as loops: over the input instead of the output, with windows of the upstream."""
+"""Mistakes in how loops run, carried out as loops: over the input, or with windows of the upstream gradient."""
 
 from __future__ import annotations
 

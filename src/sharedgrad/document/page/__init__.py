@@ -23,6 +23,7 @@ LAYERS = (
     *("MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d", "GlobalAvgPool"),
     *("ReLU", "Sigmoid", "Tanh", "Softmax", "Add", "Concat", "Flatten", "Reshape"),
 )
+LARGEST = 400_000  # bytes of a page, so that it opens at once and goes by mail
 
 
 def render(example: Mapping[str, Any], document: Document | None = None) -> str:
@@ -30,13 +31,13 @@ def render(example: Mapping[str, Any], document: Document | None = None) -> str:
 
     Args:
         example: A network with its numbers in full form, as ``Calculation.to_config`` gives it.
-        document: The calculation written out, which stands below the pictures.
+        document: The calculation written out, which stands below the pictures; left out where there is no room.
 
     Returns:
         The text of an HTML file.
 
     Raises:
-        ConfigError: The network has a layer that the page cannot compute.
+        ConfigError: The network has a layer that the page cannot compute, or too many numbers for a page.
         MissingDependencyError: latex2mathml is not installed.
     """
     for node in example["nodes"]:
@@ -45,6 +46,16 @@ def render(example: Mapping[str, Any], document: Document | None = None) -> str:
             raise ConfigError(
                 f"node {node.get('name')!r}", f"the page cannot show a {node['layer']}", f"it shows {known}"
             )
+    page = _page(example, document)
+    if len(page.encode()) > LARGEST and document is not None:
+        page = _page(example, None)
+    if (size := len(page.encode())) > LARGEST:
+        problem = f"a page holds {LARGEST // 1000} kB, these numbers make {size // 1000} kB"
+        raise ConfigError("page", problem, "explain one weight or one layer of it, or a smaller network")
+    return page
+
+
+def _page(example: Mapping[str, Any], document: Document | None) -> str:
     title = str(example.get("title", "")) or "A calculation"
     return Template(part("template.html")).substitute(
         title=html.escape(title),

@@ -74,6 +74,20 @@ void pooled_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& y, 
     (by_sample ? conv_kernel_gradients_by_sample<T> : conv_kernel_gradient<T>)(dw, dbias, outputs, x, g, &from);
 }
 
+template <typename T>
+bool finite(const T* from, std::ptrdiff_t count) {
+    T sum = 0;
+    for (std::ptrdiff_t i = 0; i < count; ++i) sum += from[i] * T(0);
+    return sum == T(0);
+}
+
+template <typename T>
+void winograd_kernel_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g) {
+    WinogradGradient<T>(dy, x, g.pad_h, g.pad_w).run(dw);
+    if (finite(dw, std::ptrdiff_t(9) * dy.channels * x.channels)) return;
+    conv_kernel_gradient<T>(dw, nullptr, dy, x, g, nullptr);  // the definition may do without Inf
+}
+
 // dw and, where there is a bias, dbias; of all samples or sample by sample
 template <typename T>
 void weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const Window& g, bool by_sample) {
@@ -82,7 +96,7 @@ void weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const W
                                                                                                      g);
     if (!by_sample && pointwise(dy, x, g)) return pointwise_weight_gradient(dw, dbias, dy, x);
     if (!by_sample && by_winograd(dy, x, g, kFewSummed))
-        WinogradGradient<T>(dy, x, g.pad_h, g.pad_w).run(dw);
+        winograd_kernel_gradient(dw, dy, x, g);
     else if (by_sample)
         conv_kernel_gradients_by_sample<T>(dw, nullptr, dy, x, g, nullptr);
     else

@@ -1,6 +1,7 @@
 // The compiled kernels' table: one for each instruction set and element type, chosen when the module loads.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -8,6 +9,8 @@ namespace sharedgrad {
 
 constexpr int kLargest = 1 << 30;  // of all sizes, so that a + b − 1 is an int
 constexpr int kMostCells = 64;     // of a kernel along one axis; NumPy serves larger ones
+
+extern std::atomic<bool> minimal_filtering;  // whether 3×3 convolutions in float32 may take it (winograd.hpp)
 
 enum Activation { kIdentity, kReLU, kSigmoid, kTanh, kActivationCount };
 constexpr const char* kActivationNames[] = {"identity", "relu", "sigmoid", "tanh"};

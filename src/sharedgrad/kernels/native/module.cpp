@@ -233,6 +233,13 @@ PyObject* threads(PyObject*, PyObject* count) {
     Py_RETURN_NONE;
 }
 
+PyObject* filter_minimally(PyObject*, PyObject* on) {
+    const int truth = PyObject_IsTrue(on);
+    if (truth < 0) return nullptr;
+    minimal_filtering = truth;
+    Py_RETURN_NONE;
+}
+
 PyObject* instruction_set(PyObject*, PyObject*) { return PyUnicode_FromString(table->name); }
 
 // A tuple of the names name(0), name(1), … up to the first null.
@@ -295,6 +302,7 @@ PyMethodDef methods[] = {
     METHOD(softmax_backward),
     {"lanes", lanes, METH_O, "Lanes of a vector of elements of this many bytes."},
     {"set_threads", threads, METH_O, "Use this many threads."},
+    {"filter_minimally", filter_minimally, METH_O, "Whether minimal filtering may serve."},
     {"operations", operations, METH_NOARGS, "The names of a program's operations, in the order of their codes."},
     {"activations", activations, METH_NOARGS, "The names of activations, in the order of their codes."},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set in use."},
@@ -306,6 +314,8 @@ PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "_native", "Compiled kernels.", -1, methods, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace
+
+std::atomic<bool> sharedgrad::minimal_filtering{true};
 
 const sharedgrad::Table& sharedgrad::table_in_use() { return *table; }
 

@@ -4,7 +4,8 @@
 //   y = Aᵀ [ Σ_c (G w Gᵀ) ∘ (Bᵀ d B) ] A        36 multiplications where the definition has 144
 // and for each point ξ the sum over channels is a matrix product M[ξ] = U[ξ] · V[ξ], with vectors of samples as ever.
 // The input gradient is the same with the kernel turned and transposed. In single precision alone: doubles are for
-// checking and explaining, and keep to the definition's own products.
+// checking and explaining, and keep to the definition's own products. Where a tile holds Inf, NaN or numbers near the
+// end of the range, its outputs are the definition's own sums too: an output that does not see them stays what it is.
 #pragma once
 
 #include <array>
@@ -27,6 +28,7 @@ constexpr int kAside = 5 * kWidth<T>;  // points begin in different sets of a ca
 
 // Along one axis, polynomials of degree 5 are told apart by their values in 0, ±a, ±b and ∞. These a and b round least.
 constexpr float kA = 0.75f, kB = 1.5f, kA2 = kA * kA, kB2 = kB * kB;
+constexpr float kBeyond = 1e20f;  // points times this are numbers: then all that is made of them are
 constexpr float kA2PlusB2 = kA2 + kB2, kA2TimesB2 = kA2 * kB2;
 
 inline bool three_by_three(const Window& g) {
@@ -37,7 +39,7 @@ inline bool three_by_three(const Window& g) {
 template <typename T>
 bool by_winograd(const Map<T>& out, const Map<T>& in, const Window& g, int least) {
     return sizeof(T) == 4 && in.lanes == kWidth<T> && three_by_three(g) && in.channels >= least &&
-           out.channels >= least;
+           out.channels >= least && minimal_filtering;
 }
 
 // ---- the transforms
@@ -75,9 +77,11 @@ inline void output_cells(const V (&m)[kInputSide], V (&y)[kOutputSide]) {
     y[3] = kA2 * odd_a + kB2 * odd_b + m[5];
 }
 
-// A tile of the input, cell(row, column), into its points, `apart` from each other.
+// A tile of the input, cell(row, column), into its points, `apart` from each other. Returns zero, or NaN in the lanes
+// where the tile's numbers are too large; the four corners' points together have a part of every cell.
 template <typename T, typename Cell>
-void transform_cells(T* to, std::ptrdiff_t apart, const Cell& cell) {
+Vector<T> transform_cells(T* to, std::ptrdiff_t apart, const Cell& cell) {
+    constexpr int end = kInputSide - 1;
     Vector<T> half[kInputSide][kInputSide];
     for (int j = 0; j < kInputSide; ++j) {
         Vector<T> d[kInputSide];
@@ -89,16 +93,18 @@ void transform_cells(T* to, std::ptrdiff_t apart, const Cell& cell) {
         input_points(half[i]);
         for (int j = 0; j < kInputSide; ++j) store(to + (i * kInputSide + j) * apart, half[i][j]);
     }
+    Vector<T> range = {};
+    for (const Vector<T>& corner : {half[0][0], half[0][end], half[end][0], half[end][end]})
+        range += corner * T(kBeyond) * T(0);
+    return range;
 }
 
 // Rows and columns beyond the margins are read by no output, and taken as zero.
 template <typename T>
-void transform_input(T* to, std::ptrdiff_t apart, const T* from, std::ptrdiff_t line, int rows, int columns) {
+Vector<T> transform_input(T* to, std::ptrdiff_t apart, const T* from, std::ptrdiff_t line, int rows, int columns) {
     const auto cell = [&](int i, int j) { return load(from + i * line + j * kWidth<T>); };
-    if (rows == kInputSide && columns == kInputSide)
-        transform_cells(to, apart, cell);
-    else
-        transform_cells(to, apart, [&](int i, int j) { return i < rows && j < columns ? cell(i, j) : Vector<T>{}; });
+    if (rows == kInputSide && columns == kInputSide) return transform_cells(to, apart, cell);
+    return transform_cells(to, apart, [&](int i, int j) { return i < rows && j < columns ? cell(i, j) : Vector<T>{}; });
 }
 
 // The outputs of a tile from its points.
@@ -123,6 +129,21 @@ struct SmallKernels {
     const T* w;  // (filters, channels, 3, 3), or (channels, filters, 3, 3) where it is turned
     int filters, channels;
     bool turned;
+
+    // sums[row][column] = Σ w · x over some channels, by the definition; x(channel, row, column) are a tile's inputs
+    template <typename Input>
+    void define(Vector<T> (&sums)[kOutputSide][kOutputSide], int f, int first, int end, const Input& x) const {
+        for (auto& row : sums)
+            for (auto& sum : row) sum = Vector<T>{};
+        for (int c = first; c < end; ++c) {
+            const T* const kernel =
+                w + 9 * (turned ? std::ptrdiff_t(c) * filters + f : std::ptrdiff_t(f) * channels + c);
+            for (int i = 0; i < kOutputSide; ++i)
+                for (int j = 0; j < kOutputSide; ++j)
+                    for (int k = 0; k < 9; ++k)
+                        sums[i][j] += splat(kernel[turned ? 8 - k : k]) * x(c, i + k / 3, j + k % 3);
+        }
+    }
 
     void transform(T* to, int first_filter, int end_filter, int first_channel, int end_channel) const {
         const std::ptrdiff_t filter = 9 * (turned ? 1 : channels), channel = 9 * (turned ? filters : 1);
@@ -232,6 +253,7 @@ struct Winograd {
     Finish<T> last;
     Tiling tiles;
     EvenRanges filters, channels;
+    SmallKernels<T> kernels;
     const T* weights;  // [tile of filters][chunk of channels], each as they are transformed
 
     Winograd(const Map<T>& out, const Map<T>& in, const T* w, const Finish<T>& last)
@@ -241,9 +263,10 @@ struct Winograd {
           tiles(out),
           filters(out.channels, kTileFilters),
           channels(in.channels, kAtOnce),
-          weights(transform({w, out.channels, in.channels, last.turned})) {}
+          kernels{w, out.channels, in.channels, last.turned},
+          weights(transform()) {}
 
-    const T* transform(const SmallKernels<T>& kernels) const {
+    const T* transform() const {
         const std::size_t all = std::size_t(kPoints) * out.channels * in.channels;
         T* const to = WinogradMemory::memory<T, kWeights>(all);
         parallel(filters.count * channels.count, 4.0 * all, [&](int task) {
@@ -273,12 +296,14 @@ struct Winograd {
         const int first = channels.begin(chunk), size = channels.size(chunk);
         const std::ptrdiff_t channel = std::ptrdiff_t(count) * V, point = channel * size + kAside<T>;
         T* const inputs = WinogradMemory::memory<T, kInputs>(kPoints * point);
+        Vector<T> range = {};
         for (int t = 0; t < count; ++t) {
             const Patch<T> patch(in, places[t], last.pad_h, last.pad_w);
             for (int c = 0; c < size; ++c)
-                transform_input(inputs + c * channel + t * V, point, patch.from + (first + c) * in.channel(), in.row(),
-                                patch.rows, patch.columns);
+                range += transform_input(inputs + c * channel + t * V, point, patch.from + (first + c) * in.channel(),
+                                         in.row(), patch.rows, patch.columns);
         }
+        const bool far = any(range != range);
         for (int i = 0; i < filters.count; ++i) {
             const int own = filters.begin(i), together = filters.size(i);
             const std::ptrdiff_t apart = channel * together;
@@ -290,12 +315,24 @@ struct Winograd {
                 if (p < together * count && !last.fused_pool) fetch(places[p % count], own + p / count);
             }
             if (last.fused_pool) {
-                pool(places, count, own, together, sums, apart, chunk);
+                pool(places, count, own, together, sums, apart, chunk, far);
                 continue;
             }
             for (int f = 0; f < together; ++f)
-                for (int t = 0; t < count; ++t) outputs(places[t], own + f, sums + (f * count + t) * V, apart, chunk);
+                for (int t = 0; t < count; ++t)
+                    outputs(places[t], own + f, sums + (f * count + t) * V, apart, chunk, far);
         }
+    }
+
+    // What some channels add to the outputs of a tile: from its points, or by the definition.
+    void sums_of_tile(Vector<T> (&y)[kOutputSide][kOutputSide], const Tiling::Place& at, int f, const T* points,
+                      std::ptrdiff_t apart, int chunk, bool far) const {
+        if (!far) return transform_output(y, points, apart);
+        const Patch<T> patch(in, at, last.pad_h, last.pad_w);
+        kernels.define(y, f, channels.begin(chunk), channels.begin(chunk + 1), [&](int c, int i, int j) {
+            return i < patch.rows && j < patch.columns ? load(patch.from + c * in.channel() + i * in.row() + j * V)
+                                                       : Vector<T>{};
+        });
     }
 
     // The cells that are soon written, while products keep the arithmetic busy.
@@ -308,7 +345,7 @@ struct Winograd {
     // The windows of 2×2 outputs in these tiles, pooled. What channels before have added up waits in the thread's
     // memory.
     void pool(const Tiling::Place* places, int count, int own, int together, const T* sums, std::ptrdiff_t apart,
-              int chunk) const {
+              int chunk, bool far) const {
         constexpr int cells = kOutputSide * kOutputSide;
         const bool whole = chunk == channels.count - 1;
         T* const waiting = channels.count > 1
@@ -319,7 +356,7 @@ struct Winograd {
             for (int f = 0; f < together; ++f) {
                 const Vector<T> bias = splat(last.bias && whole ? last.bias[own + f] : T(0));
                 Vector<T> y[kOutputSide][kOutputSide];
-                transform_output(y, sums + (f * count + t) * V, apart);
+                sums_of_tile(y, places[t], own + f, sums + (f * count + t) * V, apart, chunk, far);
                 for (int i = 0; i < kOutputSide; ++i)
                     for (int j = 0; j < kOutputSide; ++j) {
                         T* const held =
@@ -337,11 +374,11 @@ struct Winograd {
         }
     }
 
-    void outputs(const Tiling::Place& at, int f, const T* sums, std::ptrdiff_t apart, int chunk) const {
+    void outputs(const Tiling::Place& at, int f, const T* sums, std::ptrdiff_t apart, int chunk, bool far) const {
         const bool add = last.add || chunk > 0, whole = chunk == channels.count - 1;
         const Vector<T> bias = splat(last.bias && whole ? last.bias[f] : T(0));
         Vector<T> y[kOutputSide][kOutputSide];
-        transform_output(y, sums, apart);
+        sums_of_tile(y, at, f, sums, apart, chunk, far);
         for (int i = 0; i < std::min(kOutputSide, out.height - at.h); ++i) {
             T* const to = out.cell(at.block, f, at.h + i) + at.w * V;
             const T* const gate = last.through ? last.through->cell(at.block, f, at.h + i) + at.w * V : nullptr;
@@ -349,7 +386,7 @@ struct Winograd {
                 Vector<T> v = y[i][j] + bias;
                 if (add) v += load(to + j * V);
                 if (last.relu && whole) v = v <= T(0) ? Vector<T>{} : v;  // NaN stays NaN
-                if (gate) v = load(gate + j * V) > T(0) ? v : Vector<T>{};
+                if (gate) v = relu_gate<T>(v, load(gate + j * V));
                 store(to + j * V, v);
             }
         }

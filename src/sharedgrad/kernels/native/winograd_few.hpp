@@ -1,6 +1,7 @@
 // 3×3 convolutions with fewer multiplications for few samples: see winograd.hpp. A vector holds neighbouring tiles.
 #pragma once
 
+#include <atomic>
 #include <limits>
 
 #include "winograd.hpp"
@@ -66,8 +67,8 @@ template <typename T>
 bool few_by_winograd(const Map<T>& out, const Map<T>& in, const Window& g) {
     constexpr int V = kWidth<T>;
     const int lanes = Tiling(out).count * out.lanes;
-    return sizeof(T) == 4 && in.lanes < V && in.blocks() == 1 && three_by_three(g) && in.channels >= kWorthGathering &&
-           out.channels >= kWorthGathering && 2 * lanes > ceil_div(lanes, V) * V &&
+    return minimal_filtering && sizeof(T) == 4 && in.lanes < V && in.blocks() == 1 && three_by_three(g) &&
+           in.channels >= kWorthGathering && out.channels >= kWorthGathering && 2 * lanes > ceil_div(lanes, V) * V &&
            std::max(in.channel(), out.channel()) < kLargestOffset;
 }
 
@@ -94,15 +95,17 @@ struct WinogradFew {
     void by_filters() const {
         T* const inputs = WinogradFewMemory::memory<T, kInputs>(strips.count * kPoints * point);
         const EvenRanges groups(in.channels, kTileFilters);
+        std::atomic<bool> far[kManyStrips] = {};
         parallel(vectors * groups.count, work(), [&](int task) {
             const int vector = task / groups.count, group = task % groups.count, strip = strips.of(vector);
-            transform(inputs + strip * kPoints * point, strip, vector, groups.begin(group), groups.begin(group + 1));
+            T* const to = inputs + strip * kPoints * point;
+            if (transform(to, strip, vector, groups.begin(group), groups.begin(group + 1))) far[strip] = true;
         });
         parallel(filters.count, work(), [&](int i) {
             T* const points = WinogradFewMemory::memory<T, kWeights>(points_of(filters.size(i)));
             kernels.transform(points, filters.begin(i), filters.begin(i + 1), 0, in.channels);
             for (int strip = 0; strip < strips.count; ++strip)
-                multiply(inputs + strip * kPoints * point, strip, points, i);
+                multiply(inputs + strip * kPoints * point, strip, points, i, far[strip]);
         });
     }
 
@@ -115,29 +118,34 @@ struct WinogradFew {
         });
         parallel(strips.count, work(), [&](int strip) {
             T* const inputs = WinogradFewMemory::memory<T, kInputs>(kPoints * point);
+            bool far = false;
             for (int vector = strips.begin(strip); vector < strips.begin(strip + 1); ++vector)
-                transform(inputs, strip, vector, 0, in.channels);
-            for (int i = 0; i < filters.count; ++i) multiply(inputs, strip, points + points_of(filters.begin(i)), i);
+                far |= transform(inputs, strip, vector, 0, in.channels);
+            for (int i = 0; i < filters.count; ++i)
+                multiply(inputs, strip, points + points_of(filters.begin(i)), i, far);
         });
     }
 
     double work() const { return operations(out, in, {3, 3, 1, 1, 0, 0, 1, 1, 1}); }
     std::size_t points_of(int filters) const { return std::size_t(kPoints) * filters * in.channels; }
 
-    // Some channels of a vector of tiles into the points of a strip.
-    void transform(T* inputs, int strip, int vector, int first, int end) const {
+    // Some channels of a vector of tiles into the points of a strip; whether their numbers are too large for that.
+    bool transform(T* inputs, int strip, int vector, int first, int end) const {
         const std::ptrdiff_t channel = std::ptrdiff_t(strips.size(strip)) * V;
         const Lanes<T, kInputSide> lanes(in, tiles, vector, last.pad_h, last.pad_w);
         T* to = inputs + first * channel + (vector - strips.begin(strip)) * V;
-        for (int c = first; c < end; ++c, to += channel) {
-            const T* const from = in.cell(0, c, 0);
-            transform_cells(to, point, [&](int i, int j) {
-                return load_lanes(from + i * in.row() + j * in.lanes, lanes.at, lanes.rows[i] & lanes.columns[j]);
-            });
-        }
+        Vector<T> range = {};
+        for (int c = first; c < end; ++c, to += channel)
+            range += transform_cells(to, point, [&](int i, int j) { return input(lanes, c, i, j); });
+        return any(range != range);
     }
 
-    void multiply(const T* inputs, int strip, const T* points, int tile) const {
+    Vector<T> input(const Lanes<T, kInputSide>& lanes, int c, int i, int j) const {
+        const T* const from = in.cell(0, c, 0) + i * in.row() + j * in.lanes;
+        return load_lanes(from, lanes.at, lanes.rows[i] & lanes.columns[j]);
+    }
+
+    void multiply(const T* inputs, int strip, const T* points, int tile, bool far) const {
         const int count = strips.size(strip), first = filters.begin(tile), size = filters.size(tile);
         const std::ptrdiff_t apart = std::ptrdiff_t(size) * count * V;
         alignas(64) T sums[kPoints * kTileFilters * kTileColumns * V];
@@ -149,15 +157,25 @@ struct WinogradFew {
                 return Lanes<T, kOutputSide>(m, tiles, strips.begin(strip) + t, 0, 0);
             };
             const auto lanes = in_map(out), gates = in_map(last.through ? *last.through : out);
-            for (int f = 0; f < size; ++f) outputs(lanes, gates, first + f, sums + (f * count + t) * V, apart);
+            for (int f = 0; f < size; ++f) {
+                Vector<T> y[kOutputSide][kOutputSide];
+                if (far)
+                    define(y, strips.begin(strip) + t, first + f);
+                else
+                    transform_output(y, sums + (f * count + t) * V, apart);
+                outputs(lanes, gates, first + f, y);
+            }
         }
     }
 
-    void outputs(const Lanes<T, kOutputSide>& lanes, const Lanes<T, kOutputSide>& gates, int f, const T* sums,
-                 std::ptrdiff_t apart) const {
+    void define(Vector<T> (&y)[kOutputSide][kOutputSide], int vector, int f) const {
+        const Lanes<T, kInputSide> lanes(in, tiles, vector, last.pad_h, last.pad_w);
+        kernels.define(y, f, 0, in.channels, [&](int c, int i, int j) { return input(lanes, c, i, j); });
+    }
+
+    void outputs(const Lanes<T, kOutputSide>& lanes, const Lanes<T, kOutputSide>& gates, int f,
+                 const Vector<T> (&y)[kOutputSide][kOutputSide]) const {
         const Vector<T> bias = splat(last.bias ? last.bias[f] : T(0));
-        Vector<T> y[kOutputSide][kOutputSide];
-        transform_output(y, sums, apart);
         for (int i = 0; i < kOutputSide; ++i)
             for (int j = 0; j < kOutputSide; ++j) {
                 const unsigned there = lanes.rows[i] & lanes.columns[j];
@@ -167,7 +185,7 @@ struct WinogradFew {
                 if (last.relu) v = v <= T(0) ? Vector<T>{} : v;  // NaN stays NaN
                 if (last.through) {
                     const T* const gate = last.through->cell(0, f, i) + j * out.lanes;
-                    v = load_lanes(gate, gates.at, there) > T(0) ? v : Vector<T>{};
+                    v = relu_gate<T>(v, load_lanes(gate, gates.at, there));
                 }
                 store_lanes(to, lanes.at, v, there);
             }

@@ -16,8 +16,9 @@ import { connect } from "./written.js";
 
 const page = /** @type {HTMLElement} */ (document.getElementById("page"));
 const first = firstView(JSON.parse(/** @type {HTMLElement} */ (document.getElementById("example")).textContent ?? ""));
+const PAUSE = 100; // milliseconds without a change before the address is written: browsers refuse to write it all the time
 /** @type {View} */ let view = addressed(first, location.hash.slice(1));
-let waiting = 0, timer = 0;
+let waiting = 0, timer = 0, writing = 0;
 
 /** @param {Partial<View>} changes */
 function change(changes) {
@@ -28,6 +29,11 @@ function change(changes) {
 /** @param {Partial<View>} changes that belong into the address */
 function go(changes) {
   change(changes);
+  clearTimeout(writing);
+  writing = window.setTimeout(write, PAUSE);
+}
+
+function write() {
   try {
     history.replaceState(null, "", `#${address(view)}`);
   } catch {
@@ -293,10 +299,9 @@ document.addEventListener("keydown", (event) => {
     if (event.key === "Enter") requestAnimationFrame(() => requestAnimationFrame(() => /** @type {HTMLInputElement | null} */ (document.querySelector("#do-value, #do-guess"))?.select()));
     return;
   }
-  if (element.closest("input, select, button, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!element.closest("#page") || element.closest("input, select, button") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "n") player("next");
   if (event.key === "p") player("back");
-  if (event.key === "u") edit(["update", view.mode]);
 });
 
 // ---- the page's head

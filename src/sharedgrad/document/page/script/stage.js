@@ -101,7 +101,7 @@ function panel(picture, view, call, lit, scale) {
   const { panel, tensor, slices, role, name, note, ring, cells } = picture, { pin, hover } = view;
   const copy = slices.length * slices[0].rows * slices[0].cols > cells ? copyNow(view, call, panel) : null;
   const many = capacity(slices), pages = Math.ceil(slices.length / many), turned = view.pages.get(panel.replace(/^d/, "")) ?? 0;
-  const page = pageOf(picture, turned, lit?.get(panel) ?? null, copy);
+  const page = pageOf(picture, turned, view.hover ? null : lit?.get(panel) ?? null, copy); // a touch turns no page
   const chosen = (hover ?? pin)?.panel.replace(/^d(?=[wxy])/, "") === panel.replace(/^d(?=[wxy])/, "") ? (hover ?? pin)?.cell ?? null : null;
   const whole = view.covered.has(panel), coverable = /^(d|y)/.test(panel) && panel !== "delta";
   const hidden = (/** @type {number} */ cell) => (whole || view.covered.has(`${panel},${cell}`)) && !view.told.has(`${panel},${cell}`);

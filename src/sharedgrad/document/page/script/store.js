@@ -20,10 +20,9 @@ import { ravel } from "./tensor.js";
 
 /** @param {import("./network.js").Example} example @returns {View} */
 export function firstView(example) {
-  const state = start(example), names = state.evaluation.calls.map((call) => call.name);
-  const weight = example.focus?.weight?.match(/^(.*)\[([\d,\s]*)\]$/);
-  const at = names.includes(example.focus?.node) ? example.focus.node : (state.evaluation.calls.find((call) => call.slots.length) ?? state.evaluation.calls[0]).name;
-  const slots = state.evaluation.calls.find((call) => call.name === at)?.slots ?? [];
+  const state = start(example), { calls } = state.evaluation, weight = example.focus?.weight?.match(/^(.*)\[([\d,\s]*)\]$/);
+  const user = calls.find((call) => call.slots.some((slot) => slot.weight.name === weight?.[1]));
+  const { name: at, slots } = calls.find((call) => call.name === example.focus?.node) ?? user ?? calls.find((call) => call.slots.length) ?? calls[0];
   const slot = weight ? slots.findIndex((entry) => entry.weight.name === weight[1]) : -1;
   /** @type {Target | null} */ let pin = null;
   if (weight && slot >= 0) {
