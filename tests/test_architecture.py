@@ -28,7 +28,7 @@ def floors() -> list[set[str]]:
 FLOOR = {name: number for number, names in enumerate(floors()) for name in names}
 READERS_NEED = {"errors", "geometry", "randomness", "parameter", "data"}
 COMPILED = "sharedgrad.kernels.native._native"  # no Python file: a part of its package
-HEAVY = ["torch", "sklearn", "scipy", "matplotlib", "PIL", "rich", "click", "safetensors"]
+HEAVY = ["torch", "sklearn", "scipy", "matplotlib", "PIL", "rich", "click", "pooch", "safetensors"]
 
 
 def module_name(path: Path) -> str:

@@ -19,14 +19,19 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 
 
-def test_every_python_block_prints_the_text_below_it() -> None:
-    blocks = re.findall(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", README, re.DOTALL)
-    assert len(blocks) >= 7
+@pytest.mark.parametrize(("page", "least"), [("README.md", 7), ("docs/own-parts.md", 5)])
+def test_every_python_block_prints_the_text_below_it(
+    page: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / page).read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", text, re.DOTALL)
+    assert len(blocks) >= least
     namespace: dict[str, object] = {}
     for code, expected in blocks:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(code, "README.md", "exec"), namespace)
+            exec(compile(code, page, "exec"), namespace)
         assert printed.getvalue() == expected
 
 
@@ -43,7 +48,6 @@ def make_files(folder: Path) -> None:
         place = folder / "path/to/photos" / ("cats", "dogs")[number % 2] / f"{number}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(place)
-    Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(folder / "three.png")
     np.savez(folder / "arrays.npz", x=rng.random((20, 1, 8, 8)), y=np.arange(20) % 2)
     (folder / "my_net.py").write_text((ROOT / "examples/tiny_cnn.py").read_text().replace("def tiny_cnn", "def build"))
     (folder / "answers.json").write_text(

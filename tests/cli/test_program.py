@@ -40,11 +40,11 @@ def test_help_without_arguments(cli: Cli) -> None:
     result = cli()
     assert result.code == 0
     assert result.out == cli("--help").out
-    places = [result.out.index(f"\n  {command} ") for command in ("train", "predict", "summary", "info")]
+    places = [result.out.index(f"\n  {command} ") for command in ("train", "predict", "summary", "data", "info")]
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize("command", ["train", "predict", "summary", "info"])
+@pytest.mark.parametrize("command", ["train", "predict", "summary", "data", "info"])
 def test_help_of_a_command_has_an_example(cli: Cli, command: str) -> None:
     result = cli(command, "--help")
     assert result.code == 0

@@ -104,6 +104,7 @@ def test_batches_of_ones_own_resume(tmp_path: Path) -> None:
         ((batch for batch in [(X, Y)]), ConfigError, "batches with a length, got generator"),
         ("digits", ConfigError, "batches with a length, got str"),
         (7, ConfigError, "batches with a length, got int"),
+        (torch.utils.data.TensorDataset(torch.tensor(X)), ConfigError, "put the data set into a DataLoader"),
         (torch.tensor(X), ConfigError, "expected a pair (images, labels), got Tensor"),
         ([], DataError, "there are no batches"),
         ([X, X, X], DataError, "expected batches (x, y), got ndarray"),

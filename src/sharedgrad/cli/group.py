@@ -6,6 +6,7 @@ import click
 
 from sharedgrad import __version__
 from sharedgrad.cli.check import check
+from sharedgrad.cli.data import data
 from sharedgrad.cli.explain import explain
 from sharedgrad.cli.info import info
 from sharedgrad.cli.predict import predict
@@ -40,5 +41,5 @@ def group(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (train, predict, summary, explain, check, info):
+for command in (train, predict, summary, explain, check, data, info):
     group.add_command(command)

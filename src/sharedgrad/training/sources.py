@@ -94,7 +94,9 @@ class Batches:
         once = not hasattr(source, "__len__") or isinstance(source, str) or hasattr(source, "__next__")
         if once or not hasattr(source, "__iter__"):
             problem = f"expected a pair (images, labels) or batches with a length, got {type(source).__name__}"
-            raise ConfigError(name, problem, "give arrays, a list of batches, or an object with __iter__ and __len__")
+            samples = hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, str)
+            fix = "give arrays, a list of batches, or an object with __iter__ and __len__"
+            raise ConfigError(name, problem, "put the data set into a DataLoader" if samples else fix)
         if not len(source):
             raise DataError(name, "there are no batches", "give at least one")
         self._name, self._source, self._length = name, source, len(source)
