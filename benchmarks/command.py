@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         run(options)
     except BrokenPipeError:
-        # whoever read our output has gone; the interpreter's own last flush must not complain either
+        # the reader of our output has gone; the interpreter's own last flush must not complain either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:

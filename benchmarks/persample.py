@@ -52,8 +52,8 @@ def _clipped_row(options: Options, name: str) -> Row:
     return _cost_row(alternating(calls, options.repeats), "clipped", Bar(1.4, 1.15, cost=True))
 
 
-def _cost_row(spreads: dict[str, Spread], dear: str, bar: Bar) -> Row:
-    cost = spreads[dear].median / spreads["plain"].median
+def _cost_row(spreads: dict[str, Spread], costly: str, bar: Bar) -> Row:
+    cost = spreads[costly].median / spreads["plain"].median
     return {**spreads, "cost": cost, **bar.cells(cost)}
 
 

@@ -135,6 +135,21 @@ def test_importing_the_package_loads_no_optional_library() -> None:
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
+def test_what_is_built_on_the_engine_is_imported_when_it_is_asked_for() -> None:
+    code = """if True:
+        import sys, sharedgrad
+        later = ["sharedgrad.data", "sharedgrad.training"]
+        print(*(name in sys.modules for name in later), "fit" in dir(sharedgrad), "data" in dir(sharedgrad))
+        from sharedgrad import fit
+        print(fit is sharedgrad.fit is sys.modules["sharedgrad.training"].fit, sharedgrad.data.__name__)
+        print(hasattr(sharedgrad, "train"))
+    """
+    path = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=path, capture_output=True, text=True, check=False)
+    expected = ["False False True True", "True sharedgrad.data", "False"]
+    assert (done.stdout.splitlines(), done.stderr) == (expected, "")
+
+
 def test_nothing_is_unpickled() -> None:
     for module, path in MODULES.items():
         assert not {source for source, _ in imports(module)} & {"pickle", "shelve", "joblib", "dill"}, module

@@ -222,3 +222,65 @@ def test_outputs_and_targets_that_do_not_fit(loss: Loss, y: Any, target: Any, er
     with pytest.raises(error) as caught:
         loss(y, target)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("positions", [(), (3, 2)])
+def test_soft_targets_and_class_weights_are_pytorchs(
+    reduction: str, smoothing: float, weighted: bool, soft: bool, positions: tuple[int, ...]
+) -> None:
+    rng = np.random.default_rng(8)
+    y = rng.normal(size=(7, 4, *positions)) * 3
+    weight = [0.5, 2.0, 0.0, 1.3] if weighted else None
+    if soft:
+        target = rng.random(y.shape)
+        target /= target.sum(axis=1, keepdims=True)
+    else:
+        target = rng.integers(0, 4, (7, *positions))
+    value, upstream = sg.CrossEntropy(smoothing, reduction, weight)(y, target)
+    scores = torch.tensor(y, requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(
+        scores,
+        torch.tensor(target),
+        weight=None if weight is None else torch.tensor(weight, dtype=torch.float64),
+        reduction=reduction,
+        label_smoothing=smoothing,
+    )
+    expected.backward()
+    assert value == pytest.approx(expected.item(), rel=1e-12)
+    np.testing.assert_allclose(upstream, scores.grad.numpy(), rtol=1e-10, atol=1e-14)
+
+
+def test_one_hot_classes_are_classes() -> None:
+    y, labels = np.random.default_rng(1).normal(size=(6, 4)), np.array([0, 3, 1, 2, 2, 0])
+    for one_hot in (np.eye(4)[labels], np.eye(4, dtype=int)[labels], np.eye(4, dtype=bool)[labels]):
+        value, upstream = sg.CrossEntropy()(y, one_hot)
+        expected, gradient = sg.CrossEntropy()(y, labels)
+        assert value == pytest.approx(expected, rel=1e-12)
+        np.testing.assert_allclose(upstream, gradient, rtol=1e-10, atol=1e-14)
+    assert sg.CrossEntropy()(y.astype(np.float32), np.eye(4)[labels])[1].dtype == np.float32
+
+
+@pytest.mark.parametrize("wrong", [np.full((2, 3), 0.5), [[2.0, -1.0, 0.0]] * 2, np.full((2, 3), np.nan)])
+def test_soft_targets_that_are_no_probabilities(wrong: object) -> None:
+    with pytest.raises(DataError, match="expected one-hot or soft targets from 0 up that add to 1"):
+        sg.CrossEntropy()(np.zeros((2, 3)), wrong)
+
+
+@pytest.mark.parametrize("weight", [[1, -1], [np.nan, 1], [0, 0], 1.0])
+def test_senseless_class_weights(weight: object) -> None:
+    with pytest.raises(ConfigError, match="CrossEntropy: weight: expected"):
+        sg.CrossEntropy(weight=weight)
+
+
+def test_class_weights_of_another_number_of_classes() -> None:
+    with pytest.raises(ConfigError, match="expected a weight for each of 3 classes, got 2"):
+        sg.CrossEntropy(weight=[1, 2])(np.zeros((2, 3)), np.array([0, 1]))
+
+
+def test_a_column_of_labels_is_told_how_to_become_a_row() -> None:
+    with pytest.raises(ShapeError, match=r"pass target\[:, 0\]"):
+        sg.CrossEntropy()(np.zeros((2, 3)), np.array([[0], [1]]))

@@ -46,6 +46,9 @@ def make_files(folder: Path) -> None:
     Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(folder / "three.png")
     np.savez(folder / "arrays.npz", x=rng.random((20, 1, 8, 8)), y=np.arange(20) % 2)
     (folder / "my_net.py").write_text((ROOT / "examples/tiny_cnn.py").read_text().replace("def tiny_cnn", "def build"))
+    (folder / "answers.json").write_text(
+        '{"layer": "conv1d", "x": [1, 2, 3], "w": [0.3, 0.5], "upstream": [-0.1, 0.2], "answers": {"dw": [0.3, 0.4]}}'
+    )
     (folder / "examples").symlink_to(ROOT / "examples")
 
 
@@ -53,12 +56,16 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Training for one epoch, as far as the line does not say how many."""
     shell = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
     commands = re.findall(r"^(sharedgrad .*?)\s*(?:#.*)?$", shell, re.MULTILINE)
-    assert {line.split()[1] for line in commands} == {"train", "predict", "summary", "info"}
+    assert {line.split()[1] for line in commands} == {"train", "predict", "summary", "explain", "check", "info"}
     make_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     for line in commands:
-        words = shlex.split(line)[1:]
-        quick = ["--epochs", "1"] if words[0] == "train" and "--epochs" not in words else []
-        with pytest.raises(SystemExit) as ended:
-            main([*words, *quick])
+        words, _, target = line.partition(" > ")
+        arguments = shlex.split(words)[1:]
+        quick = ["--epochs", "1"] if arguments[0] == "train" and "--epochs" not in arguments else []
+        printed = io.StringIO()
+        with pytest.raises(SystemExit) as ended, contextlib.redirect_stdout(printed):
+            main([*arguments, *quick])
         assert ended.value.code == 0, line
+        if target:
+            (tmp_path / target).write_text(printed.getvalue(), "utf-8")

@@ -68,7 +68,7 @@ def test_a_tied_weight_counts_once_and_its_own_bias_besides() -> None:
     assert (row.parameters, row.shared_with) == (4, ("encoder",))
     assert summary.parameters == 24
     assert summary.without_sharing == summary.as_dense == 40
-    assert "4 + shared with encoder" in str(summary)
+    assert "4 + shared with encoder" in summary.text(200)
 
 
 def test_several_inputs() -> None:
@@ -101,7 +101,7 @@ def test_the_table() -> None:
         {"conv": sg.Conv2d(1, 2, 3, padding=1, init="glorot"), "flat": sg.Flatten(), "fc": sg.Linear(50, 3)},
         (1, 5, 5),
     )
-    table, legend = str(summarize(net)).split("\n\n")
+    table, legend = summarize(net).text(100).split("\n\n")
     assert table.splitlines() == [
         "node   output  parameters  uses each  without sharing  as dense  layer",
         "conv   2×5×5           20         25              500     1,300  Conv2d(1, 2, 3, padding=1)",
@@ -110,3 +110,27 @@ def test_the_table() -> None:
         "total                 173                         653     1,453",
     ]
     assert legend.startswith("uses each: how often one sample uses each parameter")
+
+
+@pytest.mark.parametrize("name", sg.models.MODELS)
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_columns_give_way_and_numbers_stay_whole(name: str, width: int) -> None:
+    summary = summarize(sg.models.MODELS[name]((3, 32, 32), 10))
+    full, narrow = summary.text(1000).splitlines(), summary.text(width).splitlines()
+    assert max(map(len, narrow)) <= width
+    words = set(" ".join(full).split())
+    assert {word for line in narrow for word in line.split()} - words <= {
+        "left",
+        "out",
+        "at",
+        f"{width}",
+        "columns:",
+    } | {word + "," for word in " ".join(full).split()}
+    assert f"{summary.parameters:,}" in " ".join(narrow).split()
+
+
+def test_what_is_left_out_is_said() -> None:
+    summary = summarize(sg.models.resnet20((3, 32, 32), 10))
+    assert "\nleft out at 80 columns: layer\n" in summary.text(80)
+    assert "\nleft out at 60 columns: layer, as dense\n" in summary.text(60)
+    assert "left out" not in summary.text(130)

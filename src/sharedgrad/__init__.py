@@ -1,6 +1,12 @@
-"""sharedgrad: the gradient of a shared weight is the sum over its uses."""
+"""sharedgrad: the gradient of a shared weight is the sum over its uses.
 
-from sharedgrad import data, kernels, models, uses
+The engine is imported at once; what is built on it when it is first asked for, so that ``import sharedgrad`` is quick.
+"""
+
+import typing as _typing
+from importlib import import_module as _import_module
+
+from sharedgrad import kernels, uses
 from sharedgrad.kernels import get_threads, set_threads
 from sharedgrad.layers import (
     RNN,
@@ -32,12 +38,40 @@ from sharedgrad.network import Network
 from sharedgrad.optimizers import SGD, Adam, AdamW
 from sharedgrad.parameter import Gradients, Parameter
 from sharedgrad.storage import load, save
-from sharedgrad.summary import summarize
 from sharedgrad.tape import Tape
-from sharedgrad.trace import Trace
-from sharedgrad.tracing import trace
-from sharedgrad.training import Callback, History, evaluate, fit
+from sharedgrad.traces import Trace
 from sharedgrad.uses import kernel_uses
+
+if _typing.TYPE_CHECKING:
+    from sharedgrad import data, models
+    from sharedgrad.checking import check_backward, check_numbers
+    from sharedgrad.explaining import Explanation, explain
+    from sharedgrad.summary import summarize
+    from sharedgrad.tracing import trace
+    from sharedgrad.training import Callback, History, fit
+    from sharedgrad.training.evaluate import evaluate
+else:
+    _LATER = {
+        "sharedgrad.data": ("data",),
+        "sharedgrad.checking": ("check_backward", "check_numbers"),
+        "sharedgrad.explaining": ("Explanation", "explain"),
+        "sharedgrad.models": ("models",),
+        "sharedgrad.summary": ("summarize",),
+        "sharedgrad.tracing": ("trace",),
+        "sharedgrad.training": ("Callback", "History", "evaluate", "fit"),
+    }
+
+    def __getattr__(name: str) -> object:
+        for module, names in _LATER.items():
+            if name in names:
+                found = _import_module(module)
+                globals()[name] = found if module == f"{__name__}.{name}" else getattr(found, name)
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 __version__ = "0.1.0"
 
@@ -59,6 +93,7 @@ __all__ = [
     "Conv2d",
     "CrossEntropy",
     "Dropout",
+    "Explanation",
     "Flatten",
     "GlobalAvgPool",
     "Gradients",
@@ -78,8 +113,11 @@ __all__ = [
     "Tanh",
     "Tape",
     "Trace",
+    "check_backward",
+    "check_numbers",
     "data",
     "evaluate",
+    "explain",
     "fit",
     "get_threads",
     "kernel_uses",

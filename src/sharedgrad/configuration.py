@@ -13,12 +13,13 @@
 Only ``nodes`` is required. A node without a name is called by its number, one without ``inputs`` reads the node
 before; ``reuses`` calls another node's layer again; ``ties`` makes one Parameter out of two, which may see it through
 a view: steps, one after the other, that are ``transpose`` (the order of the axes), ``slice`` (for each axis a cell or
-[first, end, step]) or ``reshape`` (the new shape).
+[first, end, step]) or ``reshape`` (the new shape). Numbers to calculate with may stand beside: ``calculation``.
 """
 
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 import tomllib
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "sharedgrad network", 1
 _KEYS = {"format", "version", "dtype", "seed", "inputs", "nodes", "outputs", "ties"}
+NUMBERS = {"title", "about", "source", "numbers", "focus"}  # what ``calculation`` reads besides; no part of a network
 
 
 def to_config(network: Network) -> dict[str, Any]:
@@ -117,8 +119,10 @@ def arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("format", FORMAT) != FORMAT or config.get("version", VERSION) != VERSION:
         got = f"{config.get('format')!r} version {config.get('version')!r}"
         raise ConfigError("network configuration", f"expected {FORMAT!r} version {VERSION}, got {got}")
-    if unknown := set(config) - _KEYS:
-        raise ConfigError("network configuration", f"unknown key {sorted(unknown)[0]!r}{_close(unknown, _KEYS)}")
+    if unknown := set(config) - _KEYS - NUMBERS:
+        raise ConfigError(
+            "network configuration", f"unknown key {sorted(unknown)[0]!r}{close(unknown, _KEYS | NUMBERS)}"
+        )
     inputs = config.get("inputs", {"input": None})
     if not isinstance(inputs, Mapping) or not inputs:
         raise ConfigError("network configuration: inputs", f"expected name -> shape, got {inputs!r}")
@@ -164,16 +168,27 @@ def _layer(name: str, entry: Mapping[str, Any]) -> Layer:
         known = Layer.registry.keys()
         raise ConfigError(
             f"node {name!r}",
-            f"there is no layer {kind!r}{_close({kind}, known)}",
+            f"there is no layer {kind!r}{close({kind}, known)}",
             "a layer of your own must be imported first",
         )
     given = {k: v for k, v in entry.items() if k not in ("name", "layer", "inputs")}
+    _check_arguments(f"node {name!r} ({kind})", Layer.registry[kind], given)
     try:
         return Layer.registry[kind](**given)
     except ConfigError as error:
         raise ConfigError(f"node {name!r}", f"{error.where}: {error.problem}", error.fix) from None
     except (TypeError, ValueError, MemoryError) as error:
         raise ConfigError(f"node {name!r} ({kind})", str(error)) from None
+
+
+def _check_arguments(where: str, kind: type[Layer], given: Mapping[str, Any]) -> None:
+    """Name what a layer does not know, or what it needs and did not get."""
+    known = inspect.signature(kind).parameters
+    open_ended = any(a.kind in (a.VAR_KEYWORD, a.VAR_POSITIONAL) for a in known.values())
+    if (unknown := set(given) - set(known)) and not open_ended:
+        raise ConfigError(where, f"unknown key {min(unknown)!r}{close(unknown, known)}")
+    if missing := [a.name for a in known.values() if a.default is a.empty and a.name not in given and not open_ended]:
+        raise ConfigError(where, f"{missing[0]!r} is missing")
 
 
 def _are_names(value: Any) -> bool:
@@ -200,8 +215,9 @@ def _place(name: str, layers: Mapping[str, tuple[Any, ...]]) -> tuple[Layer, str
     return layers[node][0], attribute
 
 
-def _close(wrong: set[str], known: Any) -> str:
-    guess = difflib.get_close_matches(sorted(wrong)[0], list(known), 1)
+def close(wrong: set[str], known: Any) -> str:
+    """What follows in a message after a word that is unknown: the nearest known one, or all of them."""
+    guess = difflib.get_close_matches(min(wrong), list(known), 1)
     return f", did you mean {guess[0]!r}?" if guess else f"; known are {', '.join(sorted(known))}"
 
 

@@ -112,6 +112,6 @@ def _sorted(nodes: list[Node], inputs: Mapping[str, Any]) -> list[Node]:
     except CycleError as error:
         raise ConfigError("network", f"expected no circles, got {' -> '.join(error.args[1])}") from None
     place = {name: i for i, name in enumerate(order)}
-    given = [node.name for node in nodes]
-    ready = all(source in inputs or given.index(source) < i for i, n in enumerate(nodes) for source in n.inputs)
+    given = {node.name: i for i, node in enumerate(nodes)}
+    ready = all(source in inputs or given[source] < i for i, n in enumerate(nodes) for source in n.inputs)
     return nodes if ready else sorted(nodes, key=lambda node: place[node.name])

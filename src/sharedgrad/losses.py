@@ -6,6 +6,8 @@ nothing else in this package ever divides.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -40,34 +42,61 @@ class CrossEntropy:
         p = softmax(y)        loss = −Σ_c t_c · log p_c        upstream p − t
 
     with t the one-hot class, or with label smoothing ε: 1 − ε + ε/C at the class and ε/C elsewhere
-    (Szegedy et al. 2016, arXiv:1512.00567). "mean" divides by the number of targets.
+    (Szegedy et al. 2016, arXiv:1512.00567). "mean" divides by the number of targets. With a weight w_c for each
+    class t_c is w_c · t_c, the upstream p · Σ_c t_c − t, and "mean" divides by the sum of the targets' weights, or
+    for soft targets by their number (as PyTorch does).
 
     Args:
         label_smoothing: ε, at least 0 and below 1.
         reduction: "mean" or "sum".
+        weight: One number for each class, e.g. larger for rare ones.
     """
 
-    def __init__(self, label_smoothing: float = 0.0, reduction: str = "mean") -> None:
+    def __init__(
+        self, label_smoothing: float = 0.0, reduction: str = "mean", weight: Sequence[float] | Array | None = None
+    ) -> None:
         if not 0 <= label_smoothing < 1:
             raise ConfigError("CrossEntropy: label_smoothing", f"expected 0 to below 1, got {label_smoothing}")
         self.label_smoothing = label_smoothing
         self.reduction = _one_of("CrossEntropy", reduction, ("mean", "sum"))
+        self.weight = None if weight is None else _class_weights(weight)
 
     def __call__(self, y: ArrayLike, target: ArrayLike) -> tuple[float, Array]:
         """Value, and gradient with respect to y.
 
         Args:
             y: Scores (N, C), or (N, C, *positions) as for images of labels.
-            target: Class numbers (N,) or (N, *positions), integers from 0 to C − 1.
+            target: Class numbers (N,) or (N, *positions), integers from 0 to C − 1; or in the scores' shape one-hot
+                classes or probabilities, which add to 1 over the classes.
         """
         scores = _floats("CrossEntropy", y)
+        if self.weight is not None and len(self.weight) != scores.shape[1]:
+            problem = f"expected a weight for each of {scores.shape[1]} classes, got {len(self.weight)}"
+            raise ConfigError("CrossEntropy: weight", problem)
+        if np.ndim(target) == scores.ndim and np.shape(target) == scores.shape:
+            return self._against(scores, _probabilities(target), scores.size // scores.shape[1])
         labels = _labels(scores, target)
-        count = labels.size if self.reduction == "mean" else 1
         try:
+            if self.weight is not None:
+                one_hot = np.moveaxis(np.eye(scores.shape[1])[labels], -1, 1)
+                return self._against(scores, one_hot, float(np.asarray(self.weight)[labels].sum()))
+            count = labels.size if self.reduction == "mean" else 1
             return kernels.of(scores).cross_entropy(scores, labels, self.label_smoothing, count)
         except IndexError:
             problem = f"expected classes from 0 to {scores.shape[1] - 1}, got {labels.min()} to {labels.max()}"
             raise DataError("CrossEntropy", problem) from None
+
+    def _against(self, scores: Array, target: Array, count: float) -> tuple[float, Array]:
+        """Value and upstream for targets (N, C, *positions), in float64; "mean" divides by ``count``."""
+        target = target * (1 - self.label_smoothing) + self.label_smoothing / scores.shape[1]
+        if self.weight is not None:
+            target = target * np.reshape(self.weight, (-1, *[1] * (scores.ndim - 2)))
+        scale = 1 / count if self.reduction == "mean" else 1.0
+        shifted = scores.astype(np.float64)
+        shifted -= shifted.max(axis=1, keepdims=True)
+        log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        upstream = np.exp(log_p) * target.sum(axis=1, keepdims=True) - target
+        return -scale * float(np.sum(target * log_p)), (scale * upstream).astype(scores.dtype)
 
 
 class BinaryCrossEntropy:
@@ -131,13 +160,31 @@ def _pair(where: str, y: ArrayLike, target: ArrayLike) -> tuple[Array, Array]:
     return out, goal
 
 
+def _class_weights(weight: Sequence[float] | Array) -> tuple[float, ...]:
+    array = numbers(weight, np.float64, "CrossEntropy: weight")
+    if array.ndim != 1 or not (np.isfinite(array).all() and (array >= 0).all() and array.any()):
+        problem = f"expected a number of at least 0 for each class, got {weight!r}"
+        raise ConfigError("CrossEntropy: weight", problem)
+    return tuple(array.tolist())
+
+
+def _probabilities(target: ArrayLike) -> Array:
+    """Soft or one-hot targets, checked."""
+    goal = numbers(target, np.float64, "CrossEntropy: target")
+    sums = goal.sum(axis=1)
+    if not (goal.min() >= 0 and np.allclose(sums, 1, rtol=0, atol=1e-3)):
+        problem = f"expected one-hot or soft targets from 0 up that add to 1, got sums {sums.min():g} to {sums.max():g}"
+        raise DataError("CrossEntropy", problem)
+    return goal
+
+
 def _labels(scores: Array, target: ArrayLike) -> Array:
     """The class numbers as integers in the scores' shape; whether they are classes, the kernel finds out."""
     labels = np.asarray(target)
     if scores.ndim < 2 or labels.shape != (scores.shape[0], *scores.shape[2:]):
-        raise ShapeError(
-            "CrossEntropy", f"expected scores (N, C) and classes (N,), got {scores.shape} and {labels.shape}"
-        )
+        problem = f"expected scores (N, C) and classes (N,), got {scores.shape} and {labels.shape}"
+        drop = labels.shape == (scores.shape[0], 1, *scores.shape[2:])
+        raise ShapeError("CrossEntropy", problem, "pass target[:, 0]" if drop else "")
     if labels.dtype.kind not in "iu":
         raise DataError("CrossEntropy", f"expected class numbers as integers, got {labels.dtype}")
     return labels

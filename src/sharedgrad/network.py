@@ -12,6 +12,7 @@ from sharedgrad import configuration, kernels, names
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import text, whole
 from sharedgrad.graph import InputShape, Layers, Node, index_inputs, input_shapes, read_nodes
+from sharedgrad.inputs import explained
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.parameter import Array, Buffer, Parameter, Weight, indices, numbers
@@ -156,8 +157,12 @@ class Network:
             except ShapeError as error:
                 fix = error.fix or f"its input comes from {' and '.join(map(repr, node.inputs))}"
                 raise ShapeError(error.where, error.problem, fix) from None
-            except ValueError:
-                count = f"{len(node.inputs)} inputs ({', '.join(node.inputs)})"
+            except ConfigError:
+                raise
+            except ValueError as error:
+                if "to unpack" not in str(error):
+                    raise ConfigError(node.layer.label, str(error)) from error
+                count = f"{len(node.inputs)} input{'s' * (len(node.inputs) > 1)} ({', '.join(node.inputs)})"
                 raise ConfigError(node.layer.label, f"got {count}, which it does not take") from None
         return shapes
 
@@ -241,11 +246,15 @@ class Network:
         """Every input's and node's shape without the sample axis, checked once for each set of inputs' shapes."""
         given = tuple([array.shape[1:] for array in arrays.values()])
         if given not in self._checked:
-            self._checked[given] = self.shapes(*given)
+            try:
+                self._checked[given] = self.shapes(*given)
+            except ShapeError as error:
+                arrived = {name: array.shape for name, array in arrays.items()}
+                raise explained(error, self.inputs, arrived, self.shapes) from None
         return self._checked[given]
 
     def _doors(self, inputs: Sequence[ArrayLike], named: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], bool]:
-        """The inputs as arrays of the network's type, copied: what the caller does to his own later is his affair."""
+        """The inputs as arrays of the network's type, copied: later changes to the caller's arrays have no effect."""
         given = dict(zip(self.inputs, inputs, strict=False))
         given.update(named)
         if given.keys() != self.inputs.keys() or len(inputs) + len(named) != len(self.inputs):
@@ -272,6 +281,10 @@ class Network:
         """The outputs, without the sample axis where the inputs had none."""
         results = {name: values[name] if batched else values[name][0] for name in self.outputs}
         return results[self.outputs[0]] if len(self.outputs) == 1 else results
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickling and copying: compiled ways are worked out again."""
+        return {**vars(self), "_plans": {}, "_known": None}
 
     # ---- configuration
 

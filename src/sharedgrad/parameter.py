@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Real
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -152,8 +152,13 @@ class Parameter(Weight):
     ) -> None:
         self.shape, self.name, self.dtype = shape, name, np.dtype(dtype)
         self.version = 0
-        self._initializer = initializer
+        self._initializer: Initializer | None = initializer
         self._value: Array | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickling and copying: a value that has been drawn is not drawn again (initializers may be lambdas)."""
+        drawn = {} if self._value is None else {"_initializer": None}
+        return {**vars(self), **drawn}
 
     @property
     def base(self) -> Parameter:  # type: ignore[override]
@@ -188,6 +193,7 @@ class Parameter(Weight):
             ConfigError: There is no memory for it.
         """
         if self._value is None:
+            assert self._initializer is not None
             random = generator(seed, "initialize", self.name)
             try:
                 first = self._initializer(random, self.shape).astype(self.dtype)
@@ -277,6 +283,10 @@ class Buffer:
         self.value = array
 
 
+class _Named(Protocol):
+    def parameter(self, name: str) -> Weight: ...
+
+
 class Gradients(Mapping[Parameter, Array]):
     """Parameter -> gradient of the loss. A value: it adds, scales and never goes stale.
 
@@ -350,6 +360,24 @@ class Gradients(Mapping[Parameter, Array]):
     def __neg__(self) -> Gradients:
         return self * -1.0
 
+    def to(self, network: _Named) -> Gradients:
+        """The same for a network whose parameters have the same names, e.g. in the process that has the original.
+
+        Raises:
+            ConfigError: The network has no parameter of a name.
+            ShapeError: Its shape differs there.
+        """
+        first: dict[Parameter, str] = {p: p.name for p in self._arrays}
+        for name, weight in reversed(self._names.items()):
+            if weight.view.identity:
+                first[weight.base] = name
+        found = {p: network.parameter(first[p]).base for p in self._arrays}
+        for parameter, own in found.items():
+            if own.shape != parameter.shape:
+                raise ShapeError(first[parameter], f"expected shape {parameter.shape}, the network has {own.shape}")
+        names = {name: found[w.base].seen(w.view) for name, w in self._names.items() if w.base in found}
+        return Gradients({found[p]: array for p, array in self._arrays.items()}, self.inputs, names)
+
     def pairs(self, parameters: Iterable[Parameter]) -> list[tuple[Parameter, Array]]:
         """Those of the parameters that have a gradient, each with it."""
         return [(p, self._arrays[p]) for p in parameters if p in self._arrays]
@@ -367,9 +395,12 @@ class Gradients(Mapping[Parameter, Array]):
         return float(np.sqrt(sum(float(np.sum(np.square(a, dtype=np.float64))) for a in self._arrays.values())))
 
     def clipped(self, max_norm: float) -> Gradients:
-        """Scaled down to ``max_norm`` if the norm is larger (Pascanu et al. 2013, arXiv:1211.5063)."""
+        """Scaled down to ``max_norm`` if the norm is larger (Pascanu et al. 2013, arXiv:1211.5063).
+
+        If the norm is NaN, all becomes NaN, as in PyTorch: it is not to be overlooked.
+        """
         max_norm, norm = positive(max_norm, "max_norm"), self.norm()
-        return self * (max_norm / norm) if norm > max_norm else self
+        return self if norm <= max_norm else self * (max_norm / norm)
 
     def __repr__(self) -> str:
         return "Gradients(" + ", ".join(f"{p.name}: {text(p.shape)}" for p in self._arrays) + ")"

@@ -16,7 +16,7 @@ from sharedgrad.parameter import Array, Buffer, Parameter, Weight
 Records = list[tuple[Node, Any]]  # each node with what its layer's forward has saved
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pass:
     """What one forward pass started from.
 

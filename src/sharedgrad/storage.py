@@ -119,7 +119,7 @@ def load_arrays(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:
 
 
 def _checksum(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
-    """safetensors has none of its own, and a weight with a flipped bit would pass for a weight."""
+    """safetensors has none of its own, and a flipped bit would go unnoticed."""
     digest = hashlib.blake2b(repr(sorted(metadata.items())).encode(), digest_size=16)
     for name, array in sorted(arrays.items()):
         digest.update(repr((name, array.dtype.str, array.shape)).encode())
@@ -160,7 +160,7 @@ def load(path: str | Path) -> Network:
     if metadata.get("format") != _MODEL:
         raise CheckpointError(path, "is not a model file", "give the model.safetensors of a run")
     try:
-        network = _rebuilt(json.loads(metadata["config"]), arrays)
+        network = rebuilt(json.loads(metadata["config"]), arrays)
         network.load_state_dict(arrays)
     except SharedgradError as error:
         raise CheckpointError(path, f"does not describe a network ({error})") from None
@@ -170,8 +170,11 @@ def load(path: str | Path) -> Network:
     return network
 
 
-def _rebuilt(config: Any, arrays: Mapping[str, Array]) -> Network:
-    """The network, after each array that it would draw has been found in the file: none is absurdly large."""
+def rebuilt(config: Any, arrays: Mapping[str, Array]) -> Network:
+    """The network of a configuration, after each array that it would draw has been found in the file.
+
+    So none is absurdly large, and there are not absurdly many.
+    """
     arguments = configuration.arguments(config)
     shapes = {array.shape for array in arrays.values()}
     for name, (layer, *_) in arguments["layers"].items():
@@ -179,4 +182,8 @@ def _rebuilt(config: Any, arrays: Mapping[str, Array]) -> Network:
             if parameter.base.shape not in shapes:
                 problem = f"the file holds no {attribute} of shape {parameter.base.shape}"
                 raise CheckpointError(f"node {name!r}", problem)
+    drawn = {weight.base for layer, *_ in arguments["layers"].values() for weight in layer.parameters().values()}
+    if len(drawn) > len(arrays):
+        problem = f"expected an array for each of {len(drawn)} parameters, the file holds {len(arrays)}"
+        raise CheckpointError("network", problem)
     return Network(**arguments)

@@ -10,10 +10,13 @@ from math import prod
 from sharedgrad.geometry import text
 from sharedgrad.graph import Node
 from sharedgrad.layers.layer import Layer, Shape
+from sharedgrad.layout import columns, fold, table
 from sharedgrad.network import Network
 from sharedgrad.parameter import Parameter, Weight
 
 _HEADER = ("node", "output", "parameters", "uses each", "without sharing", "as dense", "layer")
+# Numbers to the right; parameters may say with whom they are shared, and a layer is long.
+_NUMBERS, _WRAPPED, _LEAVING = (2, 3, 4, 5), (2, 6), (6, 5, 4, 3, 1)
 _LEGEND = """\
 uses each: how often one sample uses each parameter of the layer; its gradient is the sum over all of them.
 without sharing: weights if every use had its own (locally connected). as dense: the same map as a dense layer."""
@@ -49,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """The rows of a network, and the totals; ``str`` is a table.
+    """The rows of a network, and the totals; ``str`` is a table as wide as the terminal.
 
     Attributes:
         rows: One for each node, in the order of the forward pass.
@@ -67,11 +70,15 @@ class Summary:
         return iter(self.rows)
 
     def __str__(self) -> str:
+        return self.text(columns())
+
+    def text(self, width: int) -> str:
+        """The table in so many columns; what does not fit is left out, the layer first, and said below."""
         total = ("total", "", f"{self.parameters:,}", "", f"{self.without_sharing:,}", f"{self.as_dense:,}", "")
-        lines = [_HEADER, *map(_cells, self.rows), total]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        table = "\n".join(_aligned(line, widths) for line in lines)
-        return f"{table}\n\n{_LEGEND}"
+        lines, gone = table([_HEADER, *map(_cells, self.rows), total], width, _NUMBERS, _WRAPPED, _LEAVING)
+        if gone:
+            lines += ["", fold(f"left out at {width} columns: {', '.join(_HEADER[column] for column in gone)}", width)]
+        return "\n".join([*lines, "", fold(_LEGEND, width)])
 
 
 def summarize(network: Network, *input_shapes: Shape) -> Summary:
@@ -113,7 +120,7 @@ def _row(node: Node, shapes: dict[str, Shape], counted: dict[Parameter, str]) ->
     dense = sum(map(prod, before)) * outputs + (outputs if getattr(layer, "bias", None) else 0)
     return Row(
         node.name,
-        _written(layer),
+        written(layer),
         after,
         _size(new),
         shared_with,
@@ -131,7 +138,7 @@ def _size(parameters: Iterable[Weight]) -> int:
     return sum(prod(p.shape) for p in parameters)
 
 
-def _written(layer: Layer) -> str:
+def written(layer: Layer) -> str:
     """The layer as a person would write it: ``Conv2d(1, 6, 5, padding=2)``."""
     required = {a.name for a in inspect.signature(type(layer)).parameters.values() if a.default is a.empty}
     given = {name: value for name, value in layer.config().items() if name != "init"}
@@ -146,12 +153,3 @@ def _cells(row: Row) -> tuple[str, ...]:
     unshared, dense = ("" if n is None else f"{n:,}" for n in (row.without_sharing, row.as_dense))
     uses = f"{row.uses:,}" if row.uses else ""
     return (row.name, text(row.output) or "1", " + ".join(parts), uses, unshared, dense, row.layer)
-
-
-def _aligned(cells: tuple[str, ...], widths: list[int]) -> str:
-    """Names and shapes to the left, numbers to the right, the layer last, as it is the longest."""
-    padded = [
-        cell.rjust(width) if 2 <= column < 6 else cell.ljust(width)
-        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return "  ".join(padded).rstrip()

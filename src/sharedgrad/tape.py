@@ -15,7 +15,7 @@ from sharedgrad.graph import Node, index_inputs
 from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.parameter import Array, Gradients, Parameter, Weight, numbers, positive
 from sharedgrad.replay import Pass, Records, Replay, run
-from sharedgrad.trace import Trace
+from sharedgrad.traces import Trace
 from sharedgrad.uses import SharedWeight, Uses
 
 if TYPE_CHECKING:
@@ -136,7 +136,8 @@ class Tape:
         """The sum of the samples' gradients, each scaled down to ``max_norm`` if its norm is larger.
 
         Σ_n min(1, max_norm / ‖g_n‖) · g_n, where g_n is sample n's gradient of all parameters that the upstream
-        gradients reach, taken together (Abadi et al. 2016, arXiv:1607.00133). The g_n themselves are not kept.
+        gradients reach, taken together (Abadi et al. 2016, arXiv:1607.00133). The g_n themselves are not kept. A norm of
+        NaN makes the sum NaN.
 
         Args:
             upstream: As for :meth:`backward`. Of a mean loss every g_n carries the factor 1/N; take
@@ -171,7 +172,7 @@ class Tape:
             for calls in uses.values():
                 squares += SharedWeight(calls).norm(by="sample") ** 2
             norms = np.sqrt(squares)
-            factors = np.divide(max_norm, norms, out=np.ones_like(norms), where=norms > max_norm)
+            factors = np.divide(max_norm, norms, out=np.ones_like(norms), where=~(norms <= max_norm))
             weighted = (use.of_samples(slice(None), factors) for calls in uses.values() for use in calls)
             return _summed(weighted, {}, names=self._structure.names), norms.astype(self._dtype)
 

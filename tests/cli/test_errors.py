@@ -186,7 +186,7 @@ def test_a_full_disk(cli: Cli, data: Path, tiny: str, monkeypatch: pytest.Monkey
 
 
 def test_too_little_memory(cli: Cli, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def exhausted(*_: object) -> None:
+    def exhausted(*_: object, **__: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr("sharedgrad.cli.train.load", exhausted)
@@ -194,7 +194,7 @@ def test_too_little_memory(cli: Cli, data: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_other_errors_of_the_system_name_their_file(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "Input/output error", "disk")
 
     monkeypatch.setattr("sharedgrad.cli.train.load", broken)
@@ -202,7 +202,7 @@ def test_other_errors_of_the_system_name_their_file(cli: Cli, monkeypatch: pytes
 
 
 def test_ctrl_c_outside_of_training(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sharedgrad.cli.train.load", interrupted)
@@ -224,3 +224,24 @@ def test_a_missing_library(cli: Cli, monkeypatch: pytest.MonkeyPatch, module: st
     monkeypatch.setattr(builtins, "__import__", without)
     error = cli("train", "digits").error
     assert f"needs {package}, which is not installed; pip install 'sharedgrad[cli]'" in error
+
+
+def test_photographs_as_cameras_make_them(cli: Cli) -> None:
+    for name in ("a", "b"):
+        Path("photos", name).mkdir(parents=True)
+        Image.new("RGB", (4000, 3000)).save(f"photos/{name}/1.png", compress_level=1)
+    error = cli("train", "photos").error
+    assert "photos: images of 3000×4000 are too large to train on; shrink them with --size 64" in error
+
+
+def test_names_that_would_steer_a_terminal(cli: Cli) -> None:
+    """A file name may hold escapes; on stderr, too, they are shown and not obeyed."""
+    name = "\x1b[2J\x1b]0;title\x07.npz"
+    for line in (("train", name), ("predict", name, "x.png"), ("summary", name), (name,), ("train", "digits", name)):
+        error = cli(*line).error
+        assert "\x1b" not in error
+        assert "\x07" not in error
+        assert r"\x1b[2J\x1b]0;title\x07.npz" in error
+    Path("train", "a").mkdir(parents=True)
+    Path("train/a/\x1b[31m.png").write_text("no image")
+    assert r"a/\x1b[31m.png: is not an image" in cli("train", "train").error

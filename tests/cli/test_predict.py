@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import sharedgrad as sg
+from sharedgrad.layers import Layer
 from sharedgrad.training import load_run
 from tests.cli.conftest import Cli, blobs
 
@@ -86,3 +90,104 @@ def test_floats_of_another_range_cannot_be_compared_with_files(cli: Cli, tiny: s
     cli("train", "floats.npz", "--model", tiny, "--epochs", 1, "--out", "run")
     Image.fromarray(x[0]).save("x.png")
     assert "trained on floats outside [0, 1]" in cli("predict", "run", "x.png").error
+
+
+OWN = """
+import numpy as np
+import sharedgrad as sg
+
+class {name}(sg.Layer):
+    def forward(self, x, *, context):
+        return x * (x > 0), x > 0
+
+    def backward(self, positive, upstream, needs):
+        return (upstream * positive,), []
+
+    def output_shape(self, shape):
+        return shape
+
+def net(shape, classes):
+    return sg.Network([sg.Flatten(), sg.Linear(36, 8), {name}(), sg.Linear(8, classes)], shape)
+"""
+
+
+def forget(name: str) -> None:
+    """As another process would know the layers."""
+    del Layer.registry[name]
+
+
+def test_a_model_with_a_layer_of_ones_own_needs_its_file_by_name(cli: Cli, data: Path) -> None:
+    Path("my file.py").write_text(OWN.format(name="OwnGate"))
+    assert cli("train", data, "--model", "my file.py:net", "--epochs", 2, "--out", "run").code == 0
+    Image.fromarray(blobs(3, 9)[0][0]).save("0.png")
+    straight = cli("predict", "run", "0.png").out
+    forget("OwnGate")
+    error = cli("predict", "run", "0.png").error
+    path = Path("my file.py").resolve()
+    assert "its network has layers of your own (OwnGate); no file is run unless you name it" in error
+    command = error.split("; ")[-1]
+    assert command == f"sharedgrad predict run 0.png --model '{path}:net'"
+    named = cli(*shlex.split(command)[1:])
+    assert (named.code, named.out, named.err) == (0, straight, "")
+    forget("OwnGate")
+    assert f"sharedgrad summary run --model '{path}:net'" in cli("summary", "run").error
+    assert "OwnGate()" in cli("summary", "run", "--model", f"{path}:net").out
+
+
+def test_a_file_that_has_changed_is_a_warning(cli: Cli, data: Path) -> None:
+    Path("own.py").write_text(OWN.format(name="ChangedGate"))
+    cli("train", data, "--model", "own.py:net", "--epochs", 1, "--out", "run")
+    Image.fromarray(blobs(3, 9)[0][0]).save("0.png")
+    with open("own.py", "a") as file:
+        file.write("# another line")
+    result = cli("predict", "run", "0.png", "--model", "own.py:net")
+    assert result.code == 0
+    assert result.err == "warning: own.py has changed since run was trained\n"
+
+
+def test_a_file_that_only_the_run_names_is_not_run(cli: Cli, run: str) -> None:
+    Path("evil.py").write_text("open('ran', 'w')")
+    path = Path(run, "run.json")
+    described = json.loads(path.read_text())
+    described["model_file"] = {"path": "evil.py", "function": "net", "sha256": "", "layers": ["NoSuchLayer"]}
+    path.write_text(json.dumps(described))
+    assert "no file is run unless you name it" in cli("predict", run, "0.png").error
+    described["model_file"]["layers"] = []
+    path.write_text(json.dumps(described))
+    assert cli("predict", run, "0.png").code == 0
+    assert not Path("ran").exists()
+    described["model_file"] = 7
+    path.write_text(json.dumps(described))
+    assert "run.json: is not the description of a run" in cli("predict", run, "0.png").error
+
+
+def test_a_folder_of_images(cli: Cli, run: str) -> None:
+    for place in ("many", "many/inner", "many/.hidden", "empty"):
+        Path(place).mkdir()
+    for number in (10, 2):
+        Image.open("1.png").save(f"many/{number}.png")
+    Image.open("2.png").save("many/inner/0.png")
+    Image.open("2.png").save("many/.hidden/0.png")
+    Path("many/notes.txt").write_text("no image")
+    lines = [line.split("\t")[:2] for line in cli("predict", run, "0.png", "many").out.splitlines()]
+    assert lines == [["0.png", "0"], ["many/2.png", "1"], ["many/10.png", "1"], ["many/inner/0.png", "2"]]
+    assert "empty: the folder holds no images" in cli("predict", run, "empty").error
+
+
+def test_black_on_white_digits_for_a_model_of_white_on_black_ones(cli: Cli) -> None:
+    cli("train", "digits", "--epochs", 12, "--out", "run")
+    digits = sg.data.load("digits")
+    Path("paper").mkdir()
+    Path("light").mkdir()
+    for number in range(20):
+        Image.fromarray(255 - digits.x[number, 0]).save(f"paper/{number}.png")
+        Image.fromarray(digits.x[number, 0]).save(f"light/{number}.png")
+    upright = cli("predict", "run", "light")
+    assert upright.err == ""
+    assert cli("predict", "run", "paper").err == (
+        "warning: 20 of 20 images (paper/0.png, …): dark and light exchanged, compared with the training images; "
+        "try --invert\n"
+    )
+    inverted = cli("predict", "run", "paper", "--invert")
+    assert inverted.err == ""
+    assert inverted.out == upright.out.replace("light/", "paper/")

@@ -10,7 +10,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from PIL import Image
 import sharedgrad as sg
 from sharedgrad.cli.recipe import default_epochs
 from sharedgrad.storage import load
+from sharedgrad.training.claim import claimed
 from tests.cli.conftest import Cli, blobs
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -77,6 +80,50 @@ def test_the_output_without_a_terminal_is_plain(cli: Cli, data: Path) -> None:
     assert lines[3].split() == ["epoch", "loss", "accuracy", "held-out", "loss", "accuracy", "images/s"]
     assert [line.split()[0] for line in lines[4:6]] == ["1/2", "2/2"]
     assert "\x1b" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"),
+    [
+        (80, "epoch loss accuracy held-out loss accuracy images/s"),
+        (60, "epoch loss accuracy held-out loss accuracy"),
+        (40, "epoch held-out loss accuracy"),
+        (20, "epoch accuracy"),
+    ],
+)
+def test_the_table_of_epochs_gives_way_to_a_narrow_window(
+    cli: Cli, data: Path, tiny: str, monkeypatch: pytest.MonkeyPatch, width: int, heads: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = cli("train", data, "--model", tiny, "--epochs", 2).out.splitlines()
+    table = lines[3:6]
+    assert " ".join(table[0].split()) == heads
+    assert len({len(line) for line in table}) == 1
+    assert len(table[0]) <= max(width, 20)
+
+
+def test_a_narrow_terminal_breaks_between_words(data: Path, tiny: str, tmp_path: Path) -> None:
+    """At 40 columns every line fits but for words that are longer, and no word is broken."""
+    line = ["train", str(data), "--model", tiny, "--epochs", "2", "--max-norm", "1"]
+    wide = on_a_terminal([*line, "--out", "a"], tmp_path, 200)
+    narrow = on_a_terminal([*line, "--out", "b"], tmp_path, 40)
+    words = set(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", wide).split())
+    after = narrow[narrow.index("accuracy on") :]
+    assert max(len(line) for line in after.splitlines() if " " in line.strip()) <= 40
+    assert {word for word in after.split() if not word.startswith("b")} <= words | {"One", "weight,"}
+
+
+def on_a_terminal(arguments: list[str], folder: Path, width: int) -> str:
+    """What a terminal of that width is sent."""
+    master, slave = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(width), "LINES": "40"}
+    with subprocess.Popen([*PROGRAM, *arguments], cwd=folder, stdout=slave, stderr=slave, env=environment):
+        os.close(slave)
+        shown = b""
+        while chunk := _read(master):
+            shown += chunk
+    os.close(master)
+    return shown.decode().replace("\r\n", "\n")
 
 
 def test_the_idea_is_shown_on_the_model(cli: Cli, data: Path) -> None:
@@ -164,6 +211,25 @@ def test_each_run_gets_a_folder_of_its_own(cli: Cli, data: Path, tiny: str) -> N
     assert sorted(os.listdir("runs")) == ["rows-tiny", "rows-tiny-2", "rows-tiny-3"]
 
 
+def test_runs_started_at_once_get_a_folder_each(data: Path, tiny: str, tmp_path: Path) -> None:
+    line = [*PROGRAM, "train", str(data), "--model", tiny, "--epochs", "1", "--seed"]
+    runs = [subprocess.Popen([*line, str(seed)], cwd=tmp_path, stdout=subprocess.DEVNULL) for seed in range(4)]
+    assert [run.wait() for run in runs] == [0] * 4
+    found = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/run.json")]
+    assert sorted(run["settings"]["seed"] for run in found) == [0, 1, 2, 3]
+
+
+def test_a_folder_that_is_being_claimed_is_left_out(cli: Cli, data: Path, tiny: str) -> None:
+    thread = threading.Thread(target=lambda: claim.enter_context(claimed("runs/rows-tiny")))
+    with ExitStack() as claim:
+        thread.start()
+        thread.join()
+        assert cli("train", data, "--model", tiny, "--epochs", 1).code == 0
+        assert "another run is writing to it" in cli("train", data, "--model", tiny, "--out", "runs/rows-tiny").error
+    assert os.listdir("runs/rows-tiny") == []
+    assert Path("runs/rows-tiny-2/model.safetensors").exists()
+
+
 def test_an_empty_folder_is_free(cli: Cli, data: Path, tiny: str) -> None:
     Path("runs/rows-tiny").mkdir(parents=True)
     cli("train", data, "--model", tiny, "--epochs", 1)
@@ -180,6 +246,25 @@ def test_images_in_class_folders(cli: Cli, tiny: str) -> None:
     result = cli("train", "photos", "--model", tiny, "--size", "6x7", "--epochs", 1)
     assert result.code == 0
     assert "1×6×7, 3 classes" in result.out
+
+
+def test_transparent_drawings(cli: Cli) -> None:
+    """Black on nothing: without a background every image would be the same."""
+    rng = np.random.default_rng(3)
+    for number in range(120):
+        alpha = np.zeros((12, 12), np.uint8)
+        row, column = rng.integers(0, 4, 2)
+        alpha[row : row + 8, column : column + 8] = 255
+        if number % 2:
+            alpha[row + 1 : row + 7, column + 1 : column + 7] = 0
+        folder = Path("shapes", ("full", "hollow")[number % 2])
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.merge("LA", (Image.new("L", (12, 12)), Image.fromarray(alpha))).save(folder / f"{number}.png")
+    result = cli("train", "shapes", "--epochs", 8, "--out", "run")
+    assert "120 of 120 images are transparent: laid on white (--background black for the other)\n" in result.out
+    assert json.loads(Path("run/run.json").read_text())["results"]["accuracy"] == 1
+    answers = cli("predict", "run", "shapes/full/0.png", "shapes/hollow/1.png").out.splitlines()
+    assert [line.split("\t")[1] for line in answers] == ["full", "hollow"]
 
 
 @pytest.mark.parametrize("model", ["tiny_cnn.py:tiny_cnn", "mlp.toml"])
@@ -229,8 +314,9 @@ def test_resume_takes_the_latest_run(cli: Cli, data: Path, tiny: str) -> None:
     assert "the run in runs/rows-tiny-2 is finished" in cli(*line, "--resume").out
 
 
-def test_ctrl_c_keeps_a_checkpoint_and_resume_ends_with_the_same_bits(
-    cli: Cli, data: Path, tiny: str, tmp_path: Path
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_keep_a_checkpoint_and_resume_ends_with_the_same_bits(
+    cli: Cli, data: Path, tiny: str, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     with (tmp_path / "tiny.py").open("a") as model:
         model.write(SLOWLY)
@@ -245,12 +331,17 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_ends_with_the_same_bits(
         text=True,
     ) as process:
         wait_for(tmp_path / "stopped" / "metrics.csv")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert err == "sharedgrad train: interrupted; stopped holds a checkpoint, the same line with --resume goes on\n"
     assert not (tmp_path / "stopped" / "model.safetensors").exists()
-    assert "training has not come to its end" in cli("predict", "stopped", "x.png").error
+    Image.fromarray(blobs(1, 3)[0][0]).save("x.png")
+    partial = cli("predict", "stopped", "x.png")
+    assert partial.code == 0
+    assert partial.out.startswith("x.png\t")
+    assert re.match(r"stopped: training has not come to its end; this is the model after \d+ of 60 epochs", partial.err)
+    assert cli("summary", "stopped").code == 0
     assert "resuming the run in stopped" in cli(*line, "stopped", "--resume").out
     cli(*line, "straight")
     assert weights("stopped") == weights("straight")

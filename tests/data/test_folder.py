@@ -84,7 +84,7 @@ def test_sizes_of_the_test_part_count_too(paint: Paint, tmp_path: Path) -> None:
     for name in ("train/cat/1.png", "train/dog/1.png"):
         paint(name)
     paint("test/dog/1.png", size=(9, 9))
-    with pytest.raises(DataError, match=r"test/dog/1.png: is 9 × 9 .*train/cat/1.png is 4 × 6"):
+    with pytest.raises(DataError, match=r"test/dog/1.png: is 9 × 9 .* but others are 4 × 6"):
         load(tmp_path)
 
 
@@ -113,6 +113,22 @@ def test_one_class(paint: Paint, tmp_path: Path) -> None:
     paint("cat/1.png")
     with pytest.raises(DataError, match=r"of one class \('cat'\)"):
         load(tmp_path)
+
+
+def test_transparent_images_are_noted_and_bad_ones_left_out(paint: Paint, tmp_path: Path) -> None:
+    for name in ("train/cat/1.png", "train/cat/2.png", "train/dog/1.png", "test/dog/1.png"):
+        paint(name, (0, 0, 0, 0), "RGBA")
+    for name in ("train/cat/2.png", "test/dog/2.png"):
+        (tmp_path / name).write_text("no image")
+    data = load(tmp_path, skip_bad=True, background="black")
+    assert (data.x.max(), data.y.tolist(), data.y_test.tolist()) == (0, [0, 1], [1])
+    assert data.notes == (
+        "3 of 3 images are transparent: laid on black (--background white for the other)",
+        "2 of 5 image files cannot be read and were left out",
+    )
+    (tmp_path / "train/dog/1.png").write_text("no image")
+    with pytest.raises(DataError, match="train/dog: none of its images can be read"):
+        load(tmp_path, skip_bad=True)
 
 
 def test_truncated_image_is_named(paint: Paint, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sharedgrad.data import load, memory
+from sharedgrad.data import capacity, load
 from sharedgrad.data.idx import read_idx
 from sharedgrad.errors import DataError
 from tests.data.conftest import IMAGES, LABELS, idx_bytes, write_idx
@@ -152,7 +152,7 @@ class TestDamagedGzip:
         assert sum(unpacked) <= 16 + 120 + 1
 
     def test_memory_is_checked_before_it_is_reserved(self, mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(memory, "available", lambda: 119)
+        monkeypatch.setattr(capacity, "available", lambda: 119)
         monkeypatch.setattr(np, "empty", lambda *_: pytest.fail("reserved"))
         with pytest.raises(DataError, match="needs 120 bytes of memory, but 119 bytes are available"):
             load(mnist)

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from sharedgrad.data import read_image
-from sharedgrad.data.images import read_images
-from sharedgrad.errors import DataError
+from sharedgrad.data.collection import read_images
+from sharedgrad.errors import ConfigError, DataError
 from tests.data.conftest import Paint
 
 RNG = np.random.default_rng(3)
@@ -71,12 +71,35 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
 
 def test_bilevel_palette_and_alpha_images(tmp_path: Path, paint: Paint) -> None:
     assert np.unique(read_image(paint("bits.png", 1, mode="1"), 1, (4, 6))).tolist() == [255]
-    assert read_image(paint("alpha.png", (9, 8, 7, 0), mode="RGBA"), 3, (4, 6))[:, 0, 0].tolist() == [9, 8, 7]
-    assert read_image(paint("grey.png", (9, 0), mode="LA"), 1, (4, 6))[0, 0, 0] == 9
+    assert read_image(paint("alpha.png", (9, 8, 7, 255), mode="RGBA"), 3, (4, 6))[:, 0, 0].tolist() == [9, 8, 7]
+    assert read_image(paint("grey.png", (9, 255), mode="LA"), 1, (4, 6))[0, 0, 0] == 9
     palette = Image.new("P", (6, 4), 1)
     palette.putpalette([0, 0, 0, 10, 20, 30])
     palette.save(tmp_path / "palette.png", transparency=b"\x00\x80")
-    assert read_image(tmp_path / "palette.png", 3, (4, 6))[:, 0, 0].tolist() == [10, 20, 30]
+    assert read_image(tmp_path / "palette.png", 3, (4, 6), "black")[:, 0, 0].tolist() == [5, 10, 15]
+
+
+@pytest.mark.parametrize(("background", "under"), [("white", 255), ("black", 0)])
+def test_transparent_images_are_laid_on_a_background(tmp_path: Path, paint: Paint, background: str, under: int) -> None:
+    def first(path: Path, channels: int) -> list[int]:
+        return read_image(path, channels, (4, 6), background)[:, 0, 0].tolist()
+
+    assert first(paint("clear.png", (9, 8, 7, 0), mode="RGBA"), 3) == [under] * 3
+    assert first(paint("half.png", (9, 8, 7, 0), mode="RGBA"), 1) == [under]
+    assert first(paint("grey.png", (9, 0), mode="LA"), 1) == [under]
+    assert first(paint("key.png", 9, transparency=9), 1) == [under]
+    assert first(paint("colour.png", (1, 2, 3), mode="RGB", transparency=(1, 2, 3)), 3) == [under] * 3
+    deep = save(tmp_path / "deep.png", np.full((4, 6), 300, np.uint16), transparency=300)
+    assert first(deep, 1) == [under]
+    palette = Image.new("P", (6, 4), 0)
+    palette.putpalette([9, 8, 7])
+    palette.save(tmp_path / "palette.png", transparency=0)
+    assert first(tmp_path / "palette.png", 3) == [under] * 3
+
+
+def test_there_are_two_backgrounds(paint: Paint) -> None:
+    with pytest.raises(ConfigError, match="background: expected white or black, got 'pink'"):
+        read_image(paint("a.png"), 1, (4, 6), "pink")
 
 
 def test_first_frame_of_an_animation(tmp_path: Path) -> None:
@@ -149,7 +172,7 @@ class TestManyImages:
     def test_order_and_progress_over_several_chunks(self, paint: Paint) -> None:
         paths = [paint(f"{i}.png", i) for i in range(200)]
         seen: list[tuple[int, int]] = []
-        x = read_images(paths, None, lambda done, total: seen.append((done, total)))
+        x = read_images(paths, None, lambda done, total: seen.append((done, total))).x
         assert x.shape == (200, 1, 4, 6)
         np.testing.assert_array_equal(x[:, 0, 3, 5], np.arange(200))
         assert seen[-1] == (200, 200)
@@ -159,16 +182,16 @@ class TestManyImages:
     def test_one_colour_image_among_grey_ones_makes_all_rgb(self, paint: Paint) -> None:
         paths = [paint(f"{i}.png", i) for i in range(100)]
         paths.append(paint("c.png", (1, 2, 3), mode="RGB"))
-        x = read_images(paths, None)
+        x = read_images(paths, None).x
         assert x.shape == (101, 3, 4, 6)
         assert x[99, :, 0, 0].tolist() == [99, 99, 99]
         assert x[100, :, 0, 0].tolist() == [1, 2, 3]
 
     def test_different_sizes_name_both_files_and_the_option(self, paint: Paint) -> None:
         paths = [paint("a.png"), paint("b.png", size=(8, 3))]
-        with pytest.raises(DataError, match=r"b.png: is 8 × 3 .*but .*a.png is 4 × 6; .*--size"):
+        with pytest.raises(DataError, match=r"b.png: is 8 × 3 .*but others are 4 × 6; .*--size"):
             read_images(paths, None)
-        assert read_images(paths, (5, 5)).shape == (2, 1, 5, 5)
+        assert read_images(paths, (5, 5)).x.shape == (2, 1, 5, 5)
 
     def test_more_than_memory_names_the_option(self, paint: Paint) -> None:
         with pytest.raises(DataError, match=r"^1 images: needs .* of memory.*--size"):
@@ -186,9 +209,30 @@ class TestManyImages:
         assert len(seen) == 1
         assert threading.active_count() == threads
 
-    def test_first_bad_file_is_named(self, paint: Paint) -> None:
-        paths = [paint(f"{i}.png") for i in range(150)]
-        for bad in (70, 130):
+    def test_all_bad_files_are_named(self, paint: Paint) -> None:
+        paths = [paint(f"{i}.png", i) for i in range(150)]
+        for bad in (0, 70, 130):
             paths[bad].write_bytes(b"no image")
-        with pytest.raises(DataError, match=r"70\.png"):
+        with pytest.raises(DataError, match=r"3 of 150 images .*/0\.png, .*/70\.png, .*/130\.png; .* --skip-bad"):
             read_images(paths, None)
+        images = read_images(paths, None, skip_bad=True)
+        assert np.flatnonzero(~images.kept).tolist() == [0, 70, 130]
+        np.testing.assert_array_equal(images.x[:, 0, 0, 0], np.delete(np.arange(150), [0, 70, 130]))
+
+    def test_a_single_bad_file_says_why(self, paint: Paint) -> None:
+        paths = [paint("a.png"), paint("b.png")]
+        paths[1].write_bytes(b"no image")
+        with pytest.raises(DataError, match=r"b\.png: is not an image of a known format; remove .* --skip-bad"):
+            read_images(paths, None)
+
+    def test_very_many_bad_files_are_counted(self, paint: Paint) -> None:
+        path = paint("a.png")
+        path.write_bytes(b"no image")
+        with pytest.raises(DataError, match=r"30 of 30 .* and 10 more; "):
+            read_images([path] * 30, None)
+
+    def test_transparent_images_are_counted(self, paint: Paint) -> None:
+        paths = [paint("a.png", (0, 0), "LA"), paint("b.png", (0, 255), "LA"), paint("c.png")]
+        images = read_images(paths, None, background="black")
+        assert images.transparent == 1
+        assert images.x[:, 0, 0, 0].tolist() == [0, 0, 100]

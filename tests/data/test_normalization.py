@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sharedgrad.data import Normalization, memory
+from sharedgrad.data import Normalization, capacity
 from sharedgrad.errors import ConfigError, DataError, ShapeError
 
 RNG = np.random.default_rng(5)
@@ -13,7 +13,7 @@ RNG = np.random.default_rng(5)
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
 def test_measures_mean_and_deviation_per_channel_over_all_chunks(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_CHUNK", 1000)
+    monkeypatch.setattr(capacity, "_CHUNK", 1000)
     x = (RNG.random((50, 3, 4, 5)) * [[[50]], [[120]], [[250]]]).astype(dtype)
     norm = Normalization.of(x)
     np.testing.assert_allclose(norm.mean, x.mean(axis=(0, 2, 3), dtype=np.float64), rtol=1e-12)

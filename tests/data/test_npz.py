@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sharedgrad.data import load, memory
+from sharedgrad.data import capacity, load
 from sharedgrad.errors import DataError
 
 RNG = np.random.default_rng(8)
@@ -223,7 +223,7 @@ class TestDamagedArchives:
     def test_bomb_is_refused_before_it_is_unpacked(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = archive(tmp_path, x=npy((64, 1024, 1024), data=bytes(2**26)), y=npy((64,), data=bytes(64)))
         assert path.stat().st_size < 2**17
-        monkeypatch.setattr(memory, "available", lambda: 2**25)
+        monkeypatch.setattr(capacity, "available", lambda: 2**25)
         monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: pytest.fail("unpacked"))
         with pytest.raises(DataError, match="x: needs 67,108,864 bytes of memory"):
             load(path)

@@ -32,7 +32,7 @@ def test_numpy_serves_types_that_the_compiled_kernels_do_not() -> None:
 
 @pytest.mark.parametrize("array", [[1.0, 2.0], memoryview(b"12"), None])
 def test_what_is_no_array_is_refused(array: object) -> None:
-    with pytest.raises(ConfigError, match="expected a NumPy array, got"):
+    with pytest.raises(ConfigError, match="expected a NumPy array or a PyTorch tensor, got"):
         kernels.of(array)
 
 

@@ -22,6 +22,7 @@ LEFT: list[tuple[str, tuple[Any, ...]]] = [  # arguments that each limited kerne
     ("conv_input_gradient", (MAP, np.ones((1, 1, 1, 1, 1)), CUBE, (2, 2, 2))),
     ("conv_kernel_gradients", (MAP, MAP, CUBE)),
     ("conv_kernel_gradient", (MAP, MAP, CUBE)),
+    ("conv_kernel_squares", (MAP, MAP, CUBE)),
     ("max_pool", (MAP, CUBE)),
     ("max_pool_backward", (MAP, MAP, MAP, CUBE, "first")),
     ("max_pool_backward", (SIGNAL, SIGNAL, SIGNAL, LINE, "share")),

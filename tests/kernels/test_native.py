@@ -205,7 +205,7 @@ def test_windows_in_the_padding_alone_are_not_taken_for_halves() -> None:
 
 @pytest.mark.compiled
 def test_the_number_of_threads_may_change_while_others_compute() -> None:
-    """Whoever finds the threads taken computes alone; the bits are the same."""
+    """A call that finds the threads in use computes on its own; the bits are the same."""
     rng = np.random.default_rng(0)
     x, w, g = rng.normal(size=(20, 4, 30, 30)), rng.normal(size=(5, 4, 3, 3)), Geometry.of(2, 3)
     expected = kernels.native.conv(x, w, None, g)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 import threading
 import time
+import warnings
+from queue import Empty
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ import pytest
 import sharedgrad as sg
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError
+from sharedgrad.kernels import threads
 from sharedgrad.kernels.threads import _blas, get_threads, one_blas_thread, parallel, set_threads
 from sharedgrad.kernels.vectorized import windows
 from tests.helpers import same_bits
@@ -136,3 +141,71 @@ def test_blas_is_held_for_uses_summed_outside_a_network(monkeypatch: pytest.Monk
         sg.kernel_uses([1, 2, 3], [1, 2], [1, 1]).sum()
     assert seen
     assert all(library["num_threads"] == 1 for info in seen for library in info)
+
+
+def _in_a_child(queue: Any) -> None:
+    inside_before = [library["num_threads"] for library in _blas().info()]
+    with one_blas_thread():
+        inside = [library["num_threads"] for library in _blas().info()]
+    queue.put((inside_before, inside, [library["num_threads"] for library in _blas().info()]))
+
+
+def _forked() -> tuple[list[int], list[int], list[int]]:
+    """What a forked child sees of the setting: at first, inside, and afterwards."""
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_in_a_child, args=(queue,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, from Python 3.12 on
+        child.start()
+    try:
+        return queue.get(timeout=20)  # type: ignore[no-any-return]
+    except Empty:
+        child.kill()
+        pytest.fail("the child hangs")
+    finally:
+        child.join()
+
+
+forks = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
+
+
+@forks
+@pytest.mark.parametrize("where", ["coming in", "inside"])
+def test_a_child_is_free_of_what_other_threads_held_when_it_was_forked(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, go_on = threading.Event(), threading.Event()
+    controller = _blas()
+    usual = [library["num_threads"] for library in controller.info()]
+
+    def slow() -> Any:
+        if threading.current_thread() is other and where == "coming in":
+            there.set()
+            go_on.wait(20)
+        return controller
+
+    def work() -> None:
+        with one_blas_thread():
+            there.set()
+            go_on.wait(20)
+
+    monkeypatch.setattr(threads, "_blas", slow)
+    other = threading.Thread(target=work)
+    other.start()
+    assert there.wait(20)
+    try:
+        before, inside, after = _forked()
+    finally:
+        go_on.set()
+        other.join()
+    assert before == after == usual
+    assert set(inside) <= {1}
+    assert [library["num_threads"] for library in controller.info()] == usual
+
+
+@forks
+def test_who_forks_inside_is_still_inside_in_the_child() -> None:
+    with one_blas_thread():
+        before, inside, after = _forked()
+    assert set(before) | set(inside) | set(after) <= {1}

@@ -116,6 +116,33 @@ def _outer_sum(rng: Rng, rank: int) -> tuple[object, ...]:
     return _normal(rng, *uses, b, o), _normal(rng, *uses, b, i), int(rng.integers(0, rank + 1))
 
 
+def _uses(rng: Rng, groups: int, rank: int) -> tuple[Array, Array]:
+    """δ (K, R, B, O) and p (K, R, B, I), with as many numbers in a use as the seed of their sizes says."""
+    uses = int(rng.integers(1, 4))
+    sizes = np.random.default_rng(rank).integers(1, 5, 3)
+    return _normal(rng, groups, uses, *sizes[:2]), _normal(rng, groups, uses, *sizes[::2])
+
+
+def _outer_products(rng: Rng, rank: int) -> tuple[object, ...]:
+    groups = int(rng.integers(1, 4))
+    return *_uses(rng, groups, rank), *_uses(rng, groups, rank)
+
+
+def _row_sums(rng: Rng, rank: int) -> tuple[object, ...]:
+    uses, width, rows = numbers(rng, 1, 6, 3)
+    return rng.integers(0, rows, uses), _normal(rng, uses, width), rows
+
+
+def _row_dots(rng: Rng, rank: int) -> tuple[object, ...]:
+    *uses, width = numbers(rng, 1, 5, rank + 1)
+    return _normal(rng, *uses, width), _normal(rng, *(n if rng.integers(2) else 1 for n in uses), width)
+
+
+def _row_products(rng: Rng, rank: int) -> tuple[object, ...]:
+    lead, (k, j, width) = numbers(rng, 1, 3, rank - 1), numbers(rng, 1, 5, 3)
+    return _normal(rng, *lead, k, width), _normal(rng, *lead, j, width)
+
+
 def _elementwise(rng: Rng, rank: int) -> tuple[object, ...]:
     return (_normal(rng, *numbers(rng, 1, 5, rank)) * 10,)
 
@@ -181,6 +208,7 @@ def _adam(rng: Rng, rank: int) -> tuple[object, ...]:
     return values, gradients, means, squares, steps, 0.3, (0.8, 0.95), 1e-3, decay, bool(rng.integers(2))
 
 
+WIDE = {"outer_products", "row_dots", "row_products", "window_squares", "conv_kernel_squares"}  # give float64
 CHUNKS = {"all samples": windows.CHUNK_BYTES, "a few samples": 400, "single samples": 1}
 FAST = [vectorized, *([kernels.native] if kernels.compiled() else [])]
 
@@ -189,6 +217,7 @@ ARGUMENTS: dict[str, Draw] = {
     "conv_input_gradient": _conv_input_gradient,
     "conv_kernel_gradients": _conv_kernel_gradients,
     "conv_kernel_gradient": _conv_kernel_gradients,
+    "conv_kernel_squares": _conv_kernel_gradients,
     "patches": _patches,
     "patches_backward": _patches_backward,
     "pad": _pad,
@@ -196,6 +225,11 @@ ARGUMENTS: dict[str, Draw] = {
     "blocks": _blocks,
     "blocks_input_gradient": _blocks_input_gradient,
     "outer_sum": _outer_sum,
+    "outer_products": _outer_products,
+    "row_sums": _row_sums,
+    "row_dots": _row_dots,
+    "row_products": _row_products,
+    "window_squares": _patches,
     "max_pool": _max_pool,
     "max_pool_backward": _max_pool_backward,
     "avg_pool": _avg_pool,
@@ -236,7 +270,8 @@ def _flat(result: object) -> list[Array]:
     return [np.asarray(result)]
 
 
-def _arguments(name: str, rank: int, seed: int, dtype: type) -> list[object]:
+def arguments(name: str, rank: int, seed: int, dtype: type) -> list[object]:
+    """Those of one drawing, for the kernel of this name."""
     rng = np.random.default_rng([crc32(name.encode()), rank, seed])
     return [_given(value, dtype, rng) for value in ARGUMENTS[name](rng, rank)]
 
@@ -257,13 +292,14 @@ def test_equals_the_reference(
 ) -> None:
     monkeypatch.setattr(windows, "CHUNK_BYTES", chunk_bytes)
     for seed in range(4):
-        arguments = _arguments(name, rank, seed, dtype)
-        expected = getattr(reference, name)(*arguments)
+        given = arguments(name, rank, seed, dtype)
+        expected = getattr(reference, name)(*given)
         for module in FAST:
-            actual = getattr(module, name)(*arguments)
+            actual = getattr(module, name)(*given)
             for a, e in zip(_flat(actual), _flat(expected), strict=True):
                 assert a.dtype == e.dtype
-                assert e.dtype == dtype or (name == "cross_entropy" and e.shape == ())
+                loss = name == "cross_entropy" and e.shape == ()
+                assert e.dtype == (np.float64 if name in WIDE or loss else dtype)
                 close(a, e, 1e-4 if dtype == np.float32 else 1e-9)
 
 
@@ -315,7 +351,7 @@ def test_chunks_cover_every_sample_once_in_order() -> None:
 @pytest.mark.parametrize("module", FAST)
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_the_same_arguments_give_the_same_bits(name: str, module: object) -> None:
-    arguments = _arguments(name, 2, 0, np.float32)
-    first, second = (getattr(module, name)(*arguments) for _ in range(2))
+    given = arguments(name, 2, 0, np.float32)
+    first, second = (getattr(module, name)(*given) for _ in range(2))
     for a, b in zip(_flat(first), _flat(second), strict=True):
         same_bits(a, b)

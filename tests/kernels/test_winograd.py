@@ -66,8 +66,8 @@ def test_what_comes_before_and_after(samples: int, channels: int, instruction_se
     outside = [builder.array(*a.shape[1:], samples=len(a)) for a in (x, dy)]
     weights, bias = builder.array(w.size), builder.array(b.size)
     inside, y = builder.map(*x.shape[1:]), builder.map(*dy.shape[1:])
-    inside.reach((1, 1, 1, 1))
-    y.reach((0, 1, 2, 1))  # for the next convolution
+    inside.widen((1, 1, 1, 1))
+    y.widen((0, 1, 2, 1))  # for the next convolution
     builder.emit("relayout", (inside, outside[0]))
     builder.emit("conv", (y, inside, weights, bias), *window, 1)
     builder.emit("relayout", (outside[1], y))
@@ -84,8 +84,8 @@ def test_what_comes_before_and_after(samples: int, channels: int, instruction_se
         outside = [builder.array(*a.shape[1:], samples=len(a)) for a in (upstream, there, gate)]
         weights, out = builder.array(wide.size), builder.array(*dy.shape[1:], samples=len(dy))
         delta, dx, through = (builder.map(*m.shape) for m in outside)
-        delta.reach((1, 1, 1, 1))
-        dx.reach((1, 1, 1, 1))
+        delta.widen((1, 1, 1, 1))
+        dx.widen((1, 1, 1, 1))
         for m, source in zip((delta, dx, through), outside, strict=True):
             builder.emit("relayout", (m, source))
         builder.emit("conv_input_gradient", (dx, delta, weights, through), *window, add)

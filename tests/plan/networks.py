@@ -147,7 +147,7 @@ class _Drawing:
         if len(shape) == 1 or not self.chance(0.4):
             return relu
         pooled = self.node(self.pool("MaxPool", shape), relu)
-        if self.chance(0.3):  # somebody else reads what is pooled
+        if self.chance(0.3):  # another node reads what is pooled, too
             return self.node(sg.Flatten(), relu)
         return pooled
 

@@ -145,7 +145,7 @@ def test_statistics_far_from_zero() -> None:
     """Mean 1000 and standard deviation 1 in float32, where squares alone would leave nothing of the variance."""
     rng = np.random.default_rng(0)
     x = rng.normal(1000, 1, (33, 3, 19, 21)).astype(np.float32)
-    x[0, 0, 0, 0] = 0  # whoever takes the first number for a typical one
+    x[0, 0, 0, 0] = 0  # the first number is not a typical one
     net = sg.Network([sg.BatchNorm2d(3, momentum=1)], (3, 19, 21))
     y, _ = net.forward(x)
     wide = x.astype(np.float64)

@@ -19,7 +19,7 @@ ACTIVATIONS: dict[str, list[sg.Layer]] = {
     "tanh": [sg.Tanh()],
 }
 EACH_ACTIVATION = pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
-SAMPLES = [1, 2, 3, 5, 8, 17]  # so many lanes as powers of two: 1, 2, 4, 8 and a whole vector
+SAMPLES = [1, 2, 3, 5, 8, 17]  # rounded up to powers of two they are the lanes: 1, 2, 4, 8 and a whole vector
 pytestmark = pytest.mark.compiled
 
 

@@ -2,7 +2,8 @@
 
     python job.py FOLDER SIGNAL FUNCTION CALL
 
-runs it with a checkpoint after every batch and sends itself the signal at the so manieth call of a function.
+runs it with a checkpoint after every batch and sends itself the signal at call number CALL of a
+function.
 """
 
 from __future__ import annotations

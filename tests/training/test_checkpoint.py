@@ -20,7 +20,7 @@ from sharedgrad.data import Normalization
 from sharedgrad.errors import CheckpointError, ConfigError, DivergedError, OutputError
 from sharedgrad.storage import load_arrays, save, save_arrays
 from sharedgrad.training import Callback, State, checkpoint, loop
-from sharedgrad.training.checkpoint import CHECKPOINT, METRICS
+from sharedgrad.training.files import CHECKPOINT, METRICS, MODEL
 from sharedgrad.training.history import History
 from tests.training import job
 
@@ -466,3 +466,84 @@ def test_a_resumed_run_with_a_transposed_tie_gives_the_same_bits(tmp_path: Path)
     assert "network/decoder.weight" not in load_arrays(tmp_path / CHECKPOINT)[0]
     for name, array in run(3, True, tmp_path).state_dict().items():
         assert array.tobytes() == expected[name].tobytes(), name
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.array], ids=["float32", "float64", "array"])
+def test_a_loss_written_in_numpy_may_return_its_numbers(tmp_path: Path, kind: Any) -> None:
+    def halved(y: np.ndarray, target: np.ndarray) -> tuple[Any, np.ndarray]:
+        difference = y - np.eye(3, dtype=y.dtype)[target]
+        return kind((difference**2).mean() / 2), difference / difference.size
+
+    history = job.fit(job.network(), loss=halved, out=tmp_path / "run")
+    assert all(type(row.train_loss) is float for row in history.rows)
+    assert History.read(tmp_path / "run" / METRICS) == history
+
+
+@pytest.mark.parametrize("found", [0.5, (0.5,), (np.zeros(3), None), ("low", None)])
+def test_a_loss_that_returns_something_else_is_told(found: Any) -> None:
+    with pytest.raises(ConfigError, match=r"loss: expected a pair \(value, upstream\)"):
+        job.fit(job.network(), loss=lambda y, target: found)
+
+
+@pytest.mark.parametrize("left", [METRICS, MODEL])
+def test_a_finished_run_without_its_checkpoint_is_not_overwritten(tmp_path: Path, left: str) -> None:
+    net = job.network()
+    job.fit(net, out=tmp_path)
+    save(net, tmp_path / MODEL)
+    for name in {CHECKPOINT, METRICS, MODEL} - {left}:
+        (tmp_path / name).unlink()
+    before = (tmp_path / left).read_bytes()
+    with pytest.raises(CheckpointError, match=r"holds a run \(.*\) but no checkpoint.safetensors to go on from"):
+        job.fit(job.network(), out=tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        job.fit(job.network(), out=tmp_path)
+    assert (tmp_path / left).read_bytes() == before
+
+
+def forged(folder: Path, **numbers: Any) -> None:
+    """A checkpoint after one epoch that says something else of its progress."""
+    with contextlib.suppress(KeyboardInterrupt):
+        job.fit(job.network(), out=folder, callbacks=[Stops(epoch=1, batch=2)])
+    arrays, metadata = load_arrays(folder / CHECKPOINT)
+    progress = {**json.loads(metadata["progress"]), **numbers}
+    save_arrays(folder / CHECKPOINT, arrays, {**metadata, "progress": json.dumps(progress)})
+
+
+class Stops(Callback):
+    def __init__(self, epoch: int, batch: int) -> None:
+        self.place = epoch, batch
+
+    def on_batch(self, state: State) -> None:
+        if (state.epoch, state.batch) == self.place:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"epoch": 10**9},
+        {"epoch": -1},
+        {"epoch": 1.0},
+        {"epoch": True},
+        {"epoch": 2},
+        {"batch": 10**9},
+        {"batch": -1},
+        {"batch": 0},
+        {"batch": "2"},
+        {"history": []},
+        {"history": [{"epoch": 2}]},
+        {"history": 7},
+        {"metrics": {}},
+        {"metrics": {"samples": 0, "loss_sum": 0.0, "labels": 0, "correct": 0}},
+        {"step": float("inf")},
+    ],
+)
+def test_forged_progress_is_no_checkpoint(tmp_path: Path, numbers: dict[str, Any]) -> None:
+    forged(tmp_path, **numbers)
+    with pytest.raises(CheckpointError, match="is not a checkpoint of a training run"):
+        job.fit(job.network(), out=tmp_path, resume=True)
+
+
+def test_unforged_progress_is_one(tmp_path: Path) -> None:
+    forged(tmp_path)
+    finishes_with_the_same_bits(tmp_path)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sharedgrad.training.interrupts import held
+from sharedgrad.training.interrupts import Terminated, ended_by_sigterm, held
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +80,44 @@ def test_other_threads_can_use_it() -> None:
     thread.start()
     thread.join()
     assert not failures
+
+
+def sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_sigterm_waits_and_is_told_apart() -> None:
+    done = []
+
+    def work() -> None:
+        with ended_by_sigterm(), held():
+            sigterm()
+            ctrl_c()
+            done.append(True)
+
+    with pytest.raises(Terminated):
+        work()
+    assert done
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_sigterm_between_two_blocks() -> None:
+    def work() -> None:
+        with ended_by_sigterm():
+            with held():
+                pass
+            sigterm()
+
+    with pytest.raises(Terminated):
+        work()
+
+
+def test_a_handler_for_sigterm_of_the_callers_own_stays() -> None:
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        with ended_by_sigterm(), held():
+            sigterm()
+        assert received == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -267,3 +267,28 @@ def test_networks_with_several_outputs_are_refused() -> None:
     net = Network({"flat": Flatten(), "a": (Linear(64, 2), "flat"), "b": (Linear(64, 2), "flat")}, outputs=["a", "b"])
     with pytest.raises(ConfigError, match="one input and one output"):
         fit(net, (X, Y))
+
+
+def test_soft_targets_have_an_accuracy() -> None:
+    classes, soft = small(), small()
+    rows = fit(classes, (X, Y), (X, Y), epochs=1).rows
+    assert fit(soft, (X, np.eye(4)[Y]), (X, np.eye(4)[Y]), epochs=1).rows[0].train_accuracy == rows[0].train_accuracy
+    assert evaluate(soft, X, np.eye(4)[Y]).accuracy == evaluate(soft, X, Y).accuracy
+    assert evaluate(soft, X, np.eye(4)[Y], MSE()).accuracy is None
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_numbers_that_are_none_are_the_datas_fault(part: str, number: float) -> None:
+    x = X.copy()
+    x[7, 0, 2, 3] = x[9] = number
+    with pytest.raises(DataError, match=rf"{part}: images hold NaN or infinite numbers \(first in sample 7\)"):
+        fit(small(), **{"train": (X, Y), "validation": (X, Y), part: (x, Y)})
+    y = np.where(np.arange(30) == 4, number, 1.0)
+    with pytest.raises(DataError, match=rf"{part}: labels hold NaN or infinite numbers \(first in sample 4\)"):
+        fit(small(), **{"train": (X, Y), "validation": (X, Y), part: (X, y)})
+
+
+def test_an_augmentation_that_makes_nan_is_not_the_learning_rates_fault() -> None:
+    with pytest.raises(DataError, match="check augment and normalize"):
+        fit(small(), (X, Y), normalize=lambda x: x + np.float32(np.nan))

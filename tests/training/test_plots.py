@@ -49,7 +49,7 @@ def test_curves_show_the_history(figures: list[Any]) -> None:
     loss, accuracy = figures[0].axes
     lines = {line.get_label(): line.get_xydata() for line in loss.get_lines()}
     assert lines["training"].tolist() == [[row.epoch, row.train_loss] for row in HISTORY.rows]
-    assert lines["held out"].tolist() == [[row.epoch, row.val_loss] for row in HISTORY.rows]
+    assert lines["validation"].tolist() == [[row.epoch, row.val_loss] for row in HISTORY.rows]
     percent = [line.get_ydata().tolist() for line in accuracy.get_lines()]
     assert percent[0] == [100 * (row.train_accuracy or 0) for row in HISTORY.rows]
     assert percent[1] == [100 * (row.val_accuracy or 0) for row in HISTORY.rows]
@@ -66,7 +66,7 @@ def test_confusion_counts_true_classes_in_rows(figures: list[Any]) -> None:
     labels, predictions = np.array([0, 0, 0, 0, 1, 2, 2]), np.array([0, 0, 0, 1, 1, 0, 2])
     plots.confusion(labels, predictions, ("cat", "dog", "fox"), "")
     axes = figures[0].axes[0]
-    assert axes.get_title() == "5 of 7 right (71.43%)"
+    assert axes.get_title() == "5 of 7 right (71.43 %)"
     shares = np.square(np.asarray(axes.images[0].get_array()))
     assert shares == pytest.approx(np.array([[0.75, 0.25, 0], [0, 1, 0], [0.5, 0, 0.5]]))
     cells = {text.get_position(): text.get_text() for text in axes.texts}
@@ -151,3 +151,35 @@ def test_without_a_first_convolution_the_reason_is_told(tmp_path: Path, layers: 
     assert reason is not None
     assert "no Conv2d" in reason
     assert not (tmp_path / "kernels.png").exists()
+
+
+def test_the_curves_name_what_was_watched(figures: list[Any]) -> None:
+    plots.curves(HISTORY, "", "test")
+    assert [line.get_label() for line in figures[0].axes[0].get_lines()] == ["training", "test"]
+
+
+def test_a_share_has_a_space_before_its_sign(figures: list[Any]) -> None:
+    plots.confusion(np.array([0, 1, 1]), np.array([0, 1, 0]), ("x", "y"), "")
+    assert figures[0].axes[0].get_title() == "2 of 3 right (66.67 %)"
+
+
+def test_letters_that_no_font_has(figures: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no font has them, numbers stand for the names; where one has, it is used."""
+    classes = ("猫", "dog", "犬")
+    monkeypatch.setattr(plots, "_letters", lambda manager, path: {*range(32, 127)})
+    note = plots.confusion(np.array([0, 1, 2]), np.array([0, 1, 2]), classes, "")
+    assert note == "no installed font has the letters of some class names: in the picture they are numbered"
+    assert [label.get_text() for label in figures[0].axes[0].get_xticklabels()] == ["class 0", "dog", "class 2"]
+    stix = {0x732B, 0x72AC}
+    monkeypatch.setattr(
+        plots, "_letters", lambda manager, path: {*range(32, 127)} | (stix if "STIX" in path else set())
+    )
+    assert plots.confusion(np.array([0, 1, 2]), np.array([0, 1, 2]), classes, "") is None
+    label = figures[1].axes[0].get_xticklabels()[0]
+    assert label.get_text() == "猫"
+    assert label.get_fontfamily()[0] == "DejaVu Sans"
+    assert label.get_fontfamily()[1].startswith("STIX")
+
+
+def test_letters_of_the_usual_font_need_no_other(tmp_path: Path) -> None:
+    assert plots.confusion(np.array([0, 1]), np.array([0, 1]), ("größe", "Ж"), tmp_path / "a.png") is None

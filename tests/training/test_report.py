@@ -28,8 +28,10 @@ from sharedgrad import (
     Tape,
     uses,
 )
+from sharedgrad.document import terminal
+from sharedgrad.document.numbers import show
 from sharedgrad.training import State, Step, fit
-from sharedgrad.training.report import idea
+from sharedgrad.training.report import idea, place
 
 RNG = np.random.default_rng(2)
 X, Y = RNG.normal(size=(5, 2, 6, 5)), RNG.integers(0, 3, 5)
@@ -38,6 +40,11 @@ NUMBER = r"[-+]?\d[\d.]*(?:e[-+]\d+)?"
 
 def numbers(line: str) -> list[float]:
     return [float(n) for n in re.findall(NUMBER, line)]
+
+
+def shown(step: Step) -> str:
+    """The report on lines as long as they need to be."""
+    return terminal.text([idea(step)], width=300)
 
 
 def conv_net(seed: int = 0) -> Network:
@@ -60,12 +67,12 @@ def test_every_number_can_be_recomputed(seed: int) -> None:
     values, forward = net.state_dict(), net.forward
     net.forward = lambda x: batches.append(x) or forward(x)  # type: ignore[method-assign,func-returns-value]
     step = one_step(net, optimizer=SGD(net.parameters(), lr=0.25), batch_size=5)
-    lines = idea(step).splitlines()
+    lines = [line for line in shown(step).splitlines() if line]
     f, c, a, b = (int(i) for i in re.findall(r"\d+", lines[0].partition("[")[2].partition("]")[0]))
-    assert lines[0] == f"One weight, conv.weight[{f}, {c}, {a}, {b}], in batch 1 of 1 of epoch 1:"
-    assert lines[1] == "  used 60 times: 5 samples × 3×4 positions"
-
-    assert lines[2] == "  its largest contributions (upstream δ × input x):"
+    assert lines[0] == f"One weight, conv.weight[{f},{c},{a},{b}], in batch 1 of 1 of epoch 1"
+    assert lines[2] == "used 60 times: 5 samples × 3×4 positions"
+    assert lines[3].split("  ")[1:2] == ["its largest contributions"]
+    assert lines[3].split()[-5:] == ["upstream", "δ", "input", "x", "product"]
 
     padded = np.pad(batches[0], ((0, 0), (0, 0), (1, 1), (2, 2)))
     delta = upstream(batches[0], values)
@@ -74,19 +81,22 @@ def test_every_number_can_be_recomputed(seed: int) -> None:
     }
     products = {use: d * x for use, (d, x) in terms.items()}
     largest = sorted(products, key=lambda use: -abs(products[use]))[:3]
-    for line, use in zip(lines[3:6], largest, strict=True):
+    for line, use in zip(lines[5:8], largest, strict=True):
         n, i, j = use
-        assert line.startswith(f"    sample {n}, position {i},{j} ")
+        assert line.startswith(f"  sample {n}, position {i},{j} ")
         assert numbers(line)[3:] == pytest.approx([*terms[use], products[use]], rel=1e-3)
 
     total = sum(products.values())
-    assert lines[6].startswith("  the sum of all 60 is the gradient: ")
-    assert lines[6].endswith("(tape.backward: the same)")
-    assert numbers(lines[6])[1] == pytest.approx(total, rel=1e-5)
+    assert lines[8].startswith("the sum of all 60 is the gradient: ")
+    assert lines[8].endswith("(tape.backward: the same).")
+    assert numbers(lines[8])[1] == pytest.approx(total, rel=1e-5)
     before = values["conv.weight"][f, c, a, b]
-    assert numbers(lines[7])[:4] == pytest.approx([before, 0.25, total, before - 0.25 * total], rel=1e-3)
+    assert lines[9] == "one update of the one weight (SGD, learning rate of this step 0.25):"
+    assert lines[10].startswith(f"  new = {place(step)} - 0.25·gradient = ")
+    printed = numbers(re.sub(r"[()]| - ", "  ", lines[10]))
+    assert printed[-4:] == pytest.approx([before, 0.25, total, before - 0.25 * total], rel=1e-3)
     assert step.after == pytest.approx(before - 0.25 * total, rel=1e-9)
-    assert len(lines) == 8
+    assert place(step) == f"conv.weight[{f},{c},{a},{b}]"
 
 
 def upstream(x: np.ndarray, values: dict[str, np.ndarray]) -> np.ndarray:
@@ -140,8 +150,8 @@ def test_other_optimizers_show_what_they_did(kind: str) -> None:
         "adamw": lambda p: AdamW(p, lr=0.1),
     }[kind](net.parameters())
     step = one_step(net, optimizer=optimizer, batch_size=2, schedule=lambda progress: 0.5)
-    line = idea(step).splitlines()[-1]
-    assert element_of(idea(step)) == step.element
+    line = shown(step).splitlines()[-1]
+    assert element_of(shown(step)) == step.element
     assert numbers(line)[:3] == pytest.approx([step.before, step.after, step.after - step.before], rel=2e-3)
     assert "learning rate of this step 0.05" in line
     words = {"momentum": "momentum 0.9", "decay": "weight decay 0.5", "adam": "(Adam, ", "adamw": "weight decay 0.01"}
@@ -164,10 +174,10 @@ def test_clipping_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Tape, "backward", watched)
     step = one_step(net, optimizer=SGD(net.parameters(), lr=1.0), max_norm=1e-3)
-    text = idea(step)
-    clipped = next(line for line in text.splitlines() if "clipped to max_norm" in line)
+    text = shown(step)
+    clipped = text.partition("clipped to max_norm")[2].partition("\n")[0].rstrip(".")
     assert numbers(clipped)[-1] == pytest.approx(step.gradient * 1e-3 / norms[0], rel=1e-5)
-    assert numbers(text.splitlines()[-1])[2] == pytest.approx(numbers(clipped)[-1], rel=1e-5)
+    assert step.applied == pytest.approx(numbers(clipped)[-1], rel=1e-5)
     assert step.after == pytest.approx(step.before - numbers(clipped)[-1], abs=1e-8)
 
 
@@ -188,7 +198,7 @@ def conv_after_one(seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("batch_size", "when"), [(5, "batch 1 of 1"), (2, "batch 2 of 3"), (1, "batch 3 of 5")])
 def test_the_middle_of_the_first_epoch_is_shown(batch_size: int, when: str) -> None:
-    assert idea(one_step(conv_net(), batch_size=batch_size)).partition("], in ")[2].startswith(f"{when} of epoch 1:")
+    assert shown(one_step(conv_net(), batch_size=batch_size)).partition("], in ")[2].startswith(f"{when} of epoch 1\n")
 
 
 def test_after_resuming_it_is_the_first_step_since(tmp_path: Path) -> None:
@@ -211,16 +221,16 @@ def test_keeping_a_step_keeps_one_number_of_each_use_alone() -> None:
 def test_calls_of_one_layer_are_added() -> None:
     conv = Conv2d(2, 2, 3, padding=1)
     net = Network([BatchNorm2d(2), conv, Sigmoid(), conv, Flatten(), Linear(60, 3)], (2, 6, 5))
-    text = idea(one_step(net, batch_size=5))
+    text = shown(one_step(net, batch_size=5))
     assert "1.weight[" in text
     assert "used 300 times: 5 samples × 6×5 positions + 5 samples × 6×5 positions" in text
-    assert re.search(r"^    call [12], sample \d, position \d,\d ", text, re.M)
+    assert re.search(r"^  call [12], sample \d, position \d,\d ", text, re.M)
     assert "tape.backward: the same" in text
 
 
 def test_a_sum_that_does_not_agree_is_told() -> None:
     step = one_step(conv_net())
-    text = idea(replace(step, gradient=2 * step.gradient))
+    text = shown(replace(step, gradient=2 * step.gradient))
     assert "which does not agree" in text
     assert "the same" not in text
 
@@ -240,31 +250,31 @@ def test_networks_without_convolutions(
 ) -> None:
     net = Network(layers, shape)
     x = RNG.normal(size=(5, *shape))
-    text = idea(one_step(net, x, batch_size=batch))
+    text = shown(one_step(net, x, batch_size=batch))
     assert text.startswith(f"One weight, {first}[")
-    assert f"  used {used}\n" in text
+    assert f"\nused {used}\n" in text
     assert "(tape.backward: the same)" in text
 
 
 def test_contributions_that_are_no_products() -> None:
-    text = idea(one_step(Network([Shift(), Linear(3, 3)], (3,)), RNG.normal(size=(5, 3)), batch_size=5))
-    assert text.splitlines()[2] == "  its largest contributions (upstream δ):"
-    assert re.fullmatch(r"    sample \d +[-+][\d.]+", text.splitlines()[3])
+    text = shown(one_step(Network([Shift(), Linear(3, 3)], (3,)), RNG.normal(size=(5, 3)), batch_size=5))
+    assert text.splitlines()[5].split("  ") == ["", "its largest contributions", "upstream δ"]
+    assert re.fullmatch(r"  sample \d +-?[\d.]+", text.splitlines()[7])
     assert "(tape.backward: the same)" in text
 
 
 def test_a_gradient_of_zero_and_an_update_of_nothing() -> None:
     net = Network([Conv2d(2, 1, (6, 5)), Flatten(), Softmax()], (2, 6, 5))  # softmax of one number is 1
-    text = idea(one_step(net, y=np.zeros(5, np.int64), optimizer=SGD(net.parameters(), lr=0.1)))
+    text = shown(one_step(net, y=np.zeros(5, np.int64), optimizer=SGD(net.parameters(), lr=0.1)))
     assert "is the gradient: 0 (tape.backward: the same)" in text
     weight = net.parameter("0.weight").value[0, 0, 0, 0]
-    assert f"{weight:.4g} − 0.1 × 0 = {weight:.4g}" in text
+    assert f"= {show(weight)} - 0.1·0 = {show(weight)}" in text.replace("(-0)", "0")
 
 
 def test_an_update_too_small_to_change_the_weight() -> None:
     net = conv_net()
     step = one_step(net, optimizer=Adam(net.parameters(), lr=1e-30))
-    said = idea(step).splitlines()[-1]
+    said = shown(step).splitlines()[-1]
     assert "one update of the one weight: too small for float64, it stays " in said
     assert "→" not in said
 
@@ -272,4 +282,4 @@ def test_an_update_too_small_to_change_the_weight() -> None:
 def test_a_weight_that_is_not_trained() -> None:
     net = conv_net()
     step = one_step(net, optimizer=SGD([net.parameter("fc.weight")], lr=0.1))
-    assert idea(step).splitlines()[-1] == "  no update: the optimizer does not train conv.weight"
+    assert shown(step).splitlines()[-1] == "no update: the optimizer does not train conv.weight"

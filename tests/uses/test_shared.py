@@ -192,15 +192,30 @@ def test_whole_tables_that_do_not_fit_into_memory_are_refused(monkeypatch: pytes
     u = shared("lookup")
     known = Materialized(u)
     monkeypatch.setattr("sharedgrad.uses.limits._limit", 200)
-    with pytest.raises(ConfigError, match=r"whole tables take 0.0 GiB, .*; ask for norm, share, top, or a call's rows"):
+    with pytest.raises(ConfigError, match=r"whole tables take 0 MiB, .*; ask for rows\(by\), norm or share"):
         u.sum("sample")
     (call,) = u.calls
     assert isinstance(call, Lookup)
-    rows = call.rows("sample")
-    table = np.zeros((call.axes["sample"][0], *u.shape))
-    table[rows.group, rows.row] = rows.values
-    close(table, known.sums(("sample",))[0])
-    assert len(rows.row) == len(set(zip(rows.group, rows.row, strict=True)))
+    with pytest.raises(ConfigError, match="whole tables take"):
+        call.sum("sample")
+    for rows in (call.rows("sample"), u.rows("sample")):
+        table = np.zeros((call.axes["sample"][0], *u.shape))
+        table[rows.group, rows.row] = rows.values
+        close(table, known.sums(("sample",))[0])
+        assert len(rows.row) == len(set(zip(rows.group, rows.row, strict=True)))
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("by", [(), ("sample",), ("token", "sample"), ("call",), ("call", "token")])
+def test_sums_of_lookups_are_sparse_by_row(by: tuple[str, ...], library: str) -> None:
+    u = shared("tied lookups", library)
+    rows, sums = u.rows(by), plain(u.sum(by))
+    assert isinstance(rows.values, torch.Tensor) == (library == "torch")
+    table = np.zeros((sums.size // np.prod(u.shape, dtype=int), *u.shape))
+    table[rows.group, rows.row] = plain(rows.values)
+    close(table.reshape(sums.shape), sums)
+    with pytest.raises(ConfigError, match="sums are sparse by row only where all calls look rows up"):
+        shared("embedding and head", library).rows("sample")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The command line: ``sharedgrad train``, ``predict``, ``summary`` and ``info``, one file each."""
+"""The command line: ``sharedgrad train``, ``predict``, ``summary``, ``explain`` and ``info``, one file each."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from sharedgrad.errors import SharedgradError, require
+from sharedgrad.layout import columns, fold, printable
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit.
 
-    Whatever a person gets wrong is one line on stderr and exit code 2; Ctrl-C is one line and 130.
+    Whatever a person gets wrong is one line on stderr and exit code 2; Ctrl-C is one line and 130 (SIGTERM 143).
 
     Args:
         arguments: What follows the program's name; by default what it was started with.
@@ -25,11 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _run(given)
         sys.stdout.flush()
     except BrokenPipeError:
-        # whoever read our output has gone; the interpreter's own last flush must not complain either
+        # the reader of our output has gone; the interpreter's own last flush must not complain either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except KeyboardInterrupt as interrupt:
-        code = _fail(given, str(interrupt) or "interrupted", 130)
+        code = _fail(given, str(interrupt) or "interrupted", getattr(interrupt, "exit_code", 130))
     except SharedgradError as error:
         code = _fail(given, str(error), 2)
     except OSError as error:
@@ -69,6 +70,7 @@ def _prepare_streams() -> None:
 def _fail(arguments: list[str], message: str, code: int) -> int:
     """Print the one line; the command is the first word that is no option."""
     command = next((word for word in arguments if not word.startswith("-")), "")
-    known = command if command in ("train", "predict", "summary", "info") else ""
-    print(f"{f'sharedgrad {known}'.strip()}: {' '.join(message.split())}", file=sys.stderr)
+    known = command if command in ("train", "predict", "summary", "explain", "check", "info") else ""
+    line = printable(f"{f'sharedgrad {known}'.strip()}: {' '.join(message.split())}")
+    print(fold(line, columns()) if sys.stderr.isatty() else line, file=sys.stderr)
     return code

@@ -8,37 +8,50 @@ from typing import Any
 
 import click
 
+from sharedgrad.cli.echo import say
 from sharedgrad.errors import require
+from sharedgrad.layout import columns
 from sharedgrad.training import Callback, State
 
 _PATIENCE = 2.0  # seconds of reading before a bar appears
 
 
 class Lines(Callback):
-    """A table with a line for each epoch.
+    """A table with a line for each epoch; in a narrow window its columns give way, the speed first.
 
     Args:
-        watched: What the data are called that each epoch ends with.
+        watched: What the data are called that each epoch ends with; None where there are none.
     """
 
-    def __init__(self, watched: str) -> None:
-        self._watched = watched
+    def __init__(self, watched: str | None) -> None:
+        heads = [("epoch", 9), ("loss", 9), ("accuracy", 10), ("images/s", 10)]
+        if watched:
+            heads[3:3] = [(f"{watched} loss", 15), ("accuracy", 10)]
+        self._heads = heads
+        kept = list(range(len(heads)))
+        leaving = [5, 2, 1, 3] if watched else [3, 2]
+        while leaving and sum(heads[column][1] + 1 for column in kept) - 1 > columns():
+            kept.remove(leaving.pop(0))
+        self._kept = kept
 
     def on_start(self, state: State) -> None:
         """Print the head of the table."""
-        columns = f"{'epoch':>9} {'loss':>9} {'accuracy':>10} {self._watched + ' loss':>15} {'accuracy':>10}"
-        click.echo(f"{columns} {'images/s':>10}")
+        click.echo(self._line([head for head, _ in self._heads]))
 
     def on_epoch(self, state: State) -> None:
         """Print what the epoch came to."""
         row = state.history.rows[-1]
-        training = f"{row.train_loss:9.4f} {percent(row.train_accuracy):>10}"
-        watched = f"{row.val_loss:15.4f} {percent(row.val_accuracy):>10}"
-        self._print(f"{f'{row.epoch}/{state.epochs}':>9} {training} {watched} {row.images_per_second:10,.0f}")
+        cells = [f"{row.epoch}/{state.epochs}", f"{row.train_loss:.4f}", percent(row.train_accuracy)]
+        if len(self._heads) == 6:
+            cells += ["" if row.val_loss is None else f"{row.val_loss:.4f}", percent(row.val_accuracy)]
+        self._print(self._line([*cells, f"{row.images_per_second:,.0f}"]))
 
     def on_message(self, text: str) -> None:
         """Print it."""
-        click.echo(text)
+        say(text)
+
+    def _line(self, cells: list[str]) -> str:
+        return " ".join(f"{cells[column]:>{self._heads[column][1]}}" for column in self._kept)
 
     def _print(self, line: str) -> None:
         click.echo(line)
@@ -51,17 +64,22 @@ class Bar(Lines):
         """Show the bar."""
         super().on_start(state)
         progress = require("rich.progress", "progress bars")
-        columns = (
-            "loss {task.fields[loss]:.4f}",
-            "accuracy {task.fields[accuracy]}",
-            "{task.fields[speed]:,.0f} images/s",
+        column = require("rich.table", "progress bars").Column
+        parts = [
+            (0, "epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            (40, "loss {task.fields[loss]:.4f}"),
+            (60, "accuracy {task.fields[accuracy]}"),
+            (80, "{task.fields[speed]:,.0f} images/s"),
+        ]
+        epoch, *others = (
+            progress.TextColumn(text, table_column=column(no_wrap=True)) for least, text in parts if columns() >= least
         )
         self._progress = progress.Progress(
-            progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            epoch,
             progress.BarColumn(bar_width=None),
-            *(progress.TextColumn(column) for column in columns),
-            progress.TimeRemainingColumn(compact=True),
-            progress.TextColumn("left"),
+            *others,
+            progress.TimeRemainingColumn(compact=True, table_column=column(no_wrap=True)),
+            progress.TextColumn("left", table_column=column(no_wrap=True)),
             expand=True,
             transient=True,
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from sharedgrad import __version__
+from sharedgrad.cli.check import check
+from sharedgrad.cli.explain import explain
 from sharedgrad.cli.info import info
 from sharedgrad.cli.predict import predict
 from sharedgrad.cli.summary import summary
@@ -31,10 +33,12 @@ def group(context: click.Context) -> None:
       sharedgrad train digits
       sharedgrad predict runs/digits-cnn seven.png
       sharedgrad summary runs/digits-cnn
+      sharedgrad explain filter-1d
+      sharedgrad check answers.json
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-for command in (train, predict, summary, info):
+for command in (train, predict, summary, explain, check, info):
     group.add_command(command)

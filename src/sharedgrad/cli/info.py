@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import platform
-from textwrap import fill
 
 import click
 import numpy as np
 
 from sharedgrad import __version__, kernels
+from sharedgrad.cli.echo import say
+from sharedgrad.layout import columns, fold
 
 
 @click.command(short_help="Kernels, instruction set and threads.")
@@ -18,13 +19,16 @@ def info() -> None:
     \b
       sharedgrad info
     """
-    click.echo(f"sharedgrad {__version__}, Python {platform.python_version()}, NumPy {np.__version__}")
+    say(f"sharedgrad {__version__}, Python {platform.python_version()}, NumPy {np.__version__}")
     if kernels.compiled():
-        click.echo(f"kernels: compiled C++, instruction set {kernels.native.instruction_set()}")
+        say(f"kernels: compiled C++, instruction set {kernels.native.instruction_set()}")
     else:
-        click.echo("kernels: NumPy (none were compiled; install again where there is a C++ compiler)")
+        say("kernels: NumPy (none were compiled; install again where there is a C++ compiler)")
     click.echo(f"threads: {kernels.get_threads()}")
     if kernels.compiled():
         click.echo("computed by NumPy all the same:")
-        for reason, names in kernels.native.fallbacks().items():
-            click.echo(fill(f"{', '.join(names)}: {reason}", 80, initial_indent="  ", subsequent_indent="    "))
+        from sharedgrad.plan.forward import not_compiled
+
+        layer_by_layer = {"layers without a compiled operation; a network with one goes layer by layer": not_compiled()}
+        for reason, names in (kernels.native.fallbacks() | layer_by_layer).items():
+            click.echo(fold(f"  {', '.join(names)}: {reason}", min(columns(), 80)))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib.util
 import inspect
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -12,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from sharedgrad import configuration
-from sharedgrad.errors import ConfigError, ShapeError
+from sharedgrad.cli.echo import say
+from sharedgrad.errors import CheckpointError, ConfigError, ShapeError
 from sharedgrad.geometry import text
 from sharedgrad.models import MODELS
 from sharedgrad.network import Network
+from sharedgrad.training.run import ModelFile, Run, load_model_file, load_run
 
 Shape = tuple[int, ...]
 
@@ -47,6 +51,47 @@ def build_model(model: str, input_shape: Shape, classes: int, seed: int = 0) -> 
         raise ConfigError(f"model {model}", *_unknown(model))
     network.inputs = {name: shape or input_shape for name, shape in network.inputs.items()}
     return network
+
+
+def model_file(model: str, network: Network) -> ModelFile | None:
+    """What a run writes down of the Python file that ``--model`` names; None where it names none."""
+    file, _, function = model.rpartition(":")
+    if not file.endswith(".py"):
+        return None
+    kinds = {type(node.layer) for node in network}
+    own = sorted(kind.__name__ for kind in kinds if not kind.__module__.startswith("sharedgrad."))
+    return ModelFile(str(Path(file).resolve()), function, _sha256(Path(file)), tuple(own))
+
+
+def open_run(run: str, model: str | None, command: str) -> Run:
+    """A trained model; layers of one's own come from the file that the person names, never from what the run says.
+
+    Args:
+        run: The run folder.
+        model: FILE.py:FUNCTION, which is imported; None where the person named none.
+        command: The command line so far, for the message.
+
+    Raises:
+        CheckpointError: It is no run folder, damaged, or needs a file that was not named.
+        ConfigError: There is no such file or function.
+    """
+    own = load_model_file(run)
+    if model is not None:
+        file, _, function = model.rpartition(":")
+        if not file.endswith(".py"):
+            raise ConfigError("--model", f"expected FILE.py:FUNCTION, got {model}")
+        _function(Path(file), function)
+        if own and _sha256(Path(file)) != own.sha256:
+            say(f"warning: {file} has changed since {run} was trained", err=True)
+    elif own and own.missing:
+        problem = f"its network has layers of your own ({', '.join(own.missing)}); no file is run unless you name it"
+        fix = f"{command} --model {shlex.quote(f'{own.path}:{own.function}')}"
+        raise CheckpointError(run, problem, fix)
+    return load_run(run)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def check_classifier(network: Network, model: str, input_shape: Shape, classes: int) -> None:

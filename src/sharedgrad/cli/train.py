@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,21 +13,29 @@ from typing import Any
 import click
 
 from sharedgrad.cli.display import Bar, Lines, Reading, percent
+from sharedgrad.cli.echo import say
 from sharedgrad.cli.folders import run_folder
-from sharedgrad.cli.model_files import build_model, check_classifier
+from sharedgrad.cli.model_files import build_model, check_classifier, model_file
 from sharedgrad.cli.recipe import LEARNING_RATES, OPTIMIZERS, Parts, default_epochs, divide
 from sharedgrad.cli.values import fraction, positive
 from sharedgrad.cli.values import size as as_size
 from sharedgrad.data import Augmentation, Dataset, Normalization, load
-from sharedgrad.errors import DivergedError
+from sharedgrad.data.images import BACKGROUNDS
+from sharedgrad.data.normalization import brightness
+from sharedgrad.document import terminal
+from sharedgrad.errors import DataError, DivergedError
 from sharedgrad.geometry import text
 from sharedgrad.kernels import set_threads
 from sharedgrad.kernels.threads import MOST_THREADS
+from sharedgrad.layout import columns, fold
 from sharedgrad.network import Network
 from sharedgrad.optimizers import SCHEDULES
-from sharedgrad.training import History, evaluate, fit, plots, save_run
-from sharedgrad.training.report import idea
-from sharedgrad.training.run import CONFUSION, CURVES, FILES, KERNELS, Run
+from sharedgrad.training import Callback, History, State, evaluate, fit, plots, save_run
+from sharedgrad.training.files import CONFUSION, CURVES, FILES, KERNELS
+from sharedgrad.training.report import idea, place
+from sharedgrad.training.run import Run, describe_run
+
+_MOST_PIXELS = 2**20
 
 
 @click.command(short_help="Train a network on images.")
@@ -41,6 +50,14 @@ from sharedgrad.training.run import CONFUSION, CURVES, FILES, KERNELS, Run
 @click.option(
     "--size", type=as_size, metavar="N|HxW", help="Resize the images of a folder: 32 or 32x48 (height x width)."
 )
+@click.option(
+    "--background",
+    type=click.Choice(list(BACKGROUNDS)),
+    default="white",
+    show_default=True,
+    help="What transparent images are laid on.",
+)
+@click.option("--skip-bad", is_flag=True, help="Leave out image files that cannot be read.")
 @click.option(
     "--epochs",
     type=click.IntRange(1),
@@ -93,6 +110,8 @@ def train(
     data: str,
     model: str,
     size: tuple[int, int] | None,
+    background: str,
+    skip_bad: bool,
     epochs: int | None,
     lr: float | None,
     augment: str,
@@ -112,13 +131,14 @@ def train(
       sharedgrad train mnist/ --model lenet5 --epochs 3
       sharedgrad train photos/ --size 32 --model resnet20 --augment flip,crop
 
-    Ctrl-C keeps a checkpoint; the same line with --resume goes on, to the same bits as if never interrupted.
+    Ctrl-C or SIGTERM keeps a checkpoint; the same line with --resume goes on, to the same bits as if never interrupted.
     """
     if threads:
         set_threads(threads)
     augmentation = Augmentation.parse(augment)
     with Reading() as reading:
-        dataset = load(data, size, reading)
+        dataset = load(data, size, reading, background=background, skip_bad=skip_bad)
+    _check_extent(dataset)
     network = build_model(model, dataset.input_shape, len(dataset.classes), settings["seed"])
     check_classifier(network, model, dataset.input_shape, len(dataset.classes))
     parts = divide(dataset, val_fraction, settings["seed"])
@@ -130,17 +150,26 @@ def train(
         "epochs": epochs or default_epochs(len(parts.train.x)),
         "lr": lr or LEARNING_RATES[settings["optimizer"]],
     }
-    click.echo(_about(dataset, parts, network, settings))
-    folder = out or run_folder(data, model, resume)
+    say(_about(dataset, parts, network, settings))
     normalization = Normalization.of(parts.train.x)
-    run = Run(network, data, dataset.classes, normalization, dataset.input_shape, settings)
-    try:
-        history = _fit(network, parts, normalization, augmentation, settings, folder, resume)
-        _finish(run, parts, history, folder)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; {folder} holds a checkpoint, the same line with --resume goes on"
-        ) from None
+    own, shape = model_file(model, network), dataset.input_shape
+    run = Run(network, data, dataset.classes, normalization, shape, settings, background=background, model_file=own)
+    run = replace(run, brightness=brightness(parts.train.x))
+    with run_folder(out, data, model, resume) as folder:
+        try:
+            history = _fit(run, parts, augmentation, folder, resume)
+            _finish(run, parts, history, folder)
+        except KeyboardInterrupt as stopped:
+            advice = "the same line with --resume goes on"
+            raise type(stopped)(f"interrupted; {folder} holds a checkpoint, {advice}") from None
+
+
+def _check_extent(dataset: Dataset) -> None:
+    """Photographs as cameras make them would ask for weights beyond any memory."""
+    _, height, width = dataset.input_shape
+    if height * width > _MOST_PIXELS:
+        problem = f"images of {height}×{width} are too large to train on"
+        raise DataError(dataset.name, problem, "shrink them with --size 64 or the like")
 
 
 def _about(dataset: Dataset, parts: Parts, network: Network, settings: Mapping[str, Any]) -> str:
@@ -156,20 +185,24 @@ def _about(dataset: Dataset, parts: Parts, network: Network, settings: Mapping[s
     return (
         f"{dataset.name}: {len(parts.train.x):,} training and {len(parts.final.x):,} {parts.final_name} images of "
         f"{text(dataset.input_shape)}, {len(dataset.classes)} classes\n"
+        f"{''.join(f'  {note}{chr(10)}' for note in dataset.notes)}"
         f"{settings['model']} ({weights:,} weights): {', '.join(words)}, seed {settings['seed']}\n"
     )
 
 
-def _fit(
-    network: Network,
-    parts: Parts,
-    normalization: Normalization,
-    augmentation: Augmentation | None,
-    settings: Mapping[str, Any],
-    folder: Path,
-    resume: bool,
-) -> History:
+class _Describe(Callback):
+    """Writes what a checkpoint can be used with, before there is one."""
+
+    def __init__(self, folder: Path, run: Run) -> None:
+        self._folder, self._run = folder, run
+
+    def on_start(self, state: State) -> None:
+        describe_run(self._folder, self._run)
+
+
+def _fit(run: Run, parts: Parts, augmentation: Augmentation | None, folder: Path, resume: bool) -> History:
     display = Bar(parts.watched_name) if sys.stdout.isatty() else Lines(parts.watched_name)
+    settings, network = run.settings, run.network
     try:
         return fit(
             network,
@@ -180,12 +213,12 @@ def _fit(
             optimizer=OPTIMIZERS[settings["optimizer"]](network.parameters(), lr=settings["lr"]),
             schedule=settings["schedule"],
             augment=augmentation,
-            normalize=normalization,
+            normalize=run.normalization,
             max_norm=settings["max_norm"],
             seed=settings["seed"],
             out=folder,
             resume=resume,
-            callbacks=[display],
+            callbacks=[_Describe(folder, run), display],
         )
     except DivergedError as error:
         fix = f"take a smaller --lr than {settings['lr']:g}, or clip the gradients with --max-norm 1"
@@ -198,14 +231,18 @@ def _finish(run: Run, parts: Parts, history: History, folder: Path) -> None:
     measured_on = f"{len(parts.final.x):,} {parts.final_name} images"
     results = {"accuracy": result.accuracy, "loss": result.loss, "measured_on": measured_on}
     save_run(folder, replace(run, results=results))
-    plots.curves(history, folder / CURVES)
-    plots.confusion(parts.final.y, result.predictions, run.classes, folder / CONFUSION)
+    plots.curves(history, folder / CURVES, parts.watched_name or "")
+    unnamed = plots.confusion(parts.final.y, result.predictions, run.classes, folder / CONFUSION)
     no_kernels = plots.kernels(run.network, folder / KERNELS)
-    click.echo(f"\naccuracy on {measured_on}, never trained on: {percent(result.accuracy)}")
-    click.echo(f"everything is in {folder}:")
+    say(f"\naccuracy on {measured_on}, never trained on: {percent(result.accuracy)}")
     names = ", ".join(name for name in FILES if (folder / name).exists())
-    click.echo(click.wrap_text(names, initial_indent="  ", subsequent_indent="  "))
+    say(f"everything is in {folder}:")
+    click.echo(fold(f"  {names}", min(columns(), 80)))
+    if unnamed:
+        say(f"  ({CONFUSION}: {unnamed})")
     if no_kernels:
-        click.echo(f"  (no {KERNELS}: {no_kernels})")
+        say(f"  (no {KERNELS}: {no_kernels})")
     if history.step is not None:
-        click.echo(f"\n{idea(history.step)}")
+        click.echo(f"\n{terminal.text([idea(history.step)], color=terminal.wants_color(sys.stdout))}")
+        click.echo("\nWhere it comes from on an image, position by position:")
+        click.echo(f'  sharedgrad explain {shlex.quote(str(folder))} --image IMAGE --weight "{place(history.step)}"')

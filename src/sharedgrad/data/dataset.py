@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedgrad.data.memory import chunks
+from sharedgrad.data.capacity import first_not_finite
 from sharedgrad.errors import ConfigError, DataError
 from sharedgrad.randomness import generator
 
@@ -33,6 +33,7 @@ class Dataset:
         x_test: Test images of the same (C, H, W), or None.
         y_test: Their classes, or None.
         classes: The names of the classes.
+        notes: What a person should know of how they were read, a line each.
 
     Raises:
         DataError: Empty or mismatched parts, NaN or infinite pixels, labels out of range, test labels that
@@ -45,6 +46,7 @@ class Dataset:
     x_test: NDArray[Any] | None
     y_test: NDArray[np.int64] | None
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_classes(self.name, self.classes)
@@ -153,10 +155,6 @@ def _check_part(name: str, part: str, x: NDArray[Any], y: NDArray[np.int64], cla
 
 
 def _check_finite(name: str, part: str, x: NDArray[Any]) -> None:
-    finite = np.concatenate([np.isfinite(chunk).all(axis=(1, 2, 3)) for chunk in chunks(x)])
-    if not finite.all():
-        raise DataError(
-            name,
-            f"{part} image {np.argmin(finite)} has NaN or infinite pixels",
-            "remove or mend such images",
-        )
+    wrong = first_not_finite(x)
+    if wrong is not None:
+        raise DataError(name, f"{part} image {wrong} has NaN or infinite pixels", "remove or mend such images")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from sharedgrad.data.collection import Images, Progress, read_images
 from sharedgrad.data.dataset import Dataset
-from sharedgrad.data.images import SUFFIXES, Progress, read_images
+from sharedgrad.data.images import BACKGROUNDS, SUFFIXES, Size
 from sharedgrad.data.labels import Indices
 from sharedgrad.data.listing import listing
 from sharedgrad.errors import DataError
@@ -21,7 +23,13 @@ def holds_class_folders(folder: Path) -> bool:
     return any(_images(outer) or any(_images(inner) for inner in listing(outer)[0]) for outer in listing(folder)[0])
 
 
-def load_folder(folder: Path, size: tuple[int, int] | None, progress: Progress | None = None) -> Dataset:
+def load_folder(
+    folder: Path,
+    size: Size | None,
+    progress: Progress | None = None,
+    background: str = "white",
+    skip_bad: bool = False,
+) -> Dataset:
     """Read the images of class folders: FOLDER/CLASS/*, or FOLDER/train/CLASS/* and FOLDER/test/CLASS/*.
 
     Classes are the training part's folders in natural order (1, 2, 10). The test part is the first of
@@ -32,6 +40,8 @@ def load_folder(folder: Path, size: tuple[int, int] | None, progress: Progress |
         folder: The folder.
         size: The (height, width) to resize to; None where all images have one size.
         progress: Called now and then with the number of images done and the number of all.
+        background: What transparent images are laid on: "white" or "black".
+        skip_bad: Leave out files that cannot be read.
 
     Raises:
         DataError: Class folders without images, unreadable images, images of different sizes without
@@ -50,10 +60,24 @@ def load_folder(folder: Path, size: tuple[int, int] | None, progress: Progress |
         )
     train_paths, y = _flat(train_files, classes)
     test_paths, y_test = _flat(test_files, classes)
-    x = read_images(train_paths + test_paths, size, progress)
+    images = read_images(train_paths + test_paths, size, progress, background, skip_bad)
+    y, y_test = y[images.kept[: len(y)]], y_test[images.kept[len(y) :]]
+    missing = np.setdiff1d(np.arange(len(classes)), y)
+    if missing.size:
+        raise DataError(train / classes[missing[0]], "none of its images can be read", "replace them")
+    x, notes = images.x, tuple(_notes(images, background))
     if not test:
-        return Dataset(str(folder), x, y, None, None, classes)
-    return Dataset(str(folder), x[: len(y)], y, x[len(y) :], y_test, classes)
+        return Dataset(str(folder), x, y, None, None, classes, notes)
+    return Dataset(str(folder), x[: len(y)], y, x[len(y) :], y_test, classes, notes)
+
+
+def _notes(images: Images, background: str) -> Iterator[str]:
+    if images.transparent:
+        others = " and ".join(name for name in BACKGROUNDS if name != background)
+        count = f"{images.transparent:,} of {len(images.x):,} images are"
+        yield f"{count} transparent: laid on {background} (--background {others} for the other)"
+    if skipped := int((~images.kept).sum()):
+        yield f"{skipped:,} of {len(images.kept):,} image files cannot be read and were left out"
 
 
 def _parts(folder: Path) -> tuple[Path, Path | None]:
@@ -79,6 +103,14 @@ def _class_files(part: Path) -> dict[str, list[Path]]:
             "add images or remove the folder",
         )
     return files
+
+
+def image_files(folder: Path) -> Iterator[Path]:
+    """The images in a folder and in the folders inside it, in natural order."""
+    folders, files = listing(folder)
+    yield from (path for path in files if path.suffix.lower() in SUFFIXES)
+    for inner in folders:
+        yield from image_files(inner)
 
 
 def _images(folder: Path) -> list[Path]:

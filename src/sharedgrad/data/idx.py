@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedgrad.data import labels, memory
+from sharedgrad.data import capacity, labels
 from sharedgrad.data.dataset import Dataset
 from sharedgrad.data.listing import listing
 from sharedgrad.errors import DataError
@@ -86,7 +86,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     try:
         with _open(path) as stream:
             shape = _read_header(path, stream, dimensions)
-            array = memory.reserve(shape, np.uint8, path, "the header is damaged, or the data need a larger machine")
+            array = capacity.reserve(shape, np.uint8, path, "the header is damaged, or the data need a larger machine")
             held = _fill(array, stream)
             if held < array.size or stream.read(1):
                 promise = f"{' × '.join(map(str, shape))} = {array.size} bytes"

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from sharedgrad.data.collection import Progress
 from sharedgrad.data.dataset import Dataset
 from sharedgrad.data.digits import load_digits
 from sharedgrad.data.folder import holds_class_folders, load_folder
 from sharedgrad.data.idx import find_splits, load_idx
-from sharedgrad.data.images import SUFFIXES, Progress
+from sharedgrad.data.images import SUFFIXES, Size, check_background
 from sharedgrad.data.listing import listing
 from sharedgrad.data.npz import load_npz
 from sharedgrad.errors import ConfigError, DataError
@@ -19,7 +20,14 @@ from sharedgrad.errors import ConfigError, DataError
 _UNDERSTOOD = "give digits, a folder with IDX files, a folder of images in class folders, or an .npz file"
 
 
-def load(source: str | Path, size: tuple[int, int] | int | None = None, progress: Progress | None = None) -> Dataset:
+def load(
+    source: str | Path,
+    size: Size | int | None = None,
+    progress: Progress | None = None,
+    *,
+    background: str = "white",
+    skip_bad: bool = False,
+) -> Dataset:
     """Read a data set.
 
     Args:
@@ -29,19 +37,22 @@ def load(source: str | Path, size: tuple[int, int] | int | None = None, progress
             that is called digits is ``./digits`` or a Path.
         size: Resize the images of class folders to (height, width), or to a square.
         progress: Called now and then with the number of image files read and the number of all.
+        background: What transparent images of class folders are laid on: "white" or "black".
+        skip_bad: Leave out files of class folders that cannot be read.
 
     Raises:
         DataError: Nothing there, not understood, or not usable.
-        ConfigError: ``size`` is senseless, or the source is no folder of images.
+        ConfigError: ``size`` or ``background`` is senseless, or the source is no folder of images.
     """
     extent = _height_width(size)
+    check_background(background)
     path = Path(source)
     read: Callable[[], Dataset]
     if source == "digits":
         read = load_digits
     elif os.path.isdir(path):
         if _is_image_folder(path):
-            return load_folder(path, extent, progress)
+            return load_folder(path, extent, progress, background, skip_bad)
         read = partial(load_idx, path)
     elif os.path.isdir(path.parent) and path.name in find_splits(path.parent):
         read = partial(load_idx, path.parent, path.name)
@@ -55,7 +66,7 @@ def load(source: str | Path, size: tuple[int, int] | int | None = None, progress
     return read()
 
 
-def _height_width(size: tuple[int, int] | int | None) -> tuple[int, int] | None:
+def _height_width(size: Size | int | None) -> Size | None:
     if size is None:
         return None
     height, width = (size, size) if isinstance(size, int) else size

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sharedgrad.data.memory import chunks
+from sharedgrad.data.capacity import chunks
 from sharedgrad.errors import ConfigError, DataError, ShapeError
 
 
@@ -112,6 +112,12 @@ class Normalization:
                 "normalization", f"expected mean and std (lists of numbers) and scale, got {config!r}"
             ) from error
         return cls(mean, std, scale)
+
+
+def brightness(x: NDArray[Any]) -> tuple[float, float]:
+    """Mean and standard deviation, over the images x (N, C, H, W), of the mean pixel of an image."""
+    means = np.concatenate([chunk.mean(axis=(1, 2, 3)) for chunk in _float64_chunks(x)])
+    return float(means.mean()), float(means.std())
 
 
 def _float64_chunks(x: NDArray[Any]) -> Iterator[NDArray[np.float64]]:

@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedgrad.data import labels, memory
+from sharedgrad.data import capacity, labels
 from sharedgrad.data.dataset import Dataset
 from sharedgrad.errors import DataError
 
@@ -69,7 +69,7 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
             "save it as numbers or fixed-length strings",
         )
     size = math.prod(shape) * dtype.itemsize
-    memory.ensure_fits(size, where, "the file is damaged, or needs a larger machine")
+    capacity.ensure_fits(size, where, "the file is damaged, or needs a larger machine")
     if header + size != member.file_size:
         raise DataError(
             where, f"the header promises {size} bytes, the archive holds {member.file_size - header}", _HOW_TO

@@ -74,23 +74,51 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")
 
 
-_users = 0
-_limit = None
+class _Limit:
+    """BLAS held at one thread: the first to come in sets the limit, the last to go out puts it back."""
+
+    def __init__(self) -> None:
+        self._lock, self._own = threading.Lock(), threading.local()
+        self._users, self._held = 0, None
+
+    def enter(self) -> None:
+        with self._lock:
+            self._users += 1
+            self._own.depth = self._depth + 1
+            if self._users == 1:
+                self._held = _blas().limit(limits=1)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            self._own.depth = self._depth - 1
+            self._put_back()
+
+    def after_fork(self) -> None:
+        """In a child there is the thread that forked alone: what others held is nobody's any more."""
+        self._lock, self._users = threading.Lock(), self._depth
+        self._put_back()
+
+    @property
+    def _depth(self) -> int:
+        return getattr(self._own, "depth", 0)
+
+    def _put_back(self) -> None:
+        if self._users == 0 and self._held is not None:
+            self._held.restore_original_limits()
+            self._held = None
+
+
+_limit = _Limit()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_limit.after_fork)
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS at one thread; the first to come in sets the limit, the last to go out puts it back."""
-    global _users, _limit
-    with _lock:
-        _users += 1
-        if _users == 1:
-            _limit = _blas().limit(limits=1)
+    """Hold BLAS at one thread for as long as anybody is inside."""
+    _limit.enter()
     try:
         yield
     finally:
-        with _lock:
-            _users -= 1
-            if _users == 0 and _limit is not None:
-                _limit.restore_original_limits()
-                _limit = None
+        _limit.leave()

@@ -2,7 +2,7 @@
 
 sigmoid   y = 1 / (1 + e^−x)        dx = dy · y · (1 − y)
 tanh      y = tanh x                dx = dy · (1 − y²)
-ReLU      y = max(x, 0)             dx = dy where y > 0, else 0   (at 0: 0, a convention)
+ReLU      y = max(x, 0)             dx = 0 where y = 0, else dy   (at 0: a convention; NaN stays NaN and lets dy pass)
 softmax   y = e^x / Σ e^x           dx = y · (dy − Σ dy · y)
 """
 
@@ -65,7 +65,7 @@ class ReLU(_Elementwise):
     def backward(
         self, saved: Any, upstream: Array, needs: Sequence[bool]
     ) -> tuple[tuple[Array | None, ...], list[Uses]]:
-        """dx = dy where y > 0, else 0."""
+        """dx = 0 where y = 0, else dy."""
         return (kernels.of(upstream).relu_backward(upstream, saved),), []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import sqrt
 
 import numpy as np
@@ -17,11 +18,18 @@ def weights(init: str, fan_in: int, fan_out: int, where: str) -> Initializer:
     ``"glorot"``: uniform within ±√(6 / (fan_in + fan_out)), for sigmoid and tanh (Glorot & Bengio 2010).
     """
     if init == "he":
-        return lambda rng, shape: rng.normal(0, sqrt(2 / fan_in), shape)
+        return partial(_normal, sqrt(2 / fan_in))
     if init == "glorot":
-        limit = sqrt(6 / (fan_in + fan_out))
-        return lambda rng, shape: rng.uniform(-limit, limit, shape)
+        return partial(_uniform, sqrt(6 / (fan_in + fan_out)))
     raise ConfigError(f"{where}: init", f"expected 'he' or 'glorot', got {init!r}")
+
+
+def _normal(deviation: float, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return rng.normal(0, deviation, shape)
+
+
+def _uniform(limit: float, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return rng.uniform(-limit, limit, shape)
 
 
 def zeros(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:

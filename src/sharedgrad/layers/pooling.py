@@ -3,7 +3,8 @@
     max       y[n,c,o] = max_k x[n,c,s(o,k)]        dx[n,c,i] = Σ_{o: i wins o} dy[n,c,o]
     average   y[n,c,o] = Σ_k x[n,c,s(o,k)] / K      dx[n,c,i] = Σ_{o,k: s(o,k) = i} dy[n,c,o] / K
 
-with s(o,k) = o·stride − padding + k. An input under several windows gets the gradients of all of them, added.
+with s(o,k) = o·stride − padding + k. An input under several windows gets the gradients of all of them, added. For the
+maximum NaN is larger than all numbers and equals NaN, so it is seen on both ways.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ class _MaxPool(_Pool):
     def _winners(self, x: Array, y: Array, windows: Array) -> tuple[Meetings, Array]:
         """Where these windows meet their winners, and which part of the gradient each winner gets."""
         met = self._windows(x.shape).of_outputs(windows)
-        largest = np.flatnonzero((met.x >= 0) & (x.reshape(-1)[met.x] == y.reshape(-1)[met.y]))
+        cell = x.reshape(-1)[met.x]
+        largest = np.flatnonzero((met.x >= 0) & ((cell == y.reshape(-1)[met.y]) | np.isnan(cell)))
         if self.ties == "last":
             largest = largest[::-1]
         _, first, window, winners = np.unique(

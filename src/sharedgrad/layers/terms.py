@@ -82,7 +82,7 @@ class Meetings(NamedTuple):
     position: Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Windows:
     """Windows over maps x (N, C, *S) that fill maps y (N, F, *P).
 

@@ -46,25 +46,25 @@ class Plan:
         training: bool,
         record: bool,
     ) -> None:
-        self.way = Forward(nodes, shapes, inputs, outputs, samples, dtype, training, record)
-        self.buffers = [what for what in self.way.outside if isinstance(what, Buffer)]
-        self._values = self.way.numbered(Weight | Buffer)
-        self._others = self.way.numbered(Input | Output | Mask)
+        self.lowered = Forward(nodes, shapes, inputs, outputs, samples, dtype, training, record)
+        self.buffers = [what for what in self.lowered.outside if isinstance(what, Buffer)]
+        self._values = self.lowered.numbered(Weight | Buffer)
+        self._others = self.lowered.numbered(Input | Output | Mask)
         self._back: dict[Any, Backward | None] = {}  # None: a layer has no compiled operation for it
         self._spare: list[Array] = []
 
     def forward(self, inputs: Mapping[str, Array], context: Context) -> tuple[dict[str, Array], Recording]:
         """Outputs, which are the caller's own, and what the way back needs."""
-        way = self.way
-        outputs = {name: self.empty(way.shapes[name]) for name in way.outputs}
+        lowered = self.lowered
+        outputs = {name: self.empty(lowered.shapes[name]) for name in lowered.outputs}
         recording = Recording(self, self._memory())
-        arrays: list[Any] = [None] * len(way.outside)
+        arrays: list[Any] = [None] * len(lowered.outside)
         for i, value in self._values:
             arrays[i] = value.value
         for i, what in self._others:
             arrays[i] = self._given(what, inputs, outputs, context)
-        way.program.run(recording.memory, tuple(arrays))
-        for name, (node, mean, variance, count) in way.statistics.items():
+        lowered.program.run(recording.memory, tuple(arrays))
+        for name, (node, mean, variance, count) in lowered.statistics.items():
             context.enter(name)
             node.layer.track(recording.read(mean), recording.read(variance), count, context)  # type: ignore[attr-defined]
         return outputs, recording
@@ -76,9 +76,9 @@ class Plan:
             case Output(name):
                 return outputs[name]
             case Mask(node):
-                shape = (self.way.builder.samples, *self.way.shapes[node.name])
+                shape = (self.lowered.builder.samples, *self.lowered.shapes[node.name])
                 context.enter(node.name)
-                return node.layer.mask(shape, self.way.builder.dtype, context)  # type: ignore[attr-defined]
+                return node.layer.mask(shape, self.lowered.builder.dtype, context)  # type: ignore[attr-defined]
         raise AssertionError(what)
 
     def _memory(self) -> Array:
@@ -86,18 +86,18 @@ class Plan:
         try:
             return self._spare.pop()
         except IndexError:
-            return _zeros(self.way.program.kept, self.way.builder.dtype)
+            return _zeros(self.lowered.program.kept, self.lowered.builder.dtype)
 
     def empty(self, shape: Shape) -> Array:
         """An array (N, *shape) for somebody to keep."""
-        return empty((self.way.builder.samples, *shape), self.way.builder.dtype)
+        return empty((self.lowered.builder.samples, *shape), self.lowered.builder.dtype)
 
     def back(self, kind: type[Backward], given: Collection[str], *settings: frozenset[Any]) -> Backward | None:
         """The way back from these nodes, as ``kind`` takes its settings; None if it is not compiled."""
         key = kind, frozenset(given), settings
         if key not in self._back:
             try:
-                self._back[key] = kind(self.way, given, *settings)
+                self._back[key] = kind(self.lowered, given, *settings)
             except UnsupportedError:
                 self._back[key] = None
         return self._back[key]
@@ -156,33 +156,33 @@ class Recording:
 
     def _statistics(self, name: str) -> tuple[Any, ...]:
         """A batch normalization's mean (C,) and variance (C,), and whether they are the batch's; else nothing."""
-        way = self.plan.way
-        layer: Any = way.by_name[name].layer
-        if name in way.statistics:
-            _, mean, variance, _ = way.statistics[name]
+        lowered = self.plan.lowered
+        layer: Any = lowered.by_name[name].layer
+        if name in lowered.statistics:
+            _, mean, variance, _ = lowered.statistics[name]
             return self.read(mean), self.read(variance), True
         if type(layer) is not BatchNorm2d:
             return ()
         running = layer.running_mean, layer.running_var
-        return *(self.buffers[buffer].astype(way.builder.dtype) for buffer in running), False
+        return *(self.buffers[buffer].astype(lowered.builder.dtype) for buffer in running), False
 
     def _run(self, back: Backward, upstreams: Mapping[str, Array], max_norm: float = inf) -> _Found:
-        plan, dtype = self.plan, self.plan.way.builder.dtype
-        samples = plan.way.builder.samples
+        plan, dtype = self.plan, self.plan.lowered.builder.dtype
+        samples = plan.lowered.builder.samples
         found = _Found({}, {}, {}, {}, empty((samples,), dtype))
         arrays: list[Any] = [None] * len(back.outside)
-        for i, value in back.values:
+        for i, value in back.weights:
             arrays[i] = value.value
         for i, buffer in back.buffers:
             arrays[i] = self.buffers[buffer]
         for i, (name,) in back.upstreams:
             arrays[i] = upstreams[name]
         for i, (name,) in back.input_gradients:
-            arrays[i] = found.inputs[name] = plan.empty(plan.way.shapes[name])
+            arrays[i] = found.inputs[name] = plan.empty(plan.lowered.shapes[name])
         for i, (name,) in back.deltas:
-            arrays[i] = found.deltas[name] = plan.empty(plan.way.shapes[name])
-        for i, (name,) in back.read:
-            arrays[i] = found.values[name] = plan.empty(plan.way.shapes[name])
+            arrays[i] = found.deltas[name] = plan.empty(plan.lowered.shapes[name])
+        for i, (name,) in back.node_values:
+            arrays[i] = found.values[name] = plan.empty(plan.lowered.shapes[name])
         for i, (parameter, apart) in back.gradients:
             arrays[i] = empty((samples, *parameter.shape) if apart else parameter.shape, dtype)
         for i, what in back.limits:

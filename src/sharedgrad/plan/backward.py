@@ -74,10 +74,10 @@ class Backward(Lowering):
                 self.builder.emit("relayout", (out, self.pending[name]))
         self.finish()
         self.program = self.builder.build()
-        self.values, self.buffers = self.numbered(Weight), self.numbered(Buffer)
+        self.weights, self.buffers = self.numbered(Weight), self.numbered(Buffer)
         self.upstreams, self.limits = self.numbered(Upstream), self.numbered(Norms | MaxNorm)
         self.input_gradients, self.gradients = self.numbered(InputGradient), self.numbered(Gradient)
-        self.deltas, self.read = self.numbered(Delta), self.numbered(Value)
+        self.deltas, self.node_values = self.numbered(Delta), self.numbered(Value)
         order = [p for node in reversed(forward.nodes) for p in node.layer.parameters().values()]
         self.gradients.sort(key=lambda numbered: order.index(numbered[1].parameter))  # as layer by layer
 
@@ -175,16 +175,17 @@ class Backward(Lowering):
             self.builder.emit("normalize_gradients", (*own, *maps), ops.bits(layer.eps))
         return total[0], total[1]
 
-    # ---- one method for each kind of layer
+    # ---- one method for each kind of layer: delta is dy in the shape of the output
 
     def _conv(self, node: Node, delta: Map) -> None:
+        """dy (N, F, *P) -> dw (F, C/groups, *K), db (F,) and dx (N, C, *S)."""
         layer: Any = node.layer
         g, (source,) = layer.geometry, node.inputs
         x = self.forward.values[source]
         self.conv_gradients(node, delta, x)
         if not self.needs(source):
             return
-        delta.reach(ops.upstream_margins(g, (x.height, x.width), (delta.height, delta.width)))
+        delta.widen(ops.upstream_margins(g, (x.height, x.width), (delta.height, delta.width)))
         held = self.pending.get(source)
         add = held is not None and self.holders[held] == 1
         dx = held if held is not None and add else self.fresh(source)
@@ -194,6 +195,7 @@ class Backward(Lowering):
             self.give(source, dx)
 
     def _linear(self, node: Node, delta: Map) -> None:
+        """dy (N, O) -> dw (O, I), db (O,) and dx (N, I)."""
         layer: Any = node.layer
         (source,) = node.inputs
         self.linear_gradients(node, delta, self.forward.values[source])
@@ -203,6 +205,7 @@ class Backward(Lowering):
             self.give(source, dx)
 
     def _activation(self, node: Node, delta: Map) -> None:
+        """dx in the shape of dy; nothing to do where a neighbour takes this part."""
         (source,) = node.inputs
         if node.name in self.gated:
             self.give(source, delta)
@@ -236,10 +239,11 @@ class Backward(Lowering):
         return self.forward.values[source]
 
     def _max_pool(self, node: Node, delta: Map) -> None:
+        """dy (N, C, *P) -> dx (N, C, *S), through the ReLU before it where that is all that is read."""
         layer: Any = node.layer
         (source,) = node.inputs
-        if node.name in self.forward.halved:
-            self._halve(node, delta)
+        if node.name in self.forward.pooled_2x2:
+            self._pool_2x2(node, delta)
             return
         before = self.forward.by_name.get(source)
         relu = (  # x comes from a ReLU that nobody else reads: go back through both at once
@@ -255,14 +259,17 @@ class Backward(Lowering):
         self.builder.emit("max_pool_backward", maps, *ops.window(layer.geometry), int(relu))
         self.give(before.inputs[0] if relu and before is not None else source, dx)
 
-    def _halve(self, node: Node, delta: Map) -> None:
-        """Through max pooling and the activation before it; a convolution before that gets its bias's gradient too."""
-        origin, activation, winners = self.forward.halved[node.name]
+    def _pool_2x2(self, node: Node, delta: Map) -> None:
+        """dy (N, C, H/2, W/2) -> the gradient before the activation that was pooled (N, C, H, W).
+
+        A convolution before that gets its bias's gradient (C,) too.
+        """
+        origin, activation, winners = self.forward.pooled_2x2[node.name]
         before, sums = self.forward.by_name.get(origin), None
         bias = before.layer.bias if before is not None and type(before.layer) in CONVOLUTIONS else None  # type: ignore[attr-defined]
         early = self.forward.readers[origin] == 1 and origin not in self.given and self.sums_early
         if early and before is not None and self._ends_at(before):
-            self._halved_conv(before, (delta, self.forward.values[node.name], winners), activation)
+            self._pooled_conv(before, (delta, self.forward.values[node.name], winners), activation)
             return
         if bias is not None and early and not self.apart(bias):
             sums = self.gradient(bias)[0]
@@ -279,7 +286,8 @@ class Backward(Lowering):
         few = self.forward.shapes[node.inputs[0]][0] < _FEW_CHANNELS
         return few and len({self.apart(p) for p in node.layer.parameters().values()}) == 1
 
-    def _halved_conv(self, node: Node, pooled: tuple[Map, Map, Map], activation: int) -> None:
+    def _pooled_conv(self, node: Node, pooled: tuple[Map, Map, Map], activation: int) -> None:
+        """dw (F, C/groups, *K) and db (F,) from the pooled dy, y and winners (N, F, H/2, W/2), without dy in full."""
         layer: Any = node.layer
         dw, apart = self.gradient(layer.weight)
         db = self.gradient(layer.bias)[0] if layer.bias is not None else None
@@ -287,17 +295,20 @@ class Backward(Lowering):
         self.builder.emit("pooled_weight_gradient", maps, *ops.window(layer.geometry), activation, apart)
 
     def _avg_pool(self, node: Node, delta: Map) -> None:
+        """dy (N, C, *P) -> dx (N, C, *S)."""
         layer: Any = node.layer
         dx = self.fresh(node.inputs[0])
         self.builder.emit("avg_pool_backward", (dx, delta), *ops.window(layer.geometry), int(layer.count_include_pad))
         self.give(node.inputs[0], dx)
 
     def _global_mean(self, node: Node, delta: Map) -> None:
+        """dy (N, C) -> dx (N, C, *S)."""
         dx = self.fresh(node.inputs[0])
         self.builder.emit("global_mean_backward", (dx, delta))
         self.give(node.inputs[0], dx)
 
     def _flatten(self, node: Node, delta: Map) -> None:
+        """dy (N, |S|) -> dx (N, *S)."""
         (source,) = node.inputs
         if self.forward.values[source] is self.forward.values[node.name]:
             self.give(source, delta)
@@ -307,11 +318,13 @@ class Backward(Lowering):
         self.give(source, dx)
 
     def _add(self, node: Node, delta: Map) -> None:
+        """dy for every source, in its shape."""
         for source in node.inputs:
             if self.needs(source):
                 self.give(source, delta)
 
     def _dropout(self, node: Node, delta: Map) -> None:
+        """dx in the shape of dy."""
         mask = self.forward.masks.get(node.name)
         dx = delta
         if mask is not None:
@@ -320,6 +333,7 @@ class Backward(Lowering):
         self.give(node.inputs[0], dx)
 
     def _batch_norm(self, node: Node, delta: Map) -> None:
+        """dy (N, C, H, W) -> dweight (C,), dbias (C,) and dx (N, C, H, W)."""
         layer: Any = node.layer
         (source,) = node.inputs
         statistics = self.forward.statistics.get(node.name)

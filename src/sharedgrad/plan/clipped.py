@@ -13,6 +13,7 @@ from typing import Any
 from sharedgrad.geometry import Geometry
 from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
+from sharedgrad.kernels.native.convolution import gram_squares_cost, kernel_squares_cost
 from sharedgrad.kernels.native.program import Builder, Map
 from sharedgrad.parameter import Weight
 from sharedgrad.plan.backward import Backward
@@ -20,10 +21,7 @@ from sharedgrad.plan.forward import Forward
 from sharedgrad.plan.lowering import MaxNorm, Norms, UnsupportedError
 
 _MOST_KEPT = 1 << 25  # bytes of one kernel's gradients that are kept until their factors are known
-_MOST_PRODUCTS = 1 << 20  # bytes of inner products that a thread holds
-
-# Measured, as multiplications of vectors: to keep a sum and read it again; an inner product's beside a convolution's.
-_KEEPING, _INNER = 50, 2.3
+_KEEPING = 50  # multiplications of vectors in the time that it takes to keep a sum and read it again, measured
 
 
 class Clipped(Backward):
@@ -71,11 +69,11 @@ class Clipped(Backward):
         """Norms now, sums later: of kernels that are kept, else by going through the scaled map once more."""
         layer: Any = node.layer
         g, size = layer.geometry, prod(layer.weight.shape)
-        match _way(g, layer.weight.shape, delta, x, self.builder):
+        match _cheapest(g, layer.weight.shape, delta, x, self.builder):
             case "keep":
-                kept = Map(delta.samples, delta.lanes, size)
-                self.builder.emit("add_kernel_squares", (self._squares, delta, x, kept), *ops.window(g))
-                self._weighted(layer.weight, kept)
+                apart = Map(delta.samples, delta.lanes, size)
+                self.builder.emit("add_kernel_squares", (self._squares, delta, x, apart), *ops.window(g))
+                self._weighted(layer.weight, apart)
             case "products":
                 self.builder.emit("add_gram_squares", (self._squares, delta, x), *ops.window(g))
                 self._again(layer.weight, delta, x, g)
@@ -124,17 +122,12 @@ class Clipped(Backward):
         self.holders[delta] += 1  # for good: nobody may write over it
 
 
-def _way(g: Geometry, kernel: tuple[int, ...], delta: Map, x: Map, builder: Builder) -> str:
+def _cheapest(g: Geometry, kernel: tuple[int, ...], delta: Map, x: Map, builder: Builder) -> str:
     """The cheapest way to a kernel's norms and weighted sum, in what it takes besides the plain weight gradient."""
-    filters, channels, itemsize = kernel[0], x.channels, builder.dtype.itemsize
-    (_, _), (stride, _), _, _ = ops.axes(g)
-    ways = {"again": prod(kernel) * delta.height * delta.width + 0.0}
-    if delta.samples * prod(kernel) * itemsize <= _MOST_KEPT:
-        ways["keep"] = prod(kernel) * _KEEPING
-    held = (x.height * x.width**2 + delta.width**2) * delta.lanes * itemsize
-    if builder.full and held <= _MOST_PRODUCTS:
-        rows = range(0, delta.height * stride, stride)
-        pairs = sum(max(0, x.height - apart) for apart in rows) * x.width**2 * channels
-        pairs += delta.height * (delta.height + 1) // 2 * delta.width**2 * filters
-        ways["products"] = pairs * _INNER
-    return min(ways, key=lambda way: ways[way])
+    costs = {
+        "again": kernel_squares_cost(kernel, delta),
+        "products": gram_squares_cost(builder, delta, x, g),
+    }
+    if delta.samples * prod(kernel) * builder.dtype.itemsize <= _MOST_KEPT:
+        costs["keep"] = prod(kernel) * _KEEPING
+    return min(costs, key=lambda name: costs[name])

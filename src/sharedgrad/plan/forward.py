@@ -23,11 +23,11 @@ from sharedgrad.plan.lowering import (
     AVG_POOLS,
     CONVOLUTIONS,
     MAX_POOLS,
-    Halved,
     Input,
     Lowering,
     Mask,
     Output,
+    Pooled2x2,
     Statistics,
     UnsupportedError,
     pooled_at_once,
@@ -71,9 +71,8 @@ class Forward(Lowering):
         self.fused: set[str] = set()  # activations that the node before has computed
         self.masks: dict[str, Map] = {}
         self.statistics: dict[str, Statistics] = {}
-        self.halved: dict[str, Halved] = {}
+        self.pooled_2x2: dict[str, Pooled2x2] = {}
         self.unseen: set[str] = set()  # activations whose outputs only pooling has seen
-        self.constants: dict[str, tuple[Map, Map]] = {}  # running mean and variance in evaluation mode
         for name in inputs:
             self.values[name] = self.place(shapes[name])
             self.builder.emit("relayout", (self.values[name], self.array(Input(name), shapes[name])))
@@ -93,12 +92,12 @@ class Forward(Lowering):
         reader = self.only_reader(node)
         return reader if reader is not None and type(reader.layer) in ACTIVATIONS else None
 
-    def is_halved(self, node: Node) -> bool:
-        """Whether max pooling that halves its maps is all that reads this node."""
+    def feeds_pool_2x2(self, node: Node) -> bool:
+        """Whether max pooling in windows of 2×2 that touch is all that reads this node."""
         reader = self.only_reader(node)
-        return reader is not None and self.halves(reader)
+        return reader is not None and self.is_pool_2x2(reader)
 
-    def halves(self, node: Node) -> bool:
+    def is_pool_2x2(self, node: Node) -> bool:
         """Whether the node is max pooling in windows of 2×2 that touch."""
         layer: Any = node.layer
         if type(layer) is not layers.MaxPool2d or layer.ties != "first":
@@ -111,8 +110,8 @@ class Forward(Lowering):
         after = self.follower(node)
         return after if after is not None and type(after.layer) is layers.ReLU else None
 
-    def kept(self, m: Map) -> Map:
-        """The same map, remembered for the way back."""
+    def keep(self, m: Map) -> Map:
+        """The same map, which stays as long as the tape if there will be one."""
         m.kept = m.kept or self.record
         return m
 
@@ -132,8 +131,8 @@ class Forward(Lowering):
         after = self.fused_relu(node) if type(node.layer) in _WITH_RELU else None
         if after is not None:
             self.fused.add(after.name)
-            if not self.is_halved(after):
-                self.kept(self.values[node.name])
+            if not self.feeds_pool_2x2(after):
+                self.keep(self.values[node.name])
 
     def _refuse_unless_served(self, node: Node) -> None:
         """Windows that are too large for the compiled code are NumPy's."""
@@ -141,73 +140,78 @@ class Forward(Lowering):
         if not ops.served(layer.geometry, (self.builder.samples, *self.shapes[node.inputs[0]])):
             raise UnsupportedError("large windows")
 
-    # ---- one method for each kind of layer: the map that holds the output
+    # ---- one method for each kind of layer: it returns the map that holds the output
 
     def _conv(self, node: Node, x: Map) -> Map:
+        """x (N, C, *S) -> y (N, F, *P), with the ReLU behind it."""
         layer: Any = node.layer
         if layer.padding_mode != "zeros" or len(self.shapes[node.name]) != layer.rank + 1:
             raise UnsupportedError("padding mode")
         y, g = self.place(self.shapes[node.name]), layer.geometry
         self._refuse_unless_served(node)
-        self.kept(x).reach(ops.input_margins(g, (x.height, x.width), (y.height, y.width)))
+        self.keep(x).widen(ops.input_margins(g, (x.height, x.width), (y.height, y.width)))
         relu = self.fused_relu(node) is not None
         maps = (y, x, self.parameter(layer.weight), self.parameter(layer.bias))
         self.builder.emit("conv", maps, *ops.window(g), int(relu))
         return y
 
     def _linear(self, node: Node, x: Map) -> Map:
+        """x (N, I) -> y (N, O), with the ReLU behind it."""
         layer: Any = node.layer
         if x.lanes != 1 or len(self.shapes[node.name]) != 1:
             raise UnsupportedError("tokens")
         y = self.place(self.shapes[node.name])
-        maps = (y, self.kept(x), self.parameter(layer.weight), self.parameter(layer.bias))
+        maps = (y, self.keep(x), self.parameter(layer.weight), self.parameter(layer.bias))
         self.builder.emit("linear", maps, int(self.fused_relu(node) is not None))
         return y
 
     def _activation(self, node: Node, x: Map) -> Map:
-        if self.is_halved(node):  # pooling computes it
+        """y in the shape of x; in its place where nobody else reads x."""
+        if self.feeds_pool_2x2(node):  # pooling computes it
             self.unseen.add(node.name)
             return x
         source = self.by_name.get(node.inputs[0])
         alone = source is not None and self.follower(source) is node
         in_place = alone and isinstance(source.layer, (*CONVOLUTIONS, layers.Linear))  # type: ignore[union-attr]
         y = x if in_place else self.place(self.shapes[node.name])
-        self.builder.emit("activate", (self.kept(y), x), ACTIVATIONS[type(node.layer)])
+        self.builder.emit("activate", (self.keep(y), x), ACTIVATIONS[type(node.layer)])
         return y
 
     def _max_pool(self, node: Node, x: Map) -> Map:
+        """x (N, C, *S) -> y (N, C, *P)."""
         layer: Any = node.layer
         if layer.ties != "first":
             raise UnsupportedError("ties")
         self._refuse_unless_served(node)
         y = self.place(self.shapes[node.name])
-        if self.halves(node):
-            self._halve(node, y, x)
+        if self.is_pool_2x2(node):
+            self._pool_2x2(node, y, x)
             return y
-        self.builder.emit("max_pool", (self.kept(y), self.kept(x)), *ops.window(layer.geometry))
+        self.builder.emit("max_pool", (self.keep(y), self.keep(x)), *ops.window(layer.geometry))
         return y
 
-    def _halve(self, node: Node, y: Map, x: Map) -> None:
-        """The activation before, unless the layer before that has computed it, and max pooling."""
+    def _pool_2x2(self, node: Node, y: Map, x: Map) -> None:
+        """x (N, C, H, W) -> y (N, C, H/2, W/2), with the activation before it unless that is computed already."""
         origin, kind, computed = node.inputs[0], ops.IDENTITY, ops.IDENTITY
         before = self.by_name.get(origin)
-        if before is not None and type(before.layer) in ACTIVATIONS and self.is_halved(before):
+        if before is not None and type(before.layer) in ACTIVATIONS and self.feeds_pool_2x2(before):
             origin, kind = before.inputs[0], ACTIVATIONS[type(before.layer)]
             computed = ops.IDENTITY if before.name in self.fused else kind
             self.unseen.add(before.name)
-        winners = self.kept(self.place(self.shapes[node.name])) if self.record else None
+        winners = self.keep(self.place(self.shapes[node.name])) if self.record else None
         if winners is not None:
-            self.halved[node.name] = Halved(origin, kind, winners)
+            self.pooled_2x2[node.name] = Pooled2x2(origin, kind, winners)
         name, maps, numbers = self.builder.operations[-1]
         conv = self.by_name.get(origin)
         unseen = conv is not None and pooled_at_once(conv.layer) and self.only_reader(conv) is not None
         if name == "conv" and maps[0] is x and unseen and self.builder.full:
             self.builder.operations.pop()  # its outputs are pooled before they are stored
-            self.builder.emit("conv_pool_2x2", (self.kept(y), winners, *maps[1:]), *numbers[:-1], kind)
+            self.builder.emit("conv_pool_2x2", (self.keep(y), winners, *maps[1:]), *numbers[:-1], kind)
         else:
-            self.builder.emit("pool_2x2", (self.kept(y), winners, x), computed)
+            self.builder.emit("pool_2x2", (self.keep(y), winners, x), computed)
 
     def _avg_pool(self, node: Node, x: Map) -> Map:
+        """x (N, C, *S) -> y (N, C, *P)."""
         layer: Any = node.layer
         self._refuse_unless_served(node)
         y = self.place(self.shapes[node.name])
@@ -215,11 +219,13 @@ class Forward(Lowering):
         return y
 
     def _global_mean(self, node: Node, x: Map) -> Map:
+        """x (N, C, *S) -> y (N, C)."""
         y = self.place(self.shapes[node.name])
         self.builder.emit("global_mean", (y, x))
         return y
 
     def _flatten(self, node: Node, x: Map) -> Map:
+        """x (N, *S) -> y (N, |S|)."""
         if len(self.shapes[node.inputs[0]]) == 1:  # not so (C, 1, 1): a window that reads it needs margins
             return x
         y = self.place(self.shapes[node.name])
@@ -227,6 +233,7 @@ class Forward(Lowering):
         return y
 
     def _add(self, node: Node, *sources: Map) -> Map:
+        """y in the shape of all sources, with the ReLU behind it."""
         total, *others = sources
         y = self.place(self.shapes[node.name])
         relu = ops.RELU if self.fused_relu(node) is not None else ops.IDENTITY
@@ -236,18 +243,20 @@ class Forward(Lowering):
         return y
 
     def _dropout(self, node: Node, x: Map) -> Map:
+        """y in the shape of x, with a mask from outside; x itself in evaluation mode."""
         if not self.training:
             return x
         y, mask = (self.place(self.shapes[node.name]) for _ in range(2))
-        self.masks[node.name] = self.kept(mask)
+        self.masks[node.name] = self.keep(mask)
         self.builder.emit("relayout", (mask, self.array(Mask(node), self.shapes[node.name])))
         self.builder.emit("multiply", (y, x, mask))
         return y
 
     def _batch_norm(self, node: Node, x: Map) -> Map:
+        """x (N, C, H, W) -> y, with the sum and the ReLU behind it; training keeps mean and variance (C,)."""
         layer: Any = node.layer
         y = self.place(self.shapes[node.name])
-        self.kept(x)
+        self.keep(x)
         if self.training:
             mean, variance = (Map(1, 1, x.channels, kept=True) for _ in range(2))
             count = self.builder.samples * prod(self.shapes[node.name][1:])
@@ -286,3 +295,9 @@ _FORWARD: dict[type[Layer], Any] = {
     layers.BatchNorm2d: Forward._batch_norm,
 }
 _WITH_RELU = (*CONVOLUTIONS, layers.Linear, layers.Add, layers.BatchNorm2d)
+
+
+def not_compiled() -> list[str]:
+    """The layers that have no compiled operation: a network with one of them goes layer by layer."""
+    kinds = {name: getattr(layers, name) for name in layers.__all__}
+    return [name for name, kind in kinds.items() if issubclass(kind, Layer) and kind not in (Layer, *_FORWARD)]

@@ -80,10 +80,16 @@ class Norms(NamedTuple):
     """The norm of each sample's gradient."""
 
 
-class Halved(NamedTuple):
-    """What the way back through a max pooling needs that has halved its maps, and the activation before it."""
+class Pooled2x2(NamedTuple):
+    """What the way back needs through max pooling in windows of 2×2 that touch, and through the activation before it.
 
-    origin: str  # whose output both have read
+    Attributes:
+        origin: The node whose output (N, C, H, W) both have read.
+        activation: Which one it is.
+        winners: Which cell of each window was the largest (N, C, H/2, W/2).
+    """
+
+    origin: str
     activation: int
     winners: Map
 

@@ -18,7 +18,7 @@ class Callback:
         """An epoch is done: ``state.history.rows[-1]``."""
 
     def on_interrupt(self, state: State) -> None:
-        """Ctrl-C, between two batches; KeyboardInterrupt goes on to the caller of fit afterwards."""
+        """Ctrl-C or SIGTERM, between two batches; KeyboardInterrupt goes on to the caller of fit afterwards."""
 
     def on_end(self, state: State) -> None:
         """Training is over: all epochs are done (``state.finished``), or it was interrupted or failed."""

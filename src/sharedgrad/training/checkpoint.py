@@ -9,17 +9,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sharedgrad.errors import CheckpointError
+from sharedgrad.errors import CheckpointError, SharedgradError
+from sharedgrad.network import Network
 from sharedgrad.parameter import Array
-from sharedgrad.storage import ensure_writable, load_arrays, save_arrays, unshared
+from sharedgrad.storage import ensure_writable, load_arrays, rebuilt, save_arrays, unshared
 from sharedgrad.training.callbacks import Callback
+from sharedgrad.training.files import CHECKPOINT, METRICS, MODEL
 from sharedgrad.training.history import Epoch
 from sharedgrad.training.metrics import Metrics
 from sharedgrad.training.state import State
 
-CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.csv"
 SECONDS = 30.0  # between two checkpoints within an epoch
 _FORMAT = "sharedgrad checkpoint"
+_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 _NETWORK, _OPTIMIZER = "network/", "optimizer/"
 
 
@@ -31,7 +33,7 @@ class Checkpoint(Callback):
 
     Args:
         folder: The run folder.
-        settings: What the run depends on (``Plan.settings``).
+        settings: What the run depends on (``Arguments.settings``).
     """
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any]) -> None:
@@ -45,15 +47,14 @@ class Checkpoint(Callback):
 
         Raises:
             OutputError: The folder cannot be made or written.
-            CheckpointError: It holds a run and ``resume`` is false; or the checkpoint in it is damaged, foreign
-                or of other settings.
+            CheckpointError: It holds a run and ``resume`` is false, or a run without its checkpoint; or the
+                checkpoint in it is damaged, foreign or of other settings.
         """
         ensure_writable(self.folder)
         if not self.path.exists():
+            self._refuse_a_run_without_checkpoint(resume)
             if resume:
                 say(f"nothing to resume in {self.folder}: starting afresh")
-            elif (self.folder / METRICS).exists():
-                raise CheckpointError(self.folder, "holds a run already", "take another --out (out=…)")
             return
         if not resume:
             fix = "--resume (resume=True) goes on with it, another --out (out=…) keeps both"
@@ -65,6 +66,15 @@ class Checkpoint(Callback):
         else:
             done = f"{state.epoch} of {state.epochs} epochs and {state.batch} batches"
             say(f"resuming the run in {self.folder} after {done}")
+
+    def _refuse_a_run_without_checkpoint(self, resume: bool) -> None:
+        """What was trained once is not overwritten."""
+        found = next((name for name in (MODEL, METRICS) if (self.folder / name).exists()), None)
+        if found and resume:
+            problem = f"holds a run ({found}) but no {CHECKPOINT} to go on from"
+            raise CheckpointError(self.folder, problem, "take another --out (out=…), or put the checkpoint back")
+        if found:
+            raise CheckpointError(self.folder, "holds a run already", "take another --out (out=…)")
 
     def on_batch(self, state: State) -> None:
         """Save when the last checkpoint is old."""
@@ -106,22 +116,19 @@ class Checkpoint(Callback):
         self._saved_at = time.monotonic()
 
     def _restore(self, state: State) -> None:
-        arrays, metadata = load_arrays(self.path)
-        if metadata.get("format") != _FORMAT:
-            raise CheckpointError(self.path, "is not a checkpoint of a training run")
+        arrays, settings, progress = _read(self.path)
         try:
-            self._compare(json.loads(metadata["settings"]))
-            progress = json.loads(metadata["progress"])
+            self._compare(settings)
+            _check_range(progress, state)
             state.network.load_state_dict(_part(_NETWORK, arrays))
             state.optimizer.load_state_dict(_part(_OPTIMIZER, arrays))
             state.network.step = int(progress["step"])
-            state.epoch, state.batch = int(progress["epoch"]), int(progress["batch"])
+            state.epoch, state.batch = progress["epoch"], progress["batch"]
             state.metrics = Metrics(**progress["metrics"])
             state.seconds = float(progress["seconds"])
             state.history.rows = [Epoch(**row) for row in progress["history"]]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise CheckpointError(self.path, f"is not a checkpoint of a training run ({reason})") from None
+        except _DAMAGE as error:
+            raise _foreign(self.path, error) from None
 
     def _compare(self, saved: Mapping[str, Any]) -> None:
         """Refuse other settings: the result would be neither the one run's nor the other's."""
@@ -129,6 +136,54 @@ class Checkpoint(Callback):
         if differences:
             problem = f"was written with other settings: {', '.join(differences)}"
             raise CheckpointError(self.path, problem, "resume with the same, or start another run (--out)")
+
+
+def load_partial(path: str | Path) -> tuple[Network, str]:
+    """The network in a checkpoint, as it was then, and how far training had come.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged or foreign.
+    """
+    arrays, settings, progress = _read(Path(path))
+    try:
+        weights = _part(_NETWORK, arrays)
+        network = rebuilt(settings["model"], weights)
+        network.load_state_dict(weights)
+        epoch, batch = int(progress["epoch"]), int(progress["batch"])
+        batches = f" and {batch} batch{'' if batch == 1 else 'es'}" if batch else ""
+        return network, f"{epoch} of {settings['epochs']} epochs{batches}"
+    except (*_DAMAGE, SharedgradError) as error:
+        raise _foreign(Path(path), error) from None
+
+
+def _read(path: Path) -> tuple[dict[str, Array], Any, Any]:
+    """Arrays, settings and progress of a checkpoint."""
+    arrays, metadata = load_arrays(path)
+    if metadata.get("format") != _FORMAT:
+        raise CheckpointError(path, "is not a checkpoint of a training run")
+    try:
+        return arrays, json.loads(metadata["settings"]), json.loads(metadata["progress"])
+    except (*_DAMAGE, RecursionError) as error:
+        raise _foreign(path, error) from None
+
+
+def _foreign(path: Path, error: Exception) -> CheckpointError:
+    reason = f"{type(error).__name__}: {error}"
+    return CheckpointError(path, f"is not a checkpoint of a training run ({reason})")
+
+
+def _check_range(progress: Mapping[str, Any], state: State) -> None:
+    """Raise ValueError unless a run could have come so far: a forged number would train for years, or not at all."""
+    epoch, batch, rows = progress["epoch"], progress["batch"], progress["history"]
+    for name, value, last in (("epoch", epoch, state.epochs), ("batch", batch, state.batches)):
+        if type(value) is not int or not 0 <= value <= last:
+            raise ValueError(f"expected {name} from 0 to {last}, got {value!r}")
+    if [row["epoch"] for row in rows] != list(range(1, epoch + 1)):
+        raise ValueError(f"expected a row for each of {epoch} epochs, got {len(rows)}")
+    if epoch == state.epochs and batch:
+        raise ValueError(f"expected no batch after the last epoch, got {batch}")
+    if (batch == 0) != (progress["metrics"]["samples"] == 0):
+        raise ValueError(f"expected samples in {batch} batches, got {progress['metrics']['samples']!r}")
 
 
 def _difference(name: str, then: object, now: object) -> str:

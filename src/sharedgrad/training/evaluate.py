@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sharedgrad.data import batches
+from sharedgrad.errors import ConfigError
 from sharedgrad.losses import CrossEntropy
 from sharedgrad.network import Network
 from sharedgrad.parameter import Array
-from sharedgrad.training.metrics import Metrics, are_classes
+from sharedgrad.training.metrics import Metrics, true_classes
 
 Loss = Callable[[Any, Any], tuple[float, Any]]
 
@@ -29,6 +30,24 @@ class Evaluation(NamedTuple):
     loss: float
     accuracy: float | None
     predictions: Array
+
+
+def measured(loss: Loss, y: Any, target: Any) -> tuple[float, Any]:
+    """A loss's value as Python's own number, whatever kind of number it returned, and its upstream gradient.
+
+    Raises:
+        ConfigError: It returned something else.
+    """
+    found: Any = loss(y, target)
+    if not isinstance(found, tuple) or len(found) != 2:
+        problem = f"expected a pair (value, upstream), got {type(found).__name__}"
+        raise ConfigError("loss", problem, "return the loss and its gradient with respect to y")
+    value, upstream = found
+    try:
+        return float(value), upstream
+    except (TypeError, ValueError):
+        problem = f"expected a pair (value, upstream) that begins with a number, got {type(value).__name__}"
+        raise ConfigError("loss", problem, "sum or average over the samples") from None
 
 
 def evaluate(
@@ -57,6 +76,6 @@ def evaluate(
     metrics, predictions = Metrics(), []
     for x, target in batches(images, labels, batch_size, shuffle=False, normalize=normalize):
         y = network.predict(x, batch_size=len(x))
-        metrics.add(loss(y, target)[0], y, target)
-        predictions.append(np.argmax(y, axis=1) if are_classes(y, target) else y)
+        metrics.add(measured(loss, y, target)[0], y, target, loss)
+        predictions.append(y if true_classes(y, target, loss) is None else np.argmax(y, axis=1))
     return Evaluation(metrics.loss, metrics.accuracy, np.concatenate(predictions))

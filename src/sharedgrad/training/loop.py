@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from contextlib import nullcontext
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
 
-from sharedgrad.errors import ConfigError
+import numpy as np
+
+from sharedgrad.errors import ConfigError, DataError
 from sharedgrad.losses import CrossEntropy
 from sharedgrad.network import Network
 from sharedgrad.optimizers import Adam, Optimizer, Schedule
 from sharedgrad.parameter import Array
+from sharedgrad.training.arguments import Arguments, Augment, Normalize, Pair
 from sharedgrad.training.callbacks import Callback
 from sharedgrad.training.checkpoint import Checkpoint
-from sharedgrad.training.evaluate import Loss, evaluate
+from sharedgrad.training.claim import claimed
+from sharedgrad.training.evaluate import Loss, evaluate, measured
 from sharedgrad.training.history import Epoch, History
-from sharedgrad.training.interrupts import held
+from sharedgrad.training.interrupts import ended_by_sigterm, held
 from sharedgrad.training.metrics import Metrics
-from sharedgrad.training.plan import Augment, Normalize, Pair, Plan
 from sharedgrad.training.state import State
 from sharedgrad.training.step import take
 
@@ -70,10 +74,11 @@ def fit(
 
     Raises:
         ConfigError, DataError, ShapeError: An argument makes no sense or does not fit.
-        CheckpointError: ``out`` holds a run and ``resume`` is false, or one that does not fit.
+        CheckpointError: ``out`` holds a run and ``resume`` is false, or one that does not fit; or another run is
+            writing to it.
         OutputError: ``out`` cannot be written.
         DivergedError: The loss or a weight has become NaN or infinite; the last good checkpoint stays.
-        KeyboardInterrupt: Ctrl-C; a checkpoint of this moment is in ``out``.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint of this moment is in ``out``.
     """
     if not isinstance(network, Network):
         raise ConfigError("fit", f"expected a Network, got {type(network).__name__}", "make one with Network(layers)")
@@ -81,7 +86,7 @@ def fit(
     if not all(isinstance(listener, Callback) for listener in listeners):
         raise ConfigError("callbacks", "expected objects of subclasses of Callback", "write class Mine(Callback)")
     optimizer = optimizer or Adam(network.parameters())
-    plan = Plan(
+    arguments = Arguments(
         network,
         train,
         validation,
@@ -95,17 +100,18 @@ def fit(
         max_norm,
         seed,
     )
-    state = State(network, optimizer, epochs, plan.batches_per_epoch)
-    if out is not None:
-        checkpoint = Checkpoint(out, plan.settings())
-        checkpoint.begin(state, resume, lambda text: _call("on_message", listeners, text))
-        listeners = [checkpoint, *listeners]
-    elif resume:
+    state = State(network, optimizer, epochs, arguments.batches_per_epoch)
+    if resume and out is None:
         raise ConfigError("resume", "needs the folder of the run", "give out=…")
-    if not state.finished:
-        with warnings.catch_warnings():  # numbers that overflow end in a DivergedError
-            warnings.filterwarnings("ignore", ".* encountered in ", RuntimeWarning)
-            _train(plan, state, listeners)
+    with nullcontext() if out is None else claimed(out):
+        if out is not None:
+            checkpoint = Checkpoint(out, arguments.settings())
+            checkpoint.begin(state, resume, lambda text: _call("on_message", listeners, text))
+            listeners = [checkpoint, *listeners]
+        if not state.finished:
+            with warnings.catch_warnings():  # numbers that overflow end in a DivergedError
+                warnings.filterwarnings("ignore", ".* encountered in ", RuntimeWarning)
+                _train(arguments, state, listeners)
     return state.history
 
 
@@ -114,33 +120,34 @@ def _call(hook: str, listeners: Iterable[Callback], argument: State | str) -> No
         getattr(callback, hook)(argument)
 
 
-def _train(plan: Plan, state: State, listeners: list[Callback]) -> None:
+def _train(arguments: Arguments, state: State, listeners: list[Callback]) -> None:
     """All epochs that are still to come; the optimizer gets its own learning rate back afterwards."""
-    lr = plan.optimizer.lr
+    lr = arguments.optimizer.lr
     _call("on_start", listeners, state)
     try:
-        while not state.finished:
-            _train_epoch(plan, state, lr, listeners)
+        with ended_by_sigterm():
+            while not state.finished:
+                _train_epoch(arguments, state, lr, listeners)
     except KeyboardInterrupt:
         _call("on_interrupt", listeners, state)
         raise
     finally:
-        plan.optimizer.lr = lr
+        arguments.optimizer.lr = lr
         _call("on_end", listeners, state)
 
 
-def _train_epoch(plan: Plan, state: State, lr: float, listeners: list[Callback]) -> None:
+def _train_epoch(arguments: Arguments, state: State, lr: float, listeners: list[Callback]) -> None:
     """The batches of this epoch that are still to come, then its row in the history."""
     clock = perf_counter()
-    for x, target in plan.batches(state.epoch, state.batch):
+    for x, target in arguments.batches(state.epoch, state.batch):
         with held():
-            state.learning_rate = plan.optimizer.lr = lr * plan.factor(state.step)
-            _step(plan, state, x, target)
+            state.learning_rate = arguments.optimizer.lr = lr * arguments.factor(state.step)
+            _step(arguments, state, x, target)
             state.batch += 1
             state.seconds += perf_counter() - clock
         _call("on_batch", listeners, state)
         clock = perf_counter()
-    row = _row(plan, state, lr * plan.factor(state.step - 1))
+    row = _row(arguments, state, lr * arguments.factor(state.step - 1))
     with held():
         state.history.rows.append(row)
         state.epoch, state.batch = state.epoch + 1, 0
@@ -148,28 +155,32 @@ def _train_epoch(plan: Plan, state: State, lr: float, listeners: list[Callback])
     _call("on_epoch", listeners, state)
 
 
-def _step(plan: Plan, state: State, x: Array, target: Array) -> None:
-    y, tape = plan.network.forward(x)
-    value, upstream = plan.loss(y, target)
+def _step(arguments: Arguments, state: State, x: Array, target: Array) -> None:
+    y, tape = arguments.network.forward(x)
+    value, upstream = measured(arguments.loss, y, target)
     if not isfinite(value):
+        if not np.isfinite(x).all():
+            raise DataError(
+                "batch", "augmented and normalized images are NaN or infinite", "check augment and normalize"
+            )
         raise state.diverged(f"the loss has become {value}")
     gradients = tape.backward(upstream)
-    applied = gradients if plan.max_norm is None else gradients.clipped(plan.max_norm)
+    applied = gradients if arguments.max_norm is None else gradients.clipped(arguments.max_norm)
     if state.history.step is None and state.step >= state.batches // 2:
         when = state.epoch + 1, state.batch + 1, state.batches
-        parameters, trace = plan.network.parameters(), tape.trace(upstream)
-        state.history.step = take(when, parameters, trace, gradients, applied, plan.optimizer)
+        parameters, trace = arguments.network.parameters(), tape.trace(upstream)
+        state.history.step = take(when, parameters, trace, gradients, applied, arguments.optimizer)
     else:
-        plan.optimizer.step(applied)
-    state.metrics.add(value, y, target)
+        arguments.optimizer.step(applied)
+    state.metrics.add(value, y, target, arguments.loss)
 
 
-def _row(plan: Plan, state: State, learning_rate: float) -> Epoch:
+def _row(arguments: Arguments, state: State, learning_rate: float) -> Epoch:
     """What the epoch came to, validation included."""
     state.ensure_finite()
     validation = None
-    if plan.validation is not None:
-        validation = evaluate(plan.network, *plan.validation, plan.loss, plan.normalize)
+    if arguments.validation is not None:
+        validation = evaluate(arguments.network, *arguments.validation, arguments.loss, arguments.normalize)
         if not isfinite(validation.loss):
             raise state.diverged(f"the validation loss has become {validation.loss}")
     return Epoch(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sharedgrad.losses import CrossEntropy
 from sharedgrad.parameter import Array
 
 
@@ -25,13 +26,14 @@ class Metrics:
     labels: int = 0
     correct: int = 0
 
-    def add(self, value: float, y: Array, target: Array) -> None:
-        """Count one batch in: its loss, the network's output and the targets."""
+    def add(self, value: float, y: Array, target: Array, loss: object = None) -> None:
+        """Count one batch in: its loss, the network's output, the targets and what compared them."""
         self.samples += len(target)
         self.loss_sum += value * len(target)
-        if are_classes(y, target):
-            self.labels += target.size
-            self.correct += int(np.count_nonzero(np.argmax(y, axis=1) == target))
+        classes = true_classes(y, target, loss)
+        if classes is not None:
+            self.labels += classes.size
+            self.correct += int(np.count_nonzero(np.argmax(y, axis=1) == classes))
 
     @property
     def loss(self) -> float:
@@ -44,6 +46,16 @@ class Metrics:
         return self.correct / self.labels if self.labels else None
 
 
-def are_classes(y: Array, target: Array) -> bool:
-    """Whether the targets are class numbers for the scores y (N, C, *positions)."""
-    return y.ndim >= 2 and target.dtype.kind in "iu" and target.shape == (len(y), *y.shape[2:])
+def true_classes(y: Array, target: Array, loss: object = None) -> Array | None:
+    """The class numbers (N, *positions) for the scores y (N, C, *positions); None where the targets are no classes.
+
+    Of soft targets, which CrossEntropy takes, the likeliest.
+    """
+    if y.ndim < 2:
+        return None
+    if target.dtype.kind in "iu" and target.shape == (len(y), *y.shape[2:]):
+        return target
+    if isinstance(loss, CrossEntropy) and target.shape == y.shape:
+        likeliest: Array = np.argmax(target, axis=1)
+        return likeliest
+    return None

@@ -6,7 +6,8 @@ import io
 import warnings
 from math import ceil, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,8 +30,13 @@ _ZOOM = 4  # pixels along a cell of a kernel
 _GAP = 3  # and between two kernels
 
 
-def curves(history: History, path: str | Path) -> None:
-    """Loss and accuracy over the epochs, training and validation.
+def curves(history: History, path: str | Path, watched: str = "validation") -> None:
+    """Loss and accuracy over the epochs, in training and on the data watched after every epoch.
+
+    Args:
+        history: The epochs.
+        path: The file to write.
+        watched: What these data are called.
 
     Raises:
         OutputError: The file cannot be written.
@@ -38,17 +44,17 @@ def curves(history: History, path: str | Path) -> None:
     """
     figure = _figure(9, 3.6)
     loss, accuracy = figure.subplots(1, 2)
-    _lines(loss, history, "loss", 1)
+    _lines(loss, history, "loss", 1, watched)
     loss.set_title("loss")
     loss.set_ylim(bottom=0)
-    _lines(accuracy, history, "accuracy", 100)
+    _lines(accuracy, history, "accuracy", 100, watched)
     accuracy.set_title("accuracy (%)")
     accuracy.set_ylim(top=100.5)
     _write(figure, path)
 
 
-def _lines(axes: Axes, history: History, quantity: str, scale: float) -> None:
-    for part, label, color in (("train", "training", _TRAIN), ("val", "held out", _VALIDATION)):
+def _lines(axes: Axes, history: History, quantity: str, scale: float, watched: str) -> None:
+    for part, label, color in (("train", "training", _TRAIN), ("val", watched, _VALIDATION)):
         points = [(row.epoch, getattr(row, f"{part}_{quantity}")) for row in history.rows]
         points = [(epoch, scale * value) for epoch, value in points if value is not None]
         if points:
@@ -61,7 +67,7 @@ def _lines(axes: Axes, history: History, quantity: str, scale: float) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def confusion(labels: Array, predictions: Array, classes: tuple[str, ...], path: str | Path) -> None:
+def confusion(labels: Array, predictions: Array, classes: tuple[str, ...], path: str | Path) -> str | None:
     """How often each class was taken for each other, on held-out data.
 
     Args:
@@ -69,6 +75,9 @@ def confusion(labels: Array, predictions: Array, classes: tuple[str, ...], path:
         predictions: Predicted classes (N,).
         classes: Their names.
         path: The file to write.
+
+    Returns:
+        None, or what stands for names that no installed font can show.
 
     Raises:
         OutputError: The file cannot be written.
@@ -86,25 +95,53 @@ def confusion(labels: Array, predictions: Array, classes: tuple[str, ...], path:
     bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.02)
     bar.set_ticks(np.sqrt([0, 0.01, 0.1, 0.25, 0.5, 1]).tolist(), labels=["0", "1 %", "10 %", "25 %", "50 %", "100 %"])
     bar.set_label("share of the true class")
-    _name_axes(axes, classes)
+    note = _name_axes(axes, classes)
     if count <= _MOST_NUMBERS:
         _number_cells(axes, matrix, shares)
     right = int(np.trace(matrix))
-    axes.set_title(f"{right:,} of {len(labels):,} right ({right / max(len(labels), 1):.2%})")
+    axes.set_title(f"{right:,} of {len(labels):,} right ({100 * right / max(len(labels), 1):.2f} %)")
     _write(figure, path)
+    return note
 
 
-def _name_axes(axes: Axes, classes: tuple[str, ...]) -> None:
+def _name_axes(axes: Axes, classes: tuple[str, ...]) -> str | None:
     every = ceil(len(classes) / _MOST_TICKS)
     places = range(0, len(classes), every)
-    names = [_shortened(classes[i]) for i in places]
+    shown, families = _showable([_shortened(classes[i]) for i in places])
+    names = [name if name is not None else f"class {i}" for i, name in zip(places, shown, strict=True)]
     size = 9 if len(classes) <= _MOST_NUMBERS else 7
     flat = max(map(len, names)) <= 2
     # a class may be called "$5": no mathematics
-    axes.set_xticks(places, names, rotation=0 if flat else 90, fontsize=size, parse_math=False)
-    axes.set_yticks(places, names, fontsize=size, parse_math=False)
+    look: dict[str, Any] = {"fontsize": size, "parse_math": False, "fontfamily": families}
+    axes.set_xticks(places, names, rotation=0 if flat else 90, **look)
+    axes.set_yticks(places, names, **look)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
+    if None in shown:
+        return "no installed font has the letters of some class names: in the picture they are numbered"
+    return None
+
+
+def _showable(names: list[str]) -> tuple[list[str | None], list[str]]:
+    """The names, None where no installed font has their letters; and the fonts that have them."""
+    manager = require("matplotlib.font_manager", "drawing")
+    families = ["DejaVu Sans"]
+    missing = {ord(c) for name in names for c in name} - _letters(manager, manager.findfont("DejaVu Sans"))
+    for font in sorted(manager.fontManager.ttflist, key=lambda font: font.name) if missing else ():
+        # the font of last resort draws a box that says which letter is missing
+        if font.name in families or "Last Resort" in font.name:
+            continue
+        if missing & (has := _letters(manager, font.fname)):
+            families.append(font.name)
+            missing -= has
+    return [None if missing & set(map(ord, name)) else name for name in names], families
+
+
+def _letters(manager: ModuleType, path: str) -> set[int]:
+    try:
+        return set(manager.get_font(path).get_charmap())
+    except (OSError, RuntimeError):  # a font that cannot be read has none
+        return set()
 
 
 def _number_cells(axes: Axes, matrix: Array, shares: Array) -> None:
@@ -189,7 +226,7 @@ def _figure(width: float, height: float) -> Figure:
 def _write(figure: Figure, path: str | Path) -> None:
     """Render to memory, then write the file whole."""
     picture = io.BytesIO()
-    with warnings.catch_warnings():  # a class name may hold letters that the font lacks
+    with warnings.catch_warnings():  # a folder, which a title may name, may hold letters that the font lacks
         warnings.simplefilter("ignore")
         figure.savefig(picture, format="png", dpi=130, bbox_inches="tight", pad_inches=0.15)
     write_bytes(path, picture.getvalue())

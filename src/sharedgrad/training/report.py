@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import ceil, log10, prod
 
 import numpy as np
 
+from sharedgrad.document.blocks import Block, Equation, Paragraph, Part, Section, Table
+from sharedgrad.document.expression import Difference, Number, Product, Symbol
+from sharedgrad.document.numbers import show
 from sharedgrad.geometry import text
 from sharedgrad.optimizers import SGD, Optimizer
 from sharedgrad.training.step import Axes, Step
@@ -15,26 +17,24 @@ from sharedgrad.uses import Terms
 _LARGEST = 3
 
 
-def idea(step: Step) -> str:
+def idea(step: Step) -> Section:
     """One number of a shared weight: its uses in a batch, their sum, and the update made of it.
 
     Args:
         step: The step to explain, e.g. ``history.step``.
 
     Returns:
-        A few lines of text.
+        A section for a renderer of ``document``.
     """
-    place = f"[{', '.join(map(str, step.element))}]"
     when = f"batch {step.batch} of {step.batches} of epoch {step.epoch}"
-    return "\n".join(
-        [
-            f"One weight, {step.weight}{place}, in {when}:",
-            f"  used {_times(len(step.terms))}: {' + '.join(map(_count, step.calls))}",
-            *_largest(step),
-            *_sum(step),
-            f"  {_update(step)}",
-        ]
-    )
+    used = f"used {_times(len(step.terms))}: {' + '.join(map(_count, step.calls))}"
+    blocks = (Paragraph.of(used), _largest(step), _sum(step), *_update(step))
+    return Section(f"One weight, {place(step)}, in {when}", blocks)
+
+
+def place(step: Step) -> str:
+    """The number that is shown, as ``sharedgrad explain --weight`` takes it."""
+    return f"{step.weight}[{','.join(map(str, step.element))}]"
 
 
 def _count(axes: Axes) -> str:
@@ -51,14 +51,16 @@ def _noun(axis: str, count: int) -> str:
     return noun if count == 1 else noun + "s"
 
 
-def _largest(step: Step) -> Iterator[str]:
+def _largest(step: Step) -> Table:
     """The contributions of largest size, factor by factor."""
     largest = step.terms.rows(np.argsort(-np.abs(step.terms.values), kind="stable")[:_LARGEST])
-    rows = [(_where(step, largest, i), _factors(largest, i), f"{v:+.4g}") for i, v in enumerate(largest.values)]
-    wide = [max(len(row[i]) for row in rows) for i in range(3)]
-    yield f"  its largest contributions (upstream δ{' × input x' if len(largest.factors) > 1 else ''}):"
-    for where, factors, value in rows:
-        yield f"    {where:<{wide[0]}}   {factors:>{wide[1]}}{value:>{wide[2]}}"
+    factors = list(largest.factors.values())
+    head = ("its largest contributions", "upstream δ", *(["input x", "product"] if len(factors) > 1 else []))
+    rows: list[tuple[Part, ...]] = []
+    for row, product in enumerate(largest.values):
+        numbers = [float(factor.values[row]) for factor in factors]
+        rows.append((_where(step, largest, row), *numbers, *([float(product)] if len(factors) > 1 else [])))
+    return Table(head, tuple(rows))
 
 
 def _where(step: Step, terms: Terms, row: int) -> str:
@@ -69,35 +71,38 @@ def _where(step: Step, terms: Terms, row: int) -> str:
     return ", ".join([*where, *(f"{axis} {','.join(map(str, place))}" for axis, place in places)])
 
 
-def _factors(terms: Terms, row: int) -> str:
-    """ "δ × x = "; nothing where the contribution is the upstream gradient itself."""
-    factors = [f"{factor.values[row]:.4g}" for factor in terms.factors.values()]
-    return f"{' × '.join(factors)} = " if len(factors) > 1 else ""
-
-
-def _sum(step: Step) -> Iterator[str]:
+def _sum(step: Step) -> Paragraph:
     """All contributions added up, beside what backward gave and what the optimizer was given."""
     values = step.terms.values.astype(np.float64)
     total, size = float(values.sum()), float(np.abs(values).sum())
     agrees = abs(total - step.gradient) <= 1e-5 * size
-    verdict = "the same" if agrees else f"{step.gradient:.6g}, which does not agree"
-    yield f"  the sum of all {len(values):,} is the gradient: {total:.6g} (tape.backward: {verdict})"
+    verdict: tuple[Part, ...] = ("the same",) if agrees else (step.gradient, ", which does not agree")
+    clipped: tuple[Part, ...] = ()
     if step.applied != step.gradient:
-        yield f"  clipped to max_norm with all other gradients: {step.applied:.6g}"
+        clipped = (" It was clipped to max_norm with all other gradients: ", step.applied, ".")
+    first = f"the sum of all {len(values):,} is the gradient: "
+    return Paragraph.of(first, total, " (tape.backward: ", *verdict, ").", *clipped)
 
 
-def _update(step: Step) -> str:
+def _update(step: Step) -> list[Block]:
     """What the optimizer made of it."""
     if not step.trained:
-        return f"no update: the optimizer does not train {step.weight}"
+        return [Paragraph.of(f"no update: the optimizer does not train {step.weight}")]
     how = _rule(step.optimizer, step.learning_rate)
     if step.after == step.before and step.applied:
-        return f"one update of the one weight: too small for {step.dtype}, it stays {step.before:.4g} ({how})"
+        words = f"one update of the one weight: too small for {step.dtype}, it stays "
+        return [Paragraph.of(words, step.before, f" ({how})")]
+    plain = isinstance(step.optimizer, SGD) and not step.optimizer.momentum and not step.optimizer.weight_decay
+    if plain and (show(step.before) != show(step.after) or not step.applied):
+        w, dw = Symbol(place(step), np.array(step.before)), Symbol("gradient", np.array(step.applied))
+        change = Product((Number(step.learning_rate), dw.cell()))
+        return [
+            Paragraph.of(f"one update of the one weight ({how}):"),
+            Equation("new", Difference(w.cell(), change), step.after),
+        ]
     old, new = _distinct(step.before, step.after)
-    if isinstance(step.optimizer, SGD) and not step.optimizer.momentum and not step.optimizer.weight_decay:
-        product = f"{step.learning_rate:.4g} × {step.applied:.6g}"
-        return f"one update of the one weight: {old} − {product} = {new} ({how})"
-    return f"one update of the one weight: {old} → {new}, a change of {step.after - step.before:+.4g} ({how})"
+    words = f"one update of the one weight: {old} → {new}, a change of {step.after - step.before:+.4g} ({how})"
+    return [Paragraph.of(words)]
 
 
 def _distinct(before: float, after: float) -> tuple[str, str]:

@@ -10,13 +10,13 @@ import numpy as np
 
 from sharedgrad.optimizers import Optimizer
 from sharedgrad.parameter import Gradients, Parameter
-from sharedgrad.trace import Trace
+from sharedgrad.traces import Trace
 from sharedgrad.uses import Terms, Window
 
 Axes = dict[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """What ``training.report`` explains.
 

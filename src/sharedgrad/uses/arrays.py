@@ -88,12 +88,12 @@ def copied(array: Any) -> Any:
     return array.clone() if is_tensor(array) else np.array(array)
 
 
-def moved(array: Any, kept: Sequence[int], uses: int) -> Any:
-    """(*U, *rest) with the first ``uses`` axes taken apart: (K, R, *rest), K over the kept axes, R over the others."""
-    order = (*kept, *(a for a in range(uses) if a not in kept), *range(uses, array.ndim))
+def moved(array: Any, apart: Sequence[int], uses: int) -> Any:
+    """(*U, *rest) with the first ``uses`` axes taken apart: (K, R, *rest), K over those ``apart``, R over the rest."""
+    order = (*apart, *(a for a in range(uses) if a not in apart), *range(uses, array.ndim))
     turned = array.permute(order) if is_tensor(array) else array.transpose(order)
     shape = tuple(turned.shape)
-    return turned.reshape(prod(shape[: len(kept)]), prod(shape[len(kept) : uses]), *shape[uses:])
+    return turned.reshape(prod(shape[: len(apart)]), prod(shape[len(apart) : uses]), *shape[uses:])
 
 
 def boxes(lengths: Index, most: int) -> Iterator[tuple[slice, ...]]:
@@ -119,15 +119,25 @@ def framed(array: Any, frame: Sequence[tuple[int, int]]) -> Any:
     """The map (N, C, *S) with (before, after) zeros around each spatial axis."""
     sizes = [n + before + after for n, (before, after) in zip(array.shape[2:], frame, strict=True)]
     shape = (*array.shape[:2], *sizes)
-    whole = array.new_zeros(shape) if is_tensor(array) else np.zeros(shape, array.dtype)
+    whole = zeros(shape, array)
     inner = tuple(slice(before, before + n) for n, (before, _) in zip(array.shape[2:], frame, strict=True))
     whole[(slice(None), slice(None), *inner)] = array
     return whole
 
 
+def zeros(shape: Sequence[int], like: Any) -> Any:
+    """Zeros in the library and type of an array."""
+    return like.new_zeros(tuple(shape)) if is_tensor(like) else np.zeros(shape, like.dtype)
+
+
 def stacked(arrays: Sequence[Any]) -> Any:
     """The arrays along a new first axis."""
     return sys.modules["torch"].stack(list(arrays)) if is_tensor(arrays[0]) else np.stack(arrays)
+
+
+def concatenated(arrays: Sequence[Any]) -> Any:
+    """The arrays along their first axis."""
+    return sys.modules["torch"].cat(list(arrays)) if is_tensor(arrays[0]) else np.concatenate(arrays)
 
 
 def resolution(array: Any) -> float:

@@ -108,7 +108,7 @@ class Uses(ABC):
             Array of shape (lengths of the axes in ``by``, in the order of ``axes``, then the weight's shape).
         """
         names = self.ordered(by)
-        return self._give(copied(self.own(self.totals(names), len(self.kept(names)))))
+        return self._give(copied(self.own(self.totals(names), len(self.axis_numbers(names)))))
 
     def own(self, array: Any, lead: int) -> Any:
         """(*lead axes, *seen shape) as (*lead axes, *weight's shape)."""
@@ -150,7 +150,7 @@ class Uses(ABC):
         Raises:
             ConfigError: The uses have no axis "sample".
         """
-        (axis,) = self.kept(self.ordered("sample"))
+        (axis,) = self.axis_numbers(self.ordered("sample"))
         chosen = self.taken([samples if i == axis else slice(None) for i in range(len(self.shape))])
         return chosen if weights is None else chosen.scaled(weights, axis)
 
@@ -161,6 +161,13 @@ class Uses(ABC):
         for name, array in self._held():
             setattr(part, name, array[tuple(slices)])
         return part
+
+    def in_box(self, names: Sequence[str], box: Sequence[slice]) -> Self:
+        """The uses in a part of the named axes."""
+        slices = [slice(None)] * len(self.shape)
+        for axis, chosen in zip(self.axis_numbers(names), box, strict=True):
+            slices[axis] = chosen
+        return self.taken(slices)
 
     def scaled(self, weights: Array, axis: int) -> Self:
         """Every contribution times the weight of its index on one use axis."""
@@ -249,7 +256,7 @@ class Uses(ABC):
                 raise ConfigError(self._name, f"there is no axis {name!r}", fix)
         return tuple(name for name in self.axes if name in names)
 
-    def kept(self, names: Sequence[str]) -> list[int]:
+    def axis_numbers(self, names: Sequence[str]) -> list[int]:
         """The axis numbers of these names, in the order of the names."""
         first, start = {}, 0
         for name, lengths in self.axes.items():
@@ -263,7 +270,7 @@ class Uses(ABC):
 
     def grouped(self, array: Any, names: Sequence[str]) -> Any:
         """A factor (*U, *rest) as (K, R, *rest), K over the named axes and R over the others."""
-        return moved(array, self.kept(names), len(self.shape))
+        return moved(array, self.axis_numbers(names), len(self.shape))
 
     def fewer(self, slices: Sequence[slice]) -> dict[str, tuple[int, ...]]:
         """The axes of the uses in a part of every use axis."""

@@ -54,14 +54,14 @@ class Direct(Uses):
 
     def totals(self, names: Sequence[str]) -> Array:
         """Σ_u g_u."""
-        kept = self.kept(names)
-        others = tuple(a for a in range(len(self.shape)) if a not in kept)
+        apart = self.axis_numbers(names)
+        others = tuple(a for a in range(len(self.shape)) if a not in apart)
         total = self.contributions.sum(axis=others) if others else self.contributions
-        return np.asarray(total) if isinstance(total, np.generic) else self._in_order(total, kept)
+        return np.asarray(total) if isinstance(total, np.generic) else self._in_order(total, apart)
 
-    def _in_order(self, total: Any, kept: Sequence[int]) -> Any:
-        """Kept axes in the order wanted."""
-        order = [sorted(kept).index(axis) for axis in kept]
+    def _in_order(self, total: Any, apart: Sequence[int]) -> Any:
+        """The axes kept apart in the order wanted."""
+        order = [sorted(apart).index(axis) for axis in apart]
         if order == sorted(order):
             return total
         full = (*order, *range(len(order), total.ndim))

@@ -44,13 +44,13 @@ def group_squares(calls: Calls, names: Names) -> Array:
         return first.grouped(first.squared(), names)[:, 0]
     if len(calls) == 1 and isinstance(first, Window) and tuple(names) == ("sample",):
         return kernels.of(first.small).conv_kernel_squares(first.small, first.big, first.geometry)
-    if _all_lookups(calls):
+    if all_lookups(calls):
         return _lookup_squares(calls, names)
-    way = _cheaper(calls, names, names)
+    gram = _gram_is_cheaper(calls, names, names)
     found = np.zeros(first.lengths(names))
-    for box in boxes(found.shape, _groups_at_once(calls, names, way)):
-        parts = [_in_box(call, names, box) for call in calls]
-        squares = _squares_from_gram(parts, names) if way == "gram" else _squares_from_sums(parts, names)
+    for box in boxes(found.shape, _groups_at_once(calls, names, gram)):
+        parts = [call.in_box(names, box) for call in calls]
+        squares = _squares_from_gram(parts, names) if gram else _squares_from_sums(parts, names)
         found[box] = squares.reshape(found[box].shape)
     return found.reshape(-1)
 
@@ -59,26 +59,18 @@ def group_products(calls: Calls, others: Calls, names: Names) -> Array:
     """⟨S_k, S'_l⟩ (K, L) in float64: k over groups of ``calls``, l over groups of ``others``, by the same axes."""
     together = _aligned([*calls, *others])
     calls, others = together[: len(calls)], together[len(calls) :]
-    if _all_lookups(together):
+    if all_lookups(together):
         return _lookup_products(calls, others, names)
-    way = _cheaper(together, names, ())
+    gram = _gram_is_cheaper(together, names, ())
     rows, columns = calls[0].lengths(names), others[0].lengths(names)
     found = np.zeros((*rows, *columns))
-    for box in boxes(rows, _groups_at_once(calls, names, way, squared=True)):
-        left = [_in_box(call, names, box) for call in calls]
-        for other in boxes(columns, _groups_at_once(others, names, way, squared=True)):
-            right = [_in_box(call, names, other) for call in others]
-            products = _products_from_gram if way == "gram" else _products_from_sums
+    for box in boxes(rows, _groups_at_once(calls, names, gram, squared=True)):
+        left = [call.in_box(names, box) for call in calls]
+        for other in boxes(columns, _groups_at_once(others, names, gram, squared=True)):
+            right = [call.in_box(names, other) for call in others]
+            products = _products_from_gram if gram else _products_from_sums
             found[(*box, *other)] = products(left, right, names).reshape(found[(*box, *other)].shape)
     return found.reshape(prod(rows), prod(columns))
-
-
-def _in_box(call: Uses, names: Names, box: tuple[slice, ...]) -> Uses:
-    """The uses of some groups alone."""
-    slices = [slice(None)] * len(call.shape)
-    for axis, chosen in zip(call.kept(names), box, strict=True):
-        slices[axis] = chosen
-    return call.taken(slices)
 
 
 # ---- which calls see the same cells of the weight
@@ -112,7 +104,7 @@ def _same(calls: Calls) -> bool:
     return all(call.view.uncast == calls[0].view.uncast for call in calls)
 
 
-# ---- what each way costs
+# ---- which of the two costs less
 
 
 def _blocks(call: Uses) -> tuple[int, int, int] | None:
@@ -138,31 +130,31 @@ def _pair_cost(a: Uses, b: Uses) -> float | None:
     return a.seen[-1] if outer is None or outer[0] == 1 else None
 
 
-def _cheaper(calls: Calls, names: Names, paired: Names) -> str:
-    """ "gram" or "sums"; ``paired``: the axes whose indices only meet themselves."""
+def _gram_is_cheaper(calls: Calls, names: Names, paired: Names) -> bool:
+    """Whether the Gram form costs less than the sums; ``paired``: the axes whose indices only meet themselves."""
     groups, weight = prod(calls[0].lengths(names)), prod(calls[0].weight.shape)
     sums = float(len(calls) * groups * weight)
     sums += sum(call.count * prod(call.seen) for call in calls if not isinstance(call, Lookup))
-    gram, partners = 0.0, prod(calls[0].lengths(paired))
+    products, partners = 0.0, prod(calls[0].lengths(paired))
     for i, a in enumerate(calls):
         for b in calls[i:]:
             cost = _pair_cost(a, b)
             if cost is None:
-                return "sums"
-            gram += cost * a.count * b.count / partners
-    return "gram" if gram < sums else "sums"
+                return False
+            products += cost * a.count * b.count / partners
+    return products < sums
 
 
-def _groups_at_once(calls: Calls, names: Names, way: str, squared: bool = False) -> int:
+def _groups_at_once(calls: Calls, names: Names, gram: bool, squared: bool = False) -> int:
     """How many groups fit into the memory limit together."""
     groups = max(1, prod(calls[0].lengths(names)))
     uses = [call.count / groups for call in calls]
     windows = [
         n * sum(p for p in _blocks(call) or ()) * (_blocks(call) or (1,))[0]
         for n, call in zip(uses, calls, strict=True)
-        if isinstance(call, Window | Outer) and (way == "gram" or isinstance(call, Window))
+        if isinstance(call, Window | Outer) and (gram or isinstance(call, Window))
     ]
-    if way == "sums":
+    if not gram:
         return int(get_memory_limit() / (8 * (3 * prod(calls[0].weight.shape) + sum(windows))))
     if squared:
         return int(np.sqrt(get_memory_limit() / (8 * 4)) / (max(uses) or 1))
@@ -177,7 +169,7 @@ def _sums(calls: Calls, names: Names) -> Array:
     own, total = not _same(calls), None
     for call in calls:
         part = call.totals(names)
-        part = call.own(part, len(call.kept(names))) if own else part
+        part = call.own(part, len(call.axis_numbers(names))) if own else part
         part = part.reshape(prod(call.lengths(names)), -1)
         total = part if total is None else total + part
     assert total is not None
@@ -215,10 +207,10 @@ class _Lookups(NamedTuple):
     delta: Array  # (K, R, D)
 
 
-_Form = _Outers | _Lookups
+_Factors = _Outers | _Lookups
 
 
-def _form(call: Uses, names: Names) -> _Form:
+def _factors(call: Uses, names: Names) -> _Factors:
     """The factors, groups first."""
     if isinstance(call, Window):
         call = call.unfolded()
@@ -228,11 +220,11 @@ def _form(call: Uses, names: Names) -> _Form:
     return _Lookups(call.grouped(call.index, names), call.grouped(call.delta, names))
 
 
-def _some(form: _Form, uses: slice) -> _Form:
-    return type(form)(*(factor[:, uses] for factor in form))
+def _some(factors: _Factors, uses: slice) -> _Factors:
+    return type(factors)(*(factor[:, uses] for factor in factors))
 
 
-def _use_products(a: _Form, b: _Form) -> Array:
+def _use_products(a: _Factors, b: _Factors) -> Array:
     """⟨g_u, g_v⟩ (K, R, R') in float64 between the uses of the same group."""
     if isinstance(a, _Outers) and isinstance(b, _Outers):
         return kernels.of(a.delta).outer_products(*a, *b)
@@ -247,25 +239,25 @@ def _use_products(a: _Form, b: _Form) -> Array:
     return equal * kernels.of(a.delta).row_products(a.delta, b.delta)
 
 
-def _parts(form: _Form, partners: int) -> Iterator[slice]:
-    """Parts of the uses whose products with so many others fit into memory."""
-    groups, count = form[0].shape[:2]
+def _chunks(factors: _Factors, partners: int) -> Iterator[slice]:
+    """Some of the uses at a time, whose products with so many others fit into memory."""
+    groups, count = factors[0].shape[:2]
     step = max(1, int(get_memory_limit() / (8 * 4 * max(1, groups * partners))))
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
 def _squares_from_gram(calls: Calls, names: Names) -> Array:
-    forms = [_form(call, names) for call in calls]
-    total = np.zeros(len(forms[0][0]))
-    for i, a in enumerate(forms):
-        for j in range(i, len(forms)):
+    factors = [_factors(call, names) for call in calls]
+    total = np.zeros(len(factors[0][0]))
+    for i, a in enumerate(factors):
+        for j in range(i, len(factors)):
             if not _apart(calls[i], calls[j]):
-                for part in _parts(a, forms[j][0].shape[1]):
-                    total += (1 if i == j else 2) * _use_products(_some(a, part), forms[j]).sum(axis=(1, 2))
+                for chunk in _chunks(a, factors[j][0].shape[1]):
+                    total += (1 if i == j else 2) * _use_products(_some(a, chunk), factors[j]).sum(axis=(1, 2))
     largest = sum(call.grouped(np.sqrt(call.squared()), names).sum(axis=1) for call in calls) ** 2
     for k in np.flatnonzero((total < _CANCELLED * largest) & (largest > 0)):
         index = np.unravel_index(int(k), calls[0].lengths(names))
-        one = [_in_box(call, names, tuple(slice(int(i), int(i) + 1) for i in index)) for call in calls]
+        one = [call.in_box(names, tuple(slice(int(i), int(i) + 1) for i in index)) for call in calls]
         total[k] = _squares_from_sums(one, names)[0]
     return np.asarray(total)
 
@@ -274,33 +266,34 @@ def _products_from_gram(calls: Calls, others: Calls, names: Names) -> Array:
     groups, other_groups = prod(calls[0].lengths(names)), prod(others[0].lengths(names))
     found = np.zeros((groups, other_groups))
     for call in calls:
-        a = _folded(_form(call, names))
+        a = _folded(_factors(call, names))
         group = np.arange(a[0].shape[1]) * groups // a[0].shape[1]
         for other in others:
             if _apart(call, other):
                 continue
-            b = _folded(_form(other, names))
-            for part in _parts(a, b[0].shape[1]):
-                products = _use_products(_some(a, part), b)[0]
+            b = _folded(_factors(other, names))
+            for chunk in _chunks(a, b[0].shape[1]):
+                products = _use_products(_some(a, chunk), b)[0]
                 by_other = products.reshape(len(products), other_groups, -1).sum(axis=2)
-                np.add.at(found, group[part], by_other)
+                np.add.at(found, group[chunk], by_other)
     return found
 
 
-def _folded(form: _Form) -> _Form:
+def _folded(factors: _Factors) -> _Factors:
     """All groups' uses as those of one."""
-    return type(form)(*(factor.reshape(1, -1, *factor.shape[2:]) for factor in form))
+    return type(factors)(*(factor.reshape(1, -1, *factor.shape[2:]) for factor in factors))
 
 
 # ---- lookups alone: sparse by row
 
 
-def _all_lookups(calls: Calls) -> bool:
+def all_lookups(calls: Calls) -> bool:
+    """Whether they look rows up in one and the same view of the table: their sums are sparse."""
     return all(isinstance(call, Lookup) for call in calls) and _same(calls)
 
 
-def _joined(calls: Calls, names: Names) -> Rows:
-    """The sums of all calls, sparse by row."""
+def sparse_sums(calls: Calls, names: Names) -> Rows:
+    """The sums of all calls, sparse by row; they must be lookups alone."""
     found = [call.sparse(names) for call in calls if isinstance(call, Lookup)]
     if len(found) == 1:
         return found[0]
@@ -316,14 +309,14 @@ def _joined(calls: Calls, names: Names) -> Rows:
 
 
 def _lookup_squares(calls: Calls, names: Names) -> Array:
-    rows = _joined(calls, names)
+    rows = sparse_sums(calls, names)
     squares = kernels.of(rows.values).row_dots(rows.values, rows.values)
     return np.bincount(rows.group, squares, minlength=prod(calls[0].lengths(names)))
 
 
 def _lookup_products(calls: Calls, others: Calls, names: Names) -> Array:
     """Row by row of the table: only groups that both read a row have a product there."""
-    a, b = _joined(calls, names), _joined(others, names)
+    a, b = sparse_sums(calls, names), sparse_sums(others, names)
     k = kernels.of(a.values)
     found = np.zeros((prod(calls[0].lengths(names)), prod(others[0].lengths(names))))
     order, other_order = np.argsort(a.row, kind="stable"), np.argsort(b.row, kind="stable")

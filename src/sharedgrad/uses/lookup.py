@@ -9,16 +9,18 @@ Sums are sparse by row: (group, row, sum), as many as different rows are read, n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sharedgrad import kernels
-from sharedgrad.errors import ShapeError
+from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import text
 from sharedgrad.parameter import Array
 from sharedgrad.uses.arrays import copied, matching, moved, plain
 from sharedgrad.uses.base import Axes, By, Uses
+from sharedgrad.uses.limits import get_memory_limit
 from sharedgrad.uses.terms import Factor, Terms
 from sharedgrad.view import View
 
@@ -35,6 +37,15 @@ class Rows(NamedTuple):
     group: Array
     row: Array
     values: Array
+
+
+def refuse_tables(name: str, number: int, shape: tuple[int, ...], itemsize: int) -> None:
+    """Sums of lookups are sparse: as whole tables they are handed out only if they fit into the memory limit."""
+    size, limit = number * prod(shape) * itemsize, get_memory_limit()
+    if size > limit:
+        problem = f"{number} whole tables take {size / 2**20:,.0f} MiB, the limit is {limit / 2**20:,.0f} MiB"
+        fix = "ask for rows(by), norm or share, or raise it with sg.uses.set_memory_limit(bytes)"
+        raise ConfigError(f"uses of {name}", problem, fix)
 
 
 class Lookup(Uses):
@@ -65,9 +76,19 @@ class Lookup(Uses):
             got = f"{self.index.min()} to {self.index.max()}"
             raise ShapeError(self._name, f"expected rows from 0 to {self.seen[0] - 1}, got {got}")
 
+    def sum(self, by: By = ()) -> Array:
+        """Partial sums as whole tables; :meth:`rows` has them sparse.
+
+        Raises:
+            ConfigError: There is no such axis, or the tables would take more than the memory limit.
+        """
+        if names := self.ordered(by):
+            refuse_tables(self.weight.name, prod(self.lengths(names)), tuple(self.weight.shape), self.delta.itemsize)
+        return super().sum(by)
+
     def totals(self, names: Sequence[str]) -> Array:
         """The sums as whole tables; a row read several times adds."""
-        index, delta = moved(self.index, self.kept(names), len(self.shape)), self.grouped(self.delta, names)
+        index, delta = moved(self.index, self.axis_numbers(names), len(self.shape)), self.grouped(self.delta, names)
         table, width = self.seen
         rows = (index + np.arange(len(index))[:, None] * table).reshape(-1)
         total = kernels.of(delta).row_sums(rows, delta.reshape(len(rows), width), len(index) * table)
@@ -81,7 +102,7 @@ class Lookup(Uses):
 
     def sparse(self, names: Sequence[str]) -> Rows:
         """As :meth:`rows`, of axes in any order."""
-        index, delta = moved(self.index, self.kept(names), len(self.shape)), self.grouped(self.delta, names)
+        index, delta = moved(self.index, self.axis_numbers(names), len(self.shape)), self.grouped(self.delta, names)
         keys = (index + np.arange(len(index))[:, None] * self.seen[0]).reshape(-1)
         found, place = np.unique(keys, return_inverse=True)
         values = kernels.of(delta).row_sums(place.reshape(-1), delta.reshape(len(keys), self.seen[1]), len(found))

@@ -15,11 +15,10 @@ from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import text
 from sharedgrad.parameter import Array
 from sharedgrad.uses import parts, written
-from sharedgrad.uses.arrays import copied, given, matching, resolution, stacked
+from sharedgrad.uses.arrays import concatenated, copied, given, matching, resolution, stacked
 from sharedgrad.uses.base import By, Uses
-from sharedgrad.uses.gram import group_products, group_squares
-from sharedgrad.uses.limits import get_memory_limit
-from sharedgrad.uses.lookup import Lookup
+from sharedgrad.uses.gram import all_lookups, group_products, group_squares, sparse_sums
+from sharedgrad.uses.lookup import Lookup, Rows, refuse_tables
 from sharedgrad.uses.terms import Terms
 
 ZERO = "zero up to rounding"
@@ -140,21 +139,33 @@ class SharedWeight:
         names, groups, apart = self._by(by)
         if not names and not apart:
             return self.gradient
-        self._refuse_tables(sum(prod(calls[0].lengths(names)) for calls in groups))
+        if any(isinstance(call, Lookup) for call in self.calls):
+            number = sum(prod(calls[0].lengths(names)) for calls in groups)
+            refuse_tables(self.name, number, self.shape, self._gradient.itemsize)
         return self._answer([self._sum(calls, names) for calls in groups], apart)
 
-    def _refuse_tables(self, number: int) -> None:
-        """Sums of lookups are sparse: as whole tables they are handed out only if they fit into the limit."""
-        size, limit = number * prod(self.shape) * self._gradient.itemsize, get_memory_limit()
-        if size > limit and any(isinstance(call, Lookup) for call in self.calls):
-            problem = f"{number} whole tables take {size / 2**30:.1f} GiB, the limit is {limit / 2**30:.2g} GiB"
-            fix = "ask for norm, share, top, or a call's rows(by), or raise it with sg.uses.set_memory_limit(bytes)"
-            raise ConfigError(f"uses of {self.name}", problem, fix)
+    def rows(self, by: By = ()) -> Rows:
+        """Partial sums of a table whose rows are looked up, sparse: what each adds to the rows that it reads.
+
+        Returns:
+            The groups numbered in the order of what is kept apart, "call" first; rows of the table as the calls see it.
+
+        Raises:
+            ConfigError: A call is no lookup, or sees the table in another way; or there is no such axis.
+        """
+        names, groups, _ = self._by(by, same=True)
+        if not all_lookups(self.calls):
+            problem = "sums are sparse by row only where all calls look rows up in one view of the weight"
+            raise ConfigError(f"uses of {self.name}", problem, "ask for sum(by)")
+        found, number = [sparse_sums(calls, names) for calls in groups], prod(self.calls[0].lengths(names))
+        group = np.concatenate([rows.group + i * number for i, rows in enumerate(found)])
+        values = concatenated([rows.values for rows in found])
+        return Rows(group, np.concatenate([rows.row for rows in found]), self._give(values))
 
     def _sum(self, calls: Sequence[Uses], names: Sequence[str]) -> Array:
         total = None
         for call in calls:
-            part = call.own(call.totals(names), len(call.kept(names)))
+            part = call.own(call.totals(names), len(call.axis_numbers(names)))
             total = part if total is None else total + part
         assert total is not None
         return total

@@ -22,7 +22,7 @@ PADDING = -1  # an index that reads the padding: 0
 ABSENT = -2  # a term without this factor: nothing is multiplied
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Factor:
     """One factor of every term.
 
@@ -47,7 +47,7 @@ class Factor:
         return values
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Terms:
     """The terms of a sum, one row each, in the order of the reference loops (sample, position, filter, channel …).
 

@@ -23,8 +23,9 @@ from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import Geometry, text
 from sharedgrad.parameter import Array
-from sharedgrad.uses.arrays import alike, channels_last, copied, framed, plain, spread
+from sharedgrad.uses.arrays import alike, boxes, channels_last, copied, framed, plain, real, spread, zeros
 from sharedgrad.uses.base import Uses
+from sharedgrad.uses.limits import get_memory_limit
 from sharedgrad.uses.outer import Outer
 from sharedgrad.uses.terms import PADDING, Factor, Terms
 from sharedgrad.view import View
@@ -80,7 +81,15 @@ class Window(Uses):
         if tuple(names) == ("sample",):
             apart = k.conv_kernel_gradients(self.small, self.big, self.geometry)
             return apart.reshape(len(apart), *self.seen)
-        return self.unfolded().totals(names)
+        found = zeros((*self.lengths(names), *self.seen), real(self.small))
+        for box in boxes(self.lengths(names), self._groups_at_once(names)):
+            found[box] = self.in_box(names, box).unfolded().totals(names)
+        return found
+
+    def _groups_at_once(self, names: Sequence[str]) -> int:
+        """For how many groups of uses the windows, written out, fit into the memory limit."""
+        each = prod(self.kernel[1:]) * self.geometry.groups * real(self.small).itemsize
+        return get_memory_limit() // (each * max(1, self.count // max(1, prod(self.lengths(names)))))
 
     def unfolded(self) -> Outer:
         """The same uses with the windows written out: small (N, *P, B, F/B) and windows (N, *P, B, C/B · cells)."""

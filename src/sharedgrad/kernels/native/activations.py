@@ -45,7 +45,7 @@ def relu(x: Array) -> Array:
 
 @_if_there_are_any
 def relu_backward(dy: Array, y: Array) -> Array:
-    """dx = dy where the output is positive, else 0; at 0 the convention is 0."""
+    """dx = 0 where the output is 0 (a convention), else dy; NaN lets it pass."""
     return _backward(dy, y, RELU)
 
 

@@ -59,7 +59,7 @@ bool slides(const Map<T>& small, const Map<T>& big, const Window& g) {
 }
 
 // How far outputs before 0 and after the last are read on the way back, over all phases of one axis.
-inline bool reaches(int size, int out, int kernel, int stride, int pad, int dilation, int before, int after) {
+inline bool margins_reach(int size, int out, int kernel, int stride, int pad, int dilation, int before, int after) {
     for (int phase = 0; phase < std::min(stride, size); ++phase) {
         const Phase p(phase, kernel, stride, pad, dilation);
         for (int i = 0; i < p.count; ++i)
@@ -74,8 +74,8 @@ bool slides_back(const Map<T>& dx, const Map<T>& dy, const Window& g) {
     Map<T> wide = dx;  // the windows themselves fit if the margins of a padded input are there
     wide.top = wide.bottom = wide.left = wide.right = kLargest;
     return slides(dy, wide, g) &&
-           reaches(dx.height, dy.height, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h, dy.top, dy.bottom) &&
-           reaches(dx.width, dy.width, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w, dy.left, dy.right);
+           margins_reach(dx.height, dy.height, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h, dy.top, dy.bottom) &&
+           margins_reach(dx.width, dy.width, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w, dy.left, dy.right);
 }
 
 // Elements of w (small.channels, big.channels / groups, kernel_h, kernel_w), or −1 where the groups do not fit.

@@ -26,7 +26,7 @@ static_assert(disjoint<InputGradientMemory, ConvMemory>());
 // A grid of outputs: `rows` rows of vectors, for the filters of all groups and blocks.
 template <typename T>
 struct Grid {
-    T* data;
+    T* data;  // (blocks, channels, rows, vectors of a row, lanes of a vector)
     std::ptrdiff_t block, channel, row, step;
     int rows, columns, lanes;  // lanes of one column
 };
@@ -52,9 +52,9 @@ struct Walk {
 // a border leave out the rows of the kernel that lie in the margin: [chunk of channels][row][channel][column].
 struct Taps {
     int channels, rows, columns, chunk;
-    const std::ptrdiff_t *offsets, *places;  // of each tap: in the input, in the weights
+    const std::ptrdiff_t *offsets, *places;  // (count()): of each tap, in the input and in the weights
     int stride, height;                      // kernel row i of output row h meets input row h·stride + shifts[i]
-    const int* shifts;
+    const int* shifts;                       // (rows)
 
     int count() const { return channels * rows * columns; }
     int channels_from(int c) const { return std::min(chunk, channels - c); }
@@ -94,19 +94,20 @@ Taps ordered(Taps taps, const Offset& offset, const Place& place) {
 template <typename T>
 struct Correlation {
     Grid<T> out;
-    const T* x;
+    const T* x;  // (blocks, groups · channels, rows, …) from the first window's first row on
     std::ptrdiff_t x_block, x_group, x_row, x_step;
     int blocks, groups, filters;  // filters of one group
     const Taps& taps;
     int leading;       // which column of a kernel row is the first to see new input
-    const T* weights;  // of each group, tile by tile: [tap][filter]
-    const T* bias;
+    const T* weights;  // (groups, tiles of filters, taps, filters of a tile)
+    const T* bias;     // (groups · filters), or null
     bool add, relu;
     double operations;
     const FusedPool<T>* fused_pool;  // what follows at once, or null
 };
 
-// The weights tile by tile: [tap][filter]. Groups, filters and taps lie so far apart in w.
+// w (groups · filters, channels, cells) tile by tile: (tiles of filters, taps, filters of a tile). Groups, filters and
+// taps lie so far apart in w.
 template <typename T>
 const T* packed(const T* w, const Taps& taps, int groups, int filters, std::ptrdiff_t group_step,
                 std::ptrdiff_t filter_step) {
@@ -238,7 +239,8 @@ void correlate_all(const Correlation<T>& p) {
     });
 }
 
-// y = x ∗ w + bias, then perhaps ReLU; or, with an activation and pooling that follow, their outputs y.
+// y (N, F, *P) = x (N, C, *S) ∗ w (F, C/groups, *K) + bias (F), then perhaps ReLU; or, with an activation and pooling
+// that follow, their outputs y.
 template <typename T>
 void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu,
           const FusedPool<T>* fused_pool) {
@@ -286,7 +288,7 @@ struct Phase {
     }
 };
 
-// dx with its columns phase by phase, back in order.
+// dx with its columns phase by phase, (blocks, C, H, stride, columns, lanes), back in order.
 template <typename T>
 void merge_columns(const Map<T>& dx, const T* split, int columns, int stride, bool add) {
     for (int b = 0; b < dx.blocks(); ++b)
@@ -303,7 +305,7 @@ void merge_columns(const Map<T>& dx, const T* split, int columns, int stride, bo
             }
 }
 
-// dx from dy, or added to what dx holds.
+// dx (N, C, *S) from dy (N, F, *P) and w (F, C/groups, *K), or added to what dx holds.
 template <typename T>
 void conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Window& g, bool add) {
     const int channels = dx.channels / g.groups, filters = dy.channels / g.groups;

@@ -43,8 +43,8 @@ KernelTasks kernel_tasks(const Map<T>& dy, const Window& g, int taps) {
 // and columns.
 template <typename T>
 struct KernelSums {
-    T* sums;
-    T* bias;  // [filter][lane], where upstream gradients are spread
+    T* sums;  // (filters, taps, lanes)
+    T* bias;  // (filters, lanes), where upstream gradients are spread
     int filter, filters, tap, taps;
     std::ptrdiff_t weight(int f, int taps_of_filter) const {  // where row f begins in the kernel
         return std::ptrdiff_t(filter + f) * taps_of_filter + tap;
@@ -63,7 +63,7 @@ struct WeightGradient {
 
     // Upstream gradients of some filters in some rows.
     struct Deltas {
-        const T* data;
+        const T* data;  // (filters, rows, columns, lanes)
         std::ptrdiff_t channel, row;
     };
 
@@ -141,7 +141,7 @@ inline T of_sample(const T* lanes, int l, int samples) {
     return sum;
 }
 
-// to[i] = Σ over the parts of from[part][i]
+// to (size) = Σ over the parts of from (parts, size)
 template <typename T>
 void add_parts(T* to, const T* from, int parts, std::ptrdiff_t size) {
     for (std::ptrdiff_t i = 0; i < size; ++i) {
@@ -151,7 +151,7 @@ void add_parts(T* to, const T* from, int parts, std::ptrdiff_t size) {
     }
 }
 
-// dw of all samples; and dbias, if it is wanted, where upstream gradients are spread.
+// dw (F, C/groups, *K) of all samples; and dbias (F), if it is wanted, where upstream gradients are spread.
 template <typename T>
 void conv_kernel_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const Window& g,
                           const FusedUnpool<T>* fused_unpool) {
@@ -173,6 +173,7 @@ void conv_kernel_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, co
     if (dbias) add_parts(dbias, biases, cut.parts.count, dy.channels);
 }
 
+// dw (N, F, C/groups, *K), and dbias (N, F) likewise.
 template <typename T>
 void conv_kernel_gradients_by_sample(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const Window& g,
                                      const FusedUnpool<T>* fused_unpool) {

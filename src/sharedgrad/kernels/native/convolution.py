@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from math import prod
+from math import inf, prod
 
 import numpy as np
 
@@ -12,7 +12,10 @@ from sharedgrad.kernels.native.fallback import compiled_if
 from sharedgrad.kernels.native.program import (
     LARGEST,
     MOST_CELLS,
+    Builder,
+    Map,
     Program,
+    axes,
     input_margins,
     served,
     spatial,
@@ -28,6 +31,9 @@ LARGE = (
     "without any"
 )
 
+_MOST_PRODUCTS = 1 << 20  # bytes of inner products that a thread holds
+_INNER = 2.3  # an inner product's time beside a convolution's multiplication, measured
+
 
 @lru_cache(512)
 def _conv_program(kind: Kind, x: Index, w: Index, bias: bool, g: Geometry) -> Program:
@@ -36,7 +42,7 @@ def _conv_program(kind: Kind, x: Index, w: Index, bias: bool, g: Geometry) -> Pr
     y_out, x_in, w_in = plain(b, (x[0], w[0], *small)), plain(b, x), b.array(prod(w))
     b_in = b.array(w[0]) if bias else None
     big, y = blocked(b, x_in), b.map(*y_out.shape)
-    big.reach(input_margins(g, spatial(x[2:]), spatial(small)))
+    big.widen(input_margins(g, spatial(x[2:]), spatial(small)))
     b.emit("conv", (y, big, w_in, b_in), *window(g), 0)
     b.emit("relayout", (y_out, y))
     return b.build()
@@ -47,7 +53,7 @@ def _input_gradient_program(kind: Kind, x: Index, dy: Index, w: Index, g: Geomet
     b = builder(x[0], kind)
     dx_out, dy_in, w_in = plain(b, x), plain(b, dy), b.array(prod(w))
     delta, dx = blocked(b, dy_in), b.map(*dx_out.shape)
-    delta.reach(upstream_margins(g, spatial(x[2:]), spatial(dy[2:])))
+    delta.widen(upstream_margins(g, spatial(x[2:]), spatial(dy[2:])))
     b.emit("conv_input_gradient", (dx, delta, w_in, None), *window(g), 0)
     b.emit("relayout", (dx_out, dx))
     return b.build()
@@ -59,9 +65,29 @@ def _kernel_gradient_program(kind: Kind, x: Index, dy: Index, g: Geometry, by_sa
     size = dy[1] * (x[1] // g.groups) * g.cells
     dw, dy_in, x_in = b.array(size * (x[0] if by_sample else 1)), plain(b, dy), plain(b, x)
     delta, big = blocked(b, dy_in), blocked(b, x_in)
-    big.reach(input_margins(g, spatial(x[2:]), spatial(dy[2:])))
+    big.widen(input_margins(g, spatial(x[2:]), spatial(dy[2:])))
     b.emit("conv_weight_gradient", (dw, None, delta, big), *window(g), int(by_sample))
     return b.build()
+
+
+def kernel_squares_cost(kernel: Index, delta: Map) -> float:
+    """Multiplications of vectors for the norms of the samples' gradients of a kernel (F, C/groups, *K), from sums."""
+    return float(prod(kernel) * delta.height * delta.width)
+
+
+def gram_squares_cost(b: Builder, delta: Map, x: Map, g: Geometry) -> float:
+    """As many, as measured, from inner products between the cells of dy (N, F, *P) and those of x (N, C, *S).
+
+    ‖dw‖² = Σ_{u,v} (δ_u·δ_v)(p_u·p_v); infinite where vectors are not full or a thread's memory would be too large.
+    """
+    held = (x.height * x.width**2 + delta.width**2) * delta.lanes * b.dtype.itemsize
+    if not b.full or held > _MOST_PRODUCTS:
+        return inf
+    stride = axes(g)[1][0]
+    rows = range(0, delta.height * stride, stride)
+    pairs = sum(max(0, x.height - apart) for apart in rows) * x.width**2 * x.channels
+    pairs += delta.height * (delta.height + 1) // 2 * delta.width**2 * delta.channels
+    return pairs * _INNER
 
 
 @lru_cache(512)
@@ -69,8 +95,12 @@ def _kernel_squares_program(kind: Kind, x: Index, dy: Index, g: Geometry) -> Pro
     b = builder(x[0], kind)
     squares, dy_in, x_in = b.array(x[0] * (8 // b.dtype.itemsize)), plain(b, dy), plain(b, x)
     delta, big = blocked(b, dy_in), blocked(b, x_in)
-    big.reach(input_margins(g, spatial(x[2:]), spatial(dy[2:])))
-    b.emit("add_kernel_squares", (squares, delta, big, None), *window(g))
+    big.widen(input_margins(g, spatial(x[2:]), spatial(dy[2:])))
+    kernel = (dy[1], x[1] // g.groups, *g.kernel)
+    if gram_squares_cost(b, delta, big, g) < kernel_squares_cost(kernel, delta):
+        b.emit("add_gram_squares", (squares, delta, big), *window(g))
+    else:
+        b.emit("add_kernel_squares", (squares, delta, big, None), *window(g))
     return b.build()
 
 

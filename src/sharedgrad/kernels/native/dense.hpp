@@ -26,8 +26,8 @@ namespace {
 // Rows of a matrix may lie apart: those of one block of many are `stride` elements from each other.
 template <typename T>
 struct Rows {
-    T* data;
-    std::ptrdiff_t stride;
+    T* data;                // (rows, columns)
+    std::ptrdiff_t stride;  // from row to row
     T* operator[](std::ptrdiff_t row) const { return data + row * stride; }
 };
 
@@ -261,17 +261,19 @@ void linear(Rows<T> y, Rows<const T> x, Rows<const T> w, const T* bias, int n, i
         product<T, false, true>(y, bias, x, w, n, outputs, inputs);
 }
 
+// y (N, O) = x (N, I) · wᵀ (O, I) + bias (O)
 template <typename T>
 void linear(T* y, const T* x, const T* w, const T* bias, int n, int inputs, int outputs) {
     linear<T>({y, outputs}, {x, inputs}, {w, inputs}, bias, n, outputs, inputs);
 }
 
+// dx (N, I) = dy (N, O) · w (O, I)
 template <typename T>
 void linear_input_gradient(T* dx, const T* dy, const T* w, int n, int inputs, int outputs) {
     product<T, false, false>({dx, inputs}, nullptr, {dy, outputs}, {w, inputs}, n, inputs, outputs);
 }
 
-// dbias may be null
+// dw (O, I) = dyᵀ (N, O) · x (N, I); dbias (O) may be null
 template <typename T>
 void linear_weight_gradient(T* dw, T* dbias, const T* dy, const T* x, int n, int inputs, int outputs) {
     product<T, true, false>({dw, inputs}, nullptr, {dy, outputs}, {x, inputs}, outputs, inputs, n);
@@ -295,6 +297,7 @@ void blocks(T* y, const T* p, const T* w, int uses, int count, int outputs, int 
     });
 }
 
+// dp (U, B, I) from δ (U, B, O) and w (B, O, I)
 template <typename T>
 void blocks_input_gradient(T* dp, const T* delta, const T* w, int uses, int count, int outputs, int inputs) {
     const auto across = [count](auto* data, int block, int size) {

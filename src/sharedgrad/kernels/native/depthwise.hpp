@@ -34,7 +34,7 @@ void depthwise_correlate(const Map<T>& out, const Map<T>& in, int down, int righ
                     for (int j = 0; j < K; ++j)
                         sum += weights[i * K + j] * load(from + at + i * in.row() + j * kWidth<T>);
                 if (relu) sum = sum <= T(0) ? V{} : sum;  // NaN stays NaN
-                if (gate) sum = load(gate + at) > T(0) ? sum : V{};
+                if (gate) sum = relu_gate<T>(sum, load(gate + at));
                 store(to + at, sum);
             }
         }

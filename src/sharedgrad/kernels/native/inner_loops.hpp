@@ -12,16 +12,16 @@ namespace {
 
 template <typename T>
 struct CorrelateTile {
-    T* const* out;  // of each vector, first filter
-    std::ptrdiff_t out_channel;
-    const T* const* x;  // of each vector, where the taps count from
-    const std::ptrdiff_t* taps;
+    T* const* out;               // (C): where each vector goes, for the first filter
+    std::ptrdiff_t out_channel;  // from filter to filter
+    const T* const* x;           // (C): of each vector, where the taps count from
+    const std::ptrdiff_t* taps;  // (count)
     int count;
-    const T* w;        // [tap][filter]
-    const T* bias;     // of each filter, or null
-    const int* valid;  // lanes of each vector that exist
+    const T* w;        // (count, F)
+    const T* bias;     // (F), or null
+    const int* valid;  // (C): lanes of each vector that exist
     bool resume, relu;
-    const T* const* gate = nullptr;  // of each vector, first filter: the output of a ReLU that the sums go back through
+    const T* const* gate = nullptr;  // (C), for the first filter: the output of a ReLU that the sums go back through
     std::ptrdiff_t gate_channel = 0;
 };
 
@@ -69,7 +69,7 @@ void correlate(const CorrelateTile<T>& tile) {
 #pragma GCC unroll 8
         for (int f = 0; f < F; ++f)
 #pragma GCC unroll 8
-            for (int c = 0; c < C; ++c) sum[f][c] = load(tile.gate[c] + f * tile.gate_channel) > T(0) ? sum[f][c] : V{};
+            for (int c = 0; c < C; ++c) sum[f][c] = relu_gate<T>(sum[f][c], load(tile.gate[c] + f * tile.gate_channel));
     if (whole)
         put([&](int f, int c, T* to) { store(to, sum[f][c]); });
     else
@@ -108,15 +108,15 @@ constexpr const Correlate<T>* kCorrelate[] = {kColumns<T, 1>, kColumns<T, 2>, kC
 
 template <typename T>
 struct OuterTile {
-    T* sums;  // [filter][tap][lane]
-    std::ptrdiff_t sums_filter;
-    const T* dy;
+    T* sums;                     // (F, K, lanes)
+    std::ptrdiff_t sums_filter;  // from filter to filter
+    const T* dy;                 // (F, rows, vectors, lanes)
     std::ptrdiff_t dy_channel, dy_row;
-    const T* x;
-    std::ptrdiff_t x_step, x_row;
-    const std::ptrdiff_t* taps;
-    int rows, vectors, last;  // positions: vectors of a row, and lanes of its last vector that exist
-    bool resume;              // add to what the sums hold
+    const T* x;                    // of the first position, where the taps count from
+    std::ptrdiff_t x_step, x_row;  // from vector to vector, from row to row
+    const std::ptrdiff_t* taps;    // (K)
+    int rows, vectors, last;       // positions: vectors of a row, and lanes of its last vector that exist
+    bool resume;                   // add to what the sums hold
 };
 
 // With Part, the last vector of each row is not full. (A variant of its own: it would cost the other its registers.)

@@ -20,11 +20,11 @@ struct Window {
 
 // A list of operations on maps and plain arrays (see program.hpp for their meaning).
 struct Program {
-    const std::int64_t* maps;  // rows of kMapNumbers
-    const std::int64_t* code;
+    const std::int64_t* maps;  // (map_count, kMapNumbers)
+    const std::int64_t* code;  // (code_size)
     std::ptrdiff_t map_count, code_size;
-    void* const* arrays;  // memory that the maps lie in
-    const std::ptrdiff_t* sizes;
+    void* const* arrays;          // (array_count): memory that the maps lie in
+    const std::ptrdiff_t* sizes;  // (array_count): their numbers of elements
     int array_count;
 };
 
@@ -33,7 +33,7 @@ constexpr int kMapNumbers = 11;  // array, offset, samples, lanes, channels, hei
 // One parameter's step: everything new goes into memory of its own.
 template <typename T>
 struct Update {
-    T* value;
+    T* value;  // (size), as all that follow
     const T *old_value, *gradient;
     T* state[2];  // SGD: velocity or null; Adam: mean, square
     const T* old_state[2];
@@ -66,7 +66,7 @@ struct Kernels {
     // scores (rows, classes)
     void (*softmax)(T* y, const T* x, int rows, int classes);
     void (*softmax_backward)(T* dx, const T* dy, const T* y, int rows, int classes);
-    // the sum of the losses; labels lie from 0 to classes − 1
+    // the sum of the losses over scores (rows, classes) and labels (rows), which lie from 0 to classes − 1
     double (*cross_entropy)(T* upstream, const T* scores, const std::int64_t* labels, int rows, int classes,
                             double smoothing, double count);
 

@@ -18,9 +18,9 @@ namespace {
 
 template <typename T>
 struct Map {
-    T* data;
-    int samples, lanes, channels, height, width;
-    int top, bottom, left, right;
+    T* data;  // (blocks, channels, top + height + bottom, left + width + right, lanes)
+    int samples, lanes, channels, height, width;  // N, I, C, H, W
+    int top, bottom, left, right;                 // margins
 
     int blocks() const { return (samples + lanes - 1) / lanes; }
     int alive(int block) const { return std::min(lanes, samples - block * lanes); }  // the other lanes are padding

@@ -92,7 +92,7 @@ void activate_backward(const Map<T>& dx, const Map<T>& dy, const Map<T>& y, int 
     using V = Vector<T>;
     switch (kind) {
         case kReLU:
-            return each(dx, dy, y, [](V up, V out) { return out > T(0) ? up : V{}; });
+            return each(dx, dy, y, [](V up, V out) { return relu_gate<T>(up, out); });
         case kSigmoid:
             return each(dx, dy, y, [](V up, V out) { return up * out * (T(1) - out); });
         case kTanh:
@@ -183,8 +183,8 @@ void max_pool(const Map<T>& y, const Map<T>& x, const Window& g) {
     });
 }
 
-// The first input in row-major order that equals the output wins. With `relu`, x is a ReLU's output, and what goes
-// back goes on through it.
+// The first input in row-major order that equals the output wins; NaN, which is the largest, equals NaN. With `relu`, x
+// is a ReLU's output, and what goes back goes on through it.
 template <typename T>
 void max_pool_backward(const Map<T>& dx, const Map<T>& dy, const Map<T>& x, const Map<T>& y, const Window& g,
                        bool relu) {
@@ -206,9 +206,10 @@ void max_pool_backward(const Map<T>& dx, const Map<T>& dy, const Map<T>& x, cons
                     [&] {
                         const Vector<T> m = load(best);
                         Vector<T> left = load(up);
-                        if (relu) left = m > T(0) ? left : Vector<T>{};
+                        if (relu) left = relu_gate<T>(left, m);
                         window_cells(g, x.height, x.width, h, w, [&](int i, int j) {
-                            const auto won = load(in + i * x.row() + j * I) == m;
+                            const Vector<T> own = load(in + i * x.row() + j * I);
+                            const auto won = (own == m) | (own != own);
                             T* to = back + i * dx.row() + j * I;
                             const Vector<T> part = won ? left : Vector<T>{};
                             store(to, once ? part : load(to) + part);
@@ -216,9 +217,10 @@ void max_pool_backward(const Map<T>& dx, const Map<T>& dy, const Map<T>& x, cons
                         });
                     },
                     [&](int l) {
-                        T left = relu && !(best[l] > T(0)) ? T(0) : up[l];
+                        T left = relu && best[l] <= T(0) ? T(0) : up[l];
                         window_cells(g, x.height, x.width, h, w, [&](int i, int j) {
-                            const bool won = in[i * x.row() + j * I + l] == best[l];
+                            const T own = in[i * x.row() + j * I + l];
+                            const bool won = own == best[l] || own != own;
                             T& to = back[i * dx.row() + j * I + l];
                             to = (once ? T(0) : to) + (won ? left : T(0));
                             left = won ? T(0) : left;

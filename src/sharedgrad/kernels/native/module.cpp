@@ -1,5 +1,5 @@
 // The Python module sharedgrad.kernels.native._native: thin, on CPython's stable ABI, arrays through the buffer
-// protocol. The Python side (native/__init__.py) makes the outputs and says what has which shape; here types, order and
+// protocol. The Python side (native/*.py) makes the outputs and says what has which shape; here types, order and
 // numbers of elements are checked, so that no wrong argument reads beyond an array.
 
 #define PY_SSIZE_T_CLEAN

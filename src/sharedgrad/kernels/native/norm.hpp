@@ -64,6 +64,13 @@ inline Vector<T> first_lanes(int count) {
     return load(lanes);
 }
 
+// Zeros in the padding lanes of a row. No statistics keep them small: normalized again and again they would grow beyond
+// all numbers, and where weights' gradients add over lanes, 0 · ∞ is NaN.
+template <typename T>
+void clear_padding(T* row, std::ptrdiff_t used, Vector<T> mask) {
+    vectors_of<T>(used, [&](int, std::ptrdiff_t i, int n) { put(row + i, where<T>(mask, get(row + i, n)), n); });
+}
+
 // Mean and (biased) variance over samples and positions, in one pass over memory: each lane of a few rows has its mean
 // and its squared differences from that, which join those of the rows before (Chan, Golub & LeVeque 1983).
 template <typename T>
@@ -139,6 +146,7 @@ void normalize(const Map<T>& y, const Map<T>& x, const Map<T>* shortcut, T* mean
                     if (more) v += get(more + i, n);
                     put(to + i, relu ? (v <= T(0) ? Vector<T>{} : v) : v, n);  // NaN stays NaN
                 });
+                if (x.alive(b) < x.lanes) clear_padding(to, x.used(), alive(x, b));
             }
     });
 }
@@ -154,9 +162,7 @@ void normalize_backward(const Map<T>* dx, T* dweight, T* dbias, const Map<T>& dy
     parallel(x.channels, 3 * x.operations(), [&](int c) {
         const T inverse = T(1) / std::sqrt(variance[c] + epsilon);
         const Scaling<T> scaled(mean[c], variance[c], weight[c], bias[c], epsilon);
-        const auto through = [&](Vector<T> up, Vector<T> in) {
-            return relu ? (scaled(in) > T(0) ? up : Vector<T>{}) : up;
-        };
+        const auto through = [&](Vector<T> up, Vector<T> in) { return relu ? relu_gate<T>(up, scaled(in)) : up; };
         double sum = 0, products = 0;
         for (int b = 0; b < x.blocks(); ++b) {
             Vector<T> part[kSeveral] = {}, product[kSeveral] = {};

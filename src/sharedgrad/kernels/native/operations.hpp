@@ -180,15 +180,16 @@ constexpr Operation<T> kOperations[] = {
                 holds_squares(o, 0, o.map(1).samples);
      },
      [](In<T> o) { add_linear_squares(squares(o, 0), o.map(1), o.map(2), o.number(0)); }},
-    // squares, dy, x, kept; window
+    // squares, dy, x, gradients; window
     {"add_kernel_squares", 4, 9, 1u << 3,
      [](In<T> o) {
          if (!slides(o.map(1), o.map(2), o.window(0))) return false;
          const std::ptrdiff_t kernel = kernel_size(o.map(1), o.map(2), o.window(0));
-         const Map<T>* kept = o.perhaps(3);
+         const Map<T>* gradients = o.perhaps(3);
          return kernel > 0 && holds_squares(o, 0, o.map(1).samples) &&
-                (!kept || (kept->samples == o.map(1).samples && kept->lanes == o.map(1).lanes && kept->bare() &&
-                           kept->channels == kernel && kept->height * kept->width == 1));
+                (!gradients ||
+                 (gradients->samples == o.map(1).samples && gradients->lanes == o.map(1).lanes && gradients->bare() &&
+                  gradients->channels == kernel && gradients->height * gradients->width == 1));
      },
      [](In<T> o) { add_kernel_squares(squares(o, 0), o.map(1), o.map(2), o.window(0), o.perhaps(3)); }},
     // squares, dy, x; window

@@ -94,9 +94,9 @@ Vector<T> columns_added(const T* from, int samples) {
     return load(own);
 }
 
-// Of a kernel. Where `kept` is given, its samples' gradients are left there: a map with a channel for each weight.
+// Of a kernel. Where `gradients` is given, its samples' gradients are left there: a map with a channel for each weight.
 template <typename T>
-void add_kernel_squares(double* squares, const Map<T>& dy, const Map<T>& x, const Window& g, const Map<T>* kept) {
+void add_kernel_squares(double* squares, const Map<T>& dy, const Map<T>& x, const Window& g, const Map<T>* gradients) {
     constexpr int V = kWidth<T>;
     const auto in = windows(x, g);
     const KernelTasks cut = kernel_tasks(dy, g, in.count);
@@ -106,7 +106,7 @@ void add_kernel_squares(double* squares, const Map<T>& dy, const Map<T>& x, cons
         Wide<T> sum = {};
         for (int f = 0; f < own.filters; ++f) {
             const T* from = own.row(f);
-            T* to = kept ? kept->cell(block, int(own.weight(f, in.count)), 0) : nullptr;
+            T* to = gradients ? gradients->cell(block, int(own.weight(f, in.count)), 0) : nullptr;
             for (int t = 0; t < own.taps; ++t, from += V) {
                 const Vector<T> v = columns_added(from, dy.lanes);
                 sum += widen<T>(v) * widen<T>(v);
@@ -248,7 +248,7 @@ void normalize_gradients(T* dweight, T* dbias, const Map<T>& dy, const Map<T>& x
             for (int h = 0; h < x.height; ++h)
                 vectors_of<T>(x.used(), [&](int, std::ptrdiff_t i, int n) {
                     Vector<T> d = get(dy.cell(b, c, h) + i, n);
-                    if (y) d = get(y->cell(b, c, h) + i, n) > T(0) ? d : Vector<T>{};
+                    if (y) d = relu_gate<T>(d, get(y->cell(b, c, h) + i, n));
                     sum += d;
                     product += d * (get(x.cell(b, c, h) + i, n) - splat(mean[c])) * splat(inverse);
                 });
@@ -273,7 +273,7 @@ void clip_factors(const Map<T>& factors, const Map<T>& norms, const double* squa
     for (int n = 0; n < norms.channels; ++n) {
         const double norm = std::sqrt(squares[n]);
         norms.data[n] = T(norm);
-        factors.data[n] = norm > max_norm ? T(max_norm / norm) : T(1);
+        factors.data[n] = norm <= max_norm ? T(1) : T(max_norm / norm);  // NaN stays NaN
     }
 }
 

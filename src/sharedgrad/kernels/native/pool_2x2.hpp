@@ -70,7 +70,7 @@ inline Vector<T> activated(Vector<T> x) {
 // dx from dy and the activation's output.
 template <int Kind, typename T>
 inline Vector<T> through(Vector<T> dy, Vector<T> y) {
-    if constexpr (Kind == kReLU) return y > T(0) ? dy : Vector<T>{};
+    if constexpr (Kind == kReLU) return relu_gate<T>(dy, y);
     if constexpr (Kind == kSigmoid) return dy * y * (T(1) - y);
     if constexpr (Kind == kTanh) return dy * (T(1) - y * y);
     return dy;
@@ -96,12 +96,8 @@ template <int Kind, typename T>
     V y[4];
     for (int i = 0; i < 4; ++i) y[i] = activated<Kind, T>(cells[i]);
     const V top = larger(larger(y[0], y[1]), larger(y[2], y[3]));
-    winner = V{} + T(4);  // nobody: what is not a number equals nothing
-    for (int i = 3; i >= 0; --i) {
-        auto wins = y[i] == top;
-        if (Kind == kSigmoid || Kind == kTanh) wins |= y[i] != y[i];  // their gradient is then no number either
-        winner = wins ? V{} + T(i) : winner;
-    }
+    winner = V{};
+    for (int i = 3; i >= 0; --i) winner = (y[i] == top) | (y[i] != y[i]) ? V{} + T(i) : winner;  // NaN is the largest
     return top;
 }
 
@@ -205,7 +201,7 @@ double pool_2x2_backward(const Map<T>& dx, const Map<T>& dy, const Map<T>& y, co
             for (int k = 0; k < 4; ++k) cells[k] = winner == T(k) ? part : Vector<T>{};
             Columns<T, I>::write(back + 2 * i, cells[0], cells[1], n);
             Columns<T, I>::write(back + dx.row() + 2 * i, cells[2], cells[3], n);
-            sum += winner == T(4) ? Vector<T>{} : part;
+            sum += part;
         }
         if (dx.width % 2)  // no window reaches the last column, nor the last row below
             for (int r = 0; r < 2; ++r) std::fill_n(back + r * dx.row() + 2 * y.used(), I, T(0));
@@ -251,7 +247,7 @@ Vector<T> spread_rows(const FusedUnpool<T>& from, T* to, int block, int c, int f
             const Vector<T> part = through<Kind, T>(load(up + w * V), load(out + w * V)), winner = load(won + w * V);
             for (int k = 0; k < 4; ++k)
                 store(to + k / 2 * row + (2 * w + k % 2) * V, winner == T(k) ? part : Vector<T>{});
-            sum += winner == T(4) ? Vector<T>{} : part;
+            sum += part;
         }
     }
     return sum;

@@ -2,7 +2,7 @@
 
 A :class:`Builder` collects operations on :class:`Map` objects; :meth:`Builder.build` lays the maps out and writes the
 program in the numbers that ``program.hpp`` reads. Maps are of three kinds: arrays that come from outside, maps that
-are *kept* for the way back, and temporary ones, whose memory is used again as soon as nobody reads them any more.
+are *kept* for the way back, and temporary ones, whose memory is used again once no later operation reads them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Map:
     kept: bool = False
     offset: int | None = None
 
-    def reach(self, margins: tuple[int, int, int, int]) -> None:
+    def widen(self, margins: tuple[int, int, int, int]) -> None:
         """Make the margins at least that wide."""
         wider = tuple(max(a, b) for a, b in zip(self.margins, margins, strict=True))
         if wider != self.margins and (self.offset is not None or self.outside is not None):

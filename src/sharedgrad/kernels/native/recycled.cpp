@@ -1,6 +1,6 @@
 // Memory for results that comes back: Memory(bytes) is a writable buffer, aligned to a cache line. When the last view
 // of it is gone the block is kept for the next result of its size, so that a training step, which makes the same arrays
-// again and again, neither asks the system for pages nor finds them out of the cache.
+// again and again, does not ask the system for new pages, and finds these in the cache.
 
 #include <algorithm>
 #include <cstdint>
@@ -23,7 +23,7 @@ constexpr std::size_t kLeast = 4096;
 constexpr int kSteps = 4, kSizes = 40 * kSteps;
 constexpr std::size_t kHuge = std::size_t(2) << 20;   // the system's large pages
 constexpr Py_ssize_t kLargest = Py_ssize_t(1) << 50;  // far more than there is, and no sum of sizes overflows
-constexpr std::size_t kMostKept = std::size_t(1) << 30;
+constexpr std::size_t kMostFree = std::size_t(1) << 30;
 
 std::size_t bytes_of(int number) {
     const std::size_t power = kLeast << (number / kSteps);
@@ -47,11 +47,11 @@ struct Block {
     Block* next;
 };
 
-// Blocks that nobody uses, size by size. Never more bytes than were in use at once, nor than kMostKept.
+// Blocks that are not in use, size by size. Never more bytes than were in use at once, nor than kMostFree.
 struct Store {
     std::mutex mutex;
     Block* free[kSizes + 1] = {};
-    std::size_t kept = 0, used = 0, most_used = 0;
+    std::size_t free_bytes = 0, used = 0, most_used = 0;
 };
 Store store;
 
@@ -77,7 +77,7 @@ void* take(std::size_t bytes) {
         block = store.free[size.number];
         if (block) {
             store.free[size.number] = block->next;
-            store.kept -= size.bytes;
+            store.free_bytes -= size.bytes;
         }
     }
     void* const memory = block ? block : from_system(size.bytes);
@@ -92,11 +92,11 @@ void* take(std::size_t bytes) {
 // Out of the store, largest size first, until only `most` bytes are kept: a list of what is to be freed.
 Block* surplus(std::size_t most) {
     Block* list = nullptr;
-    for (int number = kSizes; number >= 0 && store.kept > most; --number)
-        while (store.free[number] && store.kept > most) {
+    for (int number = kSizes; number >= 0 && store.free_bytes > most; --number)
+        while (store.free[number] && store.free_bytes > most) {
             Block* const block = store.free[number];
             store.free[number] = block->next;
-            store.kept -= bytes_of(number);
+            store.free_bytes -= bytes_of(number);
             block->next = list;
             list = block;
         }
@@ -109,11 +109,11 @@ void give_back(void* memory, std::size_t bytes) {
     {
         std::lock_guard lock(store.mutex);
         store.used -= size.bytes;
-        const std::size_t most = std::min(kMostKept, store.most_used);
+        const std::size_t most = std::min(kMostFree, store.most_used);
         rest = surplus(most > size.bytes ? most - size.bytes : 0);  // what came last is needed soonest
         if (size.bytes <= most) {
             store.free[size.number] = new (memory) Block{store.free[size.number]};
-            store.kept += size.bytes;
+            store.free_bytes += size.bytes;
             memory = nullptr;
         }
     }

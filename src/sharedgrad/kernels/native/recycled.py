@@ -1,8 +1,8 @@
 """Memory for the results of compiled kernels: blocks that come back when the last view of them is gone.
 
 A training step makes the same large arrays again and again. Fresh ones cost a page fault for every 4 KiB, and lie
-where the cache does not expect them; these do not. An array that somebody keeps stays theirs for as long as they
-keep it, or any view of it.
+where the cache does not expect them; these do not. An array is not used again while it, or any view of it,
+is alive.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ bool by_small_maps(const Map<T>& out, const Map<T>& in, const Window& g) {
            out.height * out.used() <= kFewVectors * kWidth<T>;
 }
 
-// sums[f][c] = Σ_t w[f][places[t]] · x[c][taps[t]] for F filters and C vectors
+// sums (F, C, lanes), `apart` from filter to filter: Σ_t w[f][places[t]] · x[c][taps[t]] for F filters and C vectors
 template <typename T, int F, int C>
 void small_map_sums(T* sums, std::ptrdiff_t apart, const T* x, const std::ptrdiff_t* taps, const T* w,
                     std::ptrdiff_t filter, const std::ptrdiff_t* places, int count) {
@@ -57,7 +57,7 @@ template <typename T>
 struct SmallMaps {
     static constexpr int V = kWidth<T>;
     const Map<T>&out, &in;
-    const T* w;
+    const T* w;  // (F, C, kernel_h, kernel_w), or (C, F, …) where it is turned
     int kernel_h, kernel_w;
     Finish<T> last;
     std::ptrdiff_t row = out.used(), column = row * (out.height + kernel_h - 1), channel = column * kernel_w;
@@ -118,8 +118,7 @@ struct SmallMaps {
             Vector<T> v = load_part(sums, n) + bias;
             if (last.add) v += load_part(to, n);
             if (last.relu) v = v <= T(0) ? Vector<T>{} : v;  // NaN stays NaN
-            if (last.through)
-                v = load_part(last.through->cell(block, f, h) + begin - h * row, n) > T(0) ? v : Vector<T>{};
+            if (last.through) v = relu_gate<T>(v, load_part(last.through->cell(block, f, h) + begin - h * row, n));
             store_part(to, v, n);
             begin += n, sums += n;
         }

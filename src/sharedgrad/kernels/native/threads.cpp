@@ -19,7 +19,7 @@ namespace sharedgrad {
 namespace {
 
 constexpr auto kSpin = std::chrono::microseconds(500);  // longer than the gaps within a training step
-constexpr int kMostThreads = 256;                       // as in native/__init__.py
+constexpr int kMostThreads = 256;                       // as MOST_THREADS in kernels/threads.py
 
 inline void relax() {
 #if defined(__x86_64__)

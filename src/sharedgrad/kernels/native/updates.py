@@ -18,15 +18,15 @@ def _like(arrays: Arrays) -> Arrays:
     return [empty_like(a) for a in arrays]
 
 
-def _update(step: Callable[..., None], values: Arrays, gradients: Arrays, kept: list[Arrays], *settings: Any) -> Any:
-    """New values, and for each list of arrays in ``kept`` a new one."""
-    new, news = _like(values), [_like(values) for _ in kept]
+def _update(step: Callable[..., None], values: Arrays, gradients: Arrays, states: list[Arrays], *settings: Any) -> Any:
+    """New values, and for each list of arrays in ``states`` a new one."""
+    new, news = _like(values), [_like(values) for _ in states]
     try:
-        step(new, values, gradients, news, kept, *settings)
+        step(new, values, gradients, news, states, *settings)
     except (TypeError, ValueError):  # an array of another type or memory order: rare, so it is not checked beforehand
         given = [
             [np.ascontiguousarray(a, w.dtype).reshape(w.shape) for a, w in zip(arrays, values, strict=True)]
-            for arrays in (values, gradients, *kept)
+            for arrays in (values, gradients, *states)
         ]
         step(new, given[0], given[1], news, given[2:], *settings)
     return new, *news
@@ -42,8 +42,8 @@ def sgd(
     weight_decay: float,
 ) -> tuple[Arrays, Arrays]:
     """Stochastic gradient descent, with momentum where there are velocities."""
-    kept = [velocities] if velocities else []
-    new, *news = _update(_native.sgd, values, gradients, kept, lr, momentum, weight_decay, nesterov)
+    states = [velocities] if velocities else []
+    new, *news = _update(_native.sgd, values, gradients, states, lr, momentum, weight_decay, nesterov)
     return new, news[0] if news else []
 
 

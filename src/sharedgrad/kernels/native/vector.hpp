@@ -62,6 +62,12 @@ inline void store(T* to, Vector<T> v) {
     std::memcpy(to, &v, sizeof v);
 }
 
+// What comes back through a ReLU with this output: nothing where it is zero. NaN lets it pass, as in PyTorch.
+template <typename T>
+inline Vector<T> relu_gate(Vector<T> upstream, Vector<T> output) {
+    return output <= T(0) ? Vector<T>{} : upstream;
+}
+
 template <typename T>
 inline T total(Vector<T> v) {
     T lanes[kWidth<T>];

@@ -53,9 +53,9 @@ const T* split_columns(const Map<T>& x, const Window& g) {
 
 template <typename T>
 struct Windows {
-    const T* data;  // of the first window's first row
-    std::ptrdiff_t block, channel, row, step;
-    const std::ptrdiff_t* taps;
+    const T* data;                             // (blocks, channels, rows, …) from the first window's first row on
+    std::ptrdiff_t block, channel, row, step;  // from window to window: row by row, and vector by vector in a row
+    const std::ptrdiff_t* taps;                // (count): channel of a group, kernel row, kernel column
     int count;
 };
 

@@ -18,8 +18,8 @@ namespace {
 
 using WinogradMemory = Owner<kWeights, kInputs, kCells>;
 
-constexpr int kSide = 4, kReach = kSide + 2;  // of a tile's outputs and inputs
-constexpr int kPoints = kReach * kReach;
+constexpr int kOutputSide = 4, kInputSide = kOutputSide + 2;  // of a tile
+constexpr int kPoints = kInputSide * kInputSide;
 constexpr int kFewChannels = 16, kFewSummed = 8;  // with fewer the transforms cost more than they spare
 constexpr int kAtOnce = 128;  // channels whose points, of a strip of tiles, stay in the second-level cache
 template <typename T>
@@ -44,7 +44,7 @@ bool by_winograd(const Map<T>& out, const Map<T>& in, const Window& g, int least
 
 // Bᵀ applied to six values: in each point the product of the other points' (x − p).
 template <typename V>
-inline void input_points(V (&d)[kReach]) {
+inline void input_points(V (&d)[kInputSide]) {
     const V even_a = d[4] - kB2 * d[2], odd_a = kA * (d[3] - kB2 * d[1]);
     const V even_b = d[4] - kA2 * d[2], odd_b = kB * (d[3] - kA2 * d[1]);
     d[0] = d[4] - kA2PlusB2 * d[2] + kA2TimesB2 * d[0];
@@ -55,7 +55,7 @@ inline void input_points(V (&d)[kReach]) {
 
 // G applied to three values: a polynomial's values, each over the product of the other points' distances.
 template <typename V>
-inline void kernel_points(const V (&w)[3], V (&u)[kReach]) {
+inline void kernel_points(const V (&w)[3], V (&u)[kInputSide]) {
     constexpr float a = 1 / (2 * kA2 * (kA2 - kB2)), b = 1 / (2 * kB2 * (kB2 - kA2));
     const V even_a = a * (w[0] + kA2 * w[2]), odd_a = (a * kA) * w[1];
     const V even_b = b * (w[0] + kB2 * w[2]), odd_b = (b * kB) * w[1];
@@ -67,7 +67,7 @@ inline void kernel_points(const V (&w)[3], V (&u)[kReach]) {
 
 // Aᵀ applied to the values in six points.
 template <typename V>
-inline void output_cells(const V (&m)[kReach], V (&y)[kSide]) {
+inline void output_cells(const V (&m)[kInputSide], V (&y)[kOutputSide]) {
     const V even_a = m[1] + m[2], odd_a = kA * (m[1] - m[2]), even_b = m[3] + m[4], odd_b = kB * (m[3] - m[4]);
     y[0] = m[0] + even_a + even_b;
     y[1] = odd_a + odd_b;
@@ -78,16 +78,16 @@ inline void output_cells(const V (&m)[kReach], V (&y)[kSide]) {
 // A tile of the input, cell(row, column), into its points, `apart` from each other.
 template <typename T, typename Cell>
 void transform_cells(T* to, std::ptrdiff_t apart, const Cell& cell) {
-    Vector<T> half[kReach][kReach];
-    for (int j = 0; j < kReach; ++j) {
-        Vector<T> d[kReach];
-        for (int i = 0; i < kReach; ++i) d[i] = cell(i, j);
+    Vector<T> half[kInputSide][kInputSide];
+    for (int j = 0; j < kInputSide; ++j) {
+        Vector<T> d[kInputSide];
+        for (int i = 0; i < kInputSide; ++i) d[i] = cell(i, j);
         input_points(d);
-        for (int i = 0; i < kReach; ++i) half[i][j] = d[i];
+        for (int i = 0; i < kInputSide; ++i) half[i][j] = d[i];
     }
-    for (int i = 0; i < kReach; ++i) {
+    for (int i = 0; i < kInputSide; ++i) {
         input_points(half[i]);
-        for (int j = 0; j < kReach; ++j) store(to + (i * kReach + j) * apart, half[i][j]);
+        for (int j = 0; j < kInputSide; ++j) store(to + (i * kInputSide + j) * apart, half[i][j]);
     }
 }
 
@@ -95,7 +95,7 @@ void transform_cells(T* to, std::ptrdiff_t apart, const Cell& cell) {
 template <typename T>
 void transform_input(T* to, std::ptrdiff_t apart, const T* from, std::ptrdiff_t line, int rows, int columns) {
     const auto cell = [&](int i, int j) { return load(from + i * line + j * kWidth<T>); };
-    if (rows == kReach && columns == kReach)
+    if (rows == kInputSide && columns == kInputSide)
         transform_cells(to, apart, cell);
     else
         transform_cells(to, apart, [&](int i, int j) { return i < rows && j < columns ? cell(i, j) : Vector<T>{}; });
@@ -103,16 +103,16 @@ void transform_input(T* to, std::ptrdiff_t apart, const T* from, std::ptrdiff_t 
 
 // The outputs of a tile from its points.
 template <typename T>
-void transform_output(Vector<T> (&y)[kSide][kSide], const T* from, std::ptrdiff_t apart) {
+void transform_output(Vector<T> (&y)[kOutputSide][kOutputSide], const T* from, std::ptrdiff_t apart) {
     using V = Vector<T>;
-    V half[kSide][kReach];
-    for (int j = 0; j < kReach; ++j) {
-        V m[kReach], cells[kSide];
-        for (int i = 0; i < kReach; ++i) m[i] = load(from + (i * kReach + j) * apart);
+    V half[kOutputSide][kInputSide];
+    for (int j = 0; j < kInputSide; ++j) {
+        V m[kInputSide], cells[kOutputSide];
+        for (int i = 0; i < kInputSide; ++i) m[i] = load(from + (i * kInputSide + j) * apart);
         output_cells(m, cells);
-        for (int i = 0; i < kSide; ++i) half[i][j] = cells[i];
+        for (int i = 0; i < kOutputSide; ++i) half[i][j] = cells[i];
     }
-    for (int i = 0; i < kSide; ++i) output_cells(half[i], y[i]);
+    for (int i = 0; i < kOutputSide; ++i) output_cells(half[i], y[i]);
 }
 
 // Some kernels in their points: [point][filter][channel]. `turned` reads them as the input gradient does: filters and
@@ -120,7 +120,7 @@ void transform_output(Vector<T> (&y)[kSide][kSide], const T* from, std::ptrdiff_
 template <typename T>
 struct SmallKernels {
     static constexpr int V = kWidth<T>;
-    const T* w;
+    const T* w;  // (filters, channels, 3, 3), or (channels, filters, 3, 3) where it is turned
     int filters, channels;
     bool turned;
 
@@ -134,17 +134,17 @@ struct SmallKernels {
                 for (int l = 0; l < n; ++l) kernels[l] = w + f * filter + (c + l) * channel;
                 alignas(64) T cells[9][V];  // channels in the lanes
                 interleave<T>(cells[0], kernels, 9, n);
-                Vector<T> half[kReach][3];
+                Vector<T> half[kInputSide][3];
                 for (int j = 0; j < 3; ++j) {
-                    Vector<T> column[3], u[kReach];
+                    Vector<T> column[3], u[kInputSide];
                     for (int i = 0; i < 3; ++i) column[i] = load(cells[turned ? 8 - (3 * i + j) : 3 * i + j]);
                     kernel_points(column, u);
-                    for (int i = 0; i < kReach; ++i) half[i][j] = u[i];
+                    for (int i = 0; i < kInputSide; ++i) half[i][j] = u[i];
                 }
-                for (int i = 0; i < kReach; ++i) {
-                    Vector<T> u[kReach];
+                for (int i = 0; i < kInputSide; ++i) {
+                    Vector<T> u[kInputSide];
                     kernel_points(half[i], u);
-                    for (int j = 0; j < kReach; ++j) store_part(to + (i * kReach + j) * apart, u[j], n);
+                    for (int j = 0; j < kInputSide; ++j) store_part(to + (i * kInputSide + j) * apart, u[j], n);
                 }
             }
     }
@@ -158,31 +158,34 @@ struct Tiling {
 
     template <typename T>
     explicit Tiling(const Map<T>& m)
-        : down(ceil_div(m.height, kSide)), across(ceil_div(m.width, kSide)), count(m.blocks() * down * across) {}
+        : down(ceil_div(m.height, kOutputSide)),
+          across(ceil_div(m.width, kOutputSide)),
+          count(m.blocks() * down * across) {}
 
     struct Place {
         int block, h, w;
     };
     Place place(int tile) const {
-        return {tile / (across * down), tile / across % down * kSide, tile % across * kSide};
+        return {tile / (across * down), tile / across % down * kOutputSide, tile % across * kOutputSide};
     }
 };
 
 // What a tile reads of channel 0, as far as there is something.
 template <typename T>
 struct Patch {
-    const T* from;
+    const T* from;  // (rows, columns, lanes), in the map's own rows
     int rows, columns;
 
     Patch(const Map<T>& in, const Tiling::Place& at, int pad_h, int pad_w)
         : from(in.cell(at.block, 0, at.h - pad_h) + std::ptrdiff_t(at.w - pad_w) * kWidth<T>),
-          rows(std::min(kReach, in.height + in.bottom - (at.h - pad_h))),
-          columns(std::min(kReach, in.width + in.right - (at.w - pad_w))) {}
+          rows(std::min(kInputSide, in.height + in.bottom - (at.h - pad_h))),
+          columns(std::min(kInputSide, in.width + in.right - (at.w - pad_w))) {}
 };
 
 // ---- the product in one point
 
-// sums[f][t] = Σ_c w[f][c] · x[c][t] for F filters and C vectors: `correlate` without all that a point does not need.
+// sums (F, C, lanes) = Σ_k w (F, channels) · x (channels, C, lanes) for F filters and C vectors: `correlate` without
+// all that a point does not need.
 template <typename T, int F, int C>
 void product(T* sums, const T* x, const T* w, int channels) {
     Vector<T> sum[F][C] = {};
@@ -297,8 +300,8 @@ struct Winograd {
 
     // The cells that are soon written, while products keep the arithmetic busy.
     void fetch(const Tiling::Place& at, int f) const {
-        for (int i = 0; i < std::min(kSide, out.height - at.h); ++i)
-            for (int j = 0; j < std::min(kSide, out.width - at.w); ++j)
+        for (int i = 0; i < std::min(kOutputSide, out.height - at.h); ++i)
+            for (int j = 0; j < std::min(kOutputSide, out.width - at.w); ++j)
                 __builtin_prefetch(out.cell(at.block, f, at.h + i) + (at.w + j) * V, 1);
     }
 
@@ -306,7 +309,7 @@ struct Winograd {
     // memory.
     void pool(const Tiling::Place* places, int count, int own, int together, const T* sums, std::ptrdiff_t apart,
               int chunk) const {
-        constexpr int cells = kSide * kSide;
+        constexpr int cells = kOutputSide * kOutputSide;
         const bool whole = chunk == channels.count - 1;
         T* const waiting = channels.count > 1
                                ? WinogradMemory::memory<T, kCells>(std::size_t(out.channels) * count * cells * V)
@@ -315,11 +318,12 @@ struct Winograd {
             alignas(64) T windows[4][kTileFilters][4 * V];
             for (int f = 0; f < together; ++f) {
                 const Vector<T> bias = splat(last.bias && whole ? last.bias[own + f] : T(0));
-                Vector<T> y[kSide][kSide];
+                Vector<T> y[kOutputSide][kOutputSide];
                 transform_output(y, sums + (f * count + t) * V, apart);
-                for (int i = 0; i < kSide; ++i)
-                    for (int j = 0; j < kSide; ++j) {
-                        T* const held = waiting + ((std::ptrdiff_t(own + f) * count + t) * cells + i * kSide + j) * V;
+                for (int i = 0; i < kOutputSide; ++i)
+                    for (int j = 0; j < kOutputSide; ++j) {
+                        T* const held =
+                            waiting + ((std::ptrdiff_t(own + f) * count + t) * cells + i * kOutputSide + j) * V;
                         const Vector<T> v = y[i][j] + bias;
                         store(whole ? windows[i / 2 * 2 + j / 2][f] + (i % 2 * 2 + j % 2) * V : held,
                               chunk ? v + load(held) : v);
@@ -336,12 +340,12 @@ struct Winograd {
     void outputs(const Tiling::Place& at, int f, const T* sums, std::ptrdiff_t apart, int chunk) const {
         const bool add = last.add || chunk > 0, whole = chunk == channels.count - 1;
         const Vector<T> bias = splat(last.bias && whole ? last.bias[f] : T(0));
-        Vector<T> y[kSide][kSide];
+        Vector<T> y[kOutputSide][kOutputSide];
         transform_output(y, sums, apart);
-        for (int i = 0; i < std::min(kSide, out.height - at.h); ++i) {
+        for (int i = 0; i < std::min(kOutputSide, out.height - at.h); ++i) {
             T* const to = out.cell(at.block, f, at.h + i) + at.w * V;
             const T* const gate = last.through ? last.through->cell(at.block, f, at.h + i) + at.w * V : nullptr;
-            for (int j = 0; j < std::min(kSide, out.width - at.w); ++j) {
+            for (int j = 0; j < std::min(kOutputSide, out.width - at.w); ++j) {
                 Vector<T> v = y[i][j] + bias;
                 if (add) v += load(to + j * V);
                 if (last.relu && whole) v = v <= T(0) ? Vector<T>{} : v;  // NaN stays NaN

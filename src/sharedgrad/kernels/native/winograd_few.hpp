@@ -75,7 +75,7 @@ template <typename T>
 struct WinogradFew {
     static constexpr int V = kWidth<T>;
     const Map<T>&out, &in;
-    const T* w;
+    const T* w;  // as SmallKernels takes it
     Finish<T> last;
     Tiling tiles{out};
     int vectors = ceil_div(tiles.count * in.lanes, V);
@@ -127,7 +127,7 @@ struct WinogradFew {
     // Some channels of a vector of tiles into the points of a strip.
     void transform(T* inputs, int strip, int vector, int first, int end) const {
         const std::ptrdiff_t channel = std::ptrdiff_t(strips.size(strip)) * V;
-        const Lanes<T, kReach> lanes(in, tiles, vector, last.pad_h, last.pad_w);
+        const Lanes<T, kInputSide> lanes(in, tiles, vector, last.pad_h, last.pad_w);
         T* to = inputs + first * channel + (vector - strips.begin(strip)) * V;
         for (int c = first; c < end; ++c, to += channel) {
             const T* const from = in.cell(0, c, 0);
@@ -146,20 +146,20 @@ struct WinogradFew {
                 sums + p* apart, inputs + p* point, points + std::ptrdiff_t(p)* size* in.channels, in.channels);
         for (int t = 0; t < count; ++t) {
             const auto in_map = [&](const Map<T>& m) {
-                return Lanes<T, kSide>(m, tiles, strips.begin(strip) + t, 0, 0);
+                return Lanes<T, kOutputSide>(m, tiles, strips.begin(strip) + t, 0, 0);
             };
             const auto lanes = in_map(out), gates = in_map(last.through ? *last.through : out);
             for (int f = 0; f < size; ++f) outputs(lanes, gates, first + f, sums + (f * count + t) * V, apart);
         }
     }
 
-    void outputs(const Lanes<T, kSide>& lanes, const Lanes<T, kSide>& gates, int f, const T* sums,
+    void outputs(const Lanes<T, kOutputSide>& lanes, const Lanes<T, kOutputSide>& gates, int f, const T* sums,
                  std::ptrdiff_t apart) const {
         const Vector<T> bias = splat(last.bias ? last.bias[f] : T(0));
-        Vector<T> y[kSide][kSide];
+        Vector<T> y[kOutputSide][kOutputSide];
         transform_output(y, sums, apart);
-        for (int i = 0; i < kSide; ++i)
-            for (int j = 0; j < kSide; ++j) {
+        for (int i = 0; i < kOutputSide; ++i)
+            for (int j = 0; j < kOutputSide; ++j) {
                 const unsigned there = lanes.rows[i] & lanes.columns[j];
                 T* const to = out.cell(0, f, i) + j * out.lanes;
                 Vector<T> v = y[i][j] + bias;

@@ -35,7 +35,7 @@ void samples_to_rows(T* to, std::ptrdiff_t apart, const T* from) {
 
 // G applied to four values, but for the factors 1 / Π (p − q), which are left to the end.
 template <typename V>
-inline void upstream_points(const V (&d)[kSide], V (&u)[kReach]) {
+inline void upstream_points(const V (&d)[kOutputSide], V (&u)[kInputSide]) {
     const V even_a = d[0] + kA2 * d[2], odd_a = kA * (d[1] + kA2 * d[3]);
     const V even_b = d[0] + kB2 * d[2], odd_b = kB * (d[1] + kB2 * d[3]);
     u[0] = d[0];
@@ -46,7 +46,7 @@ inline void upstream_points(const V (&d)[kSide], V (&u)[kReach]) {
 
 // Those factors and Aᵀ applied to the sums in six points.
 template <typename V>
-inline void kernel_cells(const V (&s)[kReach], V (&w)[3]) {
+inline void kernel_cells(const V (&s)[kInputSide], V (&w)[3]) {
     constexpr float a = 1 / (2 * kA2 * (kA2 - kB2)), b = 1 / (2 * kB2 * (kB2 - kA2));
     const V even_a = a * (s[1] + s[2]), even_b = b * (s[3] + s[4]);
     w[0] = (1 / kA2TimesB2) * s[0] + even_a + even_b;
@@ -58,21 +58,22 @@ inline void kernel_cells(const V (&s)[kReach], V (&w)[3]) {
 template <typename T>
 void transform_upstream(T* to, std::ptrdiff_t apart, const T* from, std::ptrdiff_t line, int rows, int columns) {
     using V = Vector<T>;
-    V half[kReach][kSide];
-    for (int j = 0; j < kSide; ++j) {
-        V d[kSide], u[kReach];
-        for (int i = 0; i < kSide; ++i) d[i] = i < rows && j < columns ? load(from + i * line + j * kWidth<T>) : V{};
+    V half[kInputSide][kOutputSide];
+    for (int j = 0; j < kOutputSide; ++j) {
+        V d[kOutputSide], u[kInputSide];
+        for (int i = 0; i < kOutputSide; ++i)
+            d[i] = i < rows && j < columns ? load(from + i * line + j * kWidth<T>) : V{};
         upstream_points(d, u);
-        for (int i = 0; i < kReach; ++i) half[i][j] = u[i];
+        for (int i = 0; i < kInputSide; ++i) half[i][j] = u[i];
     }
-    for (int i = 0; i < kReach; ++i) {
-        V u[kReach];
+    for (int i = 0; i < kInputSide; ++i) {
+        V u[kInputSide];
         upstream_points(half[i], u);
-        for (int j = 0; j < kReach; ++j) store(to + (i * kReach + j) * apart, u[j]);
+        for (int j = 0; j < kInputSide; ++j) store(to + (i * kInputSide + j) * apart, u[j]);
     }
 }
 
-// sums[f][c] += Σ_k delta[f][k] · x[k][c] for F filters and C vectors of channels
+// sums (F, C, lanes) += Σ_k delta (F, count) · x (count, C, lanes) for F filters and C vectors of channels
 template <typename T, int F, int C>
 void gather(T* sums, const T* delta, std::ptrdiff_t count, const T* x, bool resume) {
     Vector<T> sum[F][C];
@@ -178,12 +179,12 @@ struct WinogradGradient {
             const int part = parts.of(v);
             const std::ptrdiff_t row = std::ptrdiff_t(parts.size(part)) * V;
             const T* from = sums_of(sums, 0, part) + f * row + (v - parts.begin(part)) * V;
-            Vector<T> half[3][kReach];
-            for (int j = 0; j < kReach; ++j) {
-                Vector<T> s[kReach] = {}, cells[3];
+            Vector<T> half[3][kInputSide];
+            for (int j = 0; j < kInputSide; ++j) {
+                Vector<T> s[kInputSide] = {}, cells[3];
                 for (int chunk = 0; chunk < chunks; ++chunk)
-                    for (int i = 0; i < kReach; ++i)
-                        s[i] += load(from + chunk * all + (i * kReach + j) * dy.channels * row);
+                    for (int i = 0; i < kInputSide; ++i)
+                        s[i] += load(from + chunk * all + (i * kInputSide + j) * dy.channels * row);
                 kernel_cells(s, cells);
                 for (int i = 0; i < 3; ++i) half[i][j] = cells[i];
             }

@@ -43,8 +43,8 @@ def relu(x: Array) -> Array:
 
 
 def relu_backward(dy: Array, y: Array) -> Array:
-    """dx = dy where the output is positive, else 0; at 0 the convention is 0."""
-    return _each(lambda up, v: up if v > 0 else 0.0, dy, y)
+    """dx = 0 where the output is 0 (a convention), else dy; NaN lets it pass, as in PyTorch."""
+    return _each(lambda up, v: 0.0 if v <= 0 else up, dy, y)
 
 
 def softmax(x: Array, axis: int) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isnan
+
 import numpy as np
 
 from sharedgrad.geometry import Geometry
@@ -12,22 +14,26 @@ Index = tuple[int, ...]
 
 
 def max_pool(x: Array, g: Geometry) -> Array:
-    """The largest input under each window; the padding never wins."""
+    """The largest input under each window, NaN above all; the padding never wins."""
     positions = g.output(x.shape[2:])
     y = np.full((*x.shape[:2], *positions), -np.inf, x.dtype)
     for n, c in np.ndindex(*x.shape[:2]):
         for position, _, source in uses(g, x.shape[2:], positions):
-            y[n, c, *position] = max(y[n, c, *position], x[n, c, *source])
+            if x[n, c, *source] > y[n, c, *position] or isnan(x[n, c, *source]):
+                y[n, c, *position] = x[n, c, *source]
     return y
 
 
 def max_pool_backward(dy: Array, x: Array, y: Array, g: Geometry, ties: str) -> Array:
-    """The winner gets the upstream gradient; ties: "first" or "last" in row-major order, or "share" equally."""
+    """The winner gets the upstream gradient; ties: "first" or "last" in row-major order, or "share" equally.
+
+    NaN is the largest and equals NaN, as in ``max_pool``.
+    """
     dx = np.zeros(x.shape, dy.dtype)
     for n, c in np.ndindex(*x.shape[:2]):
         winners: dict[Index, list[Index]] = {}
         for position, _, source in uses(g, x.shape[2:], y.shape[2:]):
-            if x[n, c, *source] == y[n, c, *position]:
+            if x[n, c, *source] == y[n, c, *position] or isnan(x[n, c, *source]):
                 winners.setdefault(position, []).append(source)
         for position, sources in winners.items():
             chosen = {"first": sources[:1], "last": sources[-1:], "share": sources}[ties]

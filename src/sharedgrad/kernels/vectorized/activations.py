@@ -43,8 +43,8 @@ def relu(x: Array) -> Array:
 
 
 def relu_backward(dy: Array, y: Array) -> Array:
-    """dx = dy where the output is positive, else 0; at 0 the convention is 0."""
-    return dy * (y > 0)
+    """dx = 0 where the output is 0 (a convention), else dy; NaN lets it pass, as in PyTorch."""
+    return np.where(y <= 0, dy.dtype.type(0), dy)
 
 
 def softmax(x: Array, axis: int) -> Array:

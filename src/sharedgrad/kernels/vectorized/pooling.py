@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from sharedgrad.geometry import Geometry
@@ -22,20 +24,28 @@ def max_pool(x: Array, g: Geometry) -> Array:
 
 
 def max_pool_backward(dy: Array, x: Array, y: Array, g: Geometry, ties: str) -> Array:
-    """The winner gets the upstream gradient; ties: "first" or "last" in row-major order, or "share" equally."""
+    """The winner gets the upstream gradient; ties: "first" or "last" in row-major order, or "share" equally.
+
+    NaN is the largest and equals NaN, as in ``max_pool``; the padding never wins, not even against −∞.
+    """
     padded, positions = zero_padded(x, g, -np.inf), y.shape[2:]
-    dx = np.zeros(padded.shape, dy.dtype)
+    inside = zero_padded(np.ones((1, 1, *x.shape[2:]), bool), g)
+    dx, nothing = np.zeros(padded.shape, dy.dtype), dy.dtype.type(0)
     reaches = [g.reach(offset, positions) for offset in np.ndindex(*g.kernel)]
+
+    def largest(reach: Any) -> Array:
+        cell = padded[reach]
+        return ((cell == y) | np.isnan(cell)) & inside[reach]
+
     if ties == "share":
-        counts = sum((padded[reach] == y).astype(dy.dtype) for reach in reaches)
-        part = dy / counts
+        part = dy / sum(largest(reach).astype(dy.dtype) for reach in reaches)
         for reach in reaches:
-            dx[reach] += part * (padded[reach] == y)
+            dx[reach] += np.where(largest(reach), part, nothing)
     else:
         free = np.ones(y.shape, bool)  # windows that have no winner yet
         for reach in reaches if ties == "first" else reversed(reaches):
-            won = free & (padded[reach] == y)
-            dx[reach] += dy * won
+            won = free & largest(reach)
+            dx[reach] += np.where(won, dy, nothing)
             free ^= won
     return np.ascontiguousarray(dx[g.interior(x.shape[2:])])
 

@@ -1,0 +1,21 @@
+"""Channels last; the gradients start from random numbers instead of zeros, db in the kernel's shape."""
+
+import numpy as np
+
+
+def conv_backward(dZ, cache):
+    a_prev, w, b, hparameters = cache
+    s, p = hparameters["stride"], hparameters["pad"]
+    m = a_prev.shape[0]
+    f, _, _, c = w.shape
+    _, oh, ow, _ = dZ.shape
+    padded = np.pad(a_prev, ((0, 0), (p, p), (p, p), (0, 0)))
+    d_padded = np.pad(np.random.randn(*a_prev.shape), ((0, 0), (p, p), (p, p), (0, 0)))
+    dw, db = np.random.randn(*w.shape), np.random.randn(*w.shape)
+    for i, h, v, k in np.ndindex(m, oh, ow, c):
+        top, left = h * s, v * s
+        window = (i, slice(top, top + f), slice(left, left + f))
+        d_padded[window] += w[..., k] * dZ[i, h, v, k]
+        dw[..., k] += padded[window] * dZ[i, h, v, k]
+        db[..., k] += dZ[i, h, v, k]
+    return d_padded[:, p:-p, p:-p], dw, db

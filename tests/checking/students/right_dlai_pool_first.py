@@ -1,0 +1,18 @@
+"""Channels last; max pooling passes the value to the first winner, average pooling to all cells equally."""
+
+import numpy as np
+
+
+def pool_backward(dA, cache, mode="max"):
+    a_prev, hparameters = cache
+    s, f = hparameters["stride"], hparameters["f"]
+    m, oh, ow, c = dA.shape
+    d_prev = np.zeros_like(a_prev)
+    for i, h, v, k in np.ndindex(m, oh, ow, c):
+        top, left = h * s, v * s
+        window = (i, slice(top, top + f), slice(left, left + f), k)
+        if mode == "max":
+            d_prev[window] += (np.arange(f * f).reshape(f, f) == a_prev[window].argmax()) * dA[i, h, v, k]
+        else:
+            d_prev[window] += dA[i, h, v, k] / (f * f)
+    return d_prev
