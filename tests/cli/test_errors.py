@@ -168,7 +168,7 @@ def test_a_loss_that_runs_away(cli: Cli, data: Path) -> None:
     assert error.startswith("sharedgrad train: epoch 1, batch ")
     assert "loss has become " in error
     assert "take a smaller --lr than 1e+09" in error
-    assert os.listdir("run") == []
+    assert set(os.listdir("run")) == {"model.json", "run.json"}  # no weights: the same line starts afresh
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
