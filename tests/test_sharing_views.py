@@ -230,7 +230,7 @@ def test_the_network_has_the_parameter_once() -> None:
     np.testing.assert_array_equal(state["decoder.weight"], state["encoder.weight"].T)
     optimizer = sg.SGD([*net.parameters(), net.parameter("decoder.weight")], lr=0.1)
     assert optimizer.parameters == net.parameters()
-    assert "6 + shared with encoder (transposed)" in str(sg.summarize(net))
+    assert "6 + shared with encoder (transposed)" in sg.summarize(net).text(200)
     assert sg.summarize(net).parameters == 24 + 4 + 6
 
 

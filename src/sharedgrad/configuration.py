@@ -23,6 +23,7 @@ import inspect
 import json
 import tomllib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,12 +184,18 @@ def _layer(name: str, entry: Mapping[str, Any]) -> Layer:
 
 def _check_arguments(where: str, kind: type[Layer], given: Mapping[str, Any]) -> None:
     """Name what a layer does not know, or what it needs and did not get."""
-    known = inspect.signature(kind).parameters
+    known = _parameters(kind)
     open_ended = any(a.kind in (a.VAR_KEYWORD, a.VAR_POSITIONAL) for a in known.values())
     if (unknown := set(given) - set(known)) and not open_ended:
         raise ConfigError(where, f"unknown key {min(unknown)!r}{close(unknown, known)}")
     if missing := [a.name for a in known.values() if a.default is a.empty and a.name not in given and not open_ended]:
         raise ConfigError(where, f"{missing[0]!r} is missing")
+
+
+@lru_cache
+def _parameters(kind: type[Layer]) -> Mapping[str, inspect.Parameter]:
+    """A layer's arguments, read once: a file may name its class thousands of times."""
+    return inspect.signature(kind).parameters
 
 
 def _are_names(value: Any) -> bool:
