@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 
 import sharedgrad as sg
 from sharedgrad.errors import ConfigError, ShapeError
-from sharedgrad.layers import own
 from tests.helpers import Array, close
 
 
@@ -193,26 +191,3 @@ def test_a_subclass_of_a_built_in_layer_is_ones_own() -> None:
     assert not Doubled.built_in
     with pytest.warns(UserWarning, match=r"layer '0' \(Doubled\): the output of forward is float64"):
         sg.Network([Doubled()], (3,)).predict(np.ones(3))
-
-
-def test_checking_costs_little() -> None:
-    """At most 5 µs a call forward and backward each; four times that here, for machines that are slow or busy."""
-    layer, x, context = Gain(), np.ones((4, 3), np.float32), sg.Context()
-    layer.forward(x, context=context)
-    saved = layer.forward(x, context=context)[1]
-
-    def fastest(call: Callable[[], Any], count: int = 100, rounds: int = 20) -> float:
-        times = []
-        for _ in range(rounds):
-            begun = time.perf_counter()
-            for _ in range(count):
-                call()
-            times.append((time.perf_counter() - begun) / count)
-        return min(times)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        plain = fastest(lambda: layer.forward(x, context=context))
-        assert fastest(lambda: own.forward(layer, [x], context)) - plain < 20e-6
-        plain = fastest(lambda: layer.backward(saved, x, [True]))
-        assert fastest(lambda: own.backward(layer, saved, x, [True], lambda: [x.shape])) - plain < 20e-6

@@ -41,13 +41,11 @@ HOSTILE = {
 def test_hostile_code_is_contained(what: str, tmp_path: Path) -> None:
     body, message = HOSTILE[what]
     text = f"import numpy as np\n\n\ndef backward(dout, x):\n    {body}\n"
-    begin = time.monotonic()
     report = check(tmp_path, text, "relu", limits=Limits(0.5 if what == "hangs" else 5.0, megabytes=256))
     assert report.verdict == "wrong"
     assert report.explanations[0].id == what.split()[0]
     assert message in report.explanations[0].notes
     assert "\n" not in report.explanations[0].notes
-    assert time.monotonic() - begin < 30
 
 
 def test_prints_in_megabytes_go_nowhere(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
