@@ -105,6 +105,12 @@ function sumOf(terms) {
   return terms.reduce((sum, { value }) => sum + value, 0);
 }
 
+/** What is being typed stays, whatever is drawn meanwhile. @param {string} id @param {string} value */
+function typed(id, value) {
+  const field = document.activeElement;
+  return field instanceof HTMLInputElement && field.id === id ? field.value : value;
+}
+
 /** @param {{view: View, call: Call, target: Target | null, account: Account | null, dark: boolean}} props */
 export function Inspector({ view, call, target, account, dark }) {
   if (!target || !account) {
@@ -119,8 +125,8 @@ export function Inspector({ view, call, target, account, dark }) {
     <h2><span class="name">${account.title}</span> <span class="result">= ${covered ? "?" : show(account.result, 6)}</span>
       ${view.step !== null && !covered && account.terms.length ? html`<span class="so-far">so far ${show(sumOf(account.terms.filter(upTo)), 6)}</span>` : null}</h2>
     <p class="what">${account.what}${otherwise(view, call, target)}</p>
-    ${edit ? html`<label class="edit">${edit.where === "upstream" ? "upstream given here" : edit.where === "target" ? "target" : edit.where === "x" ? "the input cell" : "the weight itself"}
-      <input id="do-value" inputmode="decimal" size="9" value=${plain(edit.value)} disabled=${!held} title=${held ? "Change it: everything follows" : "Click the cell first"} /></label>` : null}
+    ${edit ? html`<label class="edit" key=${key}>${edit.where === "upstream" ? "upstream given here" : edit.where === "target" ? "target" : edit.where === "x" ? "the input cell" : "the weight itself"}
+      <input id="do-value" inputmode="decimal" size="9" value=${typed("do-value", plain(edit.value))} disabled=${!held} title=${held ? "Change it: everything follows" : "Click the cell first"} /></label>` : null}
     ${account.kind !== "t" ? html`<div class="guess">${covered
       ? html`<label>your value <input id="do-guess" inputmode="decimal" size="9" disabled=${!held} /></label><button type="button" id="do-check" disabled=${!held}>Check</button><button type="button" class="quiet" data-tell=${key}>Show it</button>`
       : told === undefined ? html`<button type="button" class="quiet" data-cover=${key}>Cover this number and guess it</button>`
