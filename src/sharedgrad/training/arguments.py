@@ -14,6 +14,7 @@ import numpy as np
 from sharedgrad.data.batching import Augment, Normalize
 from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import whole
+from sharedgrad.kernels import plain_sums
 from sharedgrad.layers import Softmax
 from sharedgrad.losses import CrossEntropy
 from sharedgrad.network import Network
@@ -122,6 +123,7 @@ class Arguments:
             "training data": self.train.digest(),
             "validation data": None if self.validation is None else self.validation.digest(),
             **({"accumulate": self.accumulate} if self.accumulate > 1 else {}),
+            **({"exact": True} if plain_sums() else {}),
         }
         plain: dict[str, Any] = json.loads(json.dumps(described))
         return plain

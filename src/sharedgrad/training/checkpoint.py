@@ -22,6 +22,7 @@ from sharedgrad.training.state import State
 SECONDS = 30.0  # between two checkpoints within an epoch
 _FORMAT = "sharedgrad checkpoint"
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+_UNSAID = {"accumulate": 1, "exact": False}  # settings that are written only where they are others
 _NETWORK, _OPTIMIZER = "network/", "optimizer/"
 
 
@@ -141,10 +142,9 @@ class Checkpoint(Callback):
     def _compare(self, saved: Mapping[str, Any]) -> None:
         """Refuse other settings: the result would be neither the one run's nor the other's. More epochs are welcome."""
         allowed = {"epochs"} if saved["epochs"] < self.settings["epochs"] else set()
+        then, now = {**_UNSAID, **saved}, {**_UNSAID, **self.settings}
         differences = [
-            _difference(name, saved[name], now)
-            for name, now in self.settings.items()
-            if saved[name] != now and name not in allowed
+            _difference(name, then[name], now[name]) for name in now if then[name] != now[name] and name not in allowed
         ]
         if differences:
             problem = f"was written with other settings: {', '.join(differences)}"
