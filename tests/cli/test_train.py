@@ -499,3 +499,9 @@ def test_exact_is_kept_by_resume_and_predict(cli: Cli, data: Path, monkeypatch: 
     ways.clear()
     assert cli("predict", "other", "one.png", "--exact").code == 0
     assert ways == [True]
+
+
+def test_the_images_that_chose_the_epoch_are_told(cli: Cli, data: Path, tiny: str) -> None:
+    line = ("train", data, "--model", tiny, "--epochs", 2, "--keep")
+    assert "never trained on: " in cli(*line, "last").out
+    assert "never trained on but used to choose the epoch: " in " ".join(cli(*line, "best").out.split())

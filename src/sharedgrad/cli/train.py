@@ -288,7 +288,9 @@ def _finish(run: Run, parts: Parts, history: History, folder: Path) -> None:
     if parts.final:
         unnamed = plots.confusion(parts.final.y, result.predictions, run.classes, folder / CONFUSION)
         when = "not trained on in this run" if run.settings["init"] else "never trained on"
-        say(f"\naccuracy on {measured_on}, {when}: {percent(result.accuracy)}")
+        chosen = run.settings["keep"] == "best" and parts.final is parts.watched
+        chose = " but used to choose the epoch" if chosen else ""
+        say(f"\naccuracy on {measured_on}, {when}{chose}: {percent(result.accuracy)}")
         notes += [f"{CONFUSION}: {unnamed}"] if unnamed else []
     else:
         say("\ntrained on all images: nothing was held out to measure the accuracy on")

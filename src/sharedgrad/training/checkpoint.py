@@ -135,7 +135,7 @@ class Checkpoint(Callback):
             state.epoch, state.batch = progress["epoch"], progress["batch"]
             state.metrics = Metrics(**progress["metrics"])
             state.seconds = float(progress["seconds"])
-            state.history.rows = [Epoch(**row) for row in progress["history"]]
+            state.history.rows = [Epoch(**{**row, "learning_rate": _rates(row)}) for row in progress["history"]]
         except _DAMAGE as error:
             raise _foreign(self.path, error) from None
 
@@ -197,6 +197,12 @@ def _check_range(progress: Mapping[str, Any], state: State) -> None:
         raise ValueError(f"expected no batch after the last epoch, got {batch}")
     if (batch == 0) != (progress["metrics"]["samples"] == 0):
         raise ValueError(f"expected samples in {batch} batches, got {progress['metrics']['samples']!r}")
+
+
+def _rates(row: Mapping[str, Any]) -> Any:
+    """JSON has no tuples."""
+    rates = row["learning_rate"]
+    return tuple(rates) if isinstance(rates, list) else rates
 
 
 def _difference(name: str, then: object, now: object) -> str:
