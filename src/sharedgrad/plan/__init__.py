@@ -18,6 +18,7 @@ from sharedgrad.plan.backward import Backward
 from sharedgrad.plan.clipped import Clipped
 from sharedgrad.plan.forward import Forward
 from sharedgrad.plan.lowering import Input, Mask, Norms, Output, UnsupportedError
+from sharedgrad.plan.steps import refusal
 from sharedgrad.plan.traced import Traced
 
 __all__ = ["Known", "Plan", "Recording", "UnsupportedError"]
@@ -46,6 +47,9 @@ class Plan:
         training: bool,
         record: bool,
     ) -> None:
+        for node in nodes:
+            if why := refusal(node, shapes, samples):
+                raise UnsupportedError(f"node {node.name!r}: {why}")
         self.lowered = Forward(nodes, shapes, inputs, outputs, samples, dtype, training, record)
         self.buffers = [what for what in self.lowered.outside if isinstance(what, Buffer)]
         self._values = self.lowered.numbered(Weight | Buffer)
