@@ -19,7 +19,7 @@ from sharedgrad.plan.lowering import (
     Lowering,
     MaxNorm,
     Norms,
-    UnsupportedError,
+    Squares,
     Upstream,
     Value,
 )
@@ -33,7 +33,7 @@ class Backward(Lowering):
 
     Args:
         forward: The way that goes back.
-        given: Names of nodes whose upstream gradients are given.
+        given: Names of nodes whose upstream gradients are given, none of them in ``forward.unseen``.
         wanted: Names of nodes and inputs whose gradient leads to a parameter or an input that is asked for.
         by_sample: Parameters whose gradients are kept apart by sample.
 
@@ -41,9 +41,6 @@ class Backward(Lowering):
         pending: Node or input -> what has come back to it so far.
         holders: How many nodes still have to read a gradient.
         gated: ReLUs whose gradient has come through them already.
-
-    Raises:
-        UnsupportedError: A gradient is given where the forward pass has left no values.
     """
 
     sums_early = True  # biases' gradients, where a map is written anyway
@@ -56,8 +53,6 @@ class Backward(Lowering):
         self.pending: dict[str, Map] = {}
         self.holders: Counter[Map] = Counter()
         self.gated: set[str] = set()
-        if unseen := forward.unseen.intersection(given):
-            raise UnsupportedError(f"a gradient given at {', '.join(unseen)}")
         self.start()
         for name in given:
             delta = self.place(forward.shapes[name])
@@ -72,7 +67,7 @@ class Backward(Lowering):
         self.finish()
         self.program = self.builder.build()
         self.weights, self.buffers = self.numbered(Weight), self.numbered(Buffer)
-        self.upstreams, self.limits = self.numbered(Upstream), self.numbered(Norms | MaxNorm)
+        self.upstreams, self.limits = self.numbered(Upstream), self.numbered(Norms | MaxNorm | Squares)
         self.input_gradients, self.gradients = self.numbered(InputGradient), self.numbered(Gradient)
         self.deltas, self.node_values = self.numbered(Delta), self.numbered(Value)
         order = [p for node in reversed(forward.nodes) for p in node.layer.parameters().values()]

@@ -14,10 +14,6 @@ from sharedgrad.layers.layer import Shape
 from sharedgrad.parameter import Buffer, Weight
 
 
-class UnsupportedError(Exception):
-    """No program can be written for this."""
-
-
 class Mask(NamedTuple):
     """The factors of a dropout node, drawn anew for every step."""
 
@@ -75,6 +71,10 @@ class Norms(NamedTuple):
     """The norm of each sample's gradient."""
 
 
+class Squares(NamedTuple):
+    """The square of that, in float64."""
+
+
 class Statistics(NamedTuple):
     """Where batch normalization left its batch's mean and variance."""
 
@@ -85,7 +85,19 @@ class Statistics(NamedTuple):
 
 
 Outside = (
-    Input | Output | Upstream | InputGradient | Gradient | Delta | Value | MaxNorm | Norms | Mask | Weight | Buffer
+    Input
+    | Output
+    | Upstream
+    | InputGradient
+    | Gradient
+    | Delta
+    | Value
+    | MaxNorm
+    | Norms
+    | Squares
+    | Mask
+    | Weight
+    | Buffer
 )
 
 
@@ -123,6 +135,4 @@ class Lowering:
         """A map in blocks for (C, L) or (C, H, W), a plain vector for (K,)."""
         if len(shape) == 1:
             return self.builder.vector(shape[0])
-        if len(shape) not in (2, 3):
-            raise UnsupportedError(f"samples of shape {shape}")
         return self.builder.map(shape[0], *ops.spatial(shape[1:]))

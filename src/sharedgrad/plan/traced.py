@@ -6,19 +6,32 @@ forward pass has kept. Nothing is computed forward again, and no weight gradient
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from sharedgrad.graph import Node
 from sharedgrad.kernels.native.program import Map
 from sharedgrad.plan.backward import Backward
+from sharedgrad.plan.forward import Forward
 from sharedgrad.plan.lowering import Delta, Value
 from sharedgrad.plan.steps.step import Weighted
 
 
 class Traced(Backward):
-    """All nodes that lead to a parameter, backward. Arguments as for ``plan.backward.Backward``."""
+    """All nodes that lead to a parameter, backward.
+
+    Args:
+        forward, given, wanted: As for ``plan.backward.Backward``.
+        known: Names of inputs whose values need no copy.
+    """
 
     sums_early = False  # there are no sums, and gradients at convolutions' outputs are written in full
+
+    def __init__(
+        self, forward: Forward, given: Collection[str], wanted: Collection[str], known: Collection[str]
+    ) -> None:
+        self._known = known
+        super().__init__(forward, given, wanted, ())
 
     def start(self) -> None:
         """Nothing has been copied yet."""
@@ -29,10 +42,10 @@ class Traced(Backward):
         return step.copies(self, *arguments)
 
     def copy(self, node: Node, delta: Map, x: Map) -> None:
-        """Out of the program's memory order. Network inputs are there as plain arrays already."""
+        """Out of the program's memory order."""
         (source,) = node.inputs
         shapes = self.forward.shapes
         self.emit("relayout", (self.array(Delta(node.name), shapes[node.name]), delta))
-        if source not in self.forward.inputs and source not in self._copied:
+        if source not in self._known and source not in self._copied:
             self._copied.add(source)
             self.emit("relayout", (self.array(Value(source), shapes[source]), x))

@@ -189,7 +189,7 @@ class ConvStep(Weighted):
 
     def gradients(self, way: Backward, delta: Map, summed: bool) -> None:
         """Those of kernel and, unless it is summed already, bias."""
-        bias = None if summed else self.layer.bias
+        bias: Any = None if summed else self.layer.bias
         dw, apart = way.gradient(self.layer.weight)
         together = bias is not None and way.apart(bias) == bool(apart)
         db = way.gradient(bias)[0] if together else None
@@ -201,7 +201,7 @@ class ConvStep(Weighted):
     def norms(self, way: Clipped, delta: Map, summed: bool) -> None:
         """Norms now, sums later: of kernels that are kept, else by going through the scaled map once more."""
         layer, g, x = self.layer, self.geometry, self.x
-        match cheapest(g, layer.weight.shape, delta, x, way.builder):
+        match cheapest(g, layer.weight.shape, delta, x, way.builder, way.sums_later):
             case "keep":
                 apart = Map(delta.samples, delta.lanes, prod(layer.weight.shape))
                 way.emit("add_kernel_squares", (way.squares, delta, x, apart), *ops.window(g))
@@ -229,12 +229,15 @@ class ConvStep(Weighted):
         way.copy(self.conv, delta, self.x)
 
 
-def cheapest(g: Geometry, kernel: tuple[int, ...], delta: Map, x: Map, builder: Builder) -> str:
-    """The cheapest way to a kernel's norms and weighted sum, in what it takes besides the plain weight gradient."""
+def cheapest(g: Geometry, kernel: tuple[int, ...], delta: Map, x: Map, builder: Builder, keeping: bool) -> str:
+    """The cheapest way to a kernel's norms and weighted sum, in what it takes besides the plain weight gradient.
+
+    ``keeping``: whether there will be a sum, for which the samples' gradients can be kept.
+    """
     costs = {
         "again": kernel_squares_cost(kernel, delta),
         "products": gram_squares_cost(builder, delta, x, g),
     }
-    if delta.samples * prod(kernel) * builder.dtype.itemsize <= _MOST_KEPT:
+    if keeping and delta.samples * prod(kernel) * builder.dtype.itemsize <= _MOST_KEPT:
         costs["keep"] = prod(kernel) * _KEEPING
     return min(costs, key=lambda name: costs[name])
