@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from sharedgrad.cli.display import Bar, Lines, Reading, percent
+from sharedgrad.cli.display import Bar, Lines, Waiting, percent
 from sharedgrad.cli.echo import say
 from sharedgrad.cli.folders import planned_epochs, run_folder
 from sharedgrad.cli.model_files import build_model, check_classifier, model_file
@@ -156,7 +156,7 @@ def train(
     if threads:
         set_threads(threads)
     augmentation = Augmentation.parse(augment)
-    with Reading() as reading:
+    with Waiting("reading images") as reading:
         dataset = load(data, size, reading, background=background, skip_bad=skip_bad)
     _check_extent(dataset)
     network = build_model(model, dataset.input_shape, len(dataset.classes), settings["seed"])

@@ -6,7 +6,7 @@ in evaluation mode, in which no sample depends on another, so that the gradient 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -168,9 +168,9 @@ def _filters(tally: Tally, dtype: np.dtype[np.floating]) -> dict[int, Tally]:
     return {int(i): Tally(f"{tally.name}[{i}]", gradient[i], dtype, keep=1) for i in sorted(largest)}
 
 
-def _together(weights: Sequence[Tally] | object, samples: int) -> Array:
+def _together(weights: Iterable[Tally], samples: int) -> Array:
     """Shares in the gradient of all weights together: those of each weight, weighted by its ‖G‖²."""
-    defined = [w for w in weights if not w.zero_up_to_rounding and len(w.shares) == samples]  # type: ignore[attr-defined]
+    defined = [w for w in weights if not w.zero_up_to_rounding and len(w.shares) == samples]
     square = sum(w.square for w in defined)
     if not square:
         return np.full(samples, np.nan)

@@ -139,4 +139,5 @@ def _kept(call: Uses, products: Array, names: Sequence[str]) -> Array:
     """Products added over all axes but these, "sample" first."""
     kept = call.ordered(names)
     found = call.grouped(products, kept).sum(axis=1).reshape(call.lengths(kept))
-    return found if kept[0] == "sample" else np.moveaxis(found, call.axis_numbers(kept).index(-1), 0)
+    before = call.lengths(kept[: kept.index("sample")])
+    return np.moveaxis(found, len(before), 0)
