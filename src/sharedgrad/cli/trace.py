@@ -43,7 +43,11 @@ _LIMIT = 2000
     help="Which images: those that were trained on (the gradient is then that of training), or the others.",
 )
 @click.option(
-    "--limit", type=click.IntRange(1), default=_LIMIT, show_default=True, help="At most so many images, drawn at random."
+    "--limit",
+    type=click.IntRange(1),
+    default=_LIMIT,
+    show_default=True,
+    help="At most so many images, drawn at random.",
 )
 @click.option(
     "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images at a time; bounds the memory."
@@ -92,7 +96,9 @@ def trace(
     images, labels, numbers, words = _samples(trained, dataset, part, limit)
     with Waiting("tracing images twice") as progress:
         found = survey(trained.network, images, labels, trained.normalization, params, batch_size, progress)
-    notes = ("The optimizer adds weight decay to it.",) if trained.settings.get("optimizer") == "sgd" else ()
+    notes = (
+        ("Weight decay, which the optimizer adds, is not in it.",) if trained.settings.get("optimizer") == "sgd" else ()
+    )
     report = Report(found, run, words, trained.classes, images, numbers, trained.network.dtype, notes)
     if out is not None:
         write_text(out, page.render(report))
@@ -100,7 +106,7 @@ def trace(
         click.echo(json.dumps(report.data_of(), indent=1, ensure_ascii=False))
     else:
         width, color = terminal.width(sys.stdout), terminal.wants_color(sys.stdout)
-        click.echo(terminal.render(report.document(), width, color).rstrip())
+        click.echo(report.text(width, color))
         if out is not None:
             say(f"\nwritten: {out}")
     context.exit(0 if report.adds_up else 1)
@@ -131,10 +137,10 @@ def _samples(run: Run, dataset: Dataset, part: str, limit: int) -> tuple[Array, 
         pools["test"] = dataset.x_test, dataset.y_test
     pool, which, words = "training", np.arange(len(dataset.y)), "training"
     if part != "all":
-        # the images' own numbers are divided in their place, as training divides the images
-        numbered = [None if y is None else np.arange(float(len(y))).reshape(-1, 1, 1, 1) for y in (dataset.y, dataset.y_test)]
         fraction, seed = run.settings.get("val_fraction"), int(run.settings.get("seed", 0))
-        parts = divide(replace(dataset, x=numbered[0], x_test=numbered[1]), fraction, seed)
+        tested = None if dataset.y_test is None else _numbers(dataset.y_test)
+        # the images' own numbers are divided in their place, as training divided the images
+        parts = divide(replace(dataset, x=_numbers(dataset.y), x_test=tested), fraction, seed)
         chosen, words = (parts.train, "training") if part == "training" else (parts.final, parts.final_name or "")
         if chosen is None:
             raise DataError(dataset.name, "the run held nothing out", "take --part training or all")
@@ -148,3 +154,8 @@ def _samples(run: Run, dataset: Dataset, part: str, limit: int) -> tuple[Array, 
     of = f"of {dataset.name}" if every == len(which) else f"of {dataset.name}, drawn from {every:,}"
     places = np.array([run.classes.index(name) for name in dataset.classes])
     return x[which], places[y[which]], which, named(len(which), f"{words}image", of)
+
+
+def _numbers(labels: Array) -> Array:
+    """The number of every image, in the form of an image."""
+    return np.arange(float(len(labels))).reshape(-1, 1, 1, 1)

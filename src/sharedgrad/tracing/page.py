@@ -58,9 +58,9 @@ class _Writer:
         kind = "good" if self.report.adds_up else "bad"
         notes = "".join(f"<p>{_text(note)}</p>" for note in self.report.notes)
         return (
-            f'<section class="stage"><h2>The parameters</h2><p class="{kind}">{_text(self.report.certificate())}</p>{notes}'
-            f'<div class="overflow" tabindex="0" role="region" aria-label="The parameters"><table class="all"><thead><tr>'
-            f"{head}</tr></thead><tbody>{rows}</tbody></table></div></section>"
+            f'<section class="stage"><h2>The parameters</h2><p class="{kind}">{_text(self.report.certificate())}</p>'
+            f'{notes}<div class="overflow" tabindex="0" role="region" aria-label="The parameters">'
+            f'<table class="all"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></section>'
         )
 
     def _row(self, row: tuple[tuple[object, ...], str]) -> str:
@@ -78,19 +78,23 @@ class _Writer:
                 lists.append(_cards(_heading(way), cards))
         if not lists:
             return ""
-        return f'<section class="stage"><h2>The images that push hardest, all parameters together</h2>{"".join(lists)}</section>'
+        heading = "<h2>The images that push hardest, all parameters together</h2>"
+        return f'<section class="stage">{heading}{"".join(lists)}</section>'
 
     # ---- one weight
 
     def weights(self, used: int) -> str:
         """A section for each weight, as many as there is room for."""
-        sections, left_out = [], []
+        sections: list[str] = []
+        left_out: list[str] = []
         for name, tally in self.survey.weights.items():
             section = self.weight(tally)
             used += len(section)
             if used > LARGEST or left_out:
                 left_out.append(name)
-                section = f'<section class="stage" id="{_anchor(name)}"><h2>{_text(name)}</h2><p>No room here.</p></section>'
+                section = (
+                    f'<section class="stage" id="{_anchor(name)}"><h2>{_text(name)}</h2><p>No room here.</p></section>'
+                )
             sections.append(section)
         if left_out:
             words = f"Pictures of {len(left_out)} parameters would make this page too large: ask for them by --param."
@@ -165,9 +169,12 @@ class _Writer:
             size = pictures.percent(one.square / tally.square).lstrip("+")
             cards = [self.pushed(one.name, p, limit) for sign, _ in _WAYS for p in one.hardest(sign)]
             label = f"<h4>Filter {index}</h4><p>{size} of ‖G‖²</p>"
-            rows.append(f'<div class="filter"><div class="which">{label}</div><ul class="cards">{"".join(cards)}</ul></div>')
-        words = f"Filter by filter <small>the {len(rows)} with the largest gradients; shares are of each filter's own</small>"
-        return f'<h3>{words}</h3><div class="filters">{"".join(rows)}</div>{pictures.scale(limit) if limit else ""}'
+            rows.append(
+                f'<div class="filter"><div class="which">{label}</div><ul class="cards">{"".join(cards)}</ul></div>'
+            )
+        which = f"the {len(rows)} with the largest gradients; shares are of each filter's own"
+        head = f"<h3>Filter by filter <small>{which}</small></h3>"
+        return f'{head}<div class="filters">{"".join(rows)}</div>{pictures.scale(limit) if limit else ""}'
 
     # ---- one image
 
@@ -192,7 +199,8 @@ class _Writer:
         p = float(np.exp(self.survey.seen.log_p[n].max()))
         seen = f"{self.report.seen_as(n)} ({100 * p:.0f} %)"
         words = f'<b class="{kind}">{pictures.percent(share)}</b> image {self.report.numbers[n]}'
-        return f'<li{wide}><div class="pictures">{drawn}</div><p>{words}<br>{_text(seen)}<br>loss {self.report.loss(n)}</p></li>'
+        below = f"<p>{words}<br>{_text(seen)}<br>loss {self.report.loss(n)}</p>"
+        return f'<li{wide}><div class="pictures">{drawn}</div>{below}</li>'
 
 
 def _cards(heading: str, cards: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The pictures of a page as data that stands in it: images, maps of shares, bars; red with the gradient, blue against."""
+"""The pictures of a page, as data that stand in it: images, maps of shares, bars. Red goes with the gradient."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def bars(shares: Sequence[float], names: Sequence[str], label: str) -> str:
 def percent(share: float) -> str:
     """With a sign that is as wide as a plus."""
     text = f"{100 * share:+.0f}" if abs(share) >= 0.995 else f"{100 * share:+.2g}"
-    return f"{text.replace('-', '−')} %"
+    return f"{text.replace('-', '−')}\N{NO-BREAK SPACE}%"
 
 
 def _colored(levels: Array) -> Any:

@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from sharedgrad.document.blocks import Block, Document, Paragraph, Table
+from sharedgrad.document import terminal
+from sharedgrad.document.blocks import Document, Paragraph, Table
 from sharedgrad.document.numbers import count
 from sharedgrad.parameter import Array
 from sharedgrad.tracing.survey import Survey
 from sharedgrad.tracing.tally import TOLERANCE, Tally
 
 _PUSHING = 3  # samples each way that the terminal names
+_HEAD = ("parameter", "uses", "coherence", "cancels (rand)", "top image", "top place")
+_WIDTHS = (10, 9, 13, 13, 13)  # of all columns but the first
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,16 +78,23 @@ class Report:
         tolerance = TOLERANCE[self.dtype]
         compared = "the uses of each parameter, summed, against the gradient that tape.backward gives"
         if self.adds_up:
-            return f"Adds up: {compared}; residual {worst.residual:.1g} at most ({worst.name}), allowed {tolerance:.0g}."
+            return (
+                f"Adds up: {compared}; largest residual {worst.residual:.1g} ({worst.name}), allowed {tolerance:.0g}."
+            )
         wrong = ", ".join(f"{w.name} ({w.residual:.1g})" for w in weights.values() if not w.adds_up)
         return f"DOES NOT ADD UP: {compared}; residual above {tolerance:.0g} in {wrong}."
 
-    def document(self) -> Document:
-        """For the terminal."""
-        blocks: list[Block] = [Paragraph.of(self.facts()), self.table(), Paragraph.of(self.certificate())]
-        blocks += [Paragraph.of(words) for words in self.pushing()]
-        blocks += [Paragraph.of(note) for note in self.notes]
-        return Document(self.title, tuple(blocks))
+    def text(self, width: int, color: bool) -> str:
+        """For the terminal, in lines of at most ``width`` columns."""
+        head = terminal.render(Document(self.title, (Paragraph.of(self.facts()),)), width, color)
+        rows = self.table()
+        longest = max(len(str(row[0])) for row in rows.rows)
+        room = min(max(longest, len(_HEAD[0])), width - sum(_WIDTHS) - len(_WIDTHS))
+        fits = room > len(_HEAD[0])
+        listed = "\n".join(_line(row, room) for row in (_HEAD, *rows.rows))
+        lines = listed if fits else terminal.text([rows], width, color)
+        words = [self.certificate(), *self.pushing(), *self.notes]
+        return "\n\n".join([head.rstrip(), lines, terminal.text([Paragraph.of(w) for w in words], width, color)])
 
     def table(self) -> Table:
         """A row for each parameter."""
@@ -176,7 +186,16 @@ def named(number: int, noun: str, rest: str) -> str:
 
 def percent(share: float) -> str:
     """0.0312 -> +3.1 %, with as many digits as tell something."""
-    return f"{100 * share:+.0f} %" if abs(share) >= 0.995 else f"{100 * share:+.2g} %"
+    digits = ".0f" if abs(share) >= 0.995 else ".2g"
+    return f"{100 * share:+{digits}}\N{NO-BREAK SPACE}%"
+
+
+def _line(cells: Sequence[object], room: int) -> str:
+    """A row of the table; a name that is longer than ``room`` has a line of its own."""
+    name, *rest = map(str, cells)
+    numbers = "".join(f" {cell:>{wide}}" for cell, wide in zip(rest, _WIDTHS, strict=True))
+    above = f"{name}\n{' ' * room}" if len(name) > room else f"{name:<{room}}"
+    return f"{above}{numbers}".rstrip()
 
 
 def _number(value: float) -> str:

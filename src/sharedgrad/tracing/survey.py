@@ -1,7 +1,7 @@
 """The gradient of a classifier over a whole data set, taken apart batch by batch: memory holds one batch's uses.
 
-Twice through the data: first for the gradient G, then for the share ⟨g_u, G⟩ / ‖G‖² of every use in it. The network runs
-in evaluation mode, in which no sample depends on another, so that the gradient is the plain sum over the batches.
+Twice through the data: first for the gradient G, then for the share ⟨g_u, G⟩ / ‖G‖² of every use in it. The network
+runs in evaluation mode, in which no sample depends on another, so that the gradient is the plain sum over the batches.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sharedgrad.network import Network
 from sharedgrad.parameter import Array
 from sharedgrad.tape import Tape
 from sharedgrad.tracing.tally import Tally
+from sharedgrad.uses import SharedWeight, Window
 
 Normalize = Callable[[Array], Array]
 Progress = Callable[[int, int], None]
@@ -67,7 +68,7 @@ class Survey:
         seen: What the network made of every sample.
         weights: Name -> what its uses came to.
         filters: Name -> index on its first axis -> the same of that filter alone, for the filters with the largest
-            gradients of weights that are used at positions.
+            gradients of kernels that slide.
         shares: The share of every sample in the gradient of all weights together (N,); NaN where it is undefined.
         adapting: Kinds of layers that do something else in training mode, e.g. "Dropout".
     """
@@ -126,7 +127,7 @@ def survey(
             weight = trace.weights[name]
             tally.add(weight, start)
             if start == 0:
-                filters[name] = _filters(tally, network.dtype)
+                filters[name] = _filters(tally, weight, network.dtype)
             for index, part in filters[name].items():
                 part.add(weight.filter(index), start)
         progress(len(labels) + min(start + batch_size, len(labels)), total)
@@ -158,10 +159,10 @@ def _chosen(network: Network, params: Sequence[str]) -> list[str]:
     return [name for name in known if not wanted or name in wanted]
 
 
-def _filters(tally: Tally, dtype: np.dtype[np.floating]) -> dict[int, Tally]:
-    """The filters with the largest gradients, of a weight of several that is used at positions."""
+def _filters(tally: Tally, weight: SharedWeight, dtype: np.dtype[np.floating]) -> dict[int, Tally]:
+    """The filters with the largest gradients, of a kernel that slides and has several."""
     gradient = tally.gradient
-    if tally.axis is None or gradient.ndim < 2 or len(gradient) < 2:
+    if not isinstance(weight.calls[0], Window) or len(gradient) < 2:
         return {}
     norms = np.linalg.norm(gradient.reshape(len(gradient), -1), axis=1)
     largest = np.argsort(-norms, kind="stable")[:FILTERS]

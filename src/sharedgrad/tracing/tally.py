@@ -91,7 +91,9 @@ class Tally:
         """Keep the places of the samples that push hardest each way."""
         for sign, before in self._hardest.items():
             best = np.argsort(-sign * shares, kind="stable")[: self._keep]
-            new = [Pushing(start + int(i), float(shares[i]), None if places is None else places[i].copy()) for i in best]
+            new = [
+                Pushing(start + int(i), float(shares[i]), None if places is None else places[i].copy()) for i in best
+            ]
             both = sorted([*before, *(p for p in new if sign * p.share > 0)], key=lambda p: -sign * p.share)
             self._hardest[sign] = both[: self._keep]
 

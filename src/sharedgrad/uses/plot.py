@@ -21,7 +21,9 @@ _ACROSS = 3  # maps in a row, and as many again where images stand beside them
 _MOST_BARS = 40
 
 
-def draw(weight: Any, by: str | None, samples: int | Sequence[int], images: Any, labels: Sequence[Any] | None) -> Figure:
+def draw(
+    weight: Any, by: str | None, samples: int | Sequence[int], images: Any, labels: Sequence[Any] | None
+) -> Figure:
     """The figure that ``SharedWeight.plot`` describes, of anything with its ``axes``, ``name`` and ``share``."""
     by = _axis(weight, by)
     if by == "call":
@@ -53,7 +55,9 @@ def _axis(weight: Any, by: str | None) -> str:
     if not known:
         raise ConfigError(f"plot of {weight.name}", "there is one use: nothing to tell apart")
     if by is not None and by not in known:
-        raise ConfigError(f"plot of {weight.name}", f"there is no axis {by!r} to draw", f"choose from {', '.join(known)}")
+        raise ConfigError(
+            f"plot of {weight.name}", f"there is no axis {by!r} to draw", f"choose from {', '.join(known)}"
+        )
     return by or known[0]
 
 
@@ -115,7 +119,9 @@ def _maps(
     for one in axes:
         one.set_axis_off()
     _color_bar(figure, axes, limit)
-    what = f"each of {text(panels[0].shape)} {by}s" if chosen else f"each of {text(panels[0].shape)} {by}s, over all uses"
+    what = (
+        f"each of {text(panels[0].shape)} {by}s" if chosen else f"each of {text(panels[0].shape)} {by}s, over all uses"
+    )
     stretched = " The map is stretched over the image." if images is not None else ""
     _caption(figure, f"{name}: share of {what} in its gradient, all on one scale of ±{limit:.3g} %.{stretched}")
     return figure
