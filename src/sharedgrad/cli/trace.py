@@ -50,7 +50,7 @@ _LIMIT = 2000
     help="At most so many images, drawn at random.",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images at a time; bounds the memory."
+    "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images at a time; bounds the memory."
 )
 @click.option("--size", type=as_size, metavar="N|HxW", help="Resize images of a folder.  [default: as in training]")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page, too.")

@@ -18,7 +18,7 @@ from sharedgrad.tracing.tally import TOLERANCE, Tally
 
 _PUSHING = 3  # samples each way that the terminal names
 _HEAD = ("parameter", "uses", "coherence", "cancels (rand)", "top image", "top place")
-_WIDTHS = (10, 9, 13, 13, 13)  # of all columns but the first
+_WIDTHS = (9, 9, 13, 14, 14)  # of all columns but the first
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +186,8 @@ def named(number: int, noun: str, rest: str) -> str:
 
 def percent(share: float) -> str:
     """0.0312 -> +3.1 %, with as many digits as tell something."""
-    digits = ".0f" if abs(share) >= 0.995 else ".2g"
+    size = 100 * abs(share)
+    digits = ".0f" if size >= 9.95 else ".1f" if size >= 0.95 else ".1g"
     return f"{100 * share:+{digits}}\N{NO-BREAK SPACE}%"
 
 
