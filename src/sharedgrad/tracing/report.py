@@ -17,7 +17,7 @@ from sharedgrad.tracing.survey import Survey
 from sharedgrad.tracing.tally import TOLERANCE, Tally
 
 _PUSHING = 3  # samples each way that the terminal names
-_HEAD = ("parameter", "uses", "coherence", "cancels (rand)", "top image", "top place")
+_HEAD = ("parameter", "uses", "coherence", "cancel (rand)", "top image", "top place")
 _WIDTHS = (9, 9, 13, 14, 14)  # of all columns but the first
 
 
