@@ -38,7 +38,7 @@ def trace() -> Any:
 
 def panels(figure: Any) -> list[Any]:
     """The axes that show a map of shares."""
-    return [a for a in figure.axes if a.images and a.images[-1].get_cmap().name == "RdBu_r"]
+    return [a for a in figure.axes if a.images and a.images[-1].get_cmap().name in ("RdBu_r", "shares")]
 
 
 def shown(axes: Any) -> Array:

@@ -101,24 +101,22 @@ def _maps(
     axes = figure.subplots(down, across * each, squeeze=False).reshape(-1)
     limit = max(float(np.abs(np.stack(panels)).max()), np.finfo(float).tiny)
     extent = (0, panels[0].shape[1], panels[0].shape[0], 0)
-    shown = None
+    colors = require("matplotlib", "drawing").colormaps["RdBu_r"] if images is None else _see_through()
     for number, panel in enumerate(panels):
         over = axes[number * each + each - 1]
-        look: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "interpolation": "nearest"}
+        look: dict[str, Any] = {"cmap": colors, "vmin": -limit, "vmax": limit, "interpolation": "nearest"}
         if images is not None:
             image = images[chosen[number]]
             axes[number * each].imshow(image, cmap="gray", extent=extent)
             reach = float(np.ptp(image)) or 1.0
             over.imshow(image, cmap="gray", extent=extent, vmin=image.min() - 1.5 * reach)  # light, below the map
-            look["alpha"] = 0.9 * np.sqrt(np.abs(panel) / limit)  # where nothing comes from, the image shows
-        drawn = over.imshow(panel, extent=extent, aspect="equal" if images is None else _aspect(images, panel), **look)
+        over.imshow(panel, extent=extent, aspect="equal" if images is None else _aspect(images, panel), **look)
         axes[number * each].set_aspect(over.get_aspect())
-        shown = shown or drawn
         title = f"{_title(chosen[number], labels)}: " if chosen else ""
         over.set_title(f"{title}{panel.sum():+.3g} %", fontsize=9, parse_math=False)
     for one in axes:
         one.set_axis_off()
-    _color_bar(figure, axes, limit)
+    _color_bar(figure, axes, colors, limit)
     what = (
         f"each of {text(panels[0].shape)} {by}s" if chosen else f"each of {text(panels[0].shape)} {by}s, over all uses"
     )
@@ -132,11 +130,18 @@ def _aspect(images: Array, panel: Array) -> float:
     return float(images.shape[1] / images.shape[2] * panel.shape[1] / panel.shape[0])
 
 
-def _color_bar(figure: Figure, axes: Any, limit: float) -> None:
-    """The whole scale in solid colours, also where the maps let an image through."""
-    colors = require("matplotlib.cm", "drawing").ScalarMappable(cmap="RdBu_r")
-    colors.set_clim(-limit, limit)
-    figure.colorbar(colors, ax=list(axes), fraction=0.04, pad=0.02, label="share in the gradient (%)")
+def _see_through() -> Any:
+    """Red and blue that let the image show where there is little: √ makes small shares visible, too."""
+    steps = np.linspace(-1, 1, 255)
+    convert = require("matplotlib.colors", "drawing")
+    rows = [(*convert.to_rgb(WITH if step > 0 else AGAINST), np.sqrt(abs(step))) for step in steps]
+    return convert.ListedColormap(rows, "shares")
+
+
+def _color_bar(figure: Figure, axes: Any, colors: Any, limit: float) -> None:
+    mapping = require("matplotlib.cm", "drawing").ScalarMappable(cmap=colors)
+    mapping.set_clim(-limit, limit)
+    figure.colorbar(mapping, ax=list(axes), fraction=0.04, pad=0.02, label="share in the gradient (%)")
 
 
 def _curves(name: str, by: str, shares: Array, chosen: list[int], labels: Sequence[Any] | None) -> Figure:
