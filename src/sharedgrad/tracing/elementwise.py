@@ -48,6 +48,16 @@ def expanded(site: Site) -> list[Use] | None:
     return None if seen is None else [_use(site, seen, a, 1.0)]
 
 
+def repeated(site: Site) -> list[Use] | None:
+    """A parameter repeated along axes that have one index, as the biases of attention are: as :func:`expanded`."""
+    (a,), out = site.args[:1], site.out
+    seen = site.seen(a)
+    own = (1,) * (out.ndim - a.ndim) + tuple(a.shape)
+    if seen is None or any(n not in (1, m) for n, m in zip(own, out.shape, strict=True)):
+        return None
+    return [_use(site, seen, a, 1.0)]
+
+
 def _value(tensor: Any) -> Local:
     return Held(tensor).get if isinstance(tensor, torch.Tensor) else float(tensor or 0)
 
@@ -75,10 +85,9 @@ def _use(site: Site, seen: Seen, tensor: torch.Tensor, local: Local) -> Use:
     out, own = tuple(site.out.shape), tuple(tensor.shape)
     missing = len(out) - len(own)
     dims = [d for d in range(len(out)) if d < missing or own[d - missing] == 1]
-    known = [(t, site.axis(t)) for t in _tensors(site) if site.known(t)]
-    axes = [axis + len(out) - t.ndim for t, axis in known if axis is not None]
-    axis = axes[0] if len(set(axes)) == 1 else None
-    place = lead(out, dims, axis, "position")
+    known = [(t, site.place(t)) for t in _tensors(site) if site.known(t)]
+    places = {p._replace(axis=p.axis + len(out) - t.ndim) for t, p in known if p is not None}
+    place = lead(out, dims, places.pop() if len(places) == 1 else None, "position")
     return Use(seen, _build(seen, place, out, own, local))
 
 

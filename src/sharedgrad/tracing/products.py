@@ -47,8 +47,8 @@ def addmm(site: Site) -> list[Use] | None:
     found = _product(site, left, right, float(alpha))
     if found is None or (site.seen(bias) is not None and (bias.ndim != 1 or beta == 0)):
         return None
-    axis = next((site.axis(t) for t in (left, right) if site.axis(t) is not None), None)
-    place = lead(site.out.shape, (0,), axis, "token")
+    samples = next((site.place(t) for t in (left, right) if site.place(t) is not None), None)
+    place = lead(site.out.shape, (0,), samples, "token")
     return found + site.uses((bias, _vector(place, float(beta))))
 
 
@@ -57,8 +57,8 @@ def embedding(site: Site) -> list[Use] | None:
     index, w, padding, _, _, by_frequency = site.bound(
         "input weight padding_idx max_norm norm_type scale_grad_by_freq", norm_type=2.0
     )
-    rows, axis = Held(index.clone()), site.axis(index)
-    place = lead(index.shape, range(index.ndim), axis, "token")
+    rows = Held(index.clone())
+    place = lead(index.shape, range(index.ndim), site.place(index), "token")
 
     def build(seen: Seen) -> Build:
         def made(delta: torch.Tensor) -> AnyUses:
@@ -76,9 +76,9 @@ def embedding(site: Site) -> list[Use] | None:
 
 def _vectors(site: Site, x: torch.Tensor) -> Lead:
     """The use axes of what multiplies the vectors of x (…, I)."""
-    axis = site.axis(x)
-    dims = range(x.ndim - 1)
-    return lead(x.shape, dims, axis if axis in dims else None, "token" if x.ndim < 4 else "position")
+    samples, dims = site.place(x), range(x.ndim - 1)
+    known = samples if samples is not None and samples.axis in dims else None
+    return lead(x.shape, dims, known, "token" if x.ndim < 4 else "position")
 
 
 def _outer(held: Held, place: Lead, turned: View, scale: float = 1.0) -> Any:
@@ -99,11 +99,12 @@ def _outer(held: Held, place: Lead, turned: View, scale: float = 1.0) -> Any:
 
 def _columns(site: Site, right: torch.Tensor, scale: float) -> Any:
     """w (O, I) @ x (…, I, K): one use for each column of x; x may be a vector."""
-    held, axis, vector = Held(right), site.axis(right), right.ndim == 1
+    held, samples, vector = Held(right), site.place(right), right.ndim == 1
     shape = right.mT.shape if not vector else right.shape
-    if axis is not None and not vector:  # I and K change places
-        axis = {right.ndim - 1: right.ndim - 2, right.ndim - 2: None}.get(axis, axis)
-    place = lead(shape, range(len(shape) - 1), None if vector else axis, "token")
+    if samples is not None and not vector:  # I and K change places
+        axis = {right.ndim - 1: right.ndim - 2, right.ndim - 2: None}.get(samples.axis, samples.axis)
+        samples = None if axis is None else samples._replace(axis=axis)
+    place = lead(shape, range(len(shape) - 1), None if vector else samples, "token")
 
     def build(seen: Seen) -> Build:
         def made(delta: torch.Tensor) -> AnyUses:
