@@ -87,7 +87,12 @@ def _use(site: Site, seen: Seen, tensor: torch.Tensor, local: Local) -> Use:
     dims = [d for d in range(len(out)) if d < missing or own[d - missing] == 1]
     known = [(t, site.place(t)) for t in _tensors(site) if site.known(t)]
     places = {p._replace(axis=p.axis + len(out) - t.ndim) for t, p in known if p is not None}
-    place = lead(out, dims, places.pop() if len(places) == 1 else None, "position")
+    samples = places.pop() if len(places) == 1 else None
+    rest = "token" if dims == list(range(len(dims))) and len(dims) < 3 else "position"  # as of the last axes' norms
+
+    def place() -> Lead:
+        return lead(out, dims, samples if known else site.meeting.place, rest)
+
     return Use(seen, _build(seen, place, out, own, local))
 
 
@@ -95,15 +100,16 @@ def _tensors(site: Site) -> list[torch.Tensor]:
     return [a for a in (*site.args, *site.kwargs.values()) if isinstance(a, torch.Tensor)]
 
 
-def _build(seen: Seen, place: Lead, out: tuple[int, ...], own: tuple[int, ...], local: Local) -> Build:
-    lengths = tuple(n for lengths in place.axes.values() for n in lengths)
-
-    def spread(values: torch.Tensor) -> torch.Tensor:
-        return place.first(values.expand(out)).reshape(*lengths, *own)
+def _build(seen: Seen, place: Callable[[], Lead], out: tuple[int, ...], own: tuple[int, ...], local: Local) -> Build:
+    def spread(values: torch.Tensor, ahead: Lead) -> torch.Tensor:
+        lengths = tuple(n for lengths in ahead.axes.values() for n in lengths)
+        return ahead.first(values.expand(out)).reshape(*lengths, *own)
 
     def build(delta: torch.Tensor) -> Uses:
+        ahead = place()
         if isinstance(local, float | int):
-            return Direct(seen.weight, spread(delta * local), place.axes, view=seen.view)
-        return Direct(seen.weight, spread(delta), place.axes, spread(local().to(delta.dtype)), seen.view)
+            return Direct(seen.weight, spread(delta * local, ahead), ahead.axes, view=seen.view)
+        factor = spread(local().to(delta.dtype), ahead)
+        return Direct(seen.weight, spread(delta, ahead), ahead.axes, factor, seen.view)
 
     return build

@@ -69,6 +69,7 @@ REDUCED = {
 }
 RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 CELLS = {f"{name}_cell" for name in RECURRENT}
+JOINS = {"cat", "concat", "concatenate"}
 SEQUENCES = {*RECURRENT, *CELLS, "_pack_padded_sequence", "_pad_packed_sequence"}
 PRODUCTS = {"matmul", "__matmul__", "mm", "bmm", "__rmatmul__", "mv", "dot"}
 
@@ -132,7 +133,7 @@ def _axis(
         return _agreed(_in_product(t, a, args, out) for t, a in known)
     if name in ("addmm", "baddbmm"):
         return _agreed(_in_product(t, a, args[1:3], out) for t, a in known if t is not args[0])
-    if name in ("cat", "concat", "concatenate", "stack"):
+    if name in JOINS or name == "stack":
         return _joined(name, args, kwargs, known)
     if name in ("flip", "roll"):
         dims = kwargs.get("dims", args[-1])
@@ -222,13 +223,18 @@ def _in_product(tensor: torch.Tensor, axis: int, args: Sequence[Any], out: torch
 
 def _joined(name: str, args: Sequence[Any], kwargs: Any, known: Any) -> int | None:
     tensor, axis = known[0]
-    agreed = _agreed(a for _, a in known)
-    dim = int(kwargs.get("dim", args[1] if len(args) > 1 else 0))
-    if agreed is None:
+    if _agreed(a for _, a in known) is None:
         return None
+    dim = joined_along(name, args, kwargs, tensor)
     if name == "stack":
-        return axis + (dim % (tensor.ndim + 1) <= axis)
-    return None if dim % tensor.ndim == axis else axis
+        return axis + (dim <= axis)
+    return None if dim == axis else axis
+
+
+def joined_along(name: str, args: Sequence[Any], kwargs: Any, tensor: torch.Tensor) -> int:
+    """The axis that tensors are joined along."""
+    dim = int(kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else 0)))
+    return dim % (tensor.ndim + (name == "stack"))
 
 
 def _without(name: str, args: Sequence[Any], kwargs: Any, tensor: torch.Tensor, axis: int) -> int:

@@ -20,6 +20,7 @@ from sharedgrad.errors import SharedgradError
 from sharedgrad.tracing import attention, recurrent
 from sharedgrad.tracing.joint import Joint
 from sharedgrad.tracing.lineage import mixes, samples_place
+from sharedgrad.tracing.meetings import MAKERS, Meeting
 from sharedgrad.tracing.operations import JOINT, OPERATIONS
 from sharedgrad.tracing.place import Packed, Place
 from sharedgrad.tracing.site import Site, UnseenError, Use
@@ -89,6 +90,7 @@ class Recorder(TorchFunctionMode):
         self._places: Any = (
             WeakTensorKeyDictionary()
         )  # tensors that come from the model's inputs -> where samples stand
+        self._meetings: Any = WeakTensorKeyDictionary()  # tensors made of a parameter alone -> Meeting
         self._numbers = count()
         self._handles: list[Any] = []
 
@@ -159,6 +161,8 @@ class Recorder(TorchFunctionMode):
         tensors = list(_tensors((args, kwargs)))
         results = list(_tensors(out))
         weights = [t for t in tensors if self._seen(t) is not None]
+        if self._meetings:
+            self._meet(name, args, kwargs, tensors, results)
         if any(self._known(t) for t in tensors):
             self._follow(name, func, args, kwargs, tensors, results)
         elif tensors and all(self._made_of_weights(t) for t in tensors) and not weights:
@@ -173,7 +177,10 @@ class Recorder(TorchFunctionMode):
                 self._views[tensor] = Seen(seen.weight, seen.view.then(view))
             if shown:
                 return
-        site = Site(name, args, kwargs, results, self._seen, self._place, self._known, random)
+        meeting = Meeting()
+        if name in MAKERS and not any(self._known(t) for t in tensors):
+            self._meetings[results[0]] = meeting
+        site = Site(name, args, kwargs, results, self._seen, self._place, self._known, random, meeting)
         self._use(site, weights, tensors)
 
     def _follow(self, name: str, func: Any, args: Any, kwargs: Any, tensors: Any, results: Any) -> None:
@@ -184,6 +191,18 @@ class Recorder(TorchFunctionMode):
         reason = mixes(name, args, kwargs, tagged, results)
         if reason:
             self._listener.mixed(reason)
+
+    def _meet(self, name: str, args: Any, kwargs: Any, tensors: Any, results: Any) -> None:
+        """A tensor made of a parameter alone is given to an operation, perhaps with what comes from the inputs."""
+        for tensor in tensors:
+            meeting = self._meetings.get(tensor)
+            if meeting is None or not results or any(result is tensor for result in results):
+                continue
+            others = [(t, self._places.get(t)) for t in tensors if self._known(t)]
+            use = meeting.used(name, args, kwargs, tensor, others, results[0])
+            if use is not None:
+                arrival = self._arrival(next(self._numbers), name, use, results[0])
+                self._hook(results[0], any(t is results[0] for t in tensors), arrival)
 
     def _use(self, site: Site, weights: Any, tensors: Any) -> None:
         """A call takes parameters: its uses, if it is known; else it is noted by name."""
@@ -219,7 +238,7 @@ class Recorder(TorchFunctionMode):
         shape, place, held = out.shape, out.output_nr, [use]
 
         def arrive(deltas: Any, place: int = place) -> None:
-            if held and deltas[place] is not None:
+            if held and deltas[place] is not None and held[0].valid():
                 self._listener.arrived(number, name, held[0], deltas[place].detach().reshape(shape))
             if self._listener.releasing:
                 held.clear()  # as autograd lets go of what it has saved

@@ -16,10 +16,17 @@ Build = Callable[[torch.Tensor], Uses]
 
 
 class Use(NamedTuple):
-    """A parameter that a call used: how it was seen, and what makes its uses of the gradient at the call's output."""
+    """A parameter that a call used: how it was seen, and what makes its uses of the gradient at the call's output.
+
+    Attributes:
+        seen: How it was seen.
+        build: What makes its uses.
+        valid: Whether it is told here, when the gradient arrives, and not at a later call.
+    """
 
     seen: Seen
     build: Build
+    valid: Callable[[], bool] = lambda: True
 
 
 class UnseenError(Exception):
@@ -39,6 +46,7 @@ class Site:
         places: Where the samples stand in a tensor; None where that is not known.
         known: Whether a tensor comes from the model's inputs.
         random: State of the generator before the call, where it drew masks inside.
+        meeting: Where the output, if it is made of a parameter alone, meets what comes from the inputs.
     """
 
     name: str
@@ -49,6 +57,7 @@ class Site:
     places: Callable[[Any], Place | Packed | None]
     known: Callable[[Any], bool]
     random: torch.Tensor | None = None
+    meeting: Any = None
 
     @property
     def out(self) -> torch.Tensor:
