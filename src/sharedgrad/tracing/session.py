@@ -15,6 +15,7 @@ import torch
 from sharedgrad.errors import ConfigError, UncertifiedError, UncertifiedWarning
 from sharedgrad.tracing import samples
 from sharedgrad.tracing.answers import KeptWeight, Other, TracedWeight
+from sharedgrad.tracing.joint import Joint
 from sharedgrad.tracing.passes import Pass
 from sharedgrad.tracing.recorder import Recorder
 from sharedgrad.tracing.settings import Settings
@@ -111,6 +112,11 @@ class ModelTrace:
         """A gradient has arrived at the output of a call."""
         if self._current is not None:
             self._current.arrived(number, operation, use, delta)
+
+    def gathered(self, number: int, joint: Joint, outputs: int, output: int, delta: torch.Tensor) -> None:
+        """A gradient has arrived at one of several outputs of a call."""
+        if self._current is not None:
+            self._current.gathered(number, joint, outputs, output, delta)
 
     def passed(self, operation: str, weight: TensorWeight) -> None:
         """A gradient has passed through an operation that the trace has no rule for."""
