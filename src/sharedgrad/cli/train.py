@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from sharedgrad.cli.display import Bar, Lines, Reading, percent
+from sharedgrad.cli.display import Bar, Lines, Waiting, percent
 from sharedgrad.cli.echo import say
 from sharedgrad.cli.exact import EXACT, plain_sums
 from sharedgrad.cli.folders import planned, run_folder
@@ -159,7 +159,7 @@ def train(
     if threads:
         set_threads(threads)
     augmentation = Augmentation.parse(augment)
-    with Reading() as reading:
+    with Waiting("reading images") as reading:
         dataset = load(data, size, reading, background=background, skip_bad=skip_bad)
     _check_extent(dataset)
     network = build_model(model, dataset.input_shape, len(dataset.classes), settings["seed"])
