@@ -60,7 +60,15 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Training for one epoch, as far as the line does not say how many."""
     shell = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
     commands = re.findall(r"^(sharedgrad .*?)\s*(?:#.*)?$", shell, re.MULTILINE)
-    assert {line.split()[1] for line in commands} == {"train", "predict", "summary", "explain", "check", "info"}
+    assert {line.split()[1] for line in commands} == {
+        "train",
+        "predict",
+        "summary",
+        "trace",
+        "explain",
+        "check",
+        "info",
+    }
     make_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     for line in commands:
