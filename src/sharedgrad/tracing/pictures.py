@@ -12,6 +12,7 @@ import numpy as np
 
 from sharedgrad.errors import require
 from sharedgrad.parameter import Array
+from sharedgrad.tracing.report import percent as plain_percent
 
 _LEVELS = 24  # colours of one sign
 _WITH, _AGAINST = (205, 45, 50), (35, 105, 190)
@@ -70,8 +71,7 @@ def bars(shares: Sequence[float], names: Sequence[str], label: str) -> str:
 
 def percent(share: float) -> str:
     """With a sign that is as wide as a plus."""
-    text = f"{100 * share:+.0f}" if abs(share) >= 0.995 else f"{100 * share:+.2g}"
-    return f"{text.replace('-', '−')}\N{NO-BREAK SPACE}%"
+    return plain_percent(share).replace("-", "−")
 
 
 def _colored(levels: Array) -> Any:

@@ -109,7 +109,7 @@ def _maps(
             image = images[chosen[number]]
             axes[number * each].imshow(image, cmap="gray", extent=extent)
             reach = float(np.ptp(image)) or 1.0
-            over.imshow(image, cmap="gray", extent=extent, vmin=image.min() - 1.5 * reach)  # light, below the map
+            over.imshow(image, cmap="gray", extent=extent, vmin=image.min() - 3 * reach)  # light, below the map
         over.imshow(panel, extent=extent, aspect="equal" if images is None else _aspect(images, panel), **look)
         axes[number * each].set_aspect(over.get_aspect())
         title = f"{_title(chosen[number], labels)}: " if chosen else ""
