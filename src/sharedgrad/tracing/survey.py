@@ -6,7 +6,7 @@ runs in evaluation mode, in which no sample depends on another, so that the grad
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -16,12 +16,12 @@ from sharedgrad.errors import ConfigError, DataError
 from sharedgrad.losses import CrossEntropy
 from sharedgrad.network import Network
 from sharedgrad.parameter import Array
-from sharedgrad.tape import Tape
 from sharedgrad.tracing.tally import Tally
 from sharedgrad.uses import SharedWeight, Window
 
 Normalize = Callable[[Array], Array]
 Progress = Callable[[int, int], None]
+_LOSS = CrossEntropy(reduction="sum")
 FILTERS = 6  # filters of a weight that are looked at: those with the largest gradients
 
 
@@ -105,43 +105,54 @@ def survey(
         DataError: The loss is not a finite number.
     """
     chosen = _chosen(network, params)
-    total, scores = 2 * len(labels), []
+    starts, total, scores = range(0, len(labels), batch_size), 2 * len(labels), []
     gradients = {name: np.zeros(network.parameter(name).base.shape) for name in chosen}
-    for start, y, tape, upstream in _passes(network, images, labels, normalize, batch_size):
-        found = tape.backward(upstream)
-        for name in chosen:
-            if network.parameter(name).base in found:
-                gradients[name] += found[name]
-        scores.append(y)
-        progress(min(start + batch_size, len(labels)), total)
+    for start in starts:  # what a batch needs is let go before the next one
+        x, y = normalize(images[start : start + batch_size]), labels[start : start + batch_size]
+        scores.append(_add_gradients(network, x, y, gradients))
+        progress(start + len(y), total)
     seen = Seen(np.concatenate(scores), labels)
     if not np.isfinite(seen.losses).all():
         raise DataError("trace", "the loss is not a finite number", "train again with a smaller learning rate")
     weights = {name: Tally(name, gradient, network.dtype) for name, gradient in gradients.items()}
     filters: dict[str, dict[int, Tally]] = {name: {} for name in chosen}
-    for start, _, tape, upstream in _passes(network, images, labels, normalize, batch_size):
-        trace = tape.trace(upstream)
-        for name, tally in weights.items():
-            if name not in trace.weights:
-                continue
-            weight = trace.weights[name]
-            tally.add(weight, start)
-            if start == 0:
-                filters[name] = _filters(tally, weight, network.dtype)
-            for index, part in filters[name].items():
-                part.add(weight.filter(index), start)
-        progress(len(labels) + min(start + batch_size, len(labels)), total)
+    for start in starts:
+        x, y = normalize(images[start : start + batch_size]), labels[start : start + batch_size]
+        _add_uses(network, x, y, start, weights, filters)
+        progress(len(labels) + start + len(y), total)
     return Survey(seen, weights, filters, _together(weights.values(), len(labels)), _adapting(network))
 
 
-def _passes(
-    network: Network, images: Array, labels: Array, normalize: Normalize, size: int
-) -> Iterator[tuple[int, Array, Tape, Array]]:
-    """For every batch: where it starts, the scores, the tape, and the upstream gradient of the sum of the losses."""
-    loss = CrossEntropy(reduction="sum")
-    for start in range(0, len(labels), size):
-        y, tape = network.forward(normalize(images[start : start + size]), training=False)
-        yield start, y, tape, loss(y, labels[start : start + size])[1]
+def _add_gradients(network: Network, x: Array, labels: Array, gradients: dict[str, Array]) -> Array:
+    """Add the gradients of the sum of the losses over a batch; gives its scores."""
+    y, tape = network.forward(x, training=False)
+    found = tape.backward(_LOSS(y, labels)[1])
+    for name, gradient in gradients.items():
+        if network.parameter(name).base in found:
+            gradient += found[name]
+    return y
+
+
+def _add_uses(
+    network: Network,
+    x: Array,
+    labels: Array,
+    start: int,
+    weights: dict[str, Tally],
+    filters: dict[str, dict[int, Tally]],
+) -> None:
+    """Add the uses in a batch, whose first sample has the number ``start``."""
+    y, tape = network.forward(x, training=False)
+    trace = tape.trace(_LOSS(y, labels)[1])
+    for name, tally in weights.items():
+        if name not in trace.weights:
+            continue
+        weight = trace.weights[name]
+        tally.add(weight, start)
+        if start == 0:
+            filters[name] = _filters(tally, weight, network.dtype)
+        for index, part in filters[name].items():
+            part.add(weight.filter(index), start)
 
 
 def _chosen(network: Network, params: Sequence[str]) -> list[str]:
