@@ -97,6 +97,22 @@ def test_layers_of_ones_own(cli: Cli, data: Path, tiny: str) -> None:
     assert "dropout drops nothing" in " ".join(result.out.split())
 
 
+def test_training_mode_says_what_it_means(cli: Cli, run: str) -> None:
+    trained = load_run(run)
+    net = sg.Network(
+        {"flat": sg.Flatten(), "row": sg.Reshape((1, 6, 6)), "norm": sg.BatchNorm2d(1), "cut": sg.Dropout(0.3),
+         "again": sg.Flatten(), "scores": sg.Linear(36, 3)}, (1, 6, 6)
+    )  # fmt: skip
+    save_run("normal", Run(net, "rows.npz", trained.classes, trained.normalization, (1, 6, 6), {"seed": 0}))
+    plain, training = (
+        " ".join(cli("trace", "normal", "rows.npz", *mode).out.split()) for mode in ([], ["--mode", "training"])
+    )
+    assert "in evaluation mode (batch norm uses its running statistics" in plain
+    assert "in training mode (batch norm uses each batch's own statistics: images depend on one another" in training
+    assert "dropout drops at random" in training
+    assert "Adds up: " in training
+
+
 def test_uses_that_do_not_add_up_end_with_1(cli: Cli, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sharedgrad.tracing.tally.Tally.residual", 0.5)
     result = cli("trace", run, "rows.npz")

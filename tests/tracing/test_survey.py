@@ -142,6 +142,22 @@ def test_a_gradient_of_zero_has_no_shares() -> None:
     assert np.isfinite(found.shares).all()
 
 
+def test_training_mode_is_that_of_one_step() -> None:
+    net = network()
+    before, step = {name: value.tobytes() for name, value in net.state_dict().items()}, net.step
+    found = survey(net, X, Y, np.asarray, batch_size=23, training=True)
+    assert ({name: value.tobytes() for name, value in net.state_dict().items()}, net.step) == (before, step)
+    y, tape = net.forward(X)  # the same step: dropout drops the same
+    trace = tape.trace(sg.CrossEntropy(reduction="sum")(y, Y)[1])
+    assert found.training
+    for name, tally in found.weights.items():
+        close(tally.gradient, trace[name].gradient)
+        assert np.isnan(tally.shares).all() == tally.zero_up_to_rounding == (name == "first.bias")  # before batch norm
+        if not tally.zero_up_to_rounding:
+            close(tally.shares, trace[name].share("sample"))
+    assert all(tally.adds_up for tally in survey(net, X, Y, np.asarray, batch_size=6, training=True).weights.values())
+
+
 def test_progress_counts_every_sample_twice() -> None:
     seen: list[tuple[int, int]] = []
     survey(network(), X, Y, np.asarray, batch_size=10, progress=lambda done, total: seen.append((done, total)))

@@ -10,7 +10,7 @@ EXACT = click.option(
     "--exact",
     is_flag=True,
     help="Compute 3x3 convolutions by plain sums, which round less than minimal filtering; training takes 1.1 to 2 "
-    "times as long. Kept for --resume and predict.",
+    "times as long. Kept for --resume, predict and trace.",
 )
 
 

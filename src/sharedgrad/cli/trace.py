@@ -13,6 +13,7 @@ import numpy as np
 
 from sharedgrad.cli.display import Waiting
 from sharedgrad.cli.echo import say
+from sharedgrad.cli.exact import plain_sums
 from sharedgrad.cli.model_files import open_run
 from sharedgrad.cli.recipe import divide
 from sharedgrad.cli.values import size as as_size
@@ -52,6 +53,13 @@ _LIMIT = 2000
 @click.option(
     "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images at a time; bounds the memory."
 )
+@click.option(
+    "--mode",
+    type=click.Choice(["evaluation", "training"]),
+    default="evaluation",
+    show_default=True,
+    help="What batch norm and dropout do. In training mode the images of a batch depend on one another.",
+)
 @click.option("--size", type=as_size, metavar="N|HxW", help="Resize images of a folder.  [default: as in training]")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
@@ -69,6 +77,7 @@ def trace(
     part: str,
     limit: int,
     batch_size: int,
+    mode: str,
     size: tuple[int, int] | None,
     out: Path | None,
     as_json: bool,
@@ -88,6 +97,7 @@ def trace(
     The exit code is 1 if the uses of a parameter do not add up to its gradient.
     """
     trained = open_run(run, model, f"{context.command_path} {shlex.join([run, data])}")
+    plain_sums(trained.settings.get("exact") is True)
     if trained.unfinished:
         say(f"{run}: training has not come to its end; this is the model after {trained.unfinished}", err=True)
     with Waiting("reading images") as reading:
@@ -95,7 +105,8 @@ def trace(
     _check_fit(trained, dataset)
     images, labels, numbers, words = _samples(trained, dataset, part, limit)
     with Waiting("tracing images twice") as progress:
-        found = survey(trained.network, images, labels, trained.normalization, params, batch_size, progress)
+        training, normalize = mode == "training", trained.normalization
+        found = survey(trained.network, images, labels, normalize, params, batch_size, progress, training)
     notes = (
         ("Weight decay, which the optimizer adds, is not in it.",) if trained.settings.get("optimizer") == "sgd" else ()
     )

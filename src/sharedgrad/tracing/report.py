@@ -17,6 +17,12 @@ from sharedgrad.tracing.survey import Survey
 from sharedgrad.tracing.tally import TOLERANCE, Tally
 
 _PUSHING = 3  # samples each way that the terminal names
+_BATCH_NORM = {
+    False: "batch norm uses its running statistics, so that no image depends on another",
+    True: "batch norm uses each batch's own statistics: images depend on one another, and a share says where a "
+    "parameter was used, not what an image's own loss asks for",
+}
+_DROPOUT = {False: "dropout drops nothing", True: "dropout drops at random"}
 _HEAD = ("parameter", "uses", "coherence", "cancel (rand)", "top image", "top place")
 _WIDTHS = (9, 9, 13, 14, 14)  # of all columns but the first
 
@@ -58,13 +64,12 @@ class Report:
 
     def mode(self) -> str:
         """The mode, and what it means for the layers that there are."""
-        kinds = self.survey.adapting
-        if not kinds:
-            return "evaluation mode"
+        training, kinds = self.survey.training, self.survey.adapting
         normal = any(kind.startswith("BatchNorm") for kind in kinds)
-        means = ["batch norm uses its running statistics, so that no image depends on another"] if normal else []
-        means += ["dropout drops nothing"] if "Dropout" in kinds else []
-        return f"evaluation mode ({'; '.join(means)})"
+        means = [_BATCH_NORM[training]] if normal else []
+        means += [_DROPOUT[training]] if "Dropout" in kinds else []
+        name = "training mode" if training else "evaluation mode"
+        return f"{name} ({'; '.join(means)})" if means else name
 
     @property
     def adds_up(self) -> bool:
@@ -148,7 +153,7 @@ class Report:
             "model": self.model,
             "data": self.data,
             "samples": n,
-            "mode": "evaluation",
+            "mode": "training" if self.survey.training else "evaluation",
             "loss": float(np.mean(seen.losses)),
             "accuracy": seen.accuracy,
             "adds_up": self.adds_up,

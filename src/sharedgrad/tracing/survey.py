@@ -1,12 +1,14 @@
 """The gradient of a classifier over a whole data set, taken apart batch by batch: memory holds one batch's uses.
 
 Twice through the data: first for the gradient G, then for the share ⟨g_u, G⟩ / ‖G‖² of every use in it. The network
-runs in evaluation mode, in which no sample depends on another, so that the gradient is the plain sum over the batches.
+runs in evaluation mode, in which no sample depends on another, so that the gradient is the plain sum over the batches;
+or in training mode, in which it depends on who is in a batch with whom, and a share is of where a weight was used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -71,6 +73,7 @@ class Survey:
             gradients of kernels that slide.
         shares: The share of every sample in the gradient of all weights together (N,); NaN where it is undefined.
         adapting: Kinds of layers that do something else in training mode, e.g. "Dropout".
+        training: Whether it was training mode.
     """
 
     seen: Seen
@@ -78,6 +81,7 @@ class Survey:
     filters: dict[str, dict[int, Tally]]
     shares: Array
     adapting: tuple[str, ...]
+    training: bool = False
 
 
 def survey(
@@ -88,6 +92,7 @@ def survey(
     params: Sequence[str] = (),
     batch_size: int = 64,
     progress: Progress = lambda done, total: None,
+    training: bool = False,
 ) -> Survey:
     """Take the gradient over these samples apart.
 
@@ -97,35 +102,38 @@ def survey(
         labels: Their classes (N,).
         normalize: Applied to the images of a batch.
         params: Names of the weights to look at; all of them, if none is given.
-        batch_size: Samples at a time; bounds the memory, changes the result by rounding alone.
+        batch_size: Samples at a time; bounds the memory, and changes the result by rounding alone but in training mode.
         progress: Called with the number of samples done and of all; every sample counts twice.
+        training: Training mode instead of evaluation mode; the network stays what it is.
 
     Raises:
         ConfigError: There is no such weight.
         DataError: The loss is not a finite number.
     """
     chosen = _chosen(network, params)
+    network = deepcopy(network) if training else network  # training mode changes running statistics
     starts, total, scores = range(0, len(labels), batch_size), 2 * len(labels), []
     gradients = {name: np.zeros(network.parameter(name).base.shape) for name in chosen}
     for start in starts:  # what a batch needs is let go before the next one
         x, y = normalize(images[start : start + batch_size]), labels[start : start + batch_size]
-        scores.append(_add_gradients(network, x, y, gradients))
+        scores.append(_add_gradients(network, x, y, gradients, training))
         progress(start + len(y), total)
     seen = Seen(np.concatenate(scores), labels)
     if not np.isfinite(seen.losses).all():
         raise DataError("trace", "the loss is not a finite number", "train again with a smaller learning rate")
     weights = {name: Tally(name, gradient, network.dtype) for name, gradient in gradients.items()}
     filters: dict[str, dict[int, Tally]] = {name: {} for name in chosen}
+    network.step -= len(starts) if training else 0  # what dropout draws belongs to the step
     for start in starts:
         x, y = normalize(images[start : start + batch_size]), labels[start : start + batch_size]
-        _add_uses(network, x, y, start, weights, filters)
+        _add_uses(network, x, y, start, weights, filters, training)
         progress(len(labels) + start + len(y), total)
-    return Survey(seen, weights, filters, _together(weights.values(), len(labels)), _adapting(network))
+    return Survey(seen, weights, filters, _together(weights.values(), len(labels)), _adapting(network), training)
 
 
-def _add_gradients(network: Network, x: Array, labels: Array, gradients: dict[str, Array]) -> Array:
+def _add_gradients(network: Network, x: Array, labels: Array, gradients: dict[str, Array], training: bool) -> Array:
     """Add the gradients of the sum of the losses over a batch; gives its scores."""
-    y, tape = network.forward(x, training=False)
+    y, tape = network.forward(x, training=training)
     found = tape.backward(_LOSS(y, labels)[1])
     for name, gradient in gradients.items():
         if network.parameter(name).base in found:
@@ -140,9 +148,10 @@ def _add_uses(
     start: int,
     weights: dict[str, Tally],
     filters: dict[str, dict[int, Tally]],
+    training: bool,
 ) -> None:
     """Add the uses in a batch, whose first sample has the number ``start``."""
-    y, tape = network.forward(x, training=False)
+    y, tape = network.forward(x, training=training)
     trace = tape.trace(_LOSS(y, labels)[1])
     for name, tally in weights.items():
         if name not in trace.weights:

@@ -99,8 +99,9 @@ class Tally:
 
     @property
     def shares(self) -> Array:
-        """The share of every sample (N,); empty where the uses tell no samples apart."""
-        return np.concatenate(self._shares) if self._shares else np.zeros(0)
+        """The share of every sample (N,), NaN where undefined; empty where the uses tell no samples apart."""
+        found = np.concatenate(self._shares) if self._shares else np.zeros(0)
+        return np.full_like(found, nan) if self.zero_up_to_rounding else found
 
     def hardest(self, sign: int) -> list[Pushing]:
         """The samples that push hardest with the gradient (1) or against it (−1); none where shares are undefined."""
