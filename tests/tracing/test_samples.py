@@ -48,7 +48,8 @@ def test_clipping_as_opacus_does_it(reduction: str) -> None:
     norms = sum((g**2).flatten(1).sum(1) for g in rows.values()).sqrt()
     max_norm = float(norms.median())
     found = clipped_by_opacus(list(model.parameters()), max_norm)
-    for got, apart in zip(found, rows.values(), strict=True):
+    for p, got, apart in zip(model.parameters(), found, rows.values(), strict=True):
+        torch.testing.assert_close(p.grad_sample, apart)
         expected = sum(min(1.0, max_norm / (n + 1e-6)) * g for n, g in zip(norms.tolist(), apart, strict=True))
         torch.testing.assert_close(got, expected)
 

@@ -81,6 +81,14 @@ def test_the_samples_that_push_hardest_and_their_places() -> None:
             close(pushing.places, apart[pushing.sample])
 
 
+def test_few_samples_push_one_way_each() -> None:
+    tally = survey(network(), X[:3], Y[:3], np.asarray, batch_size=2).weights["a.weight"]
+    for sign in (1, -1):
+        assert [p.sample for p in tally.hardest(sign)] == [
+            n for n in np.argsort(-sign * tally.shares) if sign * tally.shares[n] > 0
+        ]
+
+
 def test_filters() -> None:
     net = network()
     found, trace = survey(net, X, Y, np.asarray, batch_size=6), in_one_pass(net)
