@@ -128,6 +128,8 @@ def test_uses_that_do_not_add_up_end_with_1(cli: Cli, run: str, monkeypatch: pyt
         (["run", "nothing"], "there is no such file or folder"),
         (["run", "digits"], "images of 1×8×8, but the model takes 1×6×6"),
         (["run", "other.npz"], "class '3' is none of the model's; it knows 0, 1, 2"),
+        (["run", "floats.npz"], "pixels from 0 to 1, but the model was trained on 0 to 255"),
+        (["run", "rows.npz", "--out", "nowhere.html/page.html"], "nowhere.html"),
         (["run", "rows.npz", "--param", "conv1.wieght"], "did you mean conv1.weight?"),
         (["run", "rows.npz", "--limit", "0"], "'--limit'"),
         (["run", "rows.npz", "--batch-size", "many"], "'--batch-size'"),
@@ -140,6 +142,8 @@ def test_uses_that_do_not_add_up_end_with_1(cli: Cli, run: str, monkeypatch: pyt
 def test_what_people_get_wrong(cli: Cli, run: str, arguments: list[str], words: str) -> None:
     x, _ = blobs(60, 0)
     np.savez("other.npz", x=x, y=np.arange(60) % 4)
+    np.savez("floats.npz", x=x / 255, y=np.arange(60) % 3)
+    Path("nowhere.html").write_text("a file")
     assert words in cli("trace", *arguments).error
 
 

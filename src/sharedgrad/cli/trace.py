@@ -17,7 +17,7 @@ from sharedgrad.cli.exact import plain_sums
 from sharedgrad.cli.model_files import open_run
 from sharedgrad.cli.recipe import divide
 from sharedgrad.cli.values import size as as_size
-from sharedgrad.data import Dataset, load
+from sharedgrad.data import Dataset, Normalization, load
 from sharedgrad.document import terminal
 from sharedgrad.errors import DataError
 from sharedgrad.geometry import text
@@ -35,7 +35,7 @@ _LIMIT = 2000
 @click.command(short_help="Where a trained model's gradient comes from.")
 @click.argument("run")
 @click.argument("data")
-@click.option("--param", "params", multiple=True, metavar="NAME", help="Look at this parameter alone; can be repeated.")
+@click.option("--param", "params", multiple=True, metavar="NAME", help="Only this parameter; can be repeated.")
 @click.option(
     "--part",
     type=click.Choice(["training", "held-out", "all"]),
@@ -111,15 +111,13 @@ def trace(
         ("Weight decay, which the optimizer adds, is not in it.",) if trained.settings.get("optimizer") == "sgd" else ()
     )
     report = Report(found, run, words, trained.classes, images, numbers, trained.network.dtype, notes)
-    if out is not None:
-        write_text(out, page.render(report))
     if as_json:
         click.echo(json.dumps(report.data_of(), indent=1, ensure_ascii=False))
     else:
-        width, color = terminal.width(sys.stdout), terminal.wants_color(sys.stdout)
-        click.echo(report.text(width, color))
-        if out is not None:
-            say(f"\nwritten: {out}")
+        click.echo(report.text(terminal.width(sys.stdout), terminal.wants_color(sys.stdout)))
+    if out is not None:
+        write_text(out, page.render(report))
+        say(f"\nwritten: {out}", err=as_json)
     context.exit(0 if report.adds_up else 1)
 
 
@@ -135,6 +133,11 @@ def _check_fit(run: Run, dataset: Dataset) -> None:
     if dataset.input_shape != run.input_shape:
         problem = f"images of {text(dataset.input_shape)}, but the model takes {text(run.input_shape)}"
         raise DataError(dataset.name, problem, "give data like those of training, or --size for a folder of images")
+    scale, own = Normalization.of(dataset.x).scale, run.normalization.scale
+    if scale and own and scale != own:
+        ends = {1.0: "255"}
+        problem = f"pixels from 0 to {ends.get(scale, '1')}, but the model was trained on 0 to {ends.get(own, '1')}"
+        raise DataError(dataset.name, problem, "scale them")
     unknown = [name for name in dataset.classes if name not in run.classes]
     if unknown:
         known = ", ".join(run.classes[:10]) + (", …" if len(run.classes) > 10 else "")
