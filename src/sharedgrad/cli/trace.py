@@ -104,6 +104,7 @@ def trace(
         dataset = load(data, size or _size_of(trained, data), reading, background=trained.background)
     _check_fit(trained, dataset)
     images, labels, numbers, words = _samples(trained, dataset, part, limit)
+    _check_range(trained, dataset.name, images)
     with Waiting("tracing images twice") as progress:
         training, normalize = mode == "training", trained.normalization
         found = survey(trained.network, images, labels, normalize, params, batch_size, progress, training)
@@ -133,15 +134,19 @@ def _check_fit(run: Run, dataset: Dataset) -> None:
     if dataset.input_shape != run.input_shape:
         problem = f"images of {text(dataset.input_shape)}, but the model takes {text(run.input_shape)}"
         raise DataError(dataset.name, problem, "give data like those of training, or --size for a folder of images")
-    scale, own = Normalization.of(dataset.x).scale, run.normalization.scale
-    if scale and own and scale != own:
-        ends = {1.0: "255"}
-        problem = f"pixels from 0 to {ends.get(scale, '1')}, but the model was trained on 0 to {ends.get(own, '1')}"
-        raise DataError(dataset.name, problem, "scale them")
     unknown = [name for name in dataset.classes if name not in run.classes]
     if unknown:
         known = ", ".join(run.classes[:10]) + (", …" if len(run.classes) > 10 else "")
         raise DataError(dataset.name, f"class {unknown[0]!r} is none of the model's", f"it knows {known}")
+
+
+def _check_range(run: Run, name: str, images: Array) -> None:
+    """Pixels from 0 to 1 are not mistaken for those from 0 to 255, as far as they can be told apart."""
+    scale, own = Normalization.of(images).scale, run.normalization.scale
+    if scale and own and scale != own:
+        ends = {1.0: "255"}
+        problem = f"pixels from 0 to {ends.get(scale, '1')}, but the model was trained on 0 to {ends.get(own, '1')}"
+        raise DataError(name, problem, "scale them")
 
 
 def _samples(run: Run, dataset: Dataset, part: str, limit: int) -> tuple[Array, Array, Array, str]:
