@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import re
 from collections.abc import Iterator
@@ -100,6 +101,35 @@ def decoded(element: str) -> Image.Image:
     data = re.search(r"base64,([^\"]+)", element)
     assert data
     return Image.open(io.BytesIO(base64.b64decode(data[1])))
+
+
+def test_every_card_shows_its_own_image_and_numbers(small: Report) -> None:
+    text = page.render(small).split("<h2>The images that push hardest")[1].split("</section>")[0]
+    shown = re.findall(r'<img class="image".*?</li>', text, re.DOTALL)
+    expected = [*small.hardest(1)[:8], *small.hardest(-1)[:8]]
+    assert len(shown) == len(expected)
+    for card, n in zip(shown, expected, strict=True):
+        assert np.array_equal(np.asarray(decoded(card)), small.images[n, 0])
+        words = f"{pictures.percent(float(small.survey.shares[n]))}</b> image {n + 100}"
+        assert words in card
+        assert f"loss {small.survey.seen.losses[n]:.3g}" in card
+        assert html.escape(small.classes[n % 3]).replace("\u202e", "\\u202e") in card
+
+
+def test_the_maps_of_a_weight_are_of_the_images_beside_them(small: Report) -> None:
+    tally = small.survey.weights["conv.weight"]
+    section = page.render(small).split("<h2>conv.weight")[1].split("Filter by filter")[0]
+    pushing = [*tally.hardest(1), *tally.hardest(-1)]
+    limit = max(np.abs(p.places).max() for p in pushing if p.places is not None)
+    cards = re.findall(r"<li.*?</li>", section, re.DOTALL)
+    for card, p in zip(cards, pushing, strict=True):
+        assert p.places is not None
+        assert np.array_equal(np.asarray(decoded(card)), small.images[p.sample, 0])
+        drawn = card[card.index('class="map"') :]
+        assert np.array_equal(
+            np.asarray(decoded(drawn).convert("RGBA")),
+            np.asarray(decoded(pictures.share_map(p.places, limit, "")).convert("RGBA")),
+        )
 
 
 def test_a_map_is_red_with_the_gradient_and_clear_at_zero() -> None:
