@@ -130,6 +130,28 @@ def test_sequences_of_several_lengths(kind: str) -> None:
         weighted(model(x)).backward()
 
 
+@pytest.mark.parametrize("kind", ["lstm", "tanh"])
+def test_samples_are_followed_through_the_states(kind: str) -> None:
+    """A classifier of sequences: a table, two layers, a head on the last state of the upper one."""
+    torch.manual_seed(11)
+
+    def run(m: Any, index: torch.Tensor) -> torch.Tensor:
+        y, h = m.rnn(m.table(index))
+        return m.head((h[0] if isinstance(h, tuple) else h)[-1]) + m.head(y).mean(1)
+
+    rnn = made(kind, num_layers=2, batch_first=True)
+    model = Of(run, table=nn.Embedding(7, INPUT), rnn=rnn, head=nn.Linear(H, 3)).double()
+    index, upstream = torch.randint(7, (N, T)), torch.randn(N, 3, dtype=torch.float64)
+    with sg.trace(model, strict=True) as t:
+        (model(index) * upstream).sum().backward()
+    apart = t.per_sample("sum")
+    for n in range(N):
+        model.zero_grad()
+        (model(index[n : n + 1]) * upstream[n : n + 1]).sum().backward()
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(apart[name][n], p.grad)
+
+
 def test_packed_sequences_given_to_the_model() -> None:
     torch.manual_seed(4)
     rnn = made("gru")

@@ -190,11 +190,12 @@ def _reshaped(source: tuple[int, ...], place: Place, target: tuple[int, ...]) ->
 def _reordered(tensor: torch.Tensor, place: Place, args: Sequence[Any], kwargs: Any) -> Place | None:
     """``index_select``: samples in another order stay known, as sequences that are sorted by length are."""
     given = [*args[1:], *(kwargs[n] for n in ("dim", "index")[len(args) - 1 :])]
-    dim, index = int(given[0]) % tensor.ndim, given[1].tolist()
+    dim = int(given[0]) % tensor.ndim
     if dim != place.axis:
         return place
     before = place.order or tuple(range(tensor.shape[dim]))
-    if (place.before, place.after) != (1, 1) or sorted(index) != list(range(len(before))):
+    index = given[1].tolist() if (place.before, place.after) == (1, 1) else []
+    if sorted(index) != list(range(len(before))):
         return None
     order = tuple(before[i] for i in index)
     return Place(dim, order=() if order == tuple(range(len(before))) else order)
