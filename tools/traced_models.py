@@ -267,7 +267,7 @@ def main(chosen: list[str]) -> None:
         rows += [row(name, kind, built(model, TYPES[kind]), one) for kind, one in found.items()]
         notes += told(name, model, found)
         print("\n".join(rows[-2:]), flush=True)
-    versions = [f"{n} {import_module(n).__version__}" for n in ("torch", "torchvision", "transformers")]
+    versions = [f"{n} {import_module(n).__version__.split('+')[0]}" for n in ("torch", "torchvision", "transformers")]
     page = HEAD.format(versions=", ".join(versions)) + "\n".join([*rows, "", *notes]) + "\n"
     if chosen:
         print("\n".join(notes))

@@ -129,7 +129,7 @@ class Recorder(TorchFunctionMode):
             name = func.__self__.__name__ if name == "__get__" else "set"
         if name in QUESTIONS or not self._listener.recording:
             return func(*args, **kwargs)
-        if func in attention.COMPOSITE and not types:
+        if func in attention.COMPOSITE and {*types} <= attention.PLAIN:
             with self:  # its own code, with the calls in it seen one by one
                 return attention.COMPOSITE[func](*args, **kwargs)
         random = recurrent.random_state(name, args)
