@@ -1,4 +1,4 @@
-"""The page of published models says what the tool finds; of those that PyTorch alone brings, as the others take long."""
+"""The page of published models says what the tool finds; those that PyTorch alone brings are traced again."""
 
 from __future__ import annotations
 
