@@ -29,7 +29,7 @@ def info() -> None:
         way = "fewer multiplications, unless sg.set_winograd(False)" if kernels.get_winograd() else "plain sums"
         say(f"3×3 convolutions: {way}")
         click.echo("computed by NumPy all the same:")
-        from sharedgrad.plan.forward import not_compiled
+        from sharedgrad.plan.steps import not_compiled
 
         layer_by_layer = {"layers without a compiled operation; a network with one goes layer by layer": not_compiled()}
         for reason, names in (kernels.native.fallbacks() | layer_by_layer).items():

@@ -199,6 +199,19 @@ class ModelTrace:
         (only,) = self._only()
         return samples.per_sample(only, loss_reduction, mixing)
 
+    def set_grad_sample(self, loss_reduction: str = "mean", mixing: str = "refuse") -> None:
+        """Set ``p.grad_sample`` (N, *shape) of every parameter to :meth:`per_sample`, where Opacus's optimizers look.
+
+        Args:
+            loss_reduction: As for :meth:`per_sample`.
+            mixing: As for :meth:`per_sample`.
+
+        Raises:
+            ConfigError: As :meth:`per_sample`; then none is set.
+        """
+        for name, apart in self.per_sample(loss_reduction, mixing).items():
+            self._weights[name].tensor.grad_sample = apart  # type: ignore[attr-defined]
+
     def noise_scale(self) -> float:
         """The gradient noise scale tr(Σ) / ‖G‖² over samples (McCandlish et al. 2018, arXiv:1812.06162).
 
