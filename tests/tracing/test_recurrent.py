@@ -152,6 +152,32 @@ def test_samples_are_followed_through_the_states(kind: str) -> None:
             torch.testing.assert_close(apart[name][n], p.grad)
 
 
+def test_first_states_that_are_learned_are_told_apart_by_sample() -> None:
+    torch.manual_seed(12)
+
+    def run(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y, _ = m.rnn(x, m.first.expand(-1, len(x), -1).contiguous())
+        return m.cell(y[:, -1], m.start.expand(len(x), -1))
+
+    rnn, cell = made("gru", batch_first=True), nn.GRUCell(H, 2)
+    first, start = nn.Parameter(torch.randn(1, 1, H)), nn.Parameter(torch.randn(1, 2))
+    model, x = Of(run, rnn=rnn, cell=cell, first=first, start=start).double(), torch.randn(N, T, INPUT).double()
+    upstream = torch.randn(N, 2).double()
+    with sg.trace(model, strict=True) as t:
+        (model(x) * upstream).sum().backward()
+    assert t["first"].axes["sample"] == (N,)
+    apart = t.per_sample("sum")
+    for n in range(N):
+        model.zero_grad()
+        (model(x[n : n + 1]) * upstream[n : n + 1]).sum().backward()
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(apart[name][n], p.grad)
+    with sg.trace(model) as t:  # given as it is, it is one of the operation's own: reported, not taken apart
+        weighted(model.rnn(x[:1], first)[0]).backward()
+    assert set(t.other) == {"first"}
+    assert t.other["first"].operations == ("gru",)
+
+
 def test_packed_sequences_given_to_the_model() -> None:
     torch.manual_seed(4)
     rnn = made("gru")

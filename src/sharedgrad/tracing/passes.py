@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -86,7 +87,8 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
     def finished(self, roots: list[Any], weights: Mapping[str, TensorWeight]) -> None:
         """The pass is over: find what leads to the parameters whose uses do not explain them, as far as is known."""
         for together in self._gathered.values() if self._settings.questions is None else ():
-            together.get()  # now, before the weights are updated
+            with suppress(ConfigError):  # what has been overwritten is told to who asks
+                together.get()  # now, before the weights are updated
         self._gathered.clear()
         kept = self._settings.questions is not None
         self._deposits = {name: self._deposits[name] for name in weights if name in self._deposits}

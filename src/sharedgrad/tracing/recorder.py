@@ -20,7 +20,7 @@ from sharedgrad.errors import SharedgradError
 from sharedgrad.tracing import attention, recurrent
 from sharedgrad.tracing.joint import Joint
 from sharedgrad.tracing.lineage import mixes, samples_place
-from sharedgrad.tracing.meetings import MAKERS, Meeting
+from sharedgrad.tracing.meetings import COPIES, MAKERS, Meeting
 from sharedgrad.tracing.operations import JOINT, OPERATIONS
 from sharedgrad.tracing.place import Packed, Place
 from sharedgrad.tracing.site import Site, UnseenError, Use
@@ -197,6 +197,9 @@ class Recorder(TorchFunctionMode):
         for tensor in tensors:
             meeting = self._meetings.get(tensor)
             if meeting is None or not results or any(result is tensor for result in results):
+                continue
+            if name in COPIES:
+                self._meetings[results[0]] = meeting
                 continue
             others = [(t, self._places.get(t)) for t in tensors if self._known(t)]
             use = meeting.used(name, args, kwargs, tensor, others, results[0])
