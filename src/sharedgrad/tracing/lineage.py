@@ -107,7 +107,7 @@ def samples_place(
     tensor, place = known[0]
     if name in SHAPES:
         return _reshaped(tuple(tensor.shape), place, tuple(out.shape))
-    if name == "index_select":
+    if name == "index_select" and args[0] is tensor:
         return _reordered(tensor, place, args, kwargs)
     if any(p[1:] != place[1:] for _, p in known):  # merged with other axes, or in another order
         return None

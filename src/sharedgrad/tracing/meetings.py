@@ -17,7 +17,7 @@ from sharedgrad.tracing.site import Use
 from sharedgrad.tracing.weights import Seen
 from sharedgrad.uses import Uses
 
-MAKERS = {"expand", "expand_as", "repeat", "embedding"}
+MAKERS = {"expand", "expand_as", "repeat", "embedding", "__getitem__", "index_select"}
 COPIES = {"contiguous", "clone", "to", "type_as", "float", "double", "half", "bfloat16"}  # the same tensor in effect
 ADDITIONS = {"add", "__radd__", "add_", "__iadd__"}
 Rows = Callable[[torch.Tensor, Place | None], Uses]
