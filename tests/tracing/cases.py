@@ -142,6 +142,12 @@ CASES: dict[str, Callable[[np.random.Generator], Case]] = {
             (torch.randn(3, 4, 5),),
         )
     ),
+    "one more": plain(
+        lambda: (
+            Of(lambda m, x: x * (1.0 + m.a) @ (m.w - 0.5), a=weight(5), w=weight(5, 4)),
+            (torch.randn(3, 4, 5),),
+        )
+    ),
     "expanded": plain(
         lambda: (
             Of(lambda m, x: torch.cat([m.a.expand(len(x), -1, -1), x], 1), a=weight(1, 1, 5)),

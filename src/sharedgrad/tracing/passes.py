@@ -17,6 +17,7 @@ from sharedgrad.tracing.settings import Settings
 from sharedgrad.tracing.site import Use
 from sharedgrad.tracing.weights import Held, TensorWeight
 from sharedgrad.uses import SharedWeight, Uses
+from sharedgrad.view import Cast
 
 
 class Arrived(NamedTuple):
@@ -121,7 +122,9 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
 
     def _types(self, name: str) -> list[str]:
         own = str(self._deposits[name].dtype).removeprefix("torch.")
-        found = {own, *(a.type for a in self._arrived.get(name, []))}
+        calls = self._arrived.get(name, [])
+        casts = {step.dtype for a in calls for step in a.use.seen.view.steps if isinstance(step, Cast)}
+        found = {own, *casts, *(a.type for a in calls)}
         return [t for t in found if t in TOLERANCE]
 
     def __getitem__(self, name: str) -> TracedWeight | KeptWeight:
