@@ -1,6 +1,6 @@
 """Writes docs/traced_models.md: published models, traced in one training step each, and what became of every parameter.
 
-    pip install torch torchvision transformers      # in an environment of its own; torchvision must fit torch
+    pip install -e ".[models]"                      # in an environment of its own
     python tools/traced_models.py                   # all models, some minutes
     python tools/traced_models.py gpt2 bert         # some, printed and not written
 
@@ -77,7 +77,7 @@ def transformer(model: str, configuration: str, **settings: Any) -> nn.Module:
     """A model of transformers."""
     library = import_module("transformers")
     library.logging.set_verbosity_error()
-    plain = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    plain = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}
     config = getattr(library, configuration)(vocab_size=WORDS, **plain, **settings)
     return getattr(library, model)(config)
 
@@ -119,6 +119,7 @@ MODELS: dict[str, Model] = {
     ),
     "convnext_tiny": Model("torchvision, 2 images 32×32", lambda: torchvision("convnext_tiny"), images(2, 32)),
     "vit_b_16": Model("torchvision, 2 images 32×32", lambda: torchvision("vit_b_16", image_size=32), images(2, 32)),
+    "swin_t": Model("torchvision, 2 images 32×32", lambda: torchvision("swin_t"), images(2, 32)),
     "gpt2": Model(
         "transformers, GPT2LMHeadModel: 2 layers, 64 channels, 3 × 12 words",
         lambda: transformer("GPT2LMHeadModel", "GPT2Config", n_positions=16, n_embd=64, n_layer=2, n_head=4),
@@ -147,6 +148,20 @@ MODELS: dict[str, Model] = {
             num_attention_heads=4,
             num_key_value_heads=2,
             intermediate_size=128,
+        ),
+        words,
+    ),
+    "t5": Model(
+        "transformers, T5ForConditionalGeneration: 2 + 2 layers, 64 channels, 3 × 12 words",
+        lambda: transformer(
+            "T5ForConditionalGeneration",
+            "T5Config",
+            d_model=64,
+            d_kv=16,
+            d_ff=128,
+            num_layers=2,
+            num_heads=4,
+            decoder_start_token_id=0,
         ),
         words,
     ),

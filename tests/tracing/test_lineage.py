@@ -23,6 +23,19 @@ def _sequence_first(m: Any, x: torch.Tensor) -> torch.Tensor:
     return functional.linear(x.transpose(0, 1), m.w)
 
 
+def _shifted(m: Any, x: torch.Tensor) -> torch.Tensor:
+    later = x.new_zeros(x.shape)
+    later[:, 1:] = x[:, :-1].clone()
+    later[:, 0] = 0
+    return functional.linear(later, m.w)
+
+
+def _strewn(m: Any, x: torch.Tensor) -> torch.Tensor:
+    other = x.new_zeros(N + 1, T, C)
+    other[1:] = x
+    return functional.linear(other, m.w)
+
+
 def _attention(m: Any, x: torch.Tensor) -> torch.Tensor:
     heads = x.view(N, T, 1, C).permute(0, 2, 1, 3)
     y = functional.scaled_dot_product_attention(heads, heads, heads)
@@ -64,6 +77,8 @@ WAYS: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], Axes]] = {
         lambda m, x: functional.linear(x.index_select(0, torch.tensor([2, 0, 2])), m.w),
         {"row": (N, T)},
     ),
+    "written behind zeros": (_shifted, TOKENS),
+    "written elsewhere": (_strewn, {"row": (N + 1, T)}),
     "sorted": (lambda m, x: functional.linear(torch.sort(x, 0)[0], m.w), {"row": (N, T)}),
     "columns": (lambda m, x: m.w @ x.mT, TOKENS),
     "nothing of the inputs": (lambda m, x: functional.linear(torch.ones(N, T, C).double(), m.w), {"row": (N, T)}),

@@ -146,6 +146,17 @@ def _axis(
     return _indexed(args[1], tensor, axis) if name == "__getitem__" and args[0] is tensor else None
 
 
+def written_place(target: torch.Tensor, index: Any, value: torch.Tensor, place: Place) -> Place | None:
+    """Where the samples stand in a tensor, a part of which a value with samples has been written into.
+
+    All of the samples must have been written, each into a place of its own.
+    """
+    found = [axis for axis in range(target.ndim) if _indexed(index, target, axis) == place.axis]
+    if not found or not place.whole or target[index].shape != value.shape:
+        return None
+    return Place(found[0])
+
+
 def batch_of_sequences(name: str, args: Sequence[Any]) -> int:
     """Which axis of its input a recurrent operation takes for the batch."""
     return 0 if name in CELLS or args[-1] is True else 1

@@ -19,7 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from sharedgrad.errors import SharedgradError
 from sharedgrad.tracing import attention, recurrent
 from sharedgrad.tracing.joint import Joint
-from sharedgrad.tracing.lineage import mixes, samples_place
+from sharedgrad.tracing.lineage import mixes, samples_place, written_place
 from sharedgrad.tracing.meetings import COPIES, MAKERS, Meeting
 from sharedgrad.tracing.operations import JOINT, OPERATIONS
 from sharedgrad.tracing.place import Packed, Place
@@ -186,11 +186,20 @@ class Recorder(TorchFunctionMode):
     def _follow(self, name: str, func: Any, args: Any, kwargs: Any, tensors: Any, results: Any) -> None:
         """The results come from the model's inputs; which axis still tells the samples apart?"""
         tagged = [(t, self._places.get(t)) for t in tensors if self._known(t)]
+        if name == "__setitem__":
+            self._written(*args)
         for number, result in enumerate(results):
             self._places[result] = samples_place(name, func, args, kwargs, tagged, result, number)
         reason = mixes(name, args, kwargs, tagged, results)
         if reason:
             self._listener.mixed(reason)
+
+    def _written(self, target: torch.Tensor, index: Any, value: Any) -> None:
+        """A part of a tensor has been written; what was known of its samples stays if the new part has them there."""
+        place, known = self._place(value), self._place(target)
+        if isinstance(place, Place):
+            there = written_place(target, index, value, place)
+            self._places[target] = there if known in (None, there) else None
 
     def _meet(self, name: str, args: Any, kwargs: Any, tensors: Any, results: Any) -> None:
         """A tensor made of a parameter alone is given to an operation, perhaps with what comes from the inputs."""
