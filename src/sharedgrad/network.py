@@ -12,7 +12,7 @@ from sharedgrad import configuration, kernels, names
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import text, whole
 from sharedgrad.graph import InputShape, Layers, Node, index_inputs, input_shapes, read_nodes
-from sharedgrad.inputs import explained
+from sharedgrad.inputs import explained, refuse_channels_last
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.parameter import Array, Buffer, Parameter, Parameters, Weight, first_names, indices, numbers
@@ -285,6 +285,8 @@ class Network:
         given = tuple([array.shape[1:] for array in arrays.values()])
         key = self._structure().revisions, given
         if key not in self._checked:
+            for name in self.inputs:
+                refuse_channels_last(name, self.inputs[name], arrays[name].shape)
             try:
                 found = self.shapes(*given)
             except ShapeError as error:

@@ -505,3 +505,9 @@ def test_the_images_that_chose_the_epoch_are_told(cli: Cli, data: Path, tiny: st
     line = ("train", data, "--model", tiny, "--epochs", 2, "--keep")
     assert "never trained on: " in cli(*line, "last").out
     assert "never trained on but used to choose the epoch: " in " ".join(cli(*line, "best").out.split())
+
+
+def test_an_optimizer_by_its_name_in_python(cli: Cli, data: Path, tiny: str) -> None:
+    result = cli("train", data, "--model", tiny, "--epochs", 1, "--optimizer", "SGD", "--out", "run")
+    assert result.code == 0
+    assert json.loads(Path("run/run.json").read_text("utf-8"))["settings"]["optimizer"] == "sgd"

@@ -67,7 +67,7 @@ class Bar(Lines):
         column = require("rich.table", "progress bars").Column
         parts = [
             (0, "epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            (40, "loss {task.fields[loss]:.4f}"),
+            (40, "loss {task.fields[loss]}"),
             (60, "accuracy {task.fields[accuracy]}"),
             (80, "{task.fields[speed]:,.0f} images/s"),
         ]
@@ -139,7 +139,7 @@ def _fields(state: State) -> dict[str, Any]:
     return {
         "epoch": min(state.epoch + 1, state.epochs),
         "epochs": state.epochs,
-        "loss": state.loss,
-        "accuracy": percent(state.accuracy),
+        "loss": f"{state.loss:.4f}" if state.batch else "–",  # nothing has been learnt yet in this epoch
+        "accuracy": percent(state.accuracy) or "–",
         "speed": state.images_per_second,
     }

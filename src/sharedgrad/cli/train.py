@@ -77,7 +77,7 @@ _MOST_PIXELS = 2**20
 )
 @click.option(
     "--optimizer",
-    type=click.Choice(list(OPTIMIZERS)),
+    type=click.Choice(list(OPTIMIZERS), case_sensitive=False),
     default="adam",
     show_default=True,
     help="sgd has momentum 0.9 (Nesterov) and weight decay 0.0001.",
