@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
+from torch.utils.checkpoint import checkpoint
 
 import sharedgrad as sg
 from sharedgrad.errors import ConfigError
@@ -272,6 +273,28 @@ def test_frozen_weights_and_time_taken_for_samples() -> None:
     assert t["weight_hh_l0"].axes == {"row": (N,), "time": (T,)}
     with pytest.raises(ConfigError, match="samples depend on one another: recurrence over the samples"):
         t.per_sample()
+
+
+def test_rows_that_are_packed_are_no_samples() -> None:
+    """A model that is given the rows of packed sequences as a plain tensor: which row is whose is not known."""
+    torch.manual_seed(13)
+    rnn = made("gru", bidirectional=True)
+    model = Of(lambda m, rows, sizes: m.rnn(PackedSequence(rows, sizes))[1], rnn=rnn)
+    rows = torch.randn(7, INPUT, dtype=torch.float64)
+    with sg.trace(model, strict=True) as t:
+        weighted(model(rows, torch.tensor([3, 3, 1]))).backward()
+    assert t["rnn.weight_ih_l0"].axes == {"row": (3,), "time": (3,)}
+    assert t.passes[0].mixing == ("recurrence over the samples",)
+
+
+def test_steps_that_are_computed_again_by_checkpointing_are_not_counted_twice() -> None:
+    torch.manual_seed(14)
+    rnn = made("lstm", num_layers=2, dropout=0.3, batch_first=True)
+    model = Of(lambda m, x: checkpoint(lambda v: m.rnn(v)[0], m.a(x), use_reentrant=False), rnn=rnn, a=nn.Linear(2, 3))
+    with sg.trace(model.double(), strict=True) as t:
+        weighted(model(torch.randn(N, T, 2, dtype=torch.float64))).backward()
+    assert len(t["rnn.weight_hh_l1"].calls) == 1
+    assert t["a.weight"].axes == {"sample": (N,), "token": (T,)}
 
 
 def test_autocast_computes_in_bfloat16() -> None:

@@ -157,8 +157,10 @@ def written_place(target: torch.Tensor, index: Any, value: torch.Tensor, place: 
     return Place(found[0])
 
 
-def batch_of_sequences(name: str, args: Sequence[Any]) -> int:
-    """Which axis of its input a recurrent operation takes for the batch."""
+def batch_of_sequences(name: str, args: Sequence[Any]) -> int | None:
+    """Which axis of its input a recurrent operation takes for the batch; None where its rows are packed."""
+    if name in RECURRENT and isinstance(args[3], list | tuple):
+        return None
     return 0 if name in CELLS or args[-1] is True else 1
 
 
