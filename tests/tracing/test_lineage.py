@@ -30,6 +30,12 @@ def _shifted(m: Any, x: torch.Tensor) -> torch.Tensor:
     return functional.linear(later, m.w)
 
 
+def _overwritten(m: Any, x: torch.Tensor) -> torch.Tensor:
+    other = x[torch.tensor([2, 0, 1])]
+    other[:, 0] = x[:, 0]
+    return functional.linear(other, m.w)
+
+
 def _strewn(m: Any, x: torch.Tensor) -> torch.Tensor:
     other = x.new_zeros(N + 1, T, C)
     other[1:] = x
@@ -78,6 +84,7 @@ WAYS: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], Axes]] = {
         {"row": (N, T)},
     ),
     "written behind zeros": (_shifted, TOKENS),
+    "written over others": (_overwritten, {"row": (N, T)}),
     "written elsewhere": (_strewn, {"row": (N + 1, T)}),
     "sorted": (lambda m, x: functional.linear(torch.sort(x, 0)[0], m.w), {"row": (N, T)}),
     "columns": (lambda m, x: m.w @ x.mT, TOKENS),

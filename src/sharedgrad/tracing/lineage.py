@@ -58,6 +58,11 @@ KEPT = {
     *("__pow__", "pow", "long", "int", "bool", "logical_not", "__invert__", "hardtanh_", "clamp_", "_pad_circular"),
     *("elu_", "leaky_relu_", "silu_", "nan_to_num", "unfold"),
 }
+# These take a tensor's shape and type, and nothing of what is in it.
+CREATED = {
+    *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like"),
+    *("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor"),
+}
 TOGETHER = {
     *("add", "sub", "mul", "div", "true_divide", "add_", "sub_", "mul_", "div_", "where", "maximum", "minimum", "rsub"),
     *("__radd__", "__rsub__", "__rmul__", "__rdiv__", "__rtruediv__", "eq", "ne", "lt", "le", "gt", "ge", "lerp"),

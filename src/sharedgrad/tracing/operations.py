@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from sharedgrad.tracing import elementwise, lookups, normalizations, products, recurrent, windows
+from sharedgrad.tracing import elementwise, lineage, lookups, normalizations, products, recurrent, windows
 from sharedgrad.tracing.joint import Joint
 from sharedgrad.tracing.site import Site, Use
 
@@ -34,6 +34,6 @@ OPERATIONS: Mapping[str, Rule] = {
 
 # Operations with several outputs, whose uses need the gradients at all of them.
 JOINT: Mapping[str, Callable[[Site], Joint]] = {
-    **dict.fromkeys(recurrent.MODULES, recurrent.module),
-    **dict.fromkeys(recurrent.CELLS, recurrent.cell),
+    **dict.fromkeys(lineage.RECURRENT, recurrent.module),
+    **dict.fromkeys(lineage.CELLS, recurrent.cell),
 }

@@ -19,7 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from sharedgrad.errors import SharedgradError
 from sharedgrad.tracing import attention, recurrent
 from sharedgrad.tracing.joint import Joint
-from sharedgrad.tracing.lineage import mixes, samples_place, written_place
+from sharedgrad.tracing.lineage import CREATED, mixes, samples_place, written_place
 from sharedgrad.tracing.meetings import COPIES, MAKERS, Meeting
 from sharedgrad.tracing.operations import JOINT, OPERATIONS
 from sharedgrad.tracing.place import Packed, Place
@@ -163,7 +163,7 @@ class Recorder(TorchFunctionMode):
         weights = [t for t in tensors if self._seen(t) is not None]
         if self._meetings:
             self._meet(name, args, kwargs, tensors, results)
-        if any(self._known(t) for t in tensors):
+        if any(self._known(t) for t in tensors) and name not in CREATED:
             self._follow(name, func, args, kwargs, tensors, results)
         elif tensors and all(self._made_of_weights(t) for t in tensors) and not weights:
             for result in results:
@@ -195,11 +195,11 @@ class Recorder(TorchFunctionMode):
             self._listener.mixed(reason)
 
     def _written(self, target: torch.Tensor, index: Any, value: Any) -> None:
-        """A part of a tensor has been written; what was known of its samples stays if the new part has them there."""
-        place, known = self._place(value), self._place(target)
+        """A part of a tensor has been written: where the samples stand in it, if nothing else says otherwise."""
+        place = self._place(value)
         if isinstance(place, Place):
             there = written_place(target, index, value, place)
-            self._places[target] = there if known in (None, there) else None
+            self._places[target] = there if self._places.get(target, there) == there else None
 
     def _meet(self, name: str, args: Any, kwargs: Any, tensors: Any, results: Any) -> None:
         """A tensor made of a parameter alone is given to an operation, perhaps with what comes from the inputs."""
