@@ -100,6 +100,19 @@ CASES: dict[str, Callable[[np.random.Generator], Case]] = {
     "embedding with padding": plain(lambda: (nn.Embedding(7, 4, padding_idx=2), (tokens(3, 9),))),
     "embedding by frequency": plain(lambda: (nn.Embedding(7, 4, scale_grad_by_freq=True), (tokens(3, 9),))),
     "sparse embedding": plain(lambda: (nn.Embedding(7, 4, sparse=True), (tokens(3, 9),))),
+    "rows of a table": plain(lambda: (Of(lambda m, index: m.w[index], w=weight(7, 4)), (tokens(3, 5) - 7,))),
+    "rows by number": plain(
+        lambda: (
+            Of(lambda m, x: x @ m.w[[0, 2, -1, 0]].T + m.w.index_select(0, torch.tensor([1, 1])).sum(), w=weight(6, 4)),
+            (torch.randn(3, 5, 4),),
+        )
+    ),
+    "relative positions": plain(
+        lambda: (
+            Of(lambda m, x: x + m.w[torch.arange(20) % 7].view(4, 5, -1).permute(2, 0, 1)[None], w=weight(7, 2)),
+            (torch.randn(3, 2, 4, 5),),
+        )
+    ),
     "layer norm": plain(lambda: (nn.LayerNorm(5), (torch.randn(3, 6, 5),))),
     "layer norm on maps": plain(lambda: (nn.LayerNorm((4, 5)), (torch.randn(3, 4, 5),))),
     "rms norm": plain(lambda: (nn.RMSNorm(5), (torch.randn(3, 6, 5),))),
@@ -126,6 +139,12 @@ CASES: dict[str, Callable[[np.random.Generator], Case]] = {
     "scale and shift": plain(
         lambda: (
             Of(lambda m, x: (m.a * x + m.b) / 2 - m.c, a=weight(4, 1), b=weight(1, 4, 5), c=weight()),
+            (torch.randn(3, 4, 5),),
+        )
+    ),
+    "one more": plain(
+        lambda: (
+            Of(lambda m, x: x * (1.0 + m.a) @ (m.w - 0.5), a=weight(5), w=weight(5, 4)),
             (torch.randn(3, 4, 5),),
         )
     ),

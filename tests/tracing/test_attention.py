@@ -175,3 +175,16 @@ def test_attention_called_as_a_function_and_autocast() -> None:
             weighted(y.float()).backward()
         assert all(t[key].certified for key, _ in whole.named_parameters())
         assert t["a.in_proj_weight"].certificate.tolerance == (2**-6 if enabled else 1e-5)
+
+
+class Own(torch.Tensor):
+    """A kind of tensor of somebody's own."""
+
+
+def test_tensors_of_ones_own_kind_have_their_say_in_attention() -> None:
+    torch.manual_seed(6)
+    model, (x, _, _) = attention({}, torch.float64)
+    with sg.trace(model, batch_axis=1) as t:
+        weighted(model(*[x.as_subclass(Own)] * 3)[0].as_subclass(torch.Tensor)).backward()
+    assert set(t.other) == {name for name, _ in model.named_parameters()}
+    assert all(other.operations == ("multi_head_attention_forward",) for other in t.other.values())

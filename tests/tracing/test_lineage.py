@@ -23,6 +23,25 @@ def _sequence_first(m: Any, x: torch.Tensor) -> torch.Tensor:
     return functional.linear(x.transpose(0, 1), m.w)
 
 
+def _shifted(m: Any, x: torch.Tensor) -> torch.Tensor:
+    later = x.new_zeros(x.shape)
+    later[:, 1:] = x[:, :-1].clone()
+    later[:, 0] = 0
+    return functional.linear(later, m.w)
+
+
+def _overwritten(m: Any, x: torch.Tensor) -> torch.Tensor:
+    other = x[torch.tensor([2, 0, 1])]
+    other[:, 0] = x[:, 0]
+    return functional.linear(other, m.w)
+
+
+def _strewn(m: Any, x: torch.Tensor) -> torch.Tensor:
+    other = x.new_zeros(N + 1, T, C)
+    other[1:] = x
+    return functional.linear(other, m.w)
+
+
 def _attention(m: Any, x: torch.Tensor) -> torch.Tensor:
     heads = x.view(N, T, 1, C).permute(0, 2, 1, 3)
     y = functional.scaled_dot_product_attention(heads, heads, heads)
@@ -47,6 +66,26 @@ WAYS: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], Axes]] = {
     "attention": (_attention, TOKENS),
     "broadcast": (lambda m, x: functional.linear((x + torch.ones(T, C)) * torch.ones(1, 1, 1), m.w), TOKENS),
     "an unknown operation": (lambda m, x: functional.linear(torch.cummax(x, 1)[0], m.w), {"row": (N, T)}),
+    "merged behind": (lambda m, x: functional.linear(x.transpose(0, 1).reshape(T * N, C), m.w), TOKENS),
+    "merged between": (
+        lambda m, x: functional.linear(x.view(N, 2, 2, C).permute(1, 0, 2, 3).reshape(-1, C), m.w),
+        {"sample": (N,), "token": (2, 2)},
+    ),
+    "merged and mapped": (lambda m, x: functional.linear(x.view(-1, C).relu() + x.reshape(N * T, C), m.w), TOKENS),
+    "merged in another way": (
+        lambda m, x: functional.linear(x.reshape(-1, C) + x.transpose(0, 1).reshape(-1, C), m.w),
+        {"row": (N * T,)},
+    ),
+    "turned round": (lambda m, x: functional.linear(x.flip(0), m.w), {"row": (N, T)}),
+    "tokens turned round": (lambda m, x: functional.linear(x.flip(1).roll(1, 1), m.w), TOKENS),
+    "in another order": (lambda m, x: functional.linear(x.index_select(0, torch.tensor([2, 0, 1])), m.w), TOKENS),
+    "drawn with repetition": (
+        lambda m, x: functional.linear(x.index_select(0, torch.tensor([2, 0, 2])), m.w),
+        {"row": (N, T)},
+    ),
+    "written behind zeros": (_shifted, TOKENS),
+    "written over others": (_overwritten, {"row": (N, T)}),
+    "written elsewhere": (_strewn, {"row": (N + 1, T)}),
     "sorted": (lambda m, x: functional.linear(torch.sort(x, 0)[0], m.w), {"row": (N, T)}),
     "columns": (lambda m, x: m.w @ x.mT, TOKENS),
     "nothing of the inputs": (lambda m, x: functional.linear(torch.ones(N, T, C).double(), m.w), {"row": (N, T)}),
@@ -67,10 +106,10 @@ def test_the_axis_of_the_samples_is_followed(name: str) -> None:
         apart = t.per_sample("sum")["w"]
         for n in range(N):
             model.zero_grad()
-            y = model(x)
-            (y.square() * (torch.arange(N) == n).view(-1, 1, 1)).sum().backward() if y.shape[0] == N else None
-            if y.shape[0] == N:
-                torch.testing.assert_close(apart[n], model.w.grad)
+            mine = (torch.arange(N) == n).view(-1, 1, 1).double()
+            y = model(x) * mine if name == "broadcast" else model(x * mine)  # a sample of zeros gives zeros
+            y.square().sum().backward()
+            torch.testing.assert_close(apart[n], model.w.grad)
 
 
 @pytest.mark.parametrize(("axis", "expected"), [(1, {"sample": (T,), "token": (N,)}), (None, {"row": (N, T)})])

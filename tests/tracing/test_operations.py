@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 import sharedgrad as sg
-from tests.tracing.cases import CASES, build, upstream
+from tests.tracing.cases import CASES, Of, build, upstream, weight
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
-NOT_BY_SAMPLE = {"expanded", "vectors"}  # no axis is known to be the samples'
+NOT_BY_SAMPLE = {"vectors", "rows by number", "relative positions"}  # no axis is known to be the samples'
 
 
 def traced(name: str, seed: int, dtype: torch.dtype = torch.float64, **settings: Any) -> tuple[Any, Any, Any]:
@@ -146,6 +146,14 @@ def test_gradients_that_are_zero_up_to_rounding_are_called_so() -> None:
     assert t["0.bias"].zero_up_to_rounding
     assert not t["0.weight"].zero_up_to_rounding
     assert "zero" in t.table()
+
+
+def test_a_parameter_that_is_cast_is_held_to_the_narrower_type() -> None:
+    torch.manual_seed(0)
+    model = Of(lambda m, x: x * (1 + m.a.float()).double(), a=weight(5)).double()
+    with sg.trace(model, strict=True) as t:
+        model(torch.randn(3, 4, 5).double()).square().sum().backward()
+    assert 1e-12 < t["a"].residual < t["a"].certificate.tolerance == 1e-5
 
 
 @pytest.mark.parametrize("keep", ["factors", ["norm:sample,position"]])

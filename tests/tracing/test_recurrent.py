@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
+from torch.utils.checkpoint import checkpoint
 
 import sharedgrad as sg
 from sharedgrad.errors import ConfigError
@@ -130,6 +131,54 @@ def test_sequences_of_several_lengths(kind: str) -> None:
         weighted(model(x)).backward()
 
 
+@pytest.mark.parametrize("kind", ["lstm", "tanh"])
+def test_samples_are_followed_through_the_states(kind: str) -> None:
+    """A classifier of sequences: a table, two layers, a head on the last state of the upper one."""
+    torch.manual_seed(11)
+
+    def run(m: Any, index: torch.Tensor) -> torch.Tensor:
+        y, h = m.rnn(m.table(index))
+        return m.head((h[0] if isinstance(h, tuple) else h)[-1]) + m.head(y).mean(1)
+
+    rnn = made(kind, num_layers=2, batch_first=True)
+    model = Of(run, table=nn.Embedding(7, INPUT), rnn=rnn, head=nn.Linear(H, 3)).double()
+    index, upstream = torch.randint(7, (N, T)), torch.randn(N, 3, dtype=torch.float64)
+    with sg.trace(model, strict=True) as t:
+        (model(index) * upstream).sum().backward()
+    apart = t.per_sample("sum")
+    for n in range(N):
+        model.zero_grad()
+        (model(index[n : n + 1]) * upstream[n : n + 1]).sum().backward()
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(apart[name][n], p.grad)
+
+
+def test_first_states_that_are_learned_are_told_apart_by_sample() -> None:
+    torch.manual_seed(12)
+
+    def run(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y, _ = m.rnn(x, m.first.expand(-1, len(x), -1).contiguous())
+        return m.cell(y[:, -1], m.start.expand(len(x), -1))
+
+    rnn, cell = made("gru", batch_first=True), nn.GRUCell(H, 2)
+    first, start = nn.Parameter(torch.randn(1, 1, H)), nn.Parameter(torch.randn(1, 2))
+    model, x = Of(run, rnn=rnn, cell=cell, first=first, start=start).double(), torch.randn(N, T, INPUT).double()
+    upstream = torch.randn(N, 2).double()
+    with sg.trace(model, strict=True) as t:
+        (model(x) * upstream).sum().backward()
+    assert t["first"].axes["sample"] == (N,)
+    apart = t.per_sample("sum")
+    for n in range(N):
+        model.zero_grad()
+        (model(x[n : n + 1]) * upstream[n : n + 1]).sum().backward()
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(apart[name][n], p.grad)
+    with sg.trace(model) as t:  # given as it is, it is one of the operation's own: reported, not taken apart
+        weighted(model.rnn(x[:1], first)[0]).backward()
+    assert set(t.other) == {"first"}
+    assert t.other["first"].operations == ("gru",)
+
+
 def test_packed_sequences_given_to_the_model() -> None:
     torch.manual_seed(4)
     rnn = made("gru")
@@ -224,6 +273,28 @@ def test_frozen_weights_and_time_taken_for_samples() -> None:
     assert t["weight_hh_l0"].axes == {"row": (N,), "time": (T,)}
     with pytest.raises(ConfigError, match="samples depend on one another: recurrence over the samples"):
         t.per_sample()
+
+
+def test_rows_that_are_packed_are_no_samples() -> None:
+    """A model that is given the rows of packed sequences as a plain tensor: which row is whose is not known."""
+    torch.manual_seed(13)
+    rnn = made("gru", bidirectional=True)
+    model = Of(lambda m, rows, sizes: m.rnn(PackedSequence(rows, sizes))[1], rnn=rnn)
+    rows = torch.randn(7, INPUT, dtype=torch.float64)
+    with sg.trace(model, strict=True) as t:
+        weighted(model(rows, torch.tensor([3, 3, 1]))).backward()
+    assert t["rnn.weight_ih_l0"].axes == {"row": (3,), "time": (3,)}
+    assert t.passes[0].mixing == ("recurrence over the samples",)
+
+
+def test_steps_that_are_computed_again_by_checkpointing_are_not_counted_twice() -> None:
+    torch.manual_seed(14)
+    rnn = made("lstm", num_layers=2, dropout=0.3, batch_first=True)
+    model = Of(lambda m, x: checkpoint(lambda v: m.rnn(v)[0], m.a(x), use_reentrant=False), rnn=rnn, a=nn.Linear(2, 3))
+    with sg.trace(model.double(), strict=True) as t:
+        weighted(model(torch.randn(N, T, 2, dtype=torch.float64))).backward()
+    assert len(t["rnn.weight_hh_l1"].calls) == 1
+    assert t["a.weight"].axes == {"sample": (N,), "token": (T,)}
 
 
 def test_autocast_computes_in_bfloat16() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
 
+import torch
 from torch.nn import functional
 
 
@@ -22,6 +23,7 @@ def _opened(function: Any) -> Callable[..., Any]:
     return opened
 
 
+PLAIN = {torch.Tensor, torch.nn.Parameter}  # other kinds of tensors may have a say of their own in such a call
 COMPOSITE: Mapping[Any, Callable[..., Any]] = {
     functional.multi_head_attention_forward: _opened(functional.multi_head_attention_forward)
 }

@@ -58,6 +58,11 @@ KEPT = {
     *("__pow__", "pow", "long", "int", "bool", "logical_not", "__invert__", "hardtanh_", "clamp_", "_pad_circular"),
     *("elu_", "leaky_relu_", "silu_", "nan_to_num", "unfold"),
 }
+# These take a tensor's shape and type, and nothing of what is in it.
+CREATED = {
+    *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like"),
+    *("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor"),
+}
 TOGETHER = {
     *("add", "sub", "mul", "div", "true_divide", "add_", "sub_", "mul_", "div_", "where", "maximum", "minimum", "rsub"),
     *("__radd__", "__rsub__", "__rmul__", "__rdiv__", "__rtruediv__", "eq", "ne", "lt", "le", "gt", "ge", "lerp"),
@@ -107,7 +112,7 @@ def samples_place(
     tensor, place = known[0]
     if name in SHAPES:
         return _reshaped(tuple(tensor.shape), place, tuple(out.shape))
-    if name == "index_select":
+    if name == "index_select" and args[0] is tensor:
         return _reordered(tensor, place, args, kwargs)
     if any(p[1:] != place[1:] for _, p in known):  # merged with other axes, or in another order
         return None
@@ -146,8 +151,21 @@ def _axis(
     return _indexed(args[1], tensor, axis) if name == "__getitem__" and args[0] is tensor else None
 
 
-def batch_of_sequences(name: str, args: Sequence[Any]) -> int:
-    """Which axis of its input a recurrent operation takes for the batch."""
+def written_place(target: torch.Tensor, index: Any, value: torch.Tensor, place: Place) -> Place | None:
+    """Where the samples stand in a tensor, a part of which a value with samples has been written into.
+
+    All of the samples must have been written, each into a place of its own.
+    """
+    found = [axis for axis in range(target.ndim) if _indexed(index, target, axis) == place.axis]
+    if not found or not place.whole or target[index].shape != value.shape:
+        return None
+    return Place(found[0])
+
+
+def batch_of_sequences(name: str, args: Sequence[Any]) -> int | None:
+    """Which axis of its input a recurrent operation takes for the batch; None where its rows are packed."""
+    if name in RECURRENT and isinstance(args[3], list | tuple):
+        return None
     return 0 if name in CELLS or args[-1] is True else 1
 
 
@@ -190,11 +208,12 @@ def _reshaped(source: tuple[int, ...], place: Place, target: tuple[int, ...]) ->
 def _reordered(tensor: torch.Tensor, place: Place, args: Sequence[Any], kwargs: Any) -> Place | None:
     """``index_select``: samples in another order stay known, as sequences that are sorted by length are."""
     given = [*args[1:], *(kwargs[n] for n in ("dim", "index")[len(args) - 1 :])]
-    dim, index = int(given[0]) % tensor.ndim, given[1].tolist()
+    dim = int(given[0]) % tensor.ndim
     if dim != place.axis:
         return place
     before = place.order or tuple(range(tensor.shape[dim]))
-    if (place.before, place.after) != (1, 1) or sorted(index) != list(range(len(before))):
+    index = given[1].tolist() if (place.before, place.after) == (1, 1) else []
+    if sorted(index) != list(range(len(before))):
         return None
     order = tuple(before[i] for i in index)
     return Place(dim, order=() if order == tuple(range(len(before))) else order)

@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
-from sharedgrad.tracing.lineage import JOINS, TOGETHER, joined_along
+from sharedgrad.tracing.lineage import CELLS, JOINS, RECURRENT, TOGETHER, batch_of_sequences, joined_along
 from sharedgrad.tracing.place import Place
 from sharedgrad.tracing.site import Use
 from sharedgrad.tracing.weights import Seen
 from sharedgrad.uses import Uses
 
-MAKERS = {"expand", "expand_as", "repeat", "embedding"}
+MAKERS = {"expand", "expand_as", "repeat", "embedding", "__getitem__", "index_select"}
+COPIES = {"contiguous", "clone", "to", "type_as", "float", "double", "half", "bfloat16"}  # the same tensor in effect
 ADDITIONS = {"add", "__radd__", "add_", "__iadd__"}
 Rows = Callable[[torch.Tensor, Place | None], Uses]
 
@@ -65,11 +66,8 @@ class Meeting:
         Returns:
             A use at the operation, if the tensor's rows were added to samples there.
         """
-        places = {p._replace(axis=p.axis + own.ndim - t.ndim) if isinstance(p, Place) else None for t, p in others}
-        place = places.pop() if len(places) == 1 else None
-        place = place if name in TOGETHER | JOINS and place is not None and place.whole else None
-        if name in JOINS and (place is None or place.axis == joined_along(name, args, kwargs, own)):
-            place = None
+        place = _beside(name, args, kwargs, own, others)
+        place = place if place is not None and place.whole else None
         sizes = {t.shape[p.axis] for t, p in others if isinstance(p, Place)}
         if place is not None and place.axis >= 0 and {own.shape[place.axis]} == sizes:
             self._places.add(place)
@@ -82,3 +80,16 @@ class Meeting:
         self._sums += 1
         there = place._replace(axis=place.axis + out.ndim - own.ndim)
         return Use(seen, lambda delta: rows(delta, there), lambda: self.apart)
+
+
+def _beside(name: str, args: Sequence[Any], kwargs: Any, own: torch.Tensor, others: Any) -> Place | None:
+    """Where the samples stand in a tensor, by what it is given together with; None if that does not tell."""
+    if name in RECURRENT | CELLS:  # as a first state: (layers, N, H), of a cell (N, H)
+        known = next((place for tensor, place in others if tensor is args[0]), None)
+        batch = isinstance(known, Place) and known.axis == batch_of_sequences(name, args)
+        return known._replace(axis=0 if name in CELLS else 1) if known is not None and batch else None
+    places = {p._replace(axis=p.axis + own.ndim - t.ndim) if isinstance(p, Place) else None for t, p in others}
+    place = places.pop() if len(places) == 1 else None
+    if place is None or name not in TOGETHER | JOINS:
+        return None
+    return None if name in JOINS and place.axis == joined_along(name, args, kwargs, own) else place

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from sharedgrad.tracing import elementwise, normalizations, products, recurrent, windows
+from sharedgrad.tracing import elementwise, lineage, lookups, normalizations, products, recurrent, windows
 from sharedgrad.tracing.joint import Joint
 from sharedgrad.tracing.site import Site, Use
 
@@ -16,7 +16,9 @@ OPERATIONS: Mapping[str, Rule] = {
     "linear": products.linear,
     **dict.fromkeys(("matmul", "__matmul__", "__rmatmul__", "mm", "mv"), products.matmul),
     "addmm": products.addmm,
-    "embedding": products.embedding,
+    "embedding": lookups.embedding,
+    "__getitem__": lookups.indexed,
+    "index_select": lookups.selected,
     "layer_norm": normalizations.layer,
     "rms_norm": normalizations.root_mean_square,
     "group_norm": normalizations.group,
@@ -32,6 +34,6 @@ OPERATIONS: Mapping[str, Rule] = {
 
 # Operations with several outputs, whose uses need the gradients at all of them.
 JOINT: Mapping[str, Callable[[Site], Joint]] = {
-    **dict.fromkeys(recurrent.MODULES, recurrent.module),
-    **dict.fromkeys(recurrent.CELLS, recurrent.cell),
+    **dict.fromkeys(lineage.RECURRENT, recurrent.module),
+    **dict.fromkeys(lineage.CELLS, recurrent.cell),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from sharedgrad.tracing.settings import Settings
 from sharedgrad.tracing.site import Use
 from sharedgrad.tracing.weights import Held, TensorWeight
 from sharedgrad.uses import SharedWeight, Uses
+from sharedgrad.view import Cast
 
 
 class Arrived(NamedTuple):
@@ -71,6 +73,13 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
                 self._arrived.setdefault(use.seen.weight.name, []).append(held)
         self._gathered[number].add(output, delta)
 
+    def gather(self) -> None:
+        """All gradients have arrived: what calls with several outputs need is computed now, before weights change."""
+        for together in self._gathered.values():
+            with suppress(ConfigError):  # what has been overwritten is told to who asks
+                together.get()
+        self._gathered.clear()
+
     def passed(self, operation: str, name: str) -> None:
         """A gradient has passed through an operation whose uses are not known."""
         self._unknown.setdefault(name, set()).add(operation)
@@ -85,9 +94,6 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
 
     def finished(self, roots: list[Any], weights: Mapping[str, TensorWeight]) -> None:
         """The pass is over: find what leads to the parameters whose uses do not explain them, as far as is known."""
-        for together in self._gathered.values() if self._settings.questions is None else ():
-            together.get()  # now, before the weights are updated
-        self._gathered.clear()
         kept = self._settings.questions is not None
         self._deposits = {name: self._deposits[name] for name in weights if name in self._deposits}
         names = [n for n in self._deposits if not kept or n not in self._made or not self._made[n].certified]
@@ -119,7 +125,9 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
 
     def _types(self, name: str) -> list[str]:
         own = str(self._deposits[name].dtype).removeprefix("torch.")
-        found = {own, *(a.type for a in self._arrived.get(name, []))}
+        calls = self._arrived.get(name, [])
+        casts = {step.dtype for a in calls for step in a.use.seen.view.steps if isinstance(step, Cast)}
+        found = {own, *casts, *(a.type for a in calls)}
         return [t for t in found if t in TOLERANCE]
 
     def __getitem__(self, name: str) -> TracedWeight | KeptWeight:

@@ -1,16 +1,14 @@
-"""Matrix products with a parameter, and rows that are looked up in one."""
+"""Matrix products with a parameter."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from sharedgrad.tracing.place import Place
 from sharedgrad.tracing.site import Build, Lead, Site, Use, lead
 from sharedgrad.tracing.weights import Held, Seen
-from sharedgrad.uses import Direct, Lookup, Outer, View
+from sharedgrad.uses import Direct, Outer, View
 from sharedgrad.uses import Uses as AnyUses
 
 
@@ -52,34 +50,6 @@ def addmm(site: Site) -> list[Use] | None:
     samples = next((site.place(t) for t in (left, right) if site.place(t) is not None), None)
     place = lead(site.out.shape, (0,), samples, "token")
     return found + site.uses((bias, _vector(place, float(beta))))
-
-
-def embedding(site: Site) -> list[Use] | None:
-    """Rows of a table; the row of ``padding_idx`` learns nothing."""
-    index, w, padding, _, _, by_frequency = site.bound(
-        "input weight padding_idx max_norm norm_type scale_grad_by_freq", norm_type=2.0
-    )
-    held, samples, meeting = Held(index.clone()), site.place(index), site.meeting
-
-    def rows(seen: Seen) -> Callable[[torch.Tensor, Place | None], AnyUses]:
-        def made(delta: torch.Tensor, place: Place | None) -> AnyUses:
-            """Of the gradient at the rows, or at a sum that they were broadcast to."""
-            looked_up = held.get()
-            if by_frequency:
-                delta = delta / torch.bincount(looked_up.reshape(-1), minlength=w.shape[0])[looked_up][..., None]
-            chosen = looked_up.expand(delta.shape[:-1])
-            if padding is not None:
-                delta = delta.masked_fill((chosen == padding % w.shape[0])[..., None], 0)
-            axes = lead(chosen.shape, range(chosen.ndim), place, "token")
-            return Lookup(seen.weight, axes.first(chosen).cpu(), axes.first(delta), axes.axes, seen.view)
-
-        return made
-
-    seen = site.seen(w)
-    if seen is None:
-        return []
-    meeting.seen, meeting.rows = seen, rows(seen)
-    return [Use(seen, lambda delta: meeting.rows(delta, samples or meeting.place), lambda: meeting.whole)]
 
 
 def _vectors(site: Site, x: torch.Tensor) -> Lead:

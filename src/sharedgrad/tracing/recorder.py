@@ -19,8 +19,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from sharedgrad.errors import SharedgradError
 from sharedgrad.tracing import attention, recurrent
 from sharedgrad.tracing.joint import Joint
-from sharedgrad.tracing.lineage import mixes, samples_place
-from sharedgrad.tracing.meetings import MAKERS, Meeting
+from sharedgrad.tracing.lineage import CREATED, mixes, samples_place, written_place
+from sharedgrad.tracing.meetings import COPIES, MAKERS, Meeting
 from sharedgrad.tracing.operations import JOINT, OPERATIONS
 from sharedgrad.tracing.place import Packed, Place
 from sharedgrad.tracing.site import Site, UnseenError, Use
@@ -129,7 +129,7 @@ class Recorder(TorchFunctionMode):
             name = func.__self__.__name__ if name == "__get__" else "set"
         if name in QUESTIONS or not self._listener.recording:
             return func(*args, **kwargs)
-        if func in attention.COMPOSITE:
+        if func in attention.COMPOSITE and {*types} <= attention.PLAIN:
             with self:  # its own code, with the calls in it seen one by one
                 return attention.COMPOSITE[func](*args, **kwargs)
         random = recurrent.random_state(name, args)
@@ -163,7 +163,7 @@ class Recorder(TorchFunctionMode):
         weights = [t for t in tensors if self._seen(t) is not None]
         if self._meetings:
             self._meet(name, args, kwargs, tensors, results)
-        if any(self._known(t) for t in tensors):
+        if any(self._known(t) for t in tensors) and name not in CREATED:
             self._follow(name, func, args, kwargs, tensors, results)
         elif tensors and all(self._made_of_weights(t) for t in tensors) and not weights:
             for result in results:
@@ -186,17 +186,29 @@ class Recorder(TorchFunctionMode):
     def _follow(self, name: str, func: Any, args: Any, kwargs: Any, tensors: Any, results: Any) -> None:
         """The results come from the model's inputs; which axis still tells the samples apart?"""
         tagged = [(t, self._places.get(t)) for t in tensors if self._known(t)]
+        if name == "__setitem__":
+            self._written(*args)
         for number, result in enumerate(results):
             self._places[result] = samples_place(name, func, args, kwargs, tagged, result, number)
         reason = mixes(name, args, kwargs, tagged, results)
         if reason:
             self._listener.mixed(reason)
 
+    def _written(self, target: torch.Tensor, index: Any, value: Any) -> None:
+        """A part of a tensor has been written: where the samples stand in it, if nothing else says otherwise."""
+        place = self._place(value)
+        if isinstance(place, Place):
+            there = written_place(target, index, value, place)
+            self._places[target] = there if self._places.get(target, there) == there else None
+
     def _meet(self, name: str, args: Any, kwargs: Any, tensors: Any, results: Any) -> None:
         """A tensor made of a parameter alone is given to an operation, perhaps with what comes from the inputs."""
         for tensor in tensors:
             meeting = self._meetings.get(tensor)
             if meeting is None or not results or any(result is tensor for result in results):
+                continue
+            if name in COPIES:
+                self._meetings[results[0]] = meeting
                 continue
             others = [(t, self._places.get(t)) for t in tensors if self._known(t)]
             use = meeting.used(name, args, kwargs, tensor, others, results[0])

@@ -16,14 +16,13 @@ from typing import Any, NamedTuple
 import torch
 
 from sharedgrad.tracing.joint import Deltas, Joint, PartUse
+from sharedgrad.tracing.lineage import CELLS, RECURRENT
 from sharedgrad.tracing.place import Packed, Place
 from sharedgrad.tracing.site import Site, UnseenError
 from sharedgrad.tracing.steps import Pattern, Steps, Weights, steps
 from sharedgrad.tracing.weights import Held, Seen
 from sharedgrad.uses import Direct, Outer, Uses
 
-MODULES = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
-CELLS = {f"{name}_cell" for name in MODULES}
 ORDER = {"float64": 3, "float32": 2, "float16": 1, "bfloat16": 0}
 
 
@@ -36,7 +35,7 @@ class Ahead(NamedTuple):
 
 def random_state(name: str, args: Sequence[Any]) -> torch.Tensor | None:
     """The state that an operation is about to draw masks from, between its layers; None where it draws none."""
-    if name not in MODULES or len(args) != 9:
+    if name not in RECURRENT or len(args) != 9:
         return None
     dropout, training, layers = (args[6], args[7], args[5]) if _is_packed(args) else (args[5], args[6], args[4])
     return torch.get_rng_state() if dropout > 0 and training and layers > 1 else None

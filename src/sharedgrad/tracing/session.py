@@ -99,6 +99,7 @@ class ModelTrace:
             self._current = None
         assert self._recorder is not None
         self._recorder.prune()
+        current.gather()
         current.finished(_roots(args, kwargs), self._weights)
         self.passes.append(current)
         self._steps += 1

@@ -15,6 +15,7 @@ HEAD = (
     ("parameter", "", "", "", "cancellation", "top", "top"),
     ("", "uses", "certified", "coherence", "(random)", "sample", "position"),
 )
+PLACES = ("position", "token", "time")  # what the uses of one sample are told apart by
 WIDTHS = (16, 9, 9, 9, 13, 6, 8)
 
 
@@ -36,7 +37,8 @@ def _row(done: Pass, name: str) -> tuple[str, ...]:
     coherence, cancellation = weight.coherence(), weight.cancellation()
     agrees = "zero" if weight.zero_up_to_rounding else _number(coherence.value)
     cancels = f"{_number(cancellation.value)} ({_number(cancellation.random)})"
-    sample, position = _top(weight, "sample"), _top(weight, "position")
+    place = next((axis for axis in PLACES if axis in weight.axes), "position")
+    sample, position = _top(weight, "sample"), _top(weight, place)
     return name, str(weight.count), "yes" if weight.certified else "no", agrees, cancels, sample, position
 
 

@@ -1,4 +1,4 @@
-"""Operations of PyTorch that show a parameter in another order, a part, another shape or type of it."""
+"""Operations of PyTorch that show a parameter in another order, a part, another shape or type of it, or shifted."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ ORDERS = {"t", "T", "mT", "H", "mH", "transpose", "swapaxes", "swapdims", "permu
 SHAPES = {"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as", "ravel"}
 CASTS = {"to", "float", "double", "half", "bfloat16", "type", "type_as"}
 COPIES = {"contiguous", "clone", "cpu", "cuda", "requires_grad_", "alias", "view_as_real", "positive"}
+SHIFTS = {"add", "__radd__", "sub"}
 PARTS = {"chunk", "split", "split_with_sizes", "tensor_split", "unbind", "unsafe_chunk", "unsafe_split"}
 
 
@@ -47,6 +48,8 @@ def views(
         view = View() if out.dtype == dtype else _cast(out.dtype)
     elif name in COPIES and shape == source and out.dtype == dtype:
         view = View()
+    elif name in SHIFTS and len(args) == 2 and type(args[1]) in (int, float) and out.dtype == dtype:
+        view = View()  # as in 1 + w: a number beside it changes nothing that a gradient sees
     elif name == "__getitem__":
         view = _sliced(source, args[1], shape)
     elif name in ("select", "narrow"):
