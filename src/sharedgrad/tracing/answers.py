@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import nan, sqrt
+from math import isfinite, nan, sqrt
 from typing import Any
 
 import numpy as np
 
 from sharedgrad.errors import ConfigError
-from sharedgrad.tracing import certify
+from sharedgrad.tracing import certify, measuring
 from sharedgrad.tracing.certify import Certificate
 from sharedgrad.tracing.settings import Question
 from sharedgrad.uses import Cancellation, Coherence, Direct, SharedWeight, Uses
 from sharedgrad.uses.shared import ZERO
 
-AT_ONCE = 1 << 22  # bytes of a factor that are worked on at once: some samples of a large map
+AT_ONCE = 1 << 21  # bytes of a factor that are worked on at once: some samples of a large map
+NEAR = 1e-8, 1e8  # a gradient of such a length needs no scaling before float32 numbers are multiplied with it
 
 
 @dataclass(frozen=True)
@@ -164,21 +165,27 @@ def answered(
         chunk: At most so many indices of the first axis at once; None: as many as fit into the caches.
         seed: For the probes.
     """
-    probing = certify.Probing(deposit, types, seed)
+    comparing = certify.Comparing(deposit, types, seed)
     shared = any(question.kind == "share" for question in questions)
-    squares, products = [], []
+    length = comparing.norm if isfinite(comparing.norm) and comparing.norm > 0 else 1.0
+    direction = deposit if not shared or NEAR[0] < length < NEAR[1] else deposit / length
+    scale = 1.0 if direction is deposit else length
+    found, met = [], []
     for call in weight.calls:
-        both = [(probing.add(part), part.projection(deposit) if shared else None) for part in _parts(call, chunk)]
-        squares.append(np.concatenate([square for square, _ in both]) if call.shape else both[0][0])
-        products.append(np.concatenate([p for _, p in both]) if call.shape and shared else both[0][1])
-    certificate = probing.certificate()
+        both = [
+            (comparing.add(part), measuring.products(part, direction) if shared else None)
+            for part in _parts(call, chunk)
+        ]
+        found.append(np.concatenate([square for square, _ in both]) if call.shape else both[0][0])
+        met.append((np.concatenate([p for _, p in both]) if call.shape else both[0][1]) * scale if shared else None)
+    certificate = comparing.certificate()
     answers: dict[Question, Any] = {}
     for question in questions:
         names = [name for name in question.by if name in weight.axes or name == "call"]
         if question.kind == "share":
-            answers[question] = _shares(weight, products, certificate, names)
+            answers[question] = _shares(weight, met, certificate, names)
         else:
-            answers[question] = _norms(weight, squares, names)
+            answers[question] = _norms(weight, found, names)
     return KeptWeight(weight, certificate, answers)
 
 
@@ -191,7 +198,7 @@ def _parts(call: Uses, chunk: int | None) -> Iterator[Uses]:
     for start in range(0, max(length, 1), step):
         part = call if step >= length else call.taken([slice(start, start + step), *rest])
         if isinstance(part, Direct) and part.local is not None:
-            part = Direct(part.weight, part.contributions, part.axes, view=part.view)
+            part = Direct(part.weight, measuring.contributions(part), part.axes, view=part.view)
         yield part
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 from sharedgrad.tracing.site import Build, Lead, Site, Use, lead
 from sharedgrad.tracing.weights import Held, Seen
 from sharedgrad.uses import Direct, Uses
+from sharedgrad.uses.arrays import real
 
 Normalize = Callable[[torch.Tensor], torch.Tensor]
 
@@ -38,7 +39,12 @@ def batch(site: Site) -> list[Use] | None:
     names = "input running_mean running_var weight bias training momentum eps"
     x, mean, variance, w, b, training, _, eps = site.bound(names, training=False, eps=1e-5)
     mean, variance = _as_they_are(mean, variance, training)
-    return _channels(site, x, w, b, lambda v: functional.batch_norm(v, mean, variance, None, None, training, 0.0, eps))
+
+    def normalize(v: torch.Tensor) -> torch.Tensor:
+        mine = _statistics(v) if training else (mean, variance)
+        return functional.batch_norm(v, *mine, None, None, False, 0.0, eps)
+
+    return _channels(site, x, w, b, normalize)
 
 
 def instance(site: Site) -> list[Use] | None:
@@ -52,6 +58,14 @@ def instance(site: Site) -> list[Use] | None:
 def _as_they_are(mean: Any, variance: Any, own: bool) -> tuple[Any, Any]:
     """The running statistics, which later calls may change; none where the input's own are taken."""
     return (None, None) if own else (mean.clone(), variance.clone())
+
+
+def _statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance of each channel, a few samples at a time: in fewer passes than PyTorch's own."""
+    axes = (0, *range(2, x.ndim))
+    mean = x.mean(axes, keepdim=True)
+    squares = sum(((some - mean).square().sum(axes) for some in x.split(8)), torch.zeros_like(mean.flatten()))
+    return mean.flatten(), squares / max(x.numel() // max(x.shape[1], 1), 1)
 
 
 def _last_axes(site: Site, x: Any, shape: Any, w: Any, b: Any, normalize: Normalize) -> list[Use]:
@@ -75,7 +89,7 @@ def _affine(site: Site, x: torch.Tensor, w: Any, b: Any, place: Lead, normalize:
 
     def scale(seen: Seen) -> Build:
         def build(delta: torch.Tensor) -> Uses:
-            normal = normalize(held.get().to(delta.dtype))
+            normal = normalize(real(held.get().to(delta.dtype)))
             return Direct(seen.weight, place.first(delta), place.axes, place.first(normal), seen.view)
 
         return build
