@@ -6,7 +6,7 @@ The residual is ‖Σ g_u − G‖ / Σ‖g_u‖: exactly, or bounded by what ra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite, sqrt
 from typing import Any
@@ -81,14 +81,15 @@ class Comparing:
         gradient: G, what the pass deposited.
         types: The types that the calls computed in.
         seed: Another one for each parameter and pass.
+        wide: Whether to multiply with random directions in float64 what is in another type.
 
     Attributes:
         norm: ‖G‖.
     """
 
-    def __init__(self, gradient: torch.Tensor, types: Sequence[str], seed: int) -> None:
+    def __init__(self, gradient: torch.Tensor, types: Sequence[str], seed: int, wide: bool = False) -> None:
         self._gradient, self._types = gradient.detach(), types
-        self._sketch = Sketch(gradient.shape, seed, gradient.device)
+        self._sketch, self._wide = Sketch(gradient.shape, seed, gradient.device, wide), wide
         self._groups = 0  # of the uses that the sketch can show
         self._seen = torch.zeros((), dtype=torch.float64, device=gradient.device)  # their sum, as it shows it
         self._whole: torch.Tensor | None = None  # the sum of the others, in float64
@@ -109,22 +110,24 @@ class Comparing:
 
     def certificate(self) -> Certificate:
         """The bound, when all uses have been added; the residual itself where all of the difference is seen."""
-        exact = not self._groups or self._sketch.exact(self._groups)
-        if exact or self._whole is not None:
-            rest = -self._gradient.double() if self._whole is None else self._whole - self._gradient.double()
-        else:
-            rest = -measuring.tensor(self._gradient)
+        exact, rest = not self._groups or self._sketch.exact(self._groups), self._gradient
+        if self._wide or exact or self._whole is not None:
+            rest = rest.double()
+        if self._whole is not None:
+            rest = rest - self._whole
         if self._groups:
-            rest = self._sketch.of(rest, self._groups).double() + self._seen
+            rest = self._sketch.of(measuring.tensor(rest), self._groups).double() - self._seen
         distance = _length(rest) / (1 if exact else REACH)
         return _certificate(distance, not exact, self._squares, self.norm, self._types)
 
 
-def probed(uses: Sequence[Uses], gradient: torch.Tensor, types: Sequence[str], seed: int) -> Certificate:
+def probed(
+    uses: Iterable[Uses], gradient: torch.Tensor, types: Sequence[str], seed: int, wide: bool = False
+) -> Certificate:
     """A bound of the residual by random directions; see :class:`Comparing`."""
-    comparing = Comparing(gradient, types, seed)
-    for call in uses:
-        comparing.add(call)
+    comparing = Comparing(gradient, types, seed, wide)
+    for part in uses:
+        comparing.add(part)
     return comparing.certificate()
 
 

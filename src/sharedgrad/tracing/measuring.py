@@ -19,6 +19,8 @@ from sharedgrad.uses.arrays import matching, real
 
 SAFE = 1e-20, 1e20  # where the largest square lies outside, float32 loses others: all are computed again in float64
 
+ROW = 1 << 15  # numbers in a row that PyTorch's norm adds up exactly enough in float32, without a copy of them
+
 
 def squares(call: Uses) -> Any:
     """‖g_u‖² (*U) as a NumPy array in float64."""
@@ -81,7 +83,8 @@ def _rows(call: Direct) -> torch.Tensor:
 
 def _squares(values: torch.Tensor, axis: int) -> torch.Tensor:
     """Σ v² along one axis, in float64; added in the values' own type where it can hold them."""
-    found = values.square().sum(axis)
+    in_a_row = values.stride(axis) == 1 and values.shape[axis] < ROW
+    found = torch.linalg.vector_norm(values, dim=axis).square() if in_a_row else values.square().sum(axis)
     if found.dtype == torch.float64 or not found.numel():
         return found.double()
     if not SAFE[0] < float(found.max()) < SAFE[1]:

@@ -121,11 +121,11 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
             self._made[name] = TracedWeight(calls, self._deposits[name], self._types(name))
         return self._made[name]
 
-    def __contains__(self, name: object) -> bool:
-        return any(name == known for known in self)
+    def __contains__(self, name: Any) -> bool:
+        return name in self._deposits and bool(name in self._made or self._arrived.get(name))
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in self._deposits if name in self._made or self._arrived.get(name))
+        return (name for name in self._deposits if name in self)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

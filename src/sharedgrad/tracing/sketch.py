@@ -35,10 +35,11 @@ class Sketch:
         shape: The weight's shape.
         seed: Another one for each parameter and pass; PyTorch's and NumPy's global generators are not touched.
         device: Where the gradients are.
+        wide: Whether to multiply in float64 what is in another type.
     """
 
-    def __init__(self, shape: Sequence[int], seed: int, device: Any) -> None:
-        self.shape = tuple(shape)
+    def __init__(self, shape: Sequence[int], seed: int, device: Any, wide: bool = False) -> None:
+        self.shape, self._wide = tuple(shape), wide
         rng = np.random.Generator(np.random.Philox(key=[seed, 0x7072_6F62]))
         rows, columns = (*shape, 1, 1)[:2]
         self._a, self._b = (torch.from_numpy(rng.standard_normal((n, WIDTH))).to(device) for n in (rows, columns))
@@ -76,7 +77,7 @@ class Sketch:
     # ---- kinds of uses
 
     def _window(self, call: Window) -> torch.Tensor:
-        g, small, big = call.geometry, tensor(call.small), tensor(call.big)
+        g, small, big = call.geometry, self._factor(call.small), self._factor(call.big)
         left, right = self._left(small.dtype, g.groups), self._right(big.dtype)
         if not call.count:
             return self.of(small.new_zeros(self.shape), g.groups)
@@ -91,17 +92,20 @@ class Sketch:
         return found.reshape(g.groups, shape[0] // g.groups, shape[1], -1)
 
     def _outer(self, call: Outer, rows: range, columns: range) -> torch.Tensor:
-        delta, patch = (tensor(f).reshape(-1, f.shape[-1]) for f in (call.delta, call.patch))
+        delta, patch = (self._factor(f).reshape(-1, f.shape[-1]) for f in (call.delta, call.patch))
         left = self._side(delta, self._a, self.shape[0], rows)
         right = self._side(patch, self._b, self.shape[1], columns)
         return (left.T @ right)[None, :, :, None]
 
     def _lookup(self, call: Lookup) -> torch.Tensor:
-        delta = tensor(call.delta).reshape(-1, call.delta.shape[-1])
+        delta = self._factor(call.delta).reshape(-1, call.delta.shape[-1])
         rows = self._a if self.shape[0] > WIDTH else torch.eye(self.shape[0], device=self._a.device)
         left = rows.to(delta.dtype)[torch.as_tensor(np.asarray(call.index).reshape(-1), device=delta.device)]
         right = self._side(delta, self._b, self.shape[1], range(self.shape[1]))
         return (left.T @ right)[None, :, :, None]
+
+    def _factor(self, array: Any) -> Any:
+        return tensor(array).double() if self._wide else tensor(array)
 
     # ---- the two sides
 
