@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from sharedgrad.errors import ConfigError
-from sharedgrad.tracing import certify, measuring
+from sharedgrad.tracing import certify
 from sharedgrad.tracing.certify import Certificate
 from sharedgrad.tracing.settings import Question
-from sharedgrad.uses import Cancellation, Coherence, Direct, SharedWeight, Uses
+from sharedgrad.uses import Cancellation, Coherence, SharedWeight, Uses
 from sharedgrad.uses.shared import ZERO
 
-AT_ONCE = 1 << 21  # bytes of a factor that are worked on at once: some samples of a large map
+AT_ONCE = 1 << 22  # bytes of a factor that are worked on at once: some samples of a large map
 NEAR = 1e-8, 1e8  # a gradient of such a length needs no scaling before float32 numbers are multiplied with it
 
 
@@ -168,16 +168,13 @@ def answered(
     comparing = certify.Comparing(deposit, types, seed)
     shared = any(question.kind == "share" for question in questions)
     length = comparing.norm if isfinite(comparing.norm) and comparing.norm > 0 else 1.0
-    direction = deposit if not shared or NEAR[0] < length < NEAR[1] else deposit / length
-    scale = 1.0 if direction is deposit else length
-    found, met = [], []
+    scale = 1.0 if NEAR[0] < length < NEAR[1] else length
+    direction = None if not shared else deposit if scale == 1 else deposit / scale
+    squares, products = [], []
     for call in weight.calls:
-        both = [
-            (comparing.add(part), measuring.products(part, direction) if shared else None)
-            for part in _parts(call, chunk)
-        ]
-        found.append(np.concatenate([square for square, _ in both]) if call.shape else both[0][0])
-        met.append((np.concatenate([p for _, p in both]) if call.shape else both[0][1]) * scale if shared else None)
+        found = [comparing.add(part, direction) for part in _parts(call, chunk)]
+        squares.append(_joined([part.squares for part in found]))
+        products.append(_joined([part.products for part in found]) * scale if shared else None)
     certificate = comparing.certificate()
     if certificate.bound and not certificate.certified:  # float32 may have rounded away what the bound would need
         parts = (part for call in weight.calls for part in _parts(call, chunk))
@@ -186,23 +183,25 @@ def answered(
     for question in questions:
         names = [name for name in question.by if name in weight.axes or name == "call"]
         if question.kind == "share":
-            answers[question] = _shares(weight, met, certificate, names)
+            answers[question] = _shares(weight, products, certificate, names)
         else:
-            answers[question] = _norms(weight, found, names)
+            answers[question] = _norms(weight, squares, names)
     return KeptWeight(weight, certificate, answers)
 
 
 def _parts(call: Uses, chunk: int | None) -> Iterator[Uses]:
-    """The uses, so many indices of the first axis at once; elementwise contributions are multiplied once."""
+    """The uses, so many indices of the first axis at once."""
     length = call.shape[0] if call.shape else 1
     size = call.factor.nbytes // max(length, 1)
     step = chunk or max(1, AT_ONCE // max(size, 1))
     rest = [slice(None)] * (len(call.shape) - 1)
     for start in range(0, max(length, 1), step):
-        part = call if step >= length else call.taken([slice(start, start + step), *rest])
-        if isinstance(part, Direct) and part.local is not None:
-            part = Direct(part.weight, measuring.contributions(part), part.axes, view=part.view)
-        yield part
+        yield call if step >= length else call.taken([slice(start, start + step), *rest])
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Numbers of each use in parts of the first axis, as one array."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _norms(weight: SharedWeight, squares: Sequence[Any], names: Sequence[str]) -> Any:

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from sharedgrad.tracing import measuring
+from sharedgrad.tracing.measuring import Measured, measured, square_of, squares_of
 from sharedgrad.tracing.sketch import REACH, Sketch
-from sharedgrad.uses import Direct, Uses
-from sharedgrad.uses.arrays import plain
+from sharedgrad.uses import Uses
+from sharedgrad.uses.arrays import plain, real
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 2**-8, "bfloat16": 2**-6}
 EPS = {"float64": 2**-52, "float32": 2**-23, "float16": 2**-10, "bfloat16": 2**-7}
@@ -70,7 +70,7 @@ def exact(uses: Sequence[Uses], gradient: Any, own: Any, types: Sequence[str]) -
         types: The types that the calls computed in.
     """
     difference = torch.as_tensor(_wide(own)) - gradient.detach().cpu().double()
-    squares = [measuring.squares(call) for call in uses]
+    squares = [squares_of(call) for call in uses]
     return _certificate(_length(difference), False, squares, _norm(gradient), types)
 
 
@@ -96,17 +96,16 @@ class Comparing:
         self._squares: list[Any] = []
         self.norm = _norm(self._gradient)
 
-    def add(self, part: Uses) -> Any:
-        """Some more uses; gives their ‖g_u‖²."""
-        squares = measuring.squares(part)
-        self._squares.append(squares)
-        found, groups = self._sketch.of_uses(part)
-        if found is None or groups != (self._groups or groups):
-            total = _sum(part).to(self._gradient.device)
-            self._whole = total if self._whole is None else self._whole + total
+    def add(self, part: Uses, direction: torch.Tensor | None = None) -> Measured:
+        """Some more uses; gives what was found of them on the way."""
+        found = measured(part, self._sketch, direction)
+        self._squares.append(found.squares)
+        if found.shown is not None and found.groups == (self._groups or found.groups):
+            self._groups, self._seen = found.groups, self._seen + found.shown.double()
         else:
-            self._groups, self._seen = groups, self._seen + found.double()
-        return squares
+            total = (_whole(part) if found.total is None else found.total).to(self._gradient.device)
+            self._whole = total if self._whole is None else self._whole + total
+        return found
 
     def certificate(self) -> Certificate:
         """The bound, when all uses have been added; the residual itself where all of the difference is seen."""
@@ -116,7 +115,7 @@ class Comparing:
         if self._whole is not None:
             rest = rest - self._whole
         if self._groups:
-            rest = self._sketch.of(measuring.tensor(rest), self._groups).double() - self._seen
+            rest = self._sketch.of(real(rest), self._groups).double() - self._seen
         distance = _length(rest) / (1 if exact else REACH)
         return _certificate(distance, not exact, self._squares, self.norm, self._types)
 
@@ -131,11 +130,8 @@ def probed(
     return comparing.certificate()
 
 
-def _sum(part: Uses) -> torch.Tensor:
+def _whole(part: Uses) -> torch.Tensor:
     """The sum of these uses in the weight's shape, in float64."""
-    if isinstance(part, Direct) and part.view.uncast.identity:
-        made = measuring.contributions(part)
-        return (made.sum(tuple(range(len(part.shape)))) if part.shape else made).double()
     return torch.as_tensor(_wide(part.sum()))
 
 
@@ -151,7 +147,7 @@ def _certificate(
 
 
 def _norm(gradient: torch.Tensor) -> float:
-    return sqrt(float(measuring.squared(measuring.tensor(gradient.detach()))))
+    return sqrt(square_of(gradient))
 
 
 def _length(tensor: torch.Tensor) -> float:

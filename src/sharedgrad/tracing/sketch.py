@@ -13,17 +13,21 @@ REACH in one case of a million. So ‖D‖ ≤ ‖S‖ / REACH, but for one case
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional, grad
 
-from sharedgrad.tracing.measuring import tensor
+from sharedgrad.geometry import Geometry
 from sharedgrad.uses import Lookup, Outer, Uses, Window
+from sharedgrad.uses.arrays import tensor
 
 WIDTH = 8
 REACH = 0.619  # P(χ₈ χ'₈ < 0.619) = 1e-6
+TABLE = 1 << 18  # random numbers that are kept
 
 _WEIGHT_GRADIENTS = (grad.conv1d_weight, grad.conv2d_weight, grad.conv3d_weight)
 
@@ -39,10 +43,10 @@ class Sketch:
     """
 
     def __init__(self, shape: Sequence[int], seed: int, device: Any, wide: bool = False) -> None:
-        self.shape, self._wide = tuple(shape), wide
-        rng = np.random.Generator(np.random.Philox(key=[seed, 0x7072_6F62]))
+        self.shape, self.wide = tuple(shape), wide
         rows, columns = (*shape, 1, 1)[:2]
-        self._a, self._b = (torch.from_numpy(rng.standard_normal((n, WIDTH))).to(device) for n in (rows, columns))
+        both = _normal((rows + columns) * WIDTH, seed, device) if len(shape) > 1 else torch.zeros(0)
+        self._a, self._b = both[: rows * WIDTH].view(-1, WIDTH), both[rows * WIDTH :].view(-1, WIDTH)
 
     def exact(self, groups: int) -> bool:
         """Whether it leaves the weight as it is."""
@@ -59,37 +63,43 @@ class Sketch:
         right = self._right(seen.dtype)
         return seen if right is None else torch.einsum("gfck,cw->gfwk", seen, right)
 
-    def of_uses(self, call: Uses) -> tuple[torch.Tensor | None, int]:
-        """S of the sum of these uses, and the number of groups; no S where the call sees the weight in another way."""
+    def fits(self, call: Window) -> bool:
+        """Whether the call sees the weight as it is, so that its maps can be seen along the directions."""
+        return call.view.uncast.identity and call.kernel == self.shape
+
+    def sides(self, call: Window) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """For each map (groups, C, WIDTH), the directions of its channels; None where they stay as they are."""
+        groups = call.geometry.groups
+        left = self._left(self._a.dtype, groups)
+        right = self._right(self._b.dtype)
+        return None if left is None else left.mT, None if right is None else right.expand(groups, -1, -1)
+
+    def of_maps(self, small: torch.Tensor, big: torch.Tensor, g: Geometry) -> torch.Tensor:
+        """S of a convolution's uses, from the maps as they are seen along the directions."""
+        shape = (small.shape[1], big.shape[1] // g.groups, *g.kernel)
+        if not small.numel() or not big.numel():
+            return small.new_zeros(g.groups, shape[0] // g.groups, shape[1], prod(g.kernel))
+        if self.wide:
+            small, big = small.double(), big.double()
+        if any(n for pair in g.padding for n in pair):
+            big = functional.pad(big, [n for pair in reversed(g.padding) for n in pair])
+        found = _WEIGHT_GRADIENTS[g.rank - 1](big, shape, small, g.stride, 0, g.dilation, g.groups)
+        return found.reshape(g.groups, shape[0] // g.groups, shape[1], -1)
+
+    def of_uses(self, call: Uses) -> torch.Tensor | None:
+        """S of the sum of uses of a matrix; None where the call sees the weight in another way."""
         if isinstance(call, Outer) and call.blocks[0] == 1 and call.view.axes == (1, 0):
             call = call.swapped()
         view = call.view.uncast
-        if isinstance(call, Window) and view.identity and call.kernel == self.shape:
-            return self._window(call), call.geometry.groups
         ranges = view.parts if not view.identity else (range(n) for n in self.shape)
         parts = tuple(ranges or ())
         if len(self.shape) != 2 or len(parts) != 2 or not all(isinstance(part, range) for part in parts):
-            return None, 1
+            return None
         if isinstance(call, Outer) and call.blocks[0] == 1:
-            return self._outer(call, *parts), 1
-        return (self._lookup(call) if isinstance(call, Lookup) and view.identity else None), 1
+            return self._outer(call, *parts)
+        return self._lookup(call) if isinstance(call, Lookup) and view.identity else None
 
     # ---- kinds of uses
-
-    def _window(self, call: Window) -> torch.Tensor:
-        g, small, big = call.geometry, self._factor(call.small), self._factor(call.big)
-        left, right = self._left(small.dtype, g.groups), self._right(big.dtype)
-        if not call.count:
-            return self.of(small.new_zeros(self.shape), g.groups)
-        if left is not None:
-            small = _fewer(left, small)
-        if right is not None:
-            big = _fewer(right.T.expand(g.groups, -1, -1), big)
-        if any(n for pair in g.padding for n in pair):
-            big = functional.pad(big, [n for pair in reversed(g.padding) for n in pair])
-        shape = (small.shape[1], big.shape[1] // g.groups, *g.kernel)
-        found = _WEIGHT_GRADIENTS[g.rank - 1](big, shape, small, g.stride, 0, g.dilation, g.groups)
-        return found.reshape(g.groups, shape[0] // g.groups, shape[1], -1)
 
     def _outer(self, call: Outer, rows: range, columns: range) -> torch.Tensor:
         delta, patch = (self._factor(f).reshape(-1, f.shape[-1]) for f in (call.delta, call.patch))
@@ -105,7 +115,7 @@ class Sketch:
         return (left.T @ right)[None, :, :, None]
 
     def _factor(self, array: Any) -> Any:
-        return tensor(array).double() if self._wide else tensor(array)
+        return tensor(array).double() if self.wide else tensor(array)
 
     # ---- the two sides
 
@@ -129,8 +139,16 @@ class Sketch:
         return placed
 
 
-def _fewer(directions: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    """(groups, WIDTH, C) and maps (N, groups · C, *S) -> (N, groups · WIDTH, *S)."""
-    groups, _, channels = directions.shape
-    seen = directions @ maps.reshape(len(maps), groups, channels, -1)
-    return seen.reshape(len(maps), -1, *maps.shape[2:])
+@lru_cache(4)
+def _table(device: Any) -> torch.Tensor:
+    rng = np.random.Generator(np.random.Philox(key=[0, 0x7072_6F62]))
+    return torch.from_numpy(rng.standard_normal(TABLE)).to(device)
+
+
+def _normal(count: int, seed: int, device: Any) -> torch.Tensor:
+    """Independent standard normal numbers: from a table, where it is long enough, beginning somewhere in it."""
+    rng = np.random.Generator(np.random.Philox(key=[seed, 0x7072_6F62]))
+    if 2 * count > TABLE:
+        return torch.from_numpy(rng.standard_normal(count)).to(device)
+    start = int(rng.integers(TABLE - count))
+    return _table(device)[start : start + count]

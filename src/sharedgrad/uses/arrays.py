@@ -65,6 +65,11 @@ def matching(array: Any, like: Any) -> Any:
     return tensor.to(like.device, real(like).dtype)
 
 
+def tensor(array: Any) -> Any:
+    """A tensor of the same memory; half precision as float32."""
+    return real(array if is_tensor(array) else sys.modules["torch"].from_numpy(array))
+
+
 def as_tensor(array: Any, like: Any) -> Any:
     """The same array as a tensor where ``like`` is, in its own type."""
     return sys.modules["torch"].from_numpy(array).to(like.device) if not is_tensor(array) else array
