@@ -5,6 +5,7 @@ The same numbers as ``Uses.squares``, ``Uses.projection`` and ``Uses.sum``, whil
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,7 +94,7 @@ def _window(call: Window, sketch: Sketch) -> tuple[Any, torch.Tensor]:
 
 def _seen(maps: Any, groups: int, directions: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Σ_c x² (N, groups, *S) in float64, and the maps along some directions (N, groups · directions, *S)."""
-    grouped = maps.reshape(len(maps), groups, maps.shape[1] // groups, -1)
+    grouped = maps.reshape(len(maps), groups, maps.shape[1] // groups, prod(maps.shape[2:]))
     if directions is None:
         squares = _squares(tensor(grouped), 2)
         return squares.reshape(len(maps), groups, *maps.shape[2:]), tensor(maps)
@@ -101,7 +102,7 @@ def _seen(maps: Any, groups: int, directions: Any) -> tuple[torch.Tensor, torch.
     if not _safe(squares):
         squares, _ = kernels.of(grouped).along_directions(wide(grouped), wide(matching(directions, grouped)))
     squares, seen = tensor(squares).double(), tensor(seen)
-    return squares.reshape(len(maps), groups, *maps.shape[2:]), seen.reshape(len(maps), -1, *maps.shape[2:])
+    return squares.reshape(len(maps), groups, *maps.shape[2:]), seen.reshape(len(maps), groups * seen.shape[2], *maps.shape[2:])
 
 
 def _boxes(squares: torch.Tensor, g: Geometry) -> torch.Tensor:
