@@ -102,7 +102,9 @@ def _seen(maps: Any, groups: int, directions: Any) -> tuple[torch.Tensor, torch.
     if not _safe(squares):
         squares, _ = kernels.of(grouped).along_directions(wide(grouped), wide(matching(directions, grouped)))
     squares, seen = tensor(squares).double(), tensor(seen)
-    return squares.reshape(len(maps), groups, *maps.shape[2:]), seen.reshape(len(maps), groups * seen.shape[2], *maps.shape[2:])
+    return squares.reshape(len(maps), groups, *maps.shape[2:]), seen.reshape(
+        len(maps), groups * seen.shape[2], *maps.shape[2:]
+    )
 
 
 def _boxes(squares: torch.Tensor, g: Geometry) -> torch.Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sharedgrad.errors import ConfigError
-from sharedgrad.tracing.answers import KeptWeight, TracedWeight
+from sharedgrad.tracing.answers import ChosenWeight, KeptWeight, TracedWeight
 from sharedgrad.tracing.passes import Pass
 
 
@@ -24,7 +24,8 @@ def per_sample(done: Pass, loss_reduction: str, mixing: str) -> dict[str, torch.
     found = {}
     for name, weight in _weights(done, "per_sample"):
         apart = torch.as_tensor(weight.sum("sample"))
-        found[name] = apart * len(apart) if loss_reduction == "mean" else apart
+        whole = weight.whole if isinstance(weight, ChosenWeight) else len(apart)
+        found[name] = apart * whole if loss_reduction == "mean" else apart
     return found
 
 
@@ -35,6 +36,8 @@ def noise_scale(done: Pass) -> float:
     tr(Σ)/N that the noise adds to it.
     """
     _refuse_mixing(done, "noise_scale")
+    if done.partial:
+        raise ConfigError("noise_scale", "it is about all samples, and some were looked at", "trace without samples=")
     squares, norm, count = 0.0, 0.0, set()
     for name, weight in _weights(done, "noise_scale"):
         apart = np.asarray(weight.norm("sample"), np.float64)

@@ -120,6 +120,13 @@ def channels_last(array: Any) -> Any:
     return array.permute(order) if is_tensor(array) else array.transpose(order)
 
 
+def picked(array: Any, numbers: Array, axis: int) -> Any:
+    """A copy of what stands at some numbers of one axis."""
+    if not is_tensor(array):
+        return array.take(numbers, axis)
+    return array.index_select(axis, sys.modules["torch"].from_numpy(numbers).to(array.device))
+
+
 def framed(array: Any, frame: Sequence[tuple[int, int]]) -> Any:
     """The map (N, C, *S) with (before, after) zeros around each spatial axis."""
     sizes = [n + before + after for n, (before, after) in zip(array.shape[2:], frame, strict=True)]
