@@ -15,6 +15,7 @@ import torch
 from sharedgrad.errors import ConfigError
 from sharedgrad.tracing import certify
 from sharedgrad.tracing.certify import Certificate
+from sharedgrad.tracing.measuring import square_of
 from sharedgrad.tracing.settings import Question, Settings
 from sharedgrad.uses import Cancellation, Coherence, SharedWeight, Uses
 from sharedgrad.uses.arrays import copied, matching, picked
@@ -101,7 +102,7 @@ class ChosenWeight(TracedWeight):
 
     def norm(self, by: str | Sequence[str] = ()) -> Any:
         """‖S_k‖ of each partial sum S_k of these samples: see ``SharedWeight.norm``."""
-        return super().norm(by) if by else sqrt(certify.square_of(torch.as_tensor(self.gradient)))
+        return super().norm(by) if by else sqrt(square_of(torch.as_tensor(self.gradient)))
 
     @cached_property
     def zero_up_to_rounding(self) -> bool:
@@ -136,9 +137,7 @@ class KeptWeight:
         certificate: Whether the uses added up to the deposited gradient.
     """
 
-    def __init__(
-        self, weight: SharedWeight | KeptWeight, certificate: Certificate, answers: Mapping[Question, Any]
-    ) -> None:
+    def __init__(self, weight: Any, certificate: Certificate, answers: Mapping[Question, Any]) -> None:
         self.name, self.shape, self.count, self.axes = weight.name, weight.shape, weight.count, weight.axes
         self.certificate, self._answers = certificate, dict(answers)
 

@@ -51,14 +51,15 @@ def measured(call: Uses, sketch: Sketch, direction: torch.Tensor | None = None) 
     if isinstance(call, Direct):
         squares, products, total = _direct(call, direction)
         return Measured(squares, products, None, 1, total)
+    shown: torch.Tensor | None
     if isinstance(call, Window) and sketch.fits(call):
-        squares, shown = _window(call, sketch)
         groups = call.geometry.groups
+        squares, shown = _window(call, sketch)
     else:
         squares, shown, groups = _squared(call), sketch.of_uses(call), 1
     products = None if direction is None else _products(call, direction)
-    total = torch.as_tensor(wide(plain(call.sum()))) if shown is None else None
-    return Measured(squares, products, shown, groups, total)
+    whole = torch.as_tensor(wide(plain(call.sum()))) if shown is None else None
+    return Measured(squares, products, shown, groups, whole)
 
 
 def squares_of(call: Uses) -> Any:
@@ -98,13 +99,12 @@ def _seen(maps: Any, groups: int, directions: Any) -> tuple[torch.Tensor, torch.
     if directions is None:
         squares = _squares(tensor(grouped), 2)
         return squares.reshape(len(maps), groups, *maps.shape[2:]), tensor(maps)
-    squares, seen = kernels.of(grouped).along_directions(grouped, matching(directions, grouped))
-    if not _safe(squares):
-        squares, _ = kernels.of(grouped).along_directions(wide(grouped), wide(matching(directions, grouped)))
-    squares, seen = tensor(squares).double(), tensor(seen)
-    return squares.reshape(len(maps), groups, *maps.shape[2:]), seen.reshape(
-        len(maps), groups * seen.shape[2], *maps.shape[2:]
-    )
+    sums, seen = kernels.of(grouped).along_directions(grouped, matching(directions, grouped))
+    if not _safe(sums):
+        sums, _ = kernels.of(grouped).along_directions(wide(grouped), wide(matching(directions, grouped)))
+    cells = maps.shape[2:]
+    shown = tensor(seen).reshape(len(maps), groups * seen.shape[2], *cells)
+    return tensor(sums).double().reshape(len(maps), groups, *cells), shown
 
 
 def _boxes(squares: torch.Tensor, g: Geometry) -> torch.Tensor:
@@ -150,7 +150,7 @@ def _direct(call: Direct, direction: torch.Tensor | None) -> tuple[Any, Any, tor
 
 def _channels(call: Direct, v: torch.Tensor | None) -> tuple[Any, Any, torch.Tensor] | None:
     """As :func:`_direct`, in one pass, of maps (N, C, *P) that lie in this order in memory; else None."""
-    if isinstance(call.delta, torch.Tensor):
+    if call.tensor is not None:
         return None
     maps = [np.moveaxis(f, -1, 1) for f in (call.delta, call.local) if f is not None]
     if not all(m.flags.c_contiguous for m in maps):

@@ -43,8 +43,8 @@ def batch(site: Site) -> list[Use] | None:
     mean, variance = _as_they_are(mean, variance, training)
 
     def normalize(v: torch.Tensor) -> torch.Tensor:
-        mine = _statistics(v) if training else (mean, variance)
-        return functional.batch_norm(v, *mine, None, None, False, 0.0, eps)
+        m, s = _statistics(v) if training else (mean, variance)
+        return functional.batch_norm(v, m, s, None, None, False, 0.0, eps)
 
     return _channels(site, x, w, b, normalize)
 

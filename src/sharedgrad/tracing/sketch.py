@@ -29,7 +29,7 @@ WIDTH = 8
 REACH = 0.619  # P(χ₈ χ'₈ < 0.619) = 1e-6
 TABLE = 1 << 18  # random numbers that are kept
 
-_WEIGHT_GRADIENTS = (grad.conv1d_weight, grad.conv2d_weight, grad.conv3d_weight)
+_WEIGHT_GRADIENTS: tuple[Any, ...] = (grad.conv1d_weight, grad.conv2d_weight, grad.conv3d_weight)
 
 
 class Sketch:
