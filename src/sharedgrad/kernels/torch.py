@@ -128,7 +128,7 @@ def outer_products(delta: Any, p: Any, delta2: Any, p2: Any) -> Array:
 
 def along_directions(x: Any, directions: Any) -> tuple[Any, Any]:
     """Σ_c x² and Σ_c d · x: x (N, groups, C, S), d (groups, C, D) -> (N, groups, S), (N, groups, D, S)."""
-    x = _real(x)
+    x, directions = _real(x), _real(directions)
     return x.square().sum(2), directions.mT @ x
 
 

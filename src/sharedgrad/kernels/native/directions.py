@@ -36,6 +36,15 @@ def channel_uses(delta: Array, x: Array | None, coefficients: Array) -> tuple[Ar
     totals = empty((samples, channels), delta.dtype)
     x = None if x is None else contiguous(x)
     _native.channel_uses(
-        squares, products, totals, contiguous(delta), x, coefficients, samples, channels, cells, int(x is not None)
+        squares,
+        products,
+        totals,
+        contiguous(delta),
+        x,
+        contiguous(coefficients),
+        samples,
+        channels,
+        cells,
+        int(x is not None),
     )
     return squares, products, totals
