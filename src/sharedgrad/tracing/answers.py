@@ -17,8 +17,8 @@ from sharedgrad.tracing import certify
 from sharedgrad.tracing.certify import Certificate
 from sharedgrad.tracing.measuring import square_of
 from sharedgrad.tracing.settings import Question, Settings
-from sharedgrad.uses import Cancellation, Coherence, SharedWeight, Uses
-from sharedgrad.uses.arrays import copied, matching, picked
+from sharedgrad.uses import Cancellation, Coherence, SharedWeight, Uses, Window
+from sharedgrad.uses.arrays import copied, held, matching, picked
 from sharedgrad.uses.shared import ZERO
 
 AT_ONCE = 1 << 21  # bytes of a factor that are worked on at once: some samples of a large map
@@ -68,6 +68,13 @@ class TracedWeight(SharedWeight):
     def residual(self) -> float:
         """‖Σ g_u − G‖ / Σ‖g_u‖."""
         return self.certificate.residual
+
+    def by_sample(self) -> torch.Tensor:
+        """The sums of each sample's uses (N, *shape); of a convolution their sum is the gradient that is certified."""
+        apart = torch.as_tensor(self.sum("sample"))
+        if type(self) is TracedWeight and all(isinstance(call, Window) for call in self.calls):
+            vars(self).setdefault("_gradient", held(apart.sum(0)))
+        return apart
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}; {self.certificate})"

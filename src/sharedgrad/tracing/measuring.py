@@ -80,6 +80,10 @@ def _squared(call: Uses) -> Any:
         return _numbers((_squares(tensor(call.delta)) * _squares(tensor(call.patch))).sum(-1))
     if isinstance(call, Lookup):
         return _numbers(_squares(tensor(call.delta)))
+    if isinstance(call, Window):
+        groups = call.geometry.groups
+        small, big = (_squares(tensor(m).unflatten(1, (groups, -1)), 2) for m in (call.small, call.big))
+        return _numbers((small * _boxes(big, call.geometry)).sum(1))
     return call.squared()
 
 

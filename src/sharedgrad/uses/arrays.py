@@ -34,12 +34,13 @@ def held(array: Any) -> Array:
     return array.resolve_neg().numpy() if has_numpy and array.device.type == "cpu" else array
 
 
-def given(array: Any, like: Any) -> Any:
-    """A result for the caller: a tensor where ``like`` is one."""
+def given(array: Any, like: Any, own: bool = False) -> Any:
+    """A result for the caller: a tensor where ``like`` is one, of the same memory if the array is its ``own``."""
     if not is_tensor(like) or is_tensor(array):
         return array
-    torch = sys.modules["torch"]
-    return torch.from_numpy(np.array(array)).to(like.device)
+    array = np.asarray(array)
+    kept = own and array.flags.writeable
+    return sys.modules["torch"].from_numpy(array if kept else np.array(array)).to(like.device)
 
 
 def plain(array: Any) -> Array:
