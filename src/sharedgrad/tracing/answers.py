@@ -69,6 +69,11 @@ class TracedWeight(SharedWeight):
         """‖Σ g_u − G‖ / Σ‖g_u‖."""
         return self.certificate.residual
 
+    @cached_property
+    def zero_up_to_rounding(self) -> bool:
+        """Whether the uses cancel, and what is left is rounding: see ``Certificate``."""
+        return self.certificate.zero_up_to_rounding
+
     def by_sample(self) -> torch.Tensor:
         """The sums of each sample's uses (N, *shape); of a convolution their sum is the gradient that is certified."""
         apart = torch.as_tensor(self.sum("sample"))
@@ -110,11 +115,6 @@ class ChosenWeight(TracedWeight):
     def norm(self, by: str | Sequence[str] = ()) -> Any:
         """‖S_k‖ of each partial sum S_k of these samples: see ``SharedWeight.norm``."""
         return super().norm(by) if by else sqrt(square_of(torch.as_tensor(self.gradient)))
-
-    @cached_property
-    def zero_up_to_rounding(self) -> bool:
-        """Whether ‖G‖ ≤ 16·eps·Σ‖g_u‖, over all uses."""
-        return self.certificate.zero_up_to_rounding
 
     def coherence(self, by: str | Sequence[str] | None = None) -> Coherence:
         """Refused: it is about all uses.

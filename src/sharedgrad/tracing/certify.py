@@ -52,8 +52,12 @@ class Certificate:
 
     @property
     def zero_up_to_rounding(self) -> bool:
-        """Whether ‖G‖ ≤ 16·eps·Σ‖g_u‖: the uses cancel, and what is left is rounding."""
-        return self.norm <= 16 * self.eps * self.length
+        """Whether ‖G‖ ≤ 16·eps·Σ‖g_u‖: the uses cancel, and what is left is rounding.
+
+        Where half precision was computed in, sums were added in float32 all the same; each use is rounded by itself,
+        so that what is left is of the size of eps·√(Σ‖g_u‖²).
+        """
+        return self.norm <= 16 * self.eps * (self.length if self.eps <= EPS["float32"] else sqrt(self.square))
 
     def __str__(self) -> str:
         sign = "≤" if self.bound else "="

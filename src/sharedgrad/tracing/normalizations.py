@@ -59,7 +59,7 @@ def instance(site: Site) -> list[Use] | None:
 
 def _as_they_are(mean: Any, variance: Any, own: bool) -> tuple[Any, Any]:
     """The running statistics, which later calls may change; none where the input's own are taken."""
-    return (None, None) if own else (mean.clone(), variance.clone())
+    return (None, None) if own else (real(mean.clone()), real(variance.clone()))
 
 
 def _statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
