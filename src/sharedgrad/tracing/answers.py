@@ -19,6 +19,7 @@ from sharedgrad.tracing.measuring import square_of
 from sharedgrad.tracing.settings import Question, Settings
 from sharedgrad.uses import Cancellation, Coherence, SharedWeight, Uses, Window
 from sharedgrad.uses.arrays import copied, held, matching, picked
+from sharedgrad.uses.plot import draw
 from sharedgrad.uses.shared import ZERO
 
 AT_ONCE = 1 << 21  # bytes of a factor that are worked on at once: some samples of a large map
@@ -173,6 +174,21 @@ class KeptWeight:
             ConfigError: This was not kept.
         """
         return self._kept("share", by)
+
+    def plot(
+        self,
+        by: str | None = None,
+        samples: int | Sequence[int] = 6,
+        *,
+        images: Any = None,
+        labels: Sequence[Any] | None = None,
+    ) -> Any:
+        """Draw what was kept of the shares: see ``SharedWeight.plot``.
+
+        Raises:
+            ConfigError: This was not kept.
+        """
+        return draw(self, by, samples, images, labels)
 
     def coherence(self) -> Coherence:
         """‖G‖² / Σ‖g_u‖² over all single uses."""
