@@ -49,7 +49,7 @@ def trace(
         strict: Raise at the end of a backward pass in which a parameter's uses do not add up to its gradient.
         every: Record only one backward pass of so many, and the forward passes before it.
         chunk: At most so many samples at once when questions are answered during the pass; if not given, as many as
-            2 MiB hold.
+            8 MiB hold.
         samples: Numbers of the samples to look at, or a slice of them; all, if not given. What is kept and answered is
             about their uses alone; shares are those in the whole gradient, and all uses are certified. A parameter
             whose uses do not tell samples apart is kept as a whole.

@@ -22,7 +22,7 @@ from sharedgrad.uses.arrays import copied, held, matching, picked
 from sharedgrad.uses.plot import draw
 from sharedgrad.uses.shared import ZERO
 
-AT_ONCE = 1 << 21  # bytes of a factor that are worked on at once: some samples of a large map
+AT_ONCE = 1 << 23  # bytes of a factor that are worked on at once: some samples of a large map
 NEAR = 1e-8, 1e8  # a gradient of such a length needs no scaling before float32 numbers are multiplied with it
 
 

@@ -19,6 +19,7 @@ from sharedgrad.uses import Direct, Lookup, Outer, Uses, Window
 from sharedgrad.uses.arrays import matching, plain, real, tensor, wide
 
 SAFE = 1e-20, 1e20  # where the largest square lies outside, float32 loses others: all are computed again in float64
+CONVOLVED = 1 << 21  # bytes of a map that are convolved at once
 ROW = 1 << 15  # numbers in a row that PyTorch's norm adds up exactly enough in float32, without a copy of them
 
 
@@ -126,14 +127,24 @@ def _boxes(squares: torch.Tensor, g: Geometry) -> torch.Tensor:
 def _products(call: Uses, direction: torch.Tensor) -> Any:
     if isinstance(call, Window):
         v = call.view.uncast.apply(matching(direction, call.factor)).reshape(call.kernel)
-        met = tensor(kernels.of(call.big).conv(call.big, v, None, call.geometry))
-        return _numbers(met.mul_(tensor(call.small)).sum(1))
+        return _met(call, v)
     if isinstance(call, Outer) and call.blocks[0] == 1:
         v = call.view.uncast.apply(direction.to(tensor(call.factor).dtype)).reshape(call.blocks[1:])
         delta, patch = tensor(call.delta)[..., 0, :], tensor(call.patch)[..., 0, :]
         met = (patch @ v.mT).mul_(delta) if len(v) <= v.shape[1] else (delta @ v).mul_(patch)
         return _numbers(met.sum(-1))
     return np.asarray(plain(call.projection(direction)))
+
+
+def _met(call: Window, v: Any) -> Any:
+    """small_u · conv(big, v)_u, some samples at a time."""
+    samples, found = call.shape[0], np.empty(call.shape)
+    step = max(1, CONVOLVED // max(1, max(call.small.nbytes, call.big.nbytes) // max(1, samples)))
+    for start in range(0, samples, step):
+        some = slice(start, start + step)
+        met = tensor(kernels.of(call.big).conv(call.big[some], v, None, call.geometry))
+        found[some] = _numbers(met.mul_(tensor(call.small[some])).sum(1))
+    return found
 
 
 def _direct(call: Direct, direction: torch.Tensor | None) -> tuple[Any, Any, torch.Tensor]:
