@@ -143,6 +143,21 @@ def _row_products(rng: Rng, rank: int) -> tuple[object, ...]:
     return _normal(rng, *lead, k, width), _normal(rng, *lead, j, width)
 
 
+def _cells(rng: Rng, rank: int) -> int:
+    return int(rng.integers(1, (9, 40, 300)[rank - 1]))
+
+
+def _along_directions(rng: Rng, rank: int) -> tuple[object, ...]:
+    n, groups, channels = numbers(rng, 1, 7, 3)
+    return _normal(rng, n, groups, channels, _cells(rng, rank)), _normal(rng, groups, channels, 8)
+
+
+def _channel_uses(rng: Rng, rank: int) -> tuple[object, ...]:
+    shape = (*numbers(rng, 1, 5, 2), _cells(rng, rank))
+    x = _normal(rng, *shape) if rng.random() < 0.7 else None
+    return _normal(rng, *shape), x, _normal(rng, 3, shape[1])
+
+
 def _elementwise(rng: Rng, rank: int) -> tuple[object, ...]:
     return (_normal(rng, *numbers(rng, 1, 5, rank)) * 10,)
 
@@ -229,6 +244,8 @@ ARGUMENTS: dict[str, Draw] = {
     "row_sums": _row_sums,
     "row_dots": _row_dots,
     "row_products": _row_products,
+    "along_directions": _along_directions,
+    "channel_uses": _channel_uses,
     "window_squares": _patches,
     "max_pool": _max_pool,
     "max_pool_backward": _max_pool_backward,

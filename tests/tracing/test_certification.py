@@ -13,7 +13,7 @@ from torch import nn
 import sharedgrad as sg
 from sharedgrad.errors import UncertifiedWarning
 from sharedgrad.tracing import certify, recorder
-from sharedgrad.tracing.certify import PROBES, REACH
+from sharedgrad.tracing.sketch import REACH, WIDTH, Sketch
 from tests.tracing.sabotage import WAYS, noticed
 
 
@@ -24,10 +24,31 @@ def test_what_is_spoilt_is_noticed(way: Any, seed: int) -> None:
 
 
 def test_the_bound_holds_but_for_one_case_in_a_million() -> None:
-    """The worst difference has rank one: then a probe is the product of two normal numbers."""
+    """The worst difference has rank one: then ‖S‖ is the product of two chi-distributed numbers.
+
+    P(χ χ' < REACH) = Σ over the density of χ² of P(χ'² < REACH² / χ²), which for WIDTH = 8 is a finite sum.
+    """
+    assert WIDTH == 8
+    logs = np.linspace(-40, 6, 200_001)
+    x = np.exp(logs)
+    half = REACH**2 / x / 2
+    below = 1 - np.exp(-half) * (1 + half + half**2 / 2 + half**3 / 6)
+    small = half < 1e-3
+    below[small] = half[small] ** 4 / 24
+    density = x**3 * np.exp(-x / 2) / (2**4 * 6)
+    assert abs(np.trapezoid(density * x, logs) - 1) < 1e-6
+    assert 0.9e-6 < np.trapezoid(density * below * x, logs) < 1.01e-6
+
+
+def test_other_differences_are_seen_at_least_as_well() -> None:
+    """Rank one is the worst: the smallest of many sketches, beside differences of higher rank."""
     rng = np.random.default_rng(0)
-    products = np.abs(rng.standard_normal(2_000_000) * rng.standard_normal(2_000_000))
-    assert (products < REACH).mean() ** PROBES < 1.1e-6
+    lowest = []
+    for rank in (1, 2, 8):
+        whole = torch.from_numpy(rng.standard_normal((12, rank)) @ rng.standard_normal((rank, 10)))
+        seen = [Sketch(whole.shape, seed, "cpu").of(whole, 1).norm() / whole.norm() for seed in range(2000)]
+        lowest.append(float(min(seen)))
+    assert REACH < lowest[0] < lowest[1] < lowest[2]
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import sharedgrad as sg
-from tests.tracing.cases import CASES, Of, build, upstream, weight
+from tests.tracing.cases import CASES, Of, build, scrambled, upstream, weight
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 NOT_BY_SAMPLE = {"vectors", "rows by number", "relative positions"}  # no axis is known to be the samples'
@@ -170,3 +170,54 @@ def test_autocast_computes_in_bfloat16(keep: Any) -> None:
     with sg.trace(model) as t:
         model(torch.randn(4, 3, 6, 6)).square().mean().backward()
     assert t["0.weight"].certificate.tolerance == 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_tensors_that_numpy_cannot_look_at(dtype: torch.dtype) -> None:
+    """Half precision takes the path of other devices: factors stay tensors; answers are added in float32."""
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12).eval(), nn.ReLU(), nn.Flatten())
+    wide = nn.Sequential(*layers, nn.Linear(12 * 36, 20), nn.LayerNorm(20), nn.Linear(20, 3))
+    x = torch.randn(4, 3, 6, 6)
+    narrow = scrambled(wide).to(dtype)
+    found = []
+    for keep in ("factors", ["norm:sample,position", "share:sample"]):
+        with sg.trace(narrow, keep=keep, strict=True) as t:
+            narrow(x.to(dtype)).float().square().mean().backward()
+        assert t["0.weight"].certificate.tolerance > 1e-3
+        found.append(t)
+    factors, kept = found
+    assert factors["0.weight"].calls[0].tensor.dtype == dtype
+    for name in factors.passes[0]:
+        u, k = factors[name], kept[name]
+        every = [axis for axis in ("sample", "position") if axis in u.axes]
+        np.testing.assert_allclose(k.norm(("sample", "position")), u.norm(every), rtol=1e-4)
+        np.testing.assert_allclose(k.share("sample"), u.share("sample"), rtol=0.1, atol=0.02)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-12, 1e12])
+@pytest.mark.parametrize("name", ["conv2d", "linear on tokens", "batch norm", "layer norm", "embedding"])
+def test_very_small_and_very_large_gradients_in_float32(name: str, scale: float) -> None:
+    """Squares of such numbers do not fit into float32: they are added in float64 then."""
+    questions = ["norm:sample,position,token", "share:sample,position,token"]
+    model, inputs = build(name, 1, torch.float32)
+    weights = upstream(model, inputs, 1).float()
+    answers = []
+    for factor in (1.0, scale):
+        with sg.trace(model, keep=questions, strict=True) as t:
+            (model(*inputs) * (weights * factor)).sum().backward()
+        answers.append(t)
+    for key, _ in model.named_parameters():
+        one, other = (t[key] for t in answers)
+        norms = one.norm(("sample", "position", "token"))
+        np.testing.assert_allclose(other.norm(("sample", "position", "token")) / scale, norms, rtol=1e-4)
+        shares = one.share(("sample", "position", "token"))
+        np.testing.assert_allclose(other.share(("sample", "position", "token")), shares, rtol=1e-3, atol=1e-4)
+
+
+def test_a_batch_far_from_zero_is_normalized_as_pytorch_does() -> None:
+    torch.manual_seed(0)
+    model = nn.BatchNorm2d(3)
+    with sg.trace(model, strict=True) as t:
+        (model(torch.randn(4, 3, 5, 5) + 500) * torch.randn(4, 3, 5, 5)).sum().backward()
+    assert t["weight"].residual < 1e-5

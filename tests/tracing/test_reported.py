@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 import sharedgrad as sg
 from sharedgrad.errors import ConfigError, UncertifiedError, UncertifiedWarning
 from tests.tracing.cases import Of, weight
+from tests.tracing.test_session import bits, hooks
 
 
 class Doubled(torch.autograd.Function):
@@ -98,14 +100,40 @@ def test_the_parameter_and_the_operation_are_named(name: str, keep: Any) -> None
         model(x).square().mean().backward()
 
 
-def test_recomputed_activations_are_not_counted_twice() -> None:
+@pytest.mark.parametrize("keep", ["factors", ["norm:sample", "share:sample"]])
+def test_recomputed_activations_are_not_counted_twice(keep: Any) -> None:
     torch.manual_seed(0)
-    a = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    a = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Dropout(0.3), nn.Linear(4, 3))
     model = Of(lambda m, x: checkpoint(m.a, x, use_reentrant=False), a=a).double()
+    before, x = hooks(model), torch.randn(6, 5).double()
     for backward in (torch.Tensor.backward, torch.autograd.backward):
-        with sg.trace(model, strict=True) as t:
-            backward(model(torch.randn(6, 5).double()).square().sum())
-        assert len(t["a.0.weight"].calls) == 1
+        found = []
+        for traced in (False, True):
+            model.zero_grad()
+            torch.manual_seed(1)
+            with sg.trace(model, keep=keep, strict=True) if traced else nullcontext() as t:
+                backward(model(x).square().sum())
+            found.append((bits(model), torch.get_rng_state()))
+        assert found[0][0] == found[1][0]
+        assert torch.equal(found[0][1], found[1][1])
+        assert hooks(model) == before
+        assert t["a.0.weight"].count == 6
+
+
+@pytest.mark.parametrize("keep", ["factors", ["norm:sample"]])
+def test_reentrant_checkpointing_leaves_the_step_as_it_would_be(keep: Any) -> None:
+    torch.manual_seed(0)
+    model = Of(lambda m, x: m.b(checkpoint(m.a, x, use_reentrant=True)), a=nn.Linear(5, 4), b=nn.Linear(4, 3))
+    before, x = hooks(model), torch.randn(6, 5).requires_grad_()
+    model(x).square().sum().backward()
+    expected = bits(model)
+    model.zero_grad()
+    with sg.trace(model, keep=keep) as t:
+        model(x).square().sum().backward()
+    assert bits(model) == expected
+    assert hooks(model) == before
+    assert set(t.other) == {"a.weight", "a.bias"}
+    assert t["b.weight"].certified
 
 
 def test_parts_recomputed_inside_a_pass_are_not_mistaken_for_the_whole() -> None:

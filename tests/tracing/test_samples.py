@@ -98,6 +98,10 @@ def test_what_makes_no_sense_is_refused() -> None:
         t.per_sample(mixing="yes")
     with pytest.raises(ConfigError, match="expected at least two samples, got one"):
         t.noise_scale()
+    with sg.trace(model, keep=["norm:sample"]) as t:
+        nn.functional.cross_entropy(model(x), y).backward()
+    with pytest.raises(ConfigError, match="per_sample: it needs the factors, which were not kept; trace with"):
+        t.per_sample()
 
 
 def test_grouped_padded_and_tied_where_known_tools_are_wrong() -> None:

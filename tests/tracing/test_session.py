@@ -202,6 +202,9 @@ def test_some_parameters_alone_and_names_of_tied_ones() -> None:
         ({"keep": ["norm:"]}, "got 'norm:'"),
         ({"every": 0}, "every: expected a whole number of at least 1, got 0"),
         ({"chunk": 1.5}, "chunk: expected a whole number"),
+        ({"callback": 3}, "callback: expected a function of one parameter's answers, got 3"),
+        ({"samples": []}, r"samples: expected a slice or numbers of samples, got \[\]"),
+        ({"samples": [-1]}, "samples: expected a whole number of at least 0, got -1"),
         ({"batch_axis": "first"}, "batch_axis: expected a whole number"),
     ],
 )
@@ -230,7 +233,7 @@ def test_what_was_not_kept_is_refused() -> None:
     for ask in (lambda: u.norm("sample"), lambda: u.share("sample"), lambda: u.sum(), lambda: u.inner("sample")):
         with pytest.raises(ConfigError, match="not kept"):
             ask()
-    with pytest.raises(ConfigError, match="the factors were not kept"):
+    with pytest.raises(ConfigError, match="the factors of all uses were not kept"):
         t.total["0.weight"]
 
 

@@ -126,6 +126,12 @@ def outer_products(delta: Any, p: Any, delta2: Any, p2: Any) -> Array:
     return _numbers(total)
 
 
+def along_directions(x: Any, directions: Any) -> tuple[Any, Any]:
+    """Σ_c x² and Σ_c d · x: x (N, groups, C, S), d (groups, C, D) -> (N, groups, S), (N, groups, D, S)."""
+    x, directions = _real(x), _real(directions)
+    return x.square().sum(2), directions.mT @ x
+
+
 def window_squares(x: Any, g: Geometry) -> Array:
     """‖p_u,b‖² (N, *P, groups) of every window: squares added over the group's channels, then over a box of cells."""
     squares = x.double().square().reshape(len(x), g.groups, -1, *x.shape[2:]).sum(2)

@@ -5,7 +5,7 @@ PyTorch is imported when a model is traced, not before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sharedgrad.errors import require
@@ -25,6 +25,8 @@ def trace(
     strict: bool = False,
     every: int = 1,
     chunk: int | None = None,
+    samples: slice | Sequence[int] | None = None,
+    callback: Callable[[Any], object] | None = None,
 ) -> ModelTrace:
     """Record the uses of a PyTorch model's parameters while a block runs the caller's own training step.
 
@@ -47,7 +49,12 @@ def trace(
         strict: Raise at the end of a backward pass in which a parameter's uses do not add up to its gradient.
         every: Record only one backward pass of so many, and the forward passes before it.
         chunk: At most so many samples at once when questions are answered during the pass; if not given, as many as
-            4 MiB hold.
+            8 MiB hold.
+        samples: Numbers of the samples to look at, or a slice of them; all, if not given. What is kept and answered is
+            about their uses alone; shares are those in the whole gradient, and all uses are certified. A parameter
+            whose uses do not tell samples apart is kept as a whole.
+        callback: A function that is given each parameter (what ``t[name]`` would be) as soon as the pass has its
+            gradient, to be asked there and then; nothing but the certificate is kept.
 
     Raises:
         MissingDependencyError: PyTorch is not installed.
@@ -57,4 +64,4 @@ def trace(
     from sharedgrad.tracing.session import ModelTrace
     from sharedgrad.tracing.settings import Settings
 
-    return ModelTrace(model, params, Settings.of(keep, batch_axis, strict, every, chunk))
+    return ModelTrace(model, params, Settings.of(keep, batch_axis, strict, every, chunk, samples, callback))

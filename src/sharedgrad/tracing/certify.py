@@ -1,32 +1,24 @@
 """Whether the uses of a parameter add up to the gradient that the pass itself deposited.
 
-The residual is ‖Σ g_u − G‖ / Σ‖g_u‖: exactly, or bounded by random rank-one probes (after Freivalds 1979, "Fast
-probabilistic algorithms"). A probe v = a ⊗ b, with independent standard normal a and b, costs one-channel operations:
-
-    ⟨Σ g_u − G, v⟩ = Σ_u (δ_u · a)(p_u · b) − aᵀ G b
-
-Whatever the difference D is, ⟨D, v⟩ is small beside ‖D‖ with small probability only: worst where D has rank one, when
-it is ‖D‖ times the product of two independent normal numbers. With PROBES probes, the largest of them falls below
-REACH · ‖D‖ with a probability below 1e-6; so ‖D‖ ≤ largest / REACH, but for one case in a million.
+The residual is ‖Σ g_u − G‖ / Σ‖g_u‖: exactly, or bounded by what random directions show of the difference
+(:mod:`~sharedgrad.tracing.sketch`), which costs operations on few channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite, prod
+from math import inf, isfinite, sqrt
 from typing import Any
 
 import numpy as np
 import torch
 
-from sharedgrad import kernels
-from sharedgrad.geometry import Geometry
-from sharedgrad.uses import Lookup, Outer, Uses, Window
-from sharedgrad.uses.arrays import plain
+from sharedgrad.tracing.measuring import Measured, measured, square_of, squares_of
+from sharedgrad.tracing.sketch import REACH, Sketch
+from sharedgrad.uses import Uses
+from sharedgrad.uses.arrays import plain, real
 
-PROBES = 8
-REACH = 0.075  # P(|a·b| < 0.075) = 0.177 for independent standard normals a and b; 0.177⁸ = 9.7e-7
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 2**-8, "bfloat16": 2**-6}
 EPS = {"float64": 2**-52, "float32": 2**-23, "float16": 2**-10, "bfloat16": 2**-7}
 
@@ -37,7 +29,7 @@ class Certificate:
 
     Attributes:
         residual: ‖Σ g_u − G‖ / Σ‖g_u‖, or an upper bound of it.
-        bound: Whether it is a bound by random probes.
+        bound: Whether it is a bound by random directions.
         tolerance: What it may be, for the type that was computed in.
         length: Σ‖g_u‖.
         square: Σ‖g_u‖².
@@ -51,7 +43,6 @@ class Certificate:
     length: float
     square: float
     norm: float
-
     eps: float
 
     @property
@@ -61,8 +52,12 @@ class Certificate:
 
     @property
     def zero_up_to_rounding(self) -> bool:
-        """Whether ‖G‖ ≤ 16·eps·Σ‖g_u‖: the uses cancel, and what is left is rounding."""
-        return self.norm <= 16 * self.eps * self.length
+        """Whether ‖G‖ ≤ 16·eps·Σ‖g_u‖: the uses cancel, and what is left is rounding.
+
+        Where half precision was computed in, sums were added in float32 all the same; each use is rounded by itself,
+        so that what is left is of the size of eps·√(Σ‖g_u‖²).
+        """
+        return self.norm <= 16 * self.eps * (self.length if self.eps <= EPS["float32"] else sqrt(self.square))
 
     def __str__(self) -> str:
         sign = "≤" if self.bound else "="
@@ -79,109 +74,84 @@ def exact(uses: Sequence[Uses], gradient: Any, own: Any, types: Sequence[str]) -
         types: The types that the calls computed in.
     """
     difference = torch.as_tensor(_wide(own)) - gradient.detach().cpu().double()
-    return _certificate(_length(difference), False, _squares(uses), gradient, types)
+    squares = [squares_of(call) for call in uses]
+    return _certificate(_length(difference), False, squares, _norm(gradient), types)
 
 
-class Probing:
-    """Random rank-one probes of the uses of one parameter, which come in parts, and the bound that they give.
+class Comparing:
+    """The uses of one parameter, which come in parts, compared with its gradient.
 
     Args:
         gradient: G, what the pass deposited.
         types: The types that the calls computed in.
-        seed: Another one for each parameter and pass; PyTorch's and NumPy's global generators are not touched.
+        seed: Another one for each parameter and pass.
+        wide: Whether to multiply with random directions in float64 what is in another type.
+
+    Attributes:
+        norm: ‖G‖.
     """
 
-    def __init__(self, gradient: torch.Tensor, types: Sequence[str], seed: int) -> None:
+    def __init__(self, gradient: torch.Tensor, types: Sequence[str], seed: int, wide: bool = False) -> None:
         self._gradient, self._types = gradient.detach(), types
-        rows = gradient.shape[0] if gradient.ndim > 1 else gradient.numel()
-        rng = np.random.Generator(np.random.Philox(key=[seed, 0x7072_6F62]))
-        self._a = rng.standard_normal((PROBES, rows))
-        self._b = rng.standard_normal((PROBES, gradient.numel() // rows if rows else 0))
-        self._sums = np.zeros(PROBES)
-        self._own = torch.zeros(())  # the sum of the uses that cost no less by probes, in float64
-        self._narrow = False
+        self._sketch, self._wide = Sketch(gradient.shape, seed, gradient.device, wide), wide
+        self._groups = 0  # of the uses that the sketch can show
+        self._seen = torch.zeros((), dtype=torch.float64, device=gradient.device)  # their sum, as it shows it
+        self._whole: torch.Tensor | None = None  # the sum of the others, in float64
         self._squares: list[Any] = []
+        self.norm = _norm(self._gradient)
 
-    def add(self, part: Uses) -> Any:
-        """Some more uses; gives their ‖g_u‖²."""
-        squares = part.squared()
-        self._squares.append(squares)
-        narrow = _narrow(part, self._a, self._b)
-        if narrow is None:
-            self._own = self._own + torch.as_tensor(_wide(part.sum()))
+    def add(self, part: Uses, direction: torch.Tensor | None = None) -> Measured:
+        """Some more uses; gives what was found of them on the way."""
+        found = measured(part, self._sketch, direction)
+        self._squares.append(found.squares)
+        if found.shown is not None and found.groups == (self._groups or found.groups):
+            self._groups, self._seen = found.groups, self._seen + found.shown.double()
         else:
-            self._narrow, self._sums = True, self._sums + narrow
-        return squares
+            total = (_whole(part) if found.total is None else found.total).to(self._gradient.device)
+            self._whole = total if self._whole is None else self._whole + total
+        return found
 
     def certificate(self) -> Certificate:
-        """The bound, when all uses have been added; the residual itself where no probe was needed."""
-        rest = self._own - self._gradient.cpu().double()
-        if not self._narrow:
-            return _certificate(_length(rest), False, self._squares, self._gradient, self._types)
-        found = np.abs(self._sums + self._met(rest))
-        return _certificate(float(found.max()) / REACH, True, self._squares, self._gradient, self._types)
-
-    def _met(self, tensor: torch.Tensor) -> Any:
-        """aᵀ T b of each probe, for a tensor of the parameter's shape."""
-        matrix = tensor.reshape(self._a.shape[1], self._b.shape[1])
-        return ((torch.from_numpy(self._a) @ matrix) * torch.from_numpy(self._b)).sum(1).numpy()
-
-
-def probed(uses: Sequence[Uses], gradient: torch.Tensor, types: Sequence[str], seed: int) -> Certificate:
-    """A bound of the residual by random rank-one probes; see :class:`Probing`."""
-    probing = Probing(gradient, types, seed)
-    for call in uses:
-        probing.add(call)
-    return probing.certificate()
+        """The bound, when all uses have been added; the residual itself where all of the difference is seen."""
+        exact, rest = not self._groups or self._sketch.exact(self._groups), self._gradient
+        if self._wide or exact or self._whole is not None:
+            rest = rest.double()
+        if self._whole is not None:
+            rest = rest - self._whole
+        if self._groups:
+            rest = self._sketch.of(real(rest), self._groups).double() - self._seen
+        distance = _length(rest) / (1 if exact else REACH)
+        return _certificate(distance, not exact, self._squares, self.norm, self._types)
 
 
-def _narrow(call: Uses, a: Any, b: Any) -> Any:
-    """Σ_u ⟨g_u, a ⊗ b⟩ of each probe by operations on few channels; None where the sum of the uses is as cheap."""
-    if isinstance(call, Outer) and call.blocks[0] == 1 and not call.view.uncast.identity and len(call.seen) == 2:
-        call = call.swapped()
-    if not call.view.uncast.identity or call.tensor is not None:
-        return None
-    if isinstance(call, Outer) and call.blocks[0] == 1 and min(call.blocks[1:]) > PROBES:
-        delta, patch = (f.reshape(-1, f.shape[-1]) for f in (call.delta, call.patch))
-        return _inner(delta @ a.T.astype(delta.dtype), patch @ b.T.astype(patch.dtype))
-    if isinstance(call, Lookup):
-        products = call.delta.reshape(-1, call.delta.shape[-1]) @ b.T.astype(call.delta.dtype)
-        return _inner(products, a.T[call.index.reshape(-1)])
-    if isinstance(call, Window) and call.kernel[0] // call.geometry.groups > PROBES:
-        return _window(call, a, b)
-    return None
+def probed(
+    uses: Iterable[Uses], gradient: torch.Tensor, types: Sequence[str], seed: int, wide: bool = False
+) -> Certificate:
+    """A bound of the residual by random directions; see :class:`Comparing`."""
+    comparing = Comparing(gradient, types, seed, wide)
+    for part in uses:
+        comparing.add(part)
+    return comparing.certificate()
 
 
-def _window(call: Window, a: Any, b: Any) -> Any:
-    """In each group, one filter for each probe slides over the big map, and one of one cell over the small map."""
-    groups, small, big = call.geometry.groups, call.small, call.big
-    filters = np.tile(b.reshape(PROBES, *call.kernel[1:]), (groups, *[1] * (len(call.kernel) - 1)))
-    y = kernels.of(big).conv(big, filters.astype(big.dtype), None, call.geometry)
-    pixel = Geometry.of(call.geometry.rank, 1, groups=groups)
-    rows = a.reshape(PROBES, groups, -1).swapaxes(0, 1).reshape(groups * PROBES, -1, *pixel.kernel)
-    left = kernels.of(small).conv(small, np.ascontiguousarray(rows, small.dtype), None, pixel)
-    shape = (len(small), groups, PROBES, prod(small.shape[2:]))
-    products = np.einsum("ngpu,ngpu->ngp", left.reshape(shape), y.reshape(shape))
-    return products.astype(np.float64).sum(axis=(0, 1))
-
-
-def _inner(left: Any, right: Any) -> Any:
-    return (left.astype(np.float64) * right).sum(axis=0)
-
-
-def _squares(uses: Sequence[Uses]) -> list[Any]:
-    return [call.squared() for call in uses]
+def _whole(part: Uses) -> torch.Tensor:
+    """The sum of these uses in the weight's shape, in float64."""
+    return torch.as_tensor(_wide(part.sum()))
 
 
 def _certificate(
-    distance: float, bound: bool, squares: Sequence[Any], gradient: Any, types: Sequence[str]
+    distance: float, bound: bool, squares: Sequence[Any], norm: float, types: Sequence[str]
 ) -> Certificate:
     length = float(sum(np.sqrt(s).sum() for s in squares))
     residual = distance / length if length > 0 else 0.0 if distance == 0 else inf
     tolerance = max((TOLERANCE[name] for name in types), default=TOLERANCE["float64"])
-    norm, square = _length(gradient.detach()), float(sum(s.sum() for s in squares))
+    square = float(sum(s.sum() for s in squares))
     eps = max((EPS[name] for name in types), default=EPS["float64"])
     return Certificate(residual if isfinite(residual) else inf, bound, tolerance, length, square, norm, eps)
+
+
+def _norm(gradient: torch.Tensor) -> float:
+    return sqrt(square_of(gradient))
 
 
 def _length(tensor: torch.Tensor) -> float:

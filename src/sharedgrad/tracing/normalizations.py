@@ -11,8 +11,11 @@ from torch.nn import functional
 from sharedgrad.tracing.site import Build, Lead, Site, Use, lead
 from sharedgrad.tracing.weights import Held, Seen
 from sharedgrad.uses import Direct, Uses
+from sharedgrad.uses.arrays import real
 
 Normalize = Callable[[torch.Tensor], torch.Tensor]
+
+FAR = 16.0  # times the variance that a mean square may be, so that less than a digit cancels in their difference
 
 
 def layer(site: Site) -> list[Use] | None:
@@ -38,7 +41,12 @@ def batch(site: Site) -> list[Use] | None:
     names = "input running_mean running_var weight bias training momentum eps"
     x, mean, variance, w, b, training, _, eps = site.bound(names, training=False, eps=1e-5)
     mean, variance = _as_they_are(mean, variance, training)
-    return _channels(site, x, w, b, lambda v: functional.batch_norm(v, mean, variance, None, None, training, 0.0, eps))
+
+    def normalize(v: torch.Tensor) -> torch.Tensor:
+        m, s = _statistics(v) if training else (mean, variance)
+        return functional.batch_norm(v, m, s, None, None, False, 0.0, eps)
+
+    return _channels(site, x, w, b, normalize)
 
 
 def instance(site: Site) -> list[Use] | None:
@@ -51,7 +59,18 @@ def instance(site: Site) -> list[Use] | None:
 
 def _as_they_are(mean: Any, variance: Any, own: bool) -> tuple[Any, Any]:
     """The running statistics, which later calls may change; none where the input's own are taken."""
-    return (None, None) if own else (mean.clone(), variance.clone())
+    return (None, None) if own else (real(mean.clone()), real(variance.clone()))
+
+
+def _statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance of each channel, in fewer passes than PyTorch's own."""
+    rows, count = x.reshape(*x.shape[:2], -1), max(x.numel() // max(x.shape[1], 1), 1)
+    mean = rows.sum(-1).sum(0) / count
+    square = torch.linalg.vector_norm(rows, dim=-1).square().sum(0) / count
+    variance = square - mean.square()
+    if bool((variance * FAR > square).all()):
+        return mean, variance
+    return mean, (rows - mean[:, None]).square().sum(-1).sum(0) / count  # what is far from zero would cancel
 
 
 def _last_axes(site: Site, x: Any, shape: Any, w: Any, b: Any, normalize: Normalize) -> list[Use]:
@@ -76,7 +95,7 @@ def _affine(site: Site, x: torch.Tensor, w: Any, b: Any, place: Lead, normalize:
 
     def scale(seen: Seen) -> Build:
         def build(delta: torch.Tensor) -> Uses:
-            normal = normalize(held.get().to(delta.dtype))
+            normal = normalize(real(held.get().to(delta.dtype)))
             return Direct(seen.weight, place.first(delta), place.axes, place.first(normal), seen.view)
 
         return build

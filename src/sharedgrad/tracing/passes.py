@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from sharedgrad.errors import ConfigError
-from sharedgrad.tracing.answers import KeptWeight, Other, TracedWeight, answered
+from sharedgrad.tracing.answers import KeptWeight, Other, TracedWeight, settled
 from sharedgrad.tracing.certify import TOLERANCE
 from sharedgrad.tracing.graph import leading_to
 from sharedgrad.tracing.joint import Gathered, Joint, PartUse
@@ -89,20 +89,18 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
         before = self._deposits.get(weight.name)
         gradient = _own(gradient)
         self._deposits[weight.name] = gradient if before is None else before + gradient
-        if self._settings.questions is not None:
-            self._answer(weight.name, again=before is not None)
+        if self._settings.in_passing:
+            self._settle(weight.name, again=before is not None)
 
     def finished(self, roots: list[Any], weights: Mapping[str, TensorWeight]) -> None:
         """The pass is over: find what leads to the parameters whose uses do not explain them, as far as is known."""
-        kept = self._settings.questions is not None
+        kept = self._settings.in_passing
         self._deposits = {name: self._deposits[name] for name in weights if name in self._deposits}
         names = [n for n in self._deposits if not kept or n not in self._made or not self._made[n].certified]
         self._nodes = leading_to(roots, {name: weights[name].tensor for name in names}) if names else {}
 
-    def _answer(self, name: str, again: bool) -> None:
-        """Answer what was asked, and let the factors go."""
-        settings = self._settings
-        assert settings.questions is not None
+    def _settle(self, name: str, again: bool) -> None:
+        """Certify a parameter, answer what was asked, and let the factors go."""
         calls, gradient = self._calls(name), self._deposits[name]
         if again:  # recomputed in parts inside the pass: what was answered before was about one part alone
             before = self._made.pop(name, None)
@@ -111,8 +109,10 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
             self.passed("several parts of one pass", name)
         elif calls:
             types, seed = self._types(name), 2**20 * self.number + len(self._made)
-            weight = SharedWeight(calls)
-            self._made[name] = answered(weight, gradient, types, settings.questions, settings.chunk, seed)
+            made = self._made[name] = settled(SharedWeight(calls), gradient, types, self._settings, seed)
+            if self._settings.callback is not None:
+                self._made[name] = KeptWeight(made, made.certificate, {})
+                self._settings.callback(made)
         else:
             self._kept[name] = float(gradient.double().norm())
         self._deposits[name] = self._deposits[name].new_zeros(())  # the model's own .grad has the numbers
@@ -136,21 +136,26 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
             if name not in self._deposits:
                 known = ", ".join(self._deposits) or "none"
                 raise KeyError(f"{name} was given no gradient in this pass; there are {known}")
-            calls = self._calls(name) if self._settings.questions is None else []
+            calls = [] if self._settings.in_passing else self._calls(name)
             if not calls:
                 problem = f"no use of it was seen; its gradient came through {', '.join(self.operations(name))}"
                 raise ConfigError(f"trace of {name}", problem, "see t.other")
             self._made[name] = TracedWeight(calls, self._deposits[name], self._types(name))
         return self._made[name]
 
-    def __contains__(self, name: object) -> bool:
-        return any(name == known for known in self)
+    def __contains__(self, name: Any) -> bool:
+        return name in self._deposits and bool(name in self._made or self._arrived.get(name))
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in self._deposits if name in self._made or self._arrived.get(name))
+        return (name for name in self._deposits if name in self)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    @property
+    def partial(self) -> bool:
+        """Whether some samples alone were looked at."""
+        return self._settings.samples is not None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -173,7 +178,7 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
 
     def _other(self, name: str) -> Other:
         operations = self.operations(name)
-        if self._settings.questions is not None:
+        if self._settings.in_passing:
             made = self._made.get(name)
             norm = self._kept[name] if made is None else made.residual * made.certificate.length
             return Other(None, operations, norm)

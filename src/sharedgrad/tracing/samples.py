@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sharedgrad.errors import ConfigError
-from sharedgrad.tracing.answers import KeptWeight, TracedWeight
+from sharedgrad.tracing.answers import ChosenWeight, TracedWeight
 from sharedgrad.tracing.passes import Pass
 
 
@@ -23,8 +23,14 @@ def per_sample(done: Pass, loss_reduction: str, mixing: str) -> dict[str, torch.
         _refuse_mixing(done, "per_sample")
     found = {}
     for name, weight in _weights(done, "per_sample"):
-        apart = torch.as_tensor(weight.sum("sample"))
-        found[name] = apart * len(apart) if loss_reduction == "mean" else apart
+        if not isinstance(weight, TracedWeight):
+            for every in done.names:
+                _certified(done, every, "per_sample")
+            raise ConfigError("per_sample", "it needs the factors, which were not kept", "trace with keep='factors'")
+        apart = weight.by_sample()
+        _certified(done, name, "per_sample")
+        whole = weight.whole if isinstance(weight, ChosenWeight) else len(apart)
+        found[name] = apart * whole if loss_reduction == "mean" else apart
     return found
 
 
@@ -35,8 +41,11 @@ def noise_scale(done: Pass) -> float:
     tr(Σ)/N that the noise adds to it.
     """
     _refuse_mixing(done, "noise_scale")
+    if done.partial:
+        raise ConfigError("noise_scale", "it is about all samples, and some were looked at", "trace without samples=")
     squares, norm, count = 0.0, 0.0, set()
     for name, weight in _weights(done, "noise_scale"):
+        _certified(done, name, "noise_scale")
         apart = np.asarray(weight.norm("sample"), np.float64)
         count.add(len(apart))
         squares += float((apart**2).sum())
@@ -58,18 +67,24 @@ def _refuse_mixing(done: Pass, where: str) -> None:
         raise ConfigError(where, problem, fix)
 
 
-def _weights(done: Pass, where: str) -> Iterator[tuple[str, TracedWeight | KeptWeight]]:
-    """Every parameter, certified and with samples that can be told apart."""
+def _weights(done: Pass, where: str) -> Iterator[tuple[str, Any]]:
+    """Every parameter whose samples can be told apart."""
     if not done.names:
         raise ConfigError(where, "no parameter was given a gradient in this pass")
     for name in done.names:
-        if not done.certified(name):
-            through = ", ".join(done.operations(name))
-            raise ConfigError(where, f"the uses of {name} do not add up to its gradient: {through}", "see t.other")
-    for name in done.names:
+        if name not in done:
+            _certified(done, name, where)
         weight: Any = done[name]
         if "sample" not in weight.axes:
+            _certified(done, name, where)
             axes = ", ".join(weight.axes) or "none"
             problem = f"samples cannot be told apart in the uses of {name}; its axes are {axes}"
             raise ConfigError(where, problem, "give params=[…] without it, or batch_axis=")
         yield name, weight
+
+
+def _certified(done: Pass, name: str, where: str) -> None:
+    """Refuse a parameter whose uses do not add up."""
+    if not done.certified(name):
+        through = ", ".join(done.operations(name))
+        raise ConfigError(where, f"the uses of {name} do not add up to its gradient: {through}", "see t.other")

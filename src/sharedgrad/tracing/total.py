@@ -24,8 +24,8 @@ class Total(Mapping[str, TracedWeight]):
         weights = [one[name] for one in self._trace.passes if name in one.names]
         if not weights:
             raise KeyError(f"{name} was given no gradient in this block")
-        if not all(isinstance(weight, TracedWeight) for weight in weights):
-            raise ConfigError("trace: total", "the factors were not kept", "trace with keep='factors'")
+        if not all(type(weight) is TracedWeight for weight in weights):
+            raise ConfigError("trace: total", "the factors of all uses were not kept", "trace with keep='factors'")
         calls = [call for weight in weights for call in weight.calls]
         deposit = sum(weight.deposit for weight in weights)
         return TracedWeight(calls, deposit, [t for weight in weights for t in weight.types])

@@ -34,12 +34,13 @@ def held(array: Any) -> Array:
     return array.resolve_neg().numpy() if has_numpy and array.device.type == "cpu" else array
 
 
-def given(array: Any, like: Any) -> Any:
-    """A result for the caller: a tensor where ``like`` is one."""
+def given(array: Any, like: Any, own: bool = False) -> Any:
+    """A result for the caller: a tensor where ``like`` is one, of the same memory if the array is its ``own``."""
     if not is_tensor(like) or is_tensor(array):
         return array
-    torch = sys.modules["torch"]
-    return torch.from_numpy(np.array(array)).to(like.device)
+    array = np.asarray(array)
+    kept = own and array.flags.writeable
+    return sys.modules["torch"].from_numpy(array if kept else np.array(array)).to(like.device)
 
 
 def plain(array: Any) -> Array:
@@ -63,6 +64,11 @@ def matching(array: Any, like: Any) -> Any:
         return np.asarray(array.cpu() if is_tensor(array) else array, like.dtype)
     tensor = array if is_tensor(array) else sys.modules["torch"].from_numpy(np.array(array))
     return tensor.to(like.device, real(like).dtype)
+
+
+def tensor(array: Any) -> Any:
+    """A tensor of the same memory; half precision as float32."""
+    return real(array if is_tensor(array) else sys.modules["torch"].from_numpy(array))
 
 
 def as_tensor(array: Any, like: Any) -> Any:
@@ -113,6 +119,13 @@ def channels_last(array: Any) -> Any:
     """A map (N, C, *S) as (N, *S, C), without a copy."""
     order = (0, *range(2, array.ndim), 1)
     return array.permute(order) if is_tensor(array) else array.transpose(order)
+
+
+def picked(array: Any, numbers: Array, axis: int) -> Any:
+    """A copy of what stands at some numbers of one axis."""
+    if not is_tensor(array):
+        return array.take(numbers, axis)
+    return array.index_select(axis, sys.modules["torch"].from_numpy(numbers).to(array.device))
 
 
 def framed(array: Any, frame: Sequence[tuple[int, int]]) -> Any:

@@ -384,7 +384,9 @@ class SharedWeight:
         return self._give(stacked(found))
 
     def _give(self, array: Any) -> Any:
-        return given(array, self._like)
+        factors = [getattr(call, name) for call in self.calls for name in call.arrays]
+        own = not any(isinstance(f, np.ndarray) and np.may_share_memory(array, f) for f in factors)
+        return given(array, self._like, own)
 
     def __repr__(self) -> str:
         calls = "" if len(self.calls) == 1 else f"{len(self.calls)} calls, "

@@ -26,6 +26,7 @@ from sharedgrad.kernels.native.convolution import (
     conv_kernel_squares,
 )
 from sharedgrad.kernels.native.dense import blocks, blocks_input_gradient, outer_sum
+from sharedgrad.kernels.native.directions import along_directions, channel_uses
 from sharedgrad.kernels.native.fallback import LIMITS
 from sharedgrad.kernels.native.losses import cross_entropy
 from sharedgrad.kernels.native.pooling import avg_pool, avg_pool_backward, max_pool, max_pool_backward
@@ -49,11 +50,13 @@ from sharedgrad.kernels.vectorized import (
 
 __all__ = [
     "adam",
+    "along_directions",
     "avg_pool",
     "avg_pool_backward",
     "batch_statistics",
     "blocks",
     "blocks_input_gradient",
+    "channel_uses",
     "conv",
     "conv_input_gradient",
     "conv_kernel_gradient",

@@ -8,6 +8,7 @@
 namespace sharedgrad {
 
 constexpr int kLargest = 1 << 30;  // of all sizes, so that a + b − 1 is an int
+constexpr int kDirections = 8;     // that along_directions looks along
 constexpr int kMostCells = 64;     // of a kernel along one axis; NumPy serves larger ones
 
 extern std::atomic<bool> minimal_filtering;  // whether 3×3 convolutions in float32 may take it (winograd.hpp)
@@ -65,6 +66,13 @@ struct Kernels {
     void (*blocks_input_gradient)(T* dp, const T* delta, const T* w, int, int, int, int);
     // total (K, B, O, I), delta (K, U, B, O), p (K, U, B, I); the last five numbers are K, U, B, O, I
     void (*outer_sum)(T* total, const T* delta, const T* p, int, int, int, int, int);
+
+    // squares (M, S), seen (M, 8, S), x (M, C, S), directions (groups, C, 8); the last four numbers are M / groups,
+    // groups, C, S
+    void (*along_directions)(T* squares, T* seen, const T* x, const T* directions, int, int, int, int);
+    // squares and products (N, S), totals (N, C), delta and x (N, C, S) or no x, coefficients (3, C); then N, C, S
+    void (*channel_uses)(T* squares, T* products, T* totals, const T* delta, const T* x, const T* coefficients, int,
+                         int, int);
 
     // scores (rows, classes)
     void (*softmax)(T* y, const T* x, int rows, int classes);

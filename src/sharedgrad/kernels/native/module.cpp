@@ -32,7 +32,7 @@ const Table* best() {
     return &baseline();
 }
 
-constexpr int kMostArrays = 4, kMostNumbers = 17;
+constexpr int kMostArrays = 6, kMostNumbers = 17;
 
 // The arguments of one call: arrays (or None), then whole numbers.
 class Arguments {
@@ -136,6 +136,16 @@ FUNCTION(blocks_input_gradient, 3, 4, hold(n(0) * n(1) * n(3), n(0) * n(1) * n(2
          p(2), n(0), n(1), n(2), n(3))
 FUNCTION(outer_sum, 3, 5, hold(n(0) * n(2) * n(3) * n(4), n(0) * n(1) * n(2) * n(3), n(0) * n(1) * n(2) * n(4)), p(0),
          p(1), p(2), n(0), n(1), n(2), n(3), n(4))
+
+FUNCTION(along_directions, 4, 4,
+         hold(n(0) * n(1) * n(3), n(0) * n(1) * n(3) * kDirections, n(0) * n(1) * n(2) * n(3),
+              n(1) * n(2) * kDirections),
+         p(0), p(1), p(2), p(3), n(0), n(1), n(2), n(3))
+
+// the last number: 1 with x, 0 without
+FUNCTION(channel_uses, 6, 4,
+         hold(n(0) * n(2), n(0) * n(2), n(0) * n(1), n(0) * n(1) * n(2), n(0) * n(1) * n(2) * n(3), n(1) * 3), p(0),
+         p(1), p(2), p(3), p(4), p(5), n(0), n(1), n(2))
 
 FUNCTION(softmax, 2, 2, hold(n(0) * n(1), n(0) * n(1)), p(0), p(1), n(0), n(1))
 FUNCTION(softmax_backward, 3, 2, hold(n(0) * n(1), n(0) * n(1), n(0) * n(1)), p(0), p(1), p(2), n(0), n(1))
@@ -298,6 +308,8 @@ PyMethodDef methods[] = {
     METHOD(blocks),
     METHOD(blocks_input_gradient),
     METHOD(outer_sum),
+    METHOD(along_directions),
+    METHOD(channel_uses),
     METHOD(softmax),
     METHOD(softmax_backward),
     {"lanes", lanes, METH_O, "Lanes of a vector of elements of this many bytes."},
@@ -324,6 +336,7 @@ PyMODINIT_FUNC PyInit__native() {
     PyObject* module = PyModule_Create(&definition);
     if (module && (PyModule_AddFunctions(module, training_methods) || add_memory(module) ||
                    PyModule_AddIntConstant(module, "LARGEST", kLargest) ||
+                   PyModule_AddIntConstant(module, "DIRECTIONS", kDirections) ||
                    PyModule_AddIntConstant(module, "MOST_CELLS", kMostCells))) {
         Py_DecRef(module);
         return nullptr;

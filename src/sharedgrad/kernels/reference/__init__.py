@@ -28,6 +28,8 @@ from sharedgrad.kernels.reference.padding import pad, pad_backward
 from sharedgrad.kernels.reference.pooling import avg_pool, avg_pool_backward, max_pool, max_pool_backward
 from sharedgrad.kernels.reference.updates import adam, sgd
 from sharedgrad.kernels.reference.uses import (
+    along_directions,
+    channel_uses,
     conv_kernel_squares,
     outer_products,
     row_dots,
@@ -39,11 +41,13 @@ from sharedgrad.kernels.reference.windows import patches, patches_backward
 
 __all__ = [
     "adam",
+    "along_directions",
     "avg_pool",
     "avg_pool_backward",
     "batch_statistics",
     "blocks",
     "blocks_input_gradient",
+    "channel_uses",
     "conv",
     "conv_input_gradient",
     "conv_kernel_gradient",

@@ -58,3 +58,28 @@ def conv_kernel_squares(dy: Array, x: Array, g: Geometry) -> Array:
     """‖dw[n]‖² (N,) in float64 of each sample's kernel gradient."""
     apart = conv_kernel_gradients(dy, x, g).reshape(len(dy), -1)
     return row_dots(apart, apart)
+
+
+def along_directions(x: Array, directions: Array) -> tuple[Array, Array]:
+    """Σ_c x² and Σ_c d · x: x (N, groups, C, S), d (groups, C, D) -> (N, groups, S), (N, groups, D, S)."""
+    samples, groups, channels, cells = x.shape
+    squares = np.zeros((samples, groups, cells), x.dtype)
+    seen = np.zeros((samples, groups, directions.shape[2], cells), x.dtype)
+    for n, g, c, s in np.ndindex(samples, groups, channels, cells):
+        squares[n, g, s] += x[n, g, c, s] ** 2
+        seen[n, g, :, s] += directions[g, c] * x[n, g, c, s]
+    return squares, seen
+
+
+def channel_uses(delta: Array, x: Array | None, coefficients: Array) -> tuple[Array, Array, Array]:
+    """Uses t = δ · (a x + b) of channels, or δ alone: Σ_c t² (N, S), Σ_c v · t (N, S), Σ_s t (N, C)."""
+    samples, channels, cells = delta.shape
+    squares, products = np.zeros((samples, cells), delta.dtype), np.zeros((samples, cells), delta.dtype)
+    totals = np.zeros((samples, channels), delta.dtype)
+    for n, c, s in np.ndindex(samples, channels, cells):
+        a, b, v = coefficients[:, c]
+        use = delta[n, c, s] if x is None else delta[n, c, s] * (a * x[n, c, s] + b)
+        squares[n, s] += use**2
+        products[n, s] += v * use
+        totals[n, c] += use
+    return squares, products, totals

@@ -23,6 +23,8 @@ from sharedgrad.kernels.vectorized.padding import pad, pad_backward
 from sharedgrad.kernels.vectorized.pooling import avg_pool, avg_pool_backward, max_pool, max_pool_backward
 from sharedgrad.kernels.vectorized.updates import adam, sgd
 from sharedgrad.kernels.vectorized.uses import (
+    along_directions,
+    channel_uses,
     conv_kernel_squares,
     outer_products,
     row_dots,
@@ -34,11 +36,13 @@ from sharedgrad.kernels.vectorized.windows import patches, patches_backward
 
 __all__ = [
     "adam",
+    "along_directions",
     "avg_pool",
     "avg_pool_backward",
     "batch_statistics",
     "blocks",
     "blocks_input_gradient",
+    "channel_uses",
     "conv",
     "conv_input_gradient",
     "conv_kernel_gradient",

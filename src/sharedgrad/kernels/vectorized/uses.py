@@ -55,6 +55,23 @@ def outer_products(delta: Array, p: Array, delta2: Array, p2: Array) -> Array:
     return total
 
 
+def along_directions(x: Array, directions: Array) -> tuple[Array, Array]:
+    """Σ_c x² and Σ_c d · x: x (N, groups, C, S), d (groups, C, D) -> (N, groups, S), (N, groups, D, S)."""
+    return np.einsum("ngcs,ngcs->ngs", x, x), directions.swapaxes(1, 2) @ x
+
+
+def channel_uses(delta: Array, x: Array | None, coefficients: Array) -> tuple[Array, Array, Array]:
+    """Uses t = δ · (a x + b) of channels, or δ alone: Σ_c t² (N, S), Σ_c v · t (N, S), Σ_s t (N, C).
+
+    Args:
+        delta: (N, C, S), x likewise or None.
+        coefficients: a, b and a direction v (3, C).
+    """
+    a, b, v = coefficients
+    uses = delta if x is None else delta * (x * a[:, None] + b[:, None])
+    return np.einsum("ncs,ncs->ns", uses, uses), v @ uses, uses.sum(axis=2)
+
+
 def window_squares(x: Array, g: Geometry) -> Array:
     """‖p_u,b‖² (N, *P, groups) of every window: squares added over the group's channels, then over a box of cells."""
     grouped = x.reshape(len(x), g.groups, x.shape[1] // g.groups, prod(x.shape[2:]))
