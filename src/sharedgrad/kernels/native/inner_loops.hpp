@@ -64,7 +64,7 @@ void correlate(const CorrelateTile<T>& tile) {
 #pragma GCC unroll 8
         for (int f = 0; f < F; ++f)
 #pragma GCC unroll 8
-            for (int c = 0; c < C; ++c) sum[f][c] = sum[f][c] <= T(0) ? V{} : sum[f][c];  // NaN stays NaN
+            for (int c = 0; c < C; ++c) sum[f][c] = relu_of<T>(sum[f][c]);
     if (tile.gate)
 #pragma GCC unroll 8
         for (int f = 0; f < F; ++f)

@@ -68,11 +68,6 @@ void each(const Map<T>& y, const Map<T>& a, const Map<T>& b, const F& f) {
 // ---- activations
 
 template <typename T>
-inline Vector<T> relu_of(Vector<T> v) {
-    return v <= T(0) ? Vector<T>{} : v;  // NaN stays NaN
-}
-
-template <typename T>
 void activate(const Map<T>& y, const Map<T>& x, int kind) {
     using V = Vector<T>;
     switch (kind) {

@@ -115,11 +115,11 @@ struct SmallMaps {
         while (begin < end) {
             const int h = int(begin / row), n = int(std::min<std::ptrdiff_t>({V, end - begin, (h + 1) * row - begin}));
             T* const to = out.cell(block, f, h) + begin - h * row;
-            Vector<T> v = load_part(sums, n) + bias;
-            if (last.add) v += load_part(to, n);
-            if (last.relu) v = v <= T(0) ? Vector<T>{} : v;  // NaN stays NaN
-            if (last.through) v = relu_gate<T>(v, load_part(last.through->cell(block, f, h) + begin - h * row, n));
-            store_part(to, v, n);
+            const T* const gate = last.through ? last.through->cell(block, f, h) + begin - h * row : nullptr;
+            store_part(to,
+                       finished<T>(load_part(sums, n) + bias, last.add, last.relu, to, gate,
+                                   [n](const T* from) { return load_part(from, n); }),
+                       n);
             begin += n, sums += n;
         }
     }

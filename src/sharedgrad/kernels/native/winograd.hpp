@@ -383,11 +383,8 @@ struct Winograd {
             T* const to = out.cell(at.block, f, at.h + i) + at.w * V;
             const T* const gate = last.through ? last.through->cell(at.block, f, at.h + i) + at.w * V : nullptr;
             for (int j = 0; j < std::min(kOutputSide, out.width - at.w); ++j) {
-                Vector<T> v = y[i][j] + bias;
-                if (add) v += load(to + j * V);
-                if (last.relu && whole) v = v <= T(0) ? Vector<T>{} : v;  // NaN stays NaN
-                if (gate) v = relu_gate<T>(v, load(gate + j * V));
-                store(to + j * V, v);
+                store(to + j * V, finished<T>(y[i][j] + bias, add, last.relu && whole, to + j * V,
+                                              gate ? gate + j * V : nullptr, [](const T* from) { return load(from); }));
             }
         }
     }

@@ -20,17 +20,10 @@ constexpr int kMostChunks = 8, kFewChunks = 4, kEnoughStrips = 4;  // of a chunk
 template <typename T>
 void samples_to_rows(T* to, std::ptrdiff_t apart, const T* from) {
     constexpr int V = kWidth<T>;
-#if defined(__AVX512F__)
-    if constexpr (sizeof(T) == 4) {
-        __m512 rows[16];
-        for (int c = 0; c < V; ++c) rows[c] = (__m512)load(from + c * V);
-        transpose16(rows);
-        for (int s = 0; s < V; ++s) store(to + s * apart, (Vector<T>)rows[s]);
-        return;
-    }
-#endif
-    for (int s = 0; s < V; ++s)
-        for (int c = 0; c < V; ++c) to[s * apart + c] = from[c * V + s];
+    Vector<T> rows[V];
+    for (int c = 0; c < V; ++c) rows[c] = load(from + c * V);
+    transpose<T>(rows);
+    for (int s = 0; s < V; ++s) store(to + s * apart, rows[s]);
 }
 
 // G applied to four values, but for the factors 1 / Π (p − q), which are left to the end.
