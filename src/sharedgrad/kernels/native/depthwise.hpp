@@ -13,14 +13,10 @@ constexpr int kDepthwiseTaps = 49;    // at most
 constexpr int kDepthwiseVectors = 4;  // of outputs at a time
 constexpr int kCopies = 4;            // of channels: what was written just now is slow to read in other vectors
 
-inline bool is_depthwise(int filters, int channels, const Window& g) {
-    return g.groups == channels && filters == channels && g.stride_h * g.stride_w == 1 &&
-           g.dilation_h * g.dilation_w == 1 && g.kernel_h * g.kernel_w <= kDepthwiseTaps;
-}
-
 template <typename T>
 bool depthwise(const Map<T>& small, const Map<T>& big, const Window& g) {
-    return is_depthwise(small.channels, big.channels, g);
+    return g.groups == big.channels && small.channels == big.channels && g.stride_h * g.stride_w == 1 &&
+           g.dilation_h * g.dilation_w == 1 && g.kernel_h * g.kernel_w <= kDepthwiseTaps;
 }
 
 // The channels of a map, with margins as wide as windows reach.
@@ -57,27 +53,14 @@ struct Channels {
         return copies + place * size;
     }
 
-    // function(block, channel, cells) for some of the channels of all blocks
-    template <typename Function>
-    void each(int begin, int end, const Function& function) const {
-        some(begin, end, [&](int i) { return i / map.channels; }, [&](int i) { return i % map.channels; }, function);
-    }
-
-    // function(block, cells) for one channel of all blocks
-    template <typename Function>
-    void each_block(int c, const Function& function) const {
-        some(
-            0, map.blocks(), [](int i) { return i; }, [c](int) { return c; },
-            [&](int b, int, const T* cells) { function(b, cells); });
-    }
-
-    template <typename Block, typename Number, typename Function>
-    void some(int begin, int end, const Block& block, const Number& channel, const Function& function) const {
+    // function(block, channel, cells) for numbers `begin` to `end`, which `place` says the block and the channel of
+    template <typename Place, typename Function>
+    void each(int begin, int end, const Place& place, const Function& function) const {
         for (int n; begin < end; begin += n) {
             n = std::min(kCopies, end - begin);
             const T* cells[kCopies];
-            for (int i = 0; i < n; ++i) cells[i] = at(block(begin + i), channel(begin + i), i);
-            for (int i = 0; i < n; ++i) function(block(begin + i), channel(begin + i), cells[i]);
+            for (int i = 0; i < n; ++i) cells[i] = at(place(begin + i).first, place(begin + i).second, i);
+            for (int i = 0; i < n; ++i) function(place(begin + i).first, place(begin + i).second, cells[i]);
         }
     }
 };
@@ -151,7 +134,8 @@ void depthwise_correlate(const Map<T>& out, const Map<T>& in, int top, int left,
     parallel(tasks.count, out.operations() * cells / 8, [&](int task) {
         const Channels<T> all(in, top, left, out.height + g.kernel_h - 1, out.width + g.kernel_w - 1);
         const DepthwiseTaps<T> taps(all, g);
-        all.each(tasks.begin(task), tasks.begin(task + 1), [&](int b, int c, const T* from) {
+        const auto place = [&](int i) { return std::pair(i / out.channels, i % out.channels); };
+        all.each(tasks.begin(task), tasks.begin(task + 1), place, [&](int b, int c, const T* from) {
             T weights[kDepthwiseTaps];
             for (int k = 0; k < cells; ++k) weights[k] = w[c * cells + (turned ? cells - 1 - k : k)];
             const DepthwisePass<T> pass{taps, weights, splat(bias ? bias[c] : T(0)), add, relu};
@@ -188,7 +172,8 @@ void depthwise_kernel_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const W
         const Channels<T> all(x, g.pad_h, g.pad_w, dy.height + g.kernel_h - 1, dy.width + g.kernel_w - 1);
         const DepthwiseTaps<T> taps(all, g);
         alignas(64) T sums[kDepthwiseTaps * V];
-        all.each_block(c, [&](int b, const T* channel) {
+        const auto place = [c](int b) { return std::pair(b, c); };
+        all.each(0, dy.blocks(), place, [&](int b, int, const T* channel) {
             for (int t = 0; t < tiles.count; ++t)
                 outer<T>(1, tiles.size(t),
                          {sums + tiles.begin(t) * V, 0, dy.cell(b, c, 0), 0, dy.row(), channel, V, all.row,

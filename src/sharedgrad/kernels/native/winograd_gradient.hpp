@@ -66,35 +66,6 @@ void transform_upstream(T* to, std::ptrdiff_t apart, const T* from, std::ptrdiff
     }
 }
 
-// sums (F, C, lanes) += Σ_k delta (F, count) · x (count, C, lanes) for F filters and C vectors of channels
-template <typename T, int F, int C>
-void gather(T* sums, const T* delta, std::ptrdiff_t count, const T* x, bool resume) {
-    Vector<T> sum[F][C];
-    for (int f = 0; f < F; ++f)
-        for (int c = 0; c < C; ++c) sum[f][c] = resume ? load(sums + (f * C + c) * kWidth<T>) : Vector<T>{};
-    for (std::ptrdiff_t k = 0; k < count; ++k, x += C * kWidth<T>) {
-        Vector<T> v[C];
-        for (int c = 0; c < C; ++c) v[c] = load(x + c * kWidth<T>);
-        for (int f = 0; f < F; ++f) {
-            const Vector<T> d = splat(delta[f * count + k]);
-            for (int c = 0; c < C; ++c) sum[f][c] += d * v[c];
-        }
-    }
-    for (int f = 0; f < F; ++f)
-        for (int c = 0; c < C; ++c) store(sums + (f * C + c) * kWidth<T>, sum[f][c]);
-}
-
-template <typename T>
-using Gather = void (*)(T*, const T*, std::ptrdiff_t, const T*, bool);
-
-template <typename T, int... FC>
-constexpr std::array<Gather<T>, sizeof...(FC)> gathers_of(std::integer_sequence<int, FC...>) {
-    return {gather<T, FC / kTileColumns + 1, FC % kTileColumns + 1>...};
-}
-
-template <typename T>
-constexpr auto kGathers = gathers_of<T>(std::make_integer_sequence<int, kTileFilters * kTileColumns>());
-
 // The sums of a chunk of strips and a part of the channels: [chunk][part][point][filter][channel].
 template <typename T>
 struct WinogradGradient {
@@ -150,9 +121,9 @@ struct WinogradGradient {
         const EvenRanges filters(dy.channels, kTileFilters);
         for (int p = 0; p < kPoints; ++p)
             for (int i = 0; i < filters.count; ++i)
-                kGathers<T>[(filters.size(i) - 1) * kTileColumns + vectors - 1](
-                    sums + (p* dy.channels + filters.begin(i))* row, deltas + p* deltas_point + filters.begin(i)* terms,
-                    terms, inputs + p* inputs_point, resume);
+                tile_for<PointProduct<T>>(filters.size(i), vectors)(
+                    sums + (p * dy.channels + filters.begin(i)) * row, inputs + p * inputs_point,
+                    deltas + p * deltas_point + filters.begin(i) * terms, int(terms), resume);
     }
 
     // A tile of V channels into its points: to[point][sample][channel].
