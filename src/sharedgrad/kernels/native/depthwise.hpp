@@ -167,7 +167,7 @@ template <typename T>
 void depthwise_kernel_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g) {
     constexpr int V = kWidth<T>;
     const int cells = g.kernel_h * g.kernel_w, vectors = ceil_div(int(dy.used()), V);
-    const EvenRanges tiles(cells, kTileTaps);
+    const EvenRanges tiles(cells, kMostTaps);
     parallel(dy.channels, dy.operations() * cells / 8, [&](int c) {
         const Channels<T> all(x, g.pad_h, g.pad_w, dy.height + g.kernel_h - 1, dy.width + g.kernel_w - 1);
         const DepthwiseTaps<T> taps(all, g);
