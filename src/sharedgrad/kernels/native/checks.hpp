@@ -1,7 +1,7 @@
 // The maps and numbers that an operation takes, and what must hold before it may run.
 #pragma once
 
-#include "conv.hpp"
+#include "depthwise.hpp"
 #include "kernels.hpp"
 #include "layout.hpp"
 
@@ -58,6 +58,19 @@ bool slides(const Map<T>& small, const Map<T>& big, const Window& g) {
            axis(small.width, g.stride_w, g.kernel_w, g.dilation_w, g.pad_w, big.left, big.width, big.right);
 }
 
+// A map whose margins are as wide as anybody asks.
+template <typename T>
+Map<T> with_margins(Map<T> map) {
+    map.top = map.bottom = map.left = map.right = kLargest;
+    return map;
+}
+
+// The same for a convolution; depthwise ones make the margins that are missing.
+template <typename T>
+bool convolves(const Map<T>& small, const Map<T>& big, const Window& g) {
+    return slides(small, depthwise(small, big, g) ? with_margins(big) : big, g);
+}
+
 // How far outputs before 0 and after the last are read on the way back, over all phases of one axis.
 inline bool margins_reach(int size, int out, int kernel, int stride, int pad, int dilation, int before, int after) {
     for (int phase = 0; phase < std::min(stride, size); ++phase) {
@@ -71,11 +84,10 @@ inline bool margins_reach(int size, int out, int kernel, int stride, int pad, in
 // Windows over `dx` have given `dy`, whose margins are as wide as the way back reads.
 template <typename T>
 bool slides_back(const Map<T>& dx, const Map<T>& dy, const Window& g) {
-    Map<T> wide = dx;  // the windows themselves fit if the margins of a padded input are there
-    wide.top = wide.bottom = wide.left = wide.right = kLargest;
-    return slides(dy, wide, g) &&
-           margins_reach(dx.height, dy.height, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h, dy.top, dy.bottom) &&
-           margins_reach(dx.width, dy.width, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w, dy.left, dy.right);
+    if (!slides(dy, with_margins(dx), g)) return false;  // the windows fit if a padded input's margins are there
+    return depthwise(dy, dx, g) ||
+           (margins_reach(dx.height, dy.height, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h, dy.top, dy.bottom) &&
+            margins_reach(dx.width, dy.width, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w, dy.left, dy.right));
 }
 
 // Elements of w (small.channels, big.channels / groups, kernel_h, kernel_w), or −1 where the groups do not fit.
@@ -85,12 +97,10 @@ std::ptrdiff_t kernel_size(const Map<T>& small, const Map<T>& big, const Window&
     return std::ptrdiff_t(small.channels) * (big.channels / g.groups) * g.kernel_h * g.kernel_w;
 }
 
-// The same for pooling, channel by channel.
+// The same for pooling, channel by channel. A window may reach beyond the map: what is not there is left out.
 template <typename T>
 bool slides_pool(const Map<T>& small, const Map<T>& big, const Window& g) {
-    Map<T> wide = big;  // a window may reach beyond the map: what is not there is left out
-    wide.top = wide.bottom = wide.left = wide.right = kLargest;
-    return slides(small, wide, g) && small.channels == big.channels;
+    return slides(small, with_margins(big), g) && small.channels == big.channels;
 }
 
 // `small` has one cell for each window of 2×2 cells of `big`.

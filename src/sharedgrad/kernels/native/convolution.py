@@ -8,6 +8,7 @@ from math import inf, prod
 import numpy as np
 
 from sharedgrad.geometry import Geometry
+from sharedgrad.kernels.native import _native
 from sharedgrad.kernels.native.fallback import compiled_if
 from sharedgrad.kernels.native.program import (
     LARGEST,
@@ -31,8 +32,18 @@ LARGE = (
     "without any"
 )
 
+_DEPTHWISE_TAPS = 49  # as in depthwise.hpp
 _MOST_PRODUCTS = 1 << 20  # bytes of inner products that a thread holds
 _INNER = 2.3  # an inner product's time beside a convolution's multiplication, measured
+
+
+def _as_it_lies(b: Builder, x: Index, w: Index, g: Geometry) -> bool:
+    """Whether a convolution takes and gives plain arrays: 1×1, and depthwise with rows that fill a vector."""
+    if g.cells == 1 and g.groups == 1:
+        return not any(map(sum, g.padding))
+    _, stride, _, dilation = axes(g)
+    depthwise = w[:2] == (g.groups, 1) and (*stride, *dilation) == (1, 1, 1, 1)
+    return depthwise and g.cells <= _DEPTHWISE_TAPS and x[-1] >= _native.lanes(b.dtype.itemsize)
 
 
 @lru_cache(512)
@@ -41,6 +52,9 @@ def _conv_program(kind: Kind, x: Index, w: Index, bias: bool, g: Geometry) -> Pr
     small = g.output(x[2:])
     y_out, x_in, w_in = plain(b, (x[0], w[0], *small)), plain(b, x), b.array(prod(w))
     b_in = b.array(w[0]) if bias else None
+    if _as_it_lies(b, x, w, g):
+        b.emit("conv", (y_out, x_in, w_in, b_in), *window(g), 0)
+        return b.build()
     big, y = blocked(b, x_in), b.map(*y_out.shape)
     big.widen(input_margins(g, spatial(x[2:]), spatial(small)))
     b.emit("conv", (y, big, w_in, b_in), *window(g), 0)
@@ -52,6 +66,9 @@ def _conv_program(kind: Kind, x: Index, w: Index, bias: bool, g: Geometry) -> Pr
 def _input_gradient_program(kind: Kind, x: Index, dy: Index, w: Index, g: Geometry) -> Program:
     b = builder(x[0], kind)
     dx_out, dy_in, w_in = plain(b, x), plain(b, dy), b.array(prod(w))
+    if _as_it_lies(b, x, w, g):
+        b.emit("conv_input_gradient", (dx_out, dy_in, w_in, None), *window(g), 0)
+        return b.build()
     delta, dx = blocked(b, dy_in), b.map(*dx_out.shape)
     delta.widen(upstream_margins(g, spatial(x[2:]), spatial(dy[2:])))
     b.emit("conv_input_gradient", (dx, delta, w_in, None), *window(g), 0)
@@ -64,6 +81,9 @@ def _kernel_gradient_program(kind: Kind, x: Index, dy: Index, g: Geometry, by_sa
     b = builder(x[0], kind)
     size = dy[1] * (x[1] // g.groups) * g.cells
     dw, dy_in, x_in = b.array(size * (x[0] if by_sample else 1)), plain(b, dy), plain(b, x)
+    if _as_it_lies(b, x, (dy[1], x[1] // g.groups), g) and not by_sample:
+        b.emit("conv_weight_gradient", (dw, None, dy_in, x_in), *window(g), 0)
+        return b.build()
     delta, big = blocked(b, dy_in), blocked(b, x_in)
     big.widen(input_margins(g, spatial(x[2:]), spatial(dy[2:])))
     b.emit("conv_weight_gradient", (dw, None, delta, big), *window(g), int(by_sample))

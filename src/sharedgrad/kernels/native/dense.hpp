@@ -183,31 +183,32 @@ void pack_turned(T* to, Rows<const T> b, int terms, int vectors, int last) {
     constexpr int W = kWidth<T>;
     for (int v = 0; v < vectors; ++v) {
         const int columns = v < vectors - 1 ? W : last;
-        int k = 0;
-#if defined(__AVX512F__)
-        if constexpr (sizeof(T) == 4)
-            for (; k < terms; k += W) {
-                const int count = std::min(W, terms - k);
-                __m512 rows[16];
-                for (int j = 0; j < W; ++j) {
-                    const T* from = b[v * W + std::min(j, columns - 1)] + k;
-                    rows[j] = load_part(from, count);
-                    __builtin_prefetch(from + kDepth, 0, 2);  // the next panel
-                }
-                transpose16(rows);
-                for (int i = 0; i < count; ++i) store<T>(to + ((k + i) * vectors + v) * W, rows[i]);
+        for (int k = 0; k < terms; k += W) {
+            const int count = std::min(W, terms - k);
+            Vector<T> rows[W];
+            for (int j = 0; j < W; ++j) {
+                const T* from = b[v * W + std::min(j, columns - 1)] + k;
+                rows[j] = load_part(from, count);
+                __builtin_prefetch(from + kDepth, 0, 2);  // the next panel
             }
-#endif
-        for (; k < terms; ++k)
-            for (int j = 0; j < W; ++j) to[(k * vectors + v) * W + j] = j < columns ? b[v * W + j][k] : T(0);
+            transpose<T>(rows);
+            for (int i = 0; i < count; ++i) store<T>(to + ((k + i) * vectors + v) * W, rows[i]);
+        }
     }
 }
 
-// c (M, J) = start (J) + a (M, K) · b (K, J); a is given as (K, M) with Across, b as (J, K) with Turned
+// What a product is added to: a number for each column or each row, what is there already, or nothing.
+template <typename T>
+struct Start {
+    const T *columns = nullptr, *rows = nullptr;
+    bool resume = false;
+};
+
+// c (M, J) = start + a (M, K) · b (K, J); a is given as (K, M) with Across, b as (J, K) with Turned
 template <typename T, bool Across, bool Turned>
-void product(Rows<T> c, const T* start, Rows<const T> a, Rows<const T> b, int rows, int columns, int terms) {
+void product(Rows<T> c, const Start<T>& start, Rows<const T> a, Rows<const T> b, int rows, int columns, int terms) {
     if (rows == 0 || columns == 0) return;
-    if (Across && terms == 1) {  // nothing to add up: write row by row
+    if (Across && terms == 1 && !start.resume) {  // nothing to add up: write row by row
         const EvenRanges ranges(rows, ceil_div(rows, kDenseTasks));
         parallel(ranges.count, double(rows) * columns, [&](int range) {
             for (int m = ranges.begin(range); m < ranges.begin(range) + ranges.size(range); ++m)
@@ -235,11 +236,22 @@ void product(Rows<T> c, const T* start, Rows<const T> a, Rows<const T> b, int ro
                 pack(packed, {b[begin] + column, b.stride}, count, vectors, last);
             else
                 factors = {b[begin] + column, b.stride};
+            const int next = column + vectors * W, shares = ceil_div(count, tiles.count);
             for (int i = 0; i < tiles.count; ++i) {
+                if (!Turned && next < columns)  // the next panel, while the arithmetic is busy
+                    for (int k = i * shares; k < std::min(count, (i + 1) * shares); ++k) {
+                        __builtin_prefetch(b[begin + k] + next, 0, 2);
+                        __builtin_prefetch(b[begin + k] + next + (vectors * W - 1), 0, 2);
+                    }
                 const int row = ranges.begin(range) + tiles.begin(i);
                 const Rows<T> to{c[row] + column, c.stride};
-                const Rows<const T> from =
-                    depth ? Rows<const T>{to.data, to.stride} : Rows<const T>{start ? start + column : zeros, 0};
+                Rows<const T> from{start.columns ? start.columns + column : zeros, 0};
+                if (depth || start.resume) from = {to.data, to.stride};
+                alignas(64) T filled[kMostSumRows][kSumVectors * W];
+                if (!depth && start.rows) {
+                    for (int m = 0; m < tiles.size(i); ++m) std::fill_n(filled[m], vectors * W, start.rows[row + m]);
+                    from = {filled[0], kSumVectors * W};
+                }
                 multiply_tile<T, Across>(tiles.size(i), vectors)(
                     to, from, {Across ? a[begin] + row : a[row] + begin, a.stride}, factors, count, last);
             }
@@ -258,7 +270,7 @@ void linear(Rows<T> y, Rows<const T> x, Rows<const T> w, const T* bias, int n, i
     if (n < kFewRows<T>)
         linear_by_dots(y, x, w, bias, n, outputs, inputs);
     else
-        product<T, false, true>(y, bias, x, w, n, outputs, inputs);
+        product<T, false, true>(y, {bias}, x, w, n, outputs, inputs);
 }
 
 // y (N, O) = x (N, I) · wᵀ (O, I) + bias (O)
@@ -270,13 +282,13 @@ void linear(T* y, const T* x, const T* w, const T* bias, int n, int inputs, int 
 // dx (N, I) = dy (N, O) · w (O, I)
 template <typename T>
 void linear_input_gradient(T* dx, const T* dy, const T* w, int n, int inputs, int outputs) {
-    product<T, false, false>({dx, inputs}, nullptr, {dy, outputs}, {w, inputs}, n, inputs, outputs);
+    product<T, false, false>({dx, inputs}, {}, {dy, outputs}, {w, inputs}, n, inputs, outputs);
 }
 
 // dw (O, I) = dyᵀ (N, O) · x (N, I); dbias (O) may be null
 template <typename T>
 void linear_weight_gradient(T* dw, T* dbias, const T* dy, const T* x, int n, int inputs, int outputs) {
-    product<T, true, false>({dw, inputs}, nullptr, {dy, outputs}, {x, inputs}, outputs, inputs, n);
+    product<T, true, false>({dw, inputs}, {}, {dy, outputs}, {x, inputs}, outputs, inputs, n);
     if (!dbias) return;
     std::fill_n(dbias, outputs, T(0));
     for (int row = 0; row < n; ++row)
@@ -306,7 +318,7 @@ void blocks_input_gradient(T* dp, const T* delta, const T* w, int uses, int coun
     };
     parallel(count, count * dense_operations(uses, outputs, inputs), [&](int b) {
         const Rows<const T> own{w + std::ptrdiff_t(b) * outputs * inputs, inputs};
-        product<T, false, false>(across(dp, b, inputs), nullptr, across(delta, b, outputs), own, uses, inputs, outputs);
+        product<T, false, false>(across(dp, b, inputs), {}, across(delta, b, outputs), own, uses, inputs, outputs);
     });
 }
 
@@ -317,7 +329,7 @@ void outer_sum(T* total, const T* delta, const T* p, int kept, int uses, int cou
     parallel(kept, kept * each, [&](int k) {
         parallel(count, each, [&](int b) {
             const std::ptrdiff_t first = std::ptrdiff_t(k) * uses * count + b, to = std::ptrdiff_t(k) * count + b;
-            product<T, true, false>({total + to * outputs * inputs, inputs}, nullptr,
+            product<T, true, false>({total + to * outputs * inputs, inputs}, {},
                                     {delta + first * outputs, std::ptrdiff_t(count) * outputs},
                                     {p + first * inputs, std::ptrdiff_t(count) * inputs}, outputs, inputs, uses);
         });

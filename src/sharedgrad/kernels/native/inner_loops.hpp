@@ -41,14 +41,26 @@ void correlate(const CorrelateTile<T>& tile) {
     const T* w = tile.w;
     const std::ptrdiff_t* taps = tile.taps;
     for (const auto* end = taps + tile.count; taps != end; ++taps, w += F) {
-        V v[C];
+        if constexpr (F < C) {  // the fewer of weights and inputs stay in registers, so that all sums do
+            V weight[F];
 #pragma GCC unroll 8
-        for (int c = 0; c < C; ++c) v[c] = load(x[c] + *taps);
+            for (int f = 0; f < F; ++f) weight[f] = in_register(splat(w[f]));
 #pragma GCC unroll 8
-        for (int f = 0; f < F; ++f) {
-            const V weight = splat(w[f]);
+            for (int c = 0; c < C; ++c) {
+                const V v = load(x[c] + *taps);
 #pragma GCC unroll 8
-            for (int c = 0; c < C; ++c) sum[f][c] += weight * v[c];
+                for (int f = 0; f < F; ++f) sum[f][c] += weight[f] * v;
+            }
+        } else {
+            V v[C];
+#pragma GCC unroll 8
+            for (int c = 0; c < C; ++c) v[c] = load(x[c] + *taps);
+#pragma GCC unroll 8
+            for (int f = 0; f < F; ++f) {
+                const V weight = splat(w[f]);
+#pragma GCC unroll 8
+                for (int c = 0; c < C; ++c) sum[f][c] += weight * v[c];
+            }
         }
     }
     bool whole = true;
@@ -64,7 +76,7 @@ void correlate(const CorrelateTile<T>& tile) {
 #pragma GCC unroll 8
         for (int f = 0; f < F; ++f)
 #pragma GCC unroll 8
-            for (int c = 0; c < C; ++c) sum[f][c] = sum[f][c] <= T(0) ? V{} : sum[f][c];  // NaN stays NaN
+            for (int c = 0; c < C; ++c) sum[f][c] = relu_of<T>(sum[f][c]);
     if (tile.gate)
 #pragma GCC unroll 8
         for (int f = 0; f < F; ++f)
@@ -119,6 +131,8 @@ struct OuterTile {
     bool resume;                   // add to what the sums hold
 };
 
+constexpr int kMostTaps = 6;  // with a single filter
+
 // With Part, the last vector of each row is not full. (A variant of its own: it would cost the other its registers.)
 template <typename T, int F, int K, bool Part>
 void outer(const OuterTile<T>& tile) {
@@ -163,7 +177,7 @@ using Outer = void (*)(const OuterTile<T>&);
 
 template <typename T, int F, int K, bool Part>
 constexpr Outer<T> outer_or_null() {
-    if constexpr (F <= kTileDeltas && K <= kTileTaps)
+    if constexpr ((F <= kTileDeltas && K <= kTileTaps) || F == 1)
         return outer<T, F, K, Part>;
     else
         return nullptr;

@@ -68,11 +68,6 @@ void each(const Map<T>& y, const Map<T>& a, const Map<T>& b, const F& f) {
 // ---- activations
 
 template <typename T>
-inline Vector<T> relu_of(Vector<T> v) {
-    return v <= T(0) ? Vector<T>{} : v;  // NaN stays NaN
-}
-
-template <typename T>
 void activate(const Map<T>& y, const Map<T>& x, int kind) {
     using V = Vector<T>;
     switch (kind) {
@@ -147,13 +142,13 @@ void window_cells(const Window& g, int height, int width, int h, int w, const Fu
         for (int j = std::max(0, left); j < std::min(width, left + g.kernel_w); ++j) function(i, j);
 }
 
-// A cell's samples: one vector where they fill it, else one by one.
-template <typename T, typename Whole, typename Single>
-void cell_lanes(int lanes, const Whole& whole, const Single& single) {
+// A cell's samples: one vector where they fill it, else one by one. function(lane, read), where read(p) gives what lies
+// at p, a vector or a number, and put(p, v) writes it.
+template <typename T, typename Function>
+void cell_lanes(int lanes, const Function& function) {
     if (lanes == kWidth<T>)
-        whole();
-    else
-        for (int l = 0; l < lanes; ++l) single(l);
+        return function(0, [](const T* p) { return load(p); }, [](T* p, Vector<T> v) { store(p, v); });
+    for (int l = 0; l < lanes; ++l) function(l, [](const T* p) { return *p; }, [](T* p, T v) { *p = v; });
 }
 
 template <typename T>
@@ -165,20 +160,12 @@ void max_pool(const Map<T>& y, const Map<T>& x, const Window& g) {
         for (int h = 0; h < y.height; ++h)
             for (int w = 0; w < y.width; ++w) {
                 T* out = y.cell(b, c, h) + std::ptrdiff_t(w) * I;
-                cell_lanes<T>(
-                    I,
-                    [&] {
-                        Vector<T> best = splat(lowest);
-                        window_cells(g, x.height, x.width, h, w,
-                                     [&](int i, int j) { best = larger(best, load(in + i * x.row() + j * I)); });
-                        store(out, best);
-                    },
-                    [&](int l) {
-                        T best = lowest;
-                        window_cells(g, x.height, x.width, h, w,
-                                     [&](int i, int j) { best = larger(best, in[i * x.row() + j * I + l]); });
-                        out[l] = best;
-                    });
+                cell_lanes<T>(I, [&](int l, const auto& read, const auto& put) {
+                    auto best = decltype(read(in)){} + lowest;
+                    window_cells(g, x.height, x.width, h, w,
+                                 [&](int i, int j) { best = larger(best, read(in + i * x.row() + j * I + l)); });
+                    put(out + l, best);
+                });
             }
     });
 }
@@ -201,31 +188,20 @@ void max_pool_backward(const Map<T>& dx, const Map<T>& dy, const Map<T>& x, cons
             for (int w = 0; w < y.width; ++w) {
                 const T* best = y.cell(b, c, h) + std::ptrdiff_t(w) * I;
                 const T* up = dy.cell(b, c, h) + std::ptrdiff_t(w) * I;
-                cell_lanes<T>(
-                    I,
-                    [&] {
-                        const Vector<T> m = load(best);
-                        Vector<T> left = load(up);
-                        if (relu) left = relu_gate<T>(left, m);
-                        window_cells(g, x.height, x.width, h, w, [&](int i, int j) {
-                            const Vector<T> own = load(in + i * x.row() + j * I);
-                            const auto won = (own == m) | (own != own);
-                            T* to = back + i * dx.row() + j * I;
-                            const Vector<T> part = won ? left : Vector<T>{};
-                            store(to, once ? part : load(to) + part);
-                            left = won ? Vector<T>{} : left;
-                        });
-                    },
-                    [&](int l) {
-                        T left = relu && best[l] <= T(0) ? T(0) : up[l];
-                        window_cells(g, x.height, x.width, h, w, [&](int i, int j) {
-                            const T own = in[i * x.row() + j * I + l];
-                            const bool won = own == best[l] || own != own;
-                            T& to = back[i * dx.row() + j * I + l];
-                            to = (once ? T(0) : to) + (won ? left : T(0));
-                            left = won ? T(0) : left;
-                        });
+                cell_lanes<T>(I, [&](int l, const auto& read, const auto& put) {
+                    using V = decltype(read(in));
+                    const V m = read(best + l);
+                    V left = read(up + l);
+                    if (relu) left = m <= T(0) ? V{} : left;
+                    window_cells(g, x.height, x.width, h, w, [&](int i, int j) {
+                        const V own = read(in + i * x.row() + j * I + l);
+                        const auto won = (own == m) | (own != own);
+                        T* const to = back + i * dx.row() + j * I + l;
+                        const V part = won ? left : V{};
+                        put(to, once ? part : read(to) + part);
+                        left = won ? V{} : left;
                     });
+                });
             }
     });
 }

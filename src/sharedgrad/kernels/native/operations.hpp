@@ -53,8 +53,8 @@ constexpr Operation<T> kOperations[] = {
     // y, x, w, bias; window, relu
     {"conv", 4, 10, 1u << 3,
      [](In<T> o) {
-         return slides(o.map(0), o.map(1), o.window(0)) && holds(o, 2, kernel_size(o.map(0), o.map(1), o.window(0))) &&
-                holds(o, 3, o.map(0).channels);
+         return convolves(o.map(0), o.map(1), o.window(0)) &&
+                holds(o, 2, kernel_size(o.map(0), o.map(1), o.window(0))) && holds(o, 3, o.map(0).channels);
      },
      [](In<T> o) { convolve(o.map(0), o.map(1), o.data(2), o.data(3), o.window(0), o.number(9)); }},
     // dx, dy, w, output of the ReLU that dx goes through; window, add
@@ -69,7 +69,8 @@ constexpr Operation<T> kOperations[] = {
      [](In<T> o) {
          const auto &dy = o.map(2), &x = o.map(3);
          const std::ptrdiff_t kernel = kernel_size(dy, x, o.window(0)), apart = o.number(9) ? dy.samples : 1;
-         return slides(dy, x, o.window(0)) && kernel > 0 && holds(o, 0, kernel * apart) &&
+         const auto fit = o.number(9) ? slides<T> : convolves<T>;
+         return fit(dy, x, o.window(0)) && kernel > 0 && holds(o, 0, kernel * apart) &&
                 holds(o, 1, dy.channels * apart);
      },
      [](In<T> o) { weight_gradient(o.data(0), o.data(1), o.map(2), o.map(3), o.window(0), o.number(9)); }},

@@ -6,68 +6,31 @@
 namespace sharedgrad {
 namespace {
 
-#if defined(__AVX512F__)
-// rows[i] holds 16 numbers of sample i; afterwards rows[j] holds number j of all 16 samples
-inline void transpose16(__m512 (&rows)[16]) {
-    __m512 t[16];
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
-        t[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4)
-        for (int j = 0; j < 2; ++j) {
-            const __m512d a = _mm512_castps_pd(t[i + j]), b = _mm512_castps_pd(t[i + j + 2]);
-            rows[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-            rows[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-        }
-    for (int i = 0; i < 16; i += 8)
-        for (int j = 0; j < 4; ++j) {
-            t[i + j] = _mm512_shuffle_f32x4(rows[i + j], rows[i + j + 4], 0x88);
-            t[i + j + 4] = _mm512_shuffle_f32x4(rows[i + j], rows[i + j + 4], 0xdd);
-        }
-    for (int j = 0; j < 8; ++j) {
-        rows[j] = _mm512_shuffle_f32x4(t[j], t[j + 8], 0x88);
-        rows[j + 8] = _mm512_shuffle_f32x4(t[j], t[j + 8], 0xdd);
-    }
-}
-#endif
-
 // to[i·V + l] = from[l][i] for i < count and l < alive; the other lanes are zero
 template <typename T>
 void interleave(T* to, const T* const (&from)[kWidth<T>], int count, int alive) {
     constexpr int V = kWidth<T>;
-    int i = 0;
-#if defined(__AVX512F__)
-    if constexpr (sizeof(T) == 4)
-        for (; i < count; i += 16) {
-            const int n = std::min(16, count - i);
-            __m512 rows[16];
-            for (int l = 0; l < 16; ++l) rows[l] = l < alive ? (__m512)load_part(from[l] + i, n) : _mm512_setzero_ps();
-            transpose16(rows);
-            for (int j = 0; j < n; ++j) _mm512_storeu_ps(to + (i + j) * 16, rows[j]);
-        }
-#endif
-    for (; i < count; ++i)
-        for (int l = 0; l < V; ++l) to[i * V + l] = l < alive ? from[l][i] : T(0);
+    for (int i = 0; i < count; i += V) {
+        const int n = std::min(V, count - i);
+        Vector<T> rows[V];
+        for (int l = 0; l < V; ++l)
+            rows[l] = l >= alive ? Vector<T>{} : n == V ? load(from[l] + i) : load_part(from[l] + i, n);
+        transpose<T>(rows);
+        for (int j = 0; j < n; ++j) store(to + (i + j) * V, rows[j]);
+    }
 }
 
 // to[l][i] = from[i·V + l] for i < count and l < alive
 template <typename T>
 void separate(T* const (&to)[kWidth<T>], const T* from, int count, int alive) {
     constexpr int V = kWidth<T>;
-    int i = 0;
-#if defined(__AVX512F__)
-    if constexpr (sizeof(T) == 4)
-        for (; i < count; i += 16) {
-            const int n = std::min(16, count - i);
-            __m512 rows[16];
-            for (int j = 0; j < 16; ++j) rows[j] = j < n ? _mm512_loadu_ps(from + (i + j) * 16) : _mm512_setzero_ps();
-            transpose16(rows);
-            for (int l = 0; l < alive; ++l) store_part(to[l] + i, (Vector<T>)rows[l], n);
-        }
-#endif
-    for (; i < count; ++i)
-        for (int l = 0; l < alive; ++l) to[l][i] = from[i * V + l];
+    for (int i = 0; i < count; i += V) {
+        const int n = std::min(V, count - i);
+        Vector<T> rows[V];
+        for (int j = 0; j < V; ++j) rows[j] = j < n ? load(from + (i + j) * V) : Vector<T>{};
+        transpose<T>(rows);
+        for (int l = 0; l < alive; ++l) store_part(to[l] + i, rows[l], n);
+    }
 }
 
 // Some cells of I samples side by side, from or to the samples' own memory.

@@ -1,6 +1,9 @@
 // The end of a row that does not fill a vector, and the sums over the lanes of many vectors.
 #pragma once
 
+#include <algorithm>
+#include <utility>
+
 #include "vector.hpp"
 
 namespace sharedgrad {
@@ -21,6 +24,14 @@ inline void store_part(double* to, Vector<double> v, int count) {
     _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1), v);
 }
 #else
+#if defined(__AVX2__)
+alignas(64) constexpr std::int32_t kFirst[16] = {-1, -1, -1, -1,
+                                                 -1, -1, -1, -1};  // from 8 − n on: n numbers are wanted
+
+inline Vector<float> load_part(const float* from, int count) {
+    return _mm256_maskload_ps(from, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kFirst + 8 - count)));
+}
+#endif
 template <typename T>
 inline Vector<T> load_part(const T* from, int count) {
     if (count == kWidth<T>) return load(from);
@@ -33,38 +44,59 @@ inline void store_part(T* to, Vector<T> v, int count) {
     if (count == kWidth<T>) return store(to, v);
     T lanes[kWidth<T>];
     store(lanes, v);
-    for (int l = 0; l < count; ++l) to[l] = lanes[l];
+    int at = 0;
+    for (int half = kWidth<T> / 2; half; half /= 2)
+        if (count & half) std::copy_n(lanes + at, half, to + at), at += half;
 }
 #endif
 
-// sums[i] = Σ over the lanes of v[i], by halves: the same tree for every i and every number of vectors
-template <typename T, int R>
-inline void sum_lanes(T* sums, Vector<T> (&v)[R]) {
-#if defined(__AVX512F__)
-    if constexpr (sizeof(T) == 4 && (R == 8 || R == 16)) {  // two vectors become one, four times over
-        for (int i = 0; i < R / 2; ++i)
-            v[i] = Vector<T>(
-                _mm512_add_ps(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1])));
-        for (int i = 0; i < R / 4; ++i) {
-            const __m512d a = _mm512_castps_pd(v[2 * i]), b = _mm512_castps_pd(v[2 * i + 1]);
-            v[i] =
-                _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
-        }
-        for (int i = 0; i < R / 8; ++i)
-            v[i] = _mm512_add_ps(_mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0x88),
-                                 _mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0xdd));
-        const __m512 a = v[0], b = v[R / 8 - 1];
-        v[0] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
-        std::memcpy(sums, &v[0], R * sizeof(T));
-        return;
+// ---- between lanes
+
+// Of two vectors the blocks of D lanes that lie at even places, or with Odd at odd ones: a's and b's in turn.
+template <int D, bool Odd, typename V, std::size_t... L>
+inline V blocks_in_turn(V a, V b, std::index_sequence<L...>) {
+    return __builtin_shufflevector(a, b, int((L & D ? sizeof...(L) + L - D : L) + (Odd ? D : 0))...);
+}
+template <typename T, int D, bool Odd>
+inline Vector<T> blocks_in_turn(Vector<T> a, Vector<T> b) {
+    return blocks_in_turn<D, Odd>(a, b, std::make_index_sequence<kWidth<T>>());
+}
+
+// Afterwards lane i of rows[j] is what lane j of rows[i] was: blocks of 1, 2, 4 … lanes change places.
+template <typename T, int D = 1>
+inline void transpose(Vector<T> (&rows)[kWidth<T>]) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kWidth<T>; ++i) {
+        if (i & D) continue;
+        const Vector<T> a = rows[i], b = rows[i + D];
+        rows[i] = blocks_in_turn<T, D, false>(a, b);
+        rows[i + D] = blocks_in_turn<T, D, true>(a, b);
     }
-#endif
-    for (int i = 0; i < R; ++i) {
-        T lanes[kWidth<T>];
-        store(lanes, v[i]);
-        for (int half = kWidth<T> / 2; half > 0; half /= 2)
-            for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
-        sums[i] = lanes[0];
+    if constexpr (2 * D < kWidth<T>) transpose<T, 2 * D>(rows);
+}
+
+// Lane i is the sum over the lanes of v[i], added by halves: two vectors become one, until one is left.
+template <typename T, int D = kWidth<T> / 2>
+inline Vector<T> sum_rows_of(Vector<T> (&v)[kWidth<T>]) {
+#pragma GCC unroll 16
+    for (int i = 0; i < D; ++i)
+        v[i] = blocks_in_turn<T, D, false>(v[i], v[i + D]) + blocks_in_turn<T, D, true>(v[i], v[i + D]);
+    if constexpr (D > 1)
+        return sum_rows_of<T, D / 2>(v);
+    else
+        return v[0];
+}
+
+// sums[i] = Σ over the lanes of v[i]: the same tree for every i and every number of vectors
+template <typename T, int R>
+inline void sum_lanes(T* sums, const Vector<T> (&v)[R]) {
+    constexpr int V = kWidth<T>;
+#pragma GCC unroll 16
+    for (int first = 0; first < R; first += V) {
+        Vector<T> rows[V];
+        for (int i = 0; i < V; ++i) rows[i] = first + i < R ? v[first + i] : Vector<T>{};
+        const Vector<T> found = sum_rows_of<T>(rows);
+        std::memcpy(sums + first, &found, std::min(V, R - first) * sizeof(T));
     }
 }
 

@@ -60,7 +60,7 @@ struct Columns {
 template <int Kind, typename T>
 inline Vector<T> activated(Vector<T> x) {
     if constexpr (Kind == kIdentity) return x;
-    if constexpr (Kind == kReLU) return x <= T(0) ? Vector<T>{} : x;
+    if constexpr (Kind == kReLU) return relu_of<T>(x);
     T lanes[kWidth<T>];
     store(lanes, x);
     for (T& v : lanes) v = Kind == kSigmoid ? sigmoid_of(v) : tanh_of(v);

@@ -5,9 +5,6 @@
 // to be packed: they are read where they are.
 #pragma once
 
-#include <array>
-#include <utility>
-
 #include "winograd.hpp"
 
 namespace sharedgrad {
@@ -24,34 +21,17 @@ bool by_small_maps(const Map<T>& out, const Map<T>& in, const Window& g) {
            out.height * out.used() <= kFewVectors * kWidth<T>;
 }
 
-// sums (F, C, lanes), `apart` from filter to filter: Σ_t w[f][places[t]] · x[c][taps[t]] for F filters and C vectors
-template <typename T, int F, int C>
-void small_map_sums(T* sums, std::ptrdiff_t apart, const T* x, const std::ptrdiff_t* taps, const T* w,
-                    std::ptrdiff_t filter, const std::ptrdiff_t* places, int count) {
-    Vector<T> sum[F][C] = {};
-    for (int t = 0; t < count; ++t) {
-        Vector<T> v[C];
-        for (int c = 0; c < C; ++c) v[c] = load(x + taps[t] + c * kWidth<T>);
-        for (int f = 0; f < F; ++f) {
-            const Vector<T> weight = splat(w[f * filter + places[t]]);
-            for (int c = 0; c < C; ++c) sum[f][c] += weight * v[c];
-        }
+// sums (F, C, lanes) = Σ_t w[f][places[t]] · x[c][taps[t]]
+template <typename T>
+struct SmallMapSums {
+    template <int F, int C>
+    static void run(T* sums, const T* x, const std::ptrdiff_t* taps, const T* w, std::ptrdiff_t filter,
+                    const std::ptrdiff_t* places, int count) {
+        add_products<T, F, C>(
+            sums, C * kWidth<T>, x, [=](std::ptrdiff_t k) { return taps[k]; }, w, filter,
+            [=](std::ptrdiff_t k) { return places[k]; }, count, false);
     }
-    for (int f = 0; f < F; ++f)
-        for (int c = 0; c < C; ++c) store(sums + f * apart + c * kWidth<T>, sum[f][c]);
-}
-
-template <typename T>
-using SmallMapSums = void (*)(T*, std::ptrdiff_t, const T*, const std::ptrdiff_t*, const T*, std::ptrdiff_t,
-                              const std::ptrdiff_t*, int);
-
-template <typename T, int... FC>
-constexpr std::array<SmallMapSums<T>, sizeof...(FC)> small_map_sums_of(std::integer_sequence<int, FC...>) {
-    return {small_map_sums<T, FC / kTileColumns + 1, FC % kTileColumns + 1>...};
-}
-
-template <typename T>
-constexpr auto kSmallMapSums = small_map_sums_of<T>(std::make_integer_sequence<int, kTileFilters * kTileColumns>());
+};
 
 template <typename T>
 struct SmallMaps {
@@ -100,9 +80,8 @@ struct SmallMaps {
                      const int first = filters.begin(own), size = filters.size(own), columns = pieces.size(piece);
                      alignas(64) T sums[kTileFilters * kTileColumns * V];
                      const std::ptrdiff_t begin = std::ptrdiff_t(pieces.begin(piece)) * V;
-                     kSmallMapSums<T>[(size - 1) * kTileColumns + columns - 1](
-                         sums, columns* V, x + block* in.channels* channel + begin, taps, w + first* filter, filter,
-                         places, count);
+                     tile_for<SmallMapSums<T>>(size, columns)(sums, x + block * in.channels * channel + begin, taps,
+                                                              w + first * filter, filter, places, count);
                      for (int f = 0; f < size; ++f)
                          put(sums + f * columns * V, block, first + f, begin,
                              std::min(row * out.height, begin + columns * V));
@@ -115,11 +94,11 @@ struct SmallMaps {
         while (begin < end) {
             const int h = int(begin / row), n = int(std::min<std::ptrdiff_t>({V, end - begin, (h + 1) * row - begin}));
             T* const to = out.cell(block, f, h) + begin - h * row;
-            Vector<T> v = load_part(sums, n) + bias;
-            if (last.add) v += load_part(to, n);
-            if (last.relu) v = v <= T(0) ? Vector<T>{} : v;  // NaN stays NaN
-            if (last.through) v = relu_gate<T>(v, load_part(last.through->cell(block, f, h) + begin - h * row, n));
-            store_part(to, v, n);
+            const T* const gate = last.through ? last.through->cell(block, f, h) + begin - h * row : nullptr;
+            store_part(to,
+                       finished<T>(load_part(sums, n) + bias, last.add, last.relu, to, gate,
+                                   [n](const T* from) { return load_part(from, n); }),
+                       n);
             begin += n, sums += n;
         }
     }

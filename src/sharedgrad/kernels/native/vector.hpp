@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -66,6 +66,20 @@ inline void store(T* to, Vector<T> v) {
 template <typename T>
 inline Vector<T> relu_gate(Vector<T> upstream, Vector<T> output) {
     return output <= T(0) ? Vector<T>{} : upstream;
+}
+
+template <typename T>
+inline Vector<T> relu_of(Vector<T> v) {
+    return v <= T(0) ? Vector<T>{} : v;  // NaN stays NaN
+}
+
+// What becomes of a sum on its way to `to`: perhaps added to what is there, then ReLU, or back through the ReLU whose
+// output is at `gate`. `read` gives the vectors at both.
+template <typename T, typename Read>
+inline Vector<T> finished(Vector<T> v, bool add, bool relu, const T* to, const T* gate, const Read& read) {
+    if (add) v += read(to);
+    if (relu) v = relu_of<T>(v);
+    return gate ? relu_gate<T>(v, read(gate)) : v;
 }
 
 template <typename T>

@@ -203,35 +203,52 @@ struct Patch {
           columns(std::min(kInputSide, in.width + in.right - (at.w - pad_w))) {}
 };
 
-// ---- the product in one point
+// ---- the products
 
-// sums (F, C, lanes) = Σ_k w (F, channels) · x (channels, C, lanes) for F filters and C vectors: `correlate` without
-// all that a point does not need.
-template <typename T, int F, int C>
-void product(T* sums, const T* x, const T* w, int channels) {
-    Vector<T> sum[F][C] = {};
-    for (std::ptrdiff_t k = 0; k < channels; ++k, x += C * kWidth<T>) {
+// sums (F, C, lanes), `apart` from filter to filter, = Σ_k w[f][k] · x[k][c], or added to what they hold, for F filters
+// and C vectors: `correlate` without all that a point does not need. `at_x(k)` and `at_w(k)` say where number k lies.
+template <typename T, int F, int C, typename X, typename W>
+inline void add_products(T* sums, std::ptrdiff_t apart, const T* x, const X& at_x, const T* w, std::ptrdiff_t filter,
+                         const W& at_w, int count, bool resume) {
+    Vector<T> sum[F][C];
+    for (int f = 0; f < F; ++f)
+        for (int c = 0; c < C; ++c) sum[f][c] = resume ? load(sums + f * apart + c * kWidth<T>) : Vector<T>{};
+    for (std::ptrdiff_t k = 0; k < count; ++k) {
         Vector<T> v[C];
-        for (int c = 0; c < C; ++c) v[c] = load(x + c * kWidth<T>);
+        for (int c = 0; c < C; ++c) v[c] = load(x + at_x(k) + c * kWidth<T>);
         for (int f = 0; f < F; ++f) {
-            const Vector<T> weight = splat(w[f * std::ptrdiff_t(channels) + k]);
+            const Vector<T> weight = splat(w[f * filter + at_w(k)]);
             for (int c = 0; c < C; ++c) sum[f][c] += weight * v[c];
         }
     }
     for (int f = 0; f < F; ++f)
-        for (int c = 0; c < C; ++c) store(sums + (f * C + c) * kWidth<T>, sum[f][c]);
+        for (int c = 0; c < C; ++c) store(sums + f * apart + c * kWidth<T>, sum[f][c]);
 }
 
+// sums (F, C, lanes) = Σ_k w (F, count) · x (count, C, lanes), or added to what they hold
 template <typename T>
-using Product = void (*)(T*, const T*, const T*, int);
+struct PointProduct {
+    template <int F, int C>
+    static void run(T* sums, const T* x, const T* w, int count, bool resume) {
+        constexpr std::ptrdiff_t step = C * kWidth<T>;
+        add_products<T, F, C>(
+            sums, step, x, [](std::ptrdiff_t k) { return k * step; }, w, count, [](std::ptrdiff_t k) { return k; },
+            count, resume);
+    }
+};
 
-template <typename T, int... FC>
-constexpr std::array<Product<T>, sizeof...(FC)> products_of(std::integer_sequence<int, FC...>) {
-    return {product<T, FC / kTileColumns + 1, FC % kTileColumns + 1>...};
+template <typename Tile, int... FC>
+constexpr auto tiles_of(std::integer_sequence<int, FC...>) {
+    return std::array{&Tile::template run<FC / kTileColumns + 1, FC % kTileColumns + 1>...};
 }
+template <typename Tile>
+constexpr auto kTiles = tiles_of<Tile>(std::make_integer_sequence<int, kTileFilters * kTileColumns>());
 
-template <typename T>
-constexpr auto kPointProducts = products_of<T>(std::make_integer_sequence<int, kTileFilters * kTileColumns>());
+// A product for so many filters and vectors.
+template <typename Tile>
+constexpr auto tile_for(int filters, int vectors) {
+    return kTiles<Tile>[(filters - 1) * kTileColumns + vectors - 1];
+}
 
 // ---- strips of tiles
 
@@ -309,9 +326,9 @@ struct Winograd {
             const std::ptrdiff_t apart = channel * together;
             const T* w = weights + place_of(i, chunk);
             alignas(64) T sums[kPoints * kTileFilters * kTileColumns * V];
-            const auto multiply = kPointProducts<T>[(together - 1) * kTileColumns + count - 1];
+            const auto multiply = tile_for<PointProduct<T>>(together, count);
             for (int p = 0; p < kPoints; ++p, w += together * size) {
-                multiply(sums + p * apart, inputs + p * point, w, size);
+                multiply(sums + p * apart, inputs + p * point, w, size, false);
                 if (p < together * count && !last.fused_pool) fetch(places[p % count], own + p / count);
             }
             if (last.fused_pool) {
@@ -383,11 +400,8 @@ struct Winograd {
             T* const to = out.cell(at.block, f, at.h + i) + at.w * V;
             const T* const gate = last.through ? last.through->cell(at.block, f, at.h + i) + at.w * V : nullptr;
             for (int j = 0; j < std::min(kOutputSide, out.width - at.w); ++j) {
-                Vector<T> v = y[i][j] + bias;
-                if (add) v += load(to + j * V);
-                if (last.relu && whole) v = v <= T(0) ? Vector<T>{} : v;  // NaN stays NaN
-                if (gate) v = relu_gate<T>(v, load(gate + j * V));
-                store(to + j * V, v);
+                store(to + j * V, finished<T>(y[i][j] + bias, add, last.relu && whole, to + j * V,
+                                              gate ? gate + j * V : nullptr, [](const T* from) { return load(from); }));
             }
         }
     }

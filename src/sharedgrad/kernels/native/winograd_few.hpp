@@ -150,8 +150,8 @@ struct WinogradFew {
         const std::ptrdiff_t apart = std::ptrdiff_t(size) * count * V;
         alignas(64) T sums[kPoints * kTileFilters * kTileColumns * V];
         for (int p = 0; p < kPoints; ++p)
-            kPointProducts<T>[(size - 1) * kTileColumns + count - 1](
-                sums + p* apart, inputs + p* point, points + std::ptrdiff_t(p)* size* in.channels, in.channels);
+            tile_for<PointProduct<T>>(size, count)(sums + p * apart, inputs + p * point,
+                                                   points + std::ptrdiff_t(p) * size * in.channels, in.channels, false);
         for (int t = 0; t < count; ++t) {
             const auto in_map = [&](const Map<T>& m) {
                 return Lanes<T, kOutputSide>(m, tiles, strips.begin(strip) + t, 0, 0);
@@ -182,7 +182,7 @@ struct WinogradFew {
                 T* const to = out.cell(0, f, i) + j * out.lanes;
                 Vector<T> v = y[i][j] + bias;
                 if (last.add) v += load_lanes(to, lanes.at, there);
-                if (last.relu) v = v <= T(0) ? Vector<T>{} : v;  // NaN stays NaN
+                if (last.relu) v = relu_of<T>(v);
                 if (last.through) {
                     const T* const gate = last.through->cell(0, f, i) + j * out.lanes;
                     v = relu_gate<T>(v, load_lanes(gate, gates.at, there));

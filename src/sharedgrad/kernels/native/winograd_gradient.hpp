@@ -20,17 +20,10 @@ constexpr int kMostChunks = 8, kFewChunks = 4, kEnoughStrips = 4;  // of a chunk
 template <typename T>
 void samples_to_rows(T* to, std::ptrdiff_t apart, const T* from) {
     constexpr int V = kWidth<T>;
-#if defined(__AVX512F__)
-    if constexpr (sizeof(T) == 4) {
-        __m512 rows[16];
-        for (int c = 0; c < V; ++c) rows[c] = (__m512)load(from + c * V);
-        transpose16(rows);
-        for (int s = 0; s < V; ++s) store(to + s * apart, (Vector<T>)rows[s]);
-        return;
-    }
-#endif
-    for (int s = 0; s < V; ++s)
-        for (int c = 0; c < V; ++c) to[s * apart + c] = from[c * V + s];
+    Vector<T> rows[V];
+    for (int c = 0; c < V; ++c) rows[c] = load(from + c * V);
+    transpose<T>(rows);
+    for (int s = 0; s < V; ++s) store(to + s * apart, rows[s]);
 }
 
 // G applied to four values, but for the factors 1 / Π (p − q), which are left to the end.
@@ -72,35 +65,6 @@ void transform_upstream(T* to, std::ptrdiff_t apart, const T* from, std::ptrdiff
         for (int j = 0; j < kInputSide; ++j) store(to + (i * kInputSide + j) * apart, u[j]);
     }
 }
-
-// sums (F, C, lanes) += Σ_k delta (F, count) · x (count, C, lanes) for F filters and C vectors of channels
-template <typename T, int F, int C>
-void gather(T* sums, const T* delta, std::ptrdiff_t count, const T* x, bool resume) {
-    Vector<T> sum[F][C];
-    for (int f = 0; f < F; ++f)
-        for (int c = 0; c < C; ++c) sum[f][c] = resume ? load(sums + (f * C + c) * kWidth<T>) : Vector<T>{};
-    for (std::ptrdiff_t k = 0; k < count; ++k, x += C * kWidth<T>) {
-        Vector<T> v[C];
-        for (int c = 0; c < C; ++c) v[c] = load(x + c * kWidth<T>);
-        for (int f = 0; f < F; ++f) {
-            const Vector<T> d = splat(delta[f * count + k]);
-            for (int c = 0; c < C; ++c) sum[f][c] += d * v[c];
-        }
-    }
-    for (int f = 0; f < F; ++f)
-        for (int c = 0; c < C; ++c) store(sums + (f * C + c) * kWidth<T>, sum[f][c]);
-}
-
-template <typename T>
-using Gather = void (*)(T*, const T*, std::ptrdiff_t, const T*, bool);
-
-template <typename T, int... FC>
-constexpr std::array<Gather<T>, sizeof...(FC)> gathers_of(std::integer_sequence<int, FC...>) {
-    return {gather<T, FC / kTileColumns + 1, FC % kTileColumns + 1>...};
-}
-
-template <typename T>
-constexpr auto kGathers = gathers_of<T>(std::make_integer_sequence<int, kTileFilters * kTileColumns>());
 
 // The sums of a chunk of strips and a part of the channels: [chunk][part][point][filter][channel].
 template <typename T>
@@ -157,9 +121,9 @@ struct WinogradGradient {
         const EvenRanges filters(dy.channels, kTileFilters);
         for (int p = 0; p < kPoints; ++p)
             for (int i = 0; i < filters.count; ++i)
-                kGathers<T>[(filters.size(i) - 1) * kTileColumns + vectors - 1](
-                    sums + (p* dy.channels + filters.begin(i))* row, deltas + p* deltas_point + filters.begin(i)* terms,
-                    terms, inputs + p* inputs_point, resume);
+                tile_for<PointProduct<T>>(filters.size(i), vectors)(
+                    sums + (p * dy.channels + filters.begin(i)) * row, inputs + p * inputs_point,
+                    deltas + p * deltas_point + filters.begin(i) * terms, int(terms), resume);
     }
 
     // A tile of V channels into its points: to[point][sample][channel].
