@@ -252,10 +252,12 @@ class ConvStep(Weighted):
 
     def _again(self, way: Clipped, delta: Map, x: Map) -> None:
         """The kernel's gradient from the upstream gradient once that is scaled."""
-        maps, numbers = (delta, self.x), (*ops.window(self.geometry), 0)
-        way.read_scaled(
-            delta, [self.layer.weight], lambda dw: way.emit("conv_weight_gradient", (dw, None, *maps), *numbers)
-        )
+        numbers = (*ops.window(self.geometry), 0)
+
+        def total(dw: Map) -> None:
+            way.emit("conv_weight_gradient", (dw, None, delta, x), *numbers)
+
+        way.read_scaled(delta, [self.layer.weight], total)
 
     def copies(self, way: Traced, delta: Map, summed: bool) -> None:
         """dy (N, F, *P) and x (N, C, *S)."""
