@@ -24,6 +24,7 @@ from benchmarks import (
     scaling,
     torch_traces,
     traces,
+    varied,
 )
 from benchmarks.nets import NETS
 from benchmarks.options import Options
@@ -33,6 +34,7 @@ from sharedgrad.kernels import set_winograd
 
 SECTIONS: dict[str, Callable[[Options], list[Table]]] = {
     "steps": duels.steps,
+    "varied": varied.section,
     "inference": duels.inference,
     "persample": persample.section,
     "trace": traces.section,
