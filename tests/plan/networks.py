@@ -61,7 +61,7 @@ class Swish(sg.Layer):
 
 
 class Scale(sg.Layer):
-    """Another with a weight for each channel, y = w · x, whose arrays are views with the axes exchanged."""
+    """Another with a weight for each channel, y = w · x, whose arrays lie in memory in another order."""
 
     def __init__(self, channels: int) -> None:
         self.channels = channels
@@ -69,12 +69,12 @@ class Scale(sg.Layer):
 
     def forward(self, *inputs: Array, context: sg.Context) -> tuple[Array, Any]:
         last = np.moveaxis(inputs[0], 1, -1)
-        return np.moveaxis(last * self.weight.value, -1, 1), last
+        return np.asfortranarray(np.moveaxis(last * self.weight.value, -1, 1)), last
 
     def backward(self, saved: Any, upstream: Array, needs: Any) -> tuple[tuple[Array | None, ...], list[sg.uses.Uses]]:
         delta = np.moveaxis(upstream, 1, -1)
         axes = {"sample": delta.shape[:1], "position": delta.shape[1:-1]}
-        dx = np.moveaxis(delta * self.weight.value, -1, 1) if needs[0] else None
+        dx = np.asfortranarray(np.moveaxis(delta * self.weight.value, -1, 1)) if needs[0] else None
         return (dx,), [sg.uses.Direct(self.weight, delta, axes, local=saved)]
 
     def output_shape(self, *shapes: Shape) -> Shape:
