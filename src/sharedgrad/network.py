@@ -13,7 +13,7 @@ from sharedgrad.compilation import Compilation, compilation
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import text, whole
 from sharedgrad.graph import InputShape, Layers, Node, index_inputs, input_shapes, read_nodes
-from sharedgrad.inputs import explained
+from sharedgrad.inputs import explained, refuse_channels_last
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.parameter import Array, Buffer, Parameter, Parameters, Weight, first_names, indices, numbers
@@ -26,6 +26,20 @@ if TYPE_CHECKING:
     from sharedgrad.plan.route import Route
 
 _ROUTES = 8  # compiled ways that a network keeps, one for each number of samples, mode and the like
+
+_ELSEWHERE = {
+    "fit": "sg.fit(net, (x, y), epochs=10) trains it",
+    "compile": "sg.fit(net, (x, y), loss=…, optimizer=…) takes what is compiled elsewhere",
+    "evaluate": "sg.evaluate(net, x, y)",
+    "summary": "print(sg.summarize(net))",
+    "save": 'sg.save(net, "net.safetensors")',
+    "load": 'net = sg.load("net.safetensors")',
+    "backward": "y, tape = net.forward(x), then tape.backward(upstream)",
+    "zero_grad": "gradients are values, nothing has to be reset",
+    "train": "net.forward(x) is in training mode; sg.fit(net, (x, y)) trains it",
+    "eval": "net.predict(x) is in evaluation mode",
+    "layers": "[node.layer for node in net], or net[name]",
+}
 
 
 class Network:
@@ -285,6 +299,8 @@ class Network:
         given = tuple([array.shape[1:] for array in arrays.values()])
         key = self._structure().revisions, given
         if key not in self._checked:
+            for name in self.inputs:
+                refuse_channels_last(name, self.inputs[name], arrays[name].shape)
             try:
                 found = self.shapes(*given)
             except ShapeError as error:
@@ -321,6 +337,13 @@ class Network:
         """The outputs, without the sample axis where the inputs had none."""
         results = {name: values[name] if batched else values[name][0] for name in self.outputs}
         return results[self.outputs[0]] if len(self.outputs) == 1 else results
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Only what does not exist: say what other libraries' names for it are called here."""
+            hint = f": {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+            raise AttributeError(f"a Network has no attribute {name!r}{hint}")
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickling and copying: compiled ways are worked out again."""

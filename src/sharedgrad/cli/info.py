@@ -26,7 +26,7 @@ def info() -> None:
         say("kernels: NumPy (none were compiled; install again where there is a C++ compiler)")
     click.echo(f"threads: {kernels.get_threads()}")
     if kernels.compiled():
-        way = "fewer multiplications, unless sg.set_winograd(False)" if kernels.get_winograd() else "plain sums"
+        way = "fewer multiplications, unless --exact or set_winograd(False)" if kernels.get_winograd() else "plain sums"
         say(f"3×3 convolutions: {way}")
         click.echo("computed by NumPy all the same:")
         from sharedgrad.plan.steps import not_compiled
