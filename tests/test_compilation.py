@@ -59,7 +59,7 @@ def test_concat_along_another_axis_than_the_channels() -> None:
 @pytest.mark.compiled
 def test_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    plain, mixed = net(sg.Conv2d(2, 3, 3), sg.ReLU()), net(sg.Conv2d(2, 3, 3), Swish(), sg.Flatten(), sg.Softmax())
+    plain, mixed = net(sg.Conv2d(2, 3, 3), sg.ReLU()), net(sg.Conv2d(2, 3, 3), Swish(), sg.AvgPool2d(2), sg.Softmax())
     assert plain.compilation() == Compilation((Part(("0", "1"), ""),))
     assert plain.compilation().sentence == "runs compiled: all 2 nodes, as one program."
     sentence = "runs compiled: 2 of 4 nodes. In Python: 1 (a layer of your own, in Python); "
@@ -67,6 +67,25 @@ def test_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = str(mixed.compilation()).splitlines()
     assert [line.split()[0] for line in lines] == ["nodes", "0", "1", "2", "3"]
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.compiled
+def test_what_is_not_worth_a_change_of_memory_order_stays_in_python() -> None:
+    layers = [
+        Swish(),
+        sg.ReLU(),
+        Swish(),
+        sg.Tanh(),
+        sg.Flatten(),
+        sg.Linear(128, 9),
+        Swish(),
+        sg.ReLU(),
+        sg.Linear(9, 2),
+    ]
+    told = net(*layers).compilation()
+    assert [part.nodes for part in told.parts if not part.why] == [("5",), ("7", "8")]
+    assert {told.in_python[name] for name in "134"} == {"too little work between layers in Python"}
+    assert net(sg.Tanh(), sg.Flatten()).compilation().in_python == {}  # a whole network, whatever it is
 
 
 def test_without_compiled_kernels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from sharedgrad import kernels
 from sharedgrad.graph import Node
@@ -61,16 +60,10 @@ def compilation(nodes: Sequence[Node], shapes: Mapping[str, Shape], samples: int
         shapes: Of inputs and nodes, without the sample axis.
         samples: N.
     """
-    reasons = {node.name: _reason(node, shapes, samples) for node in nodes}
-    groups = groupby(reasons, lambda name: reasons[name])
-    return Compilation(tuple(Part(tuple(names), why) for why, names in groups))
-
-
-def _reason(node: Node, shapes: Mapping[str, Shape], samples: int) -> str:
-    if not kernels.compiled():
-        return "no kernels were compiled where this was installed"
     if not kernels.programs():
-        return "other kernels were chosen"
-    from sharedgrad.plan.steps import refusal
+        why = "other kernels were chosen" if kernels.compiled() else "no kernels were compiled where this was installed"
+        return Compilation((Part(tuple(node.name for node in nodes), why),))
+    from sharedgrad.plan.route import parts
 
-    return refusal(node, shapes, samples)
+    found = parts(nodes, shapes, samples)
+    return Compilation(tuple(Part(tuple(node.name for node in part), why) for why, part in found))
