@@ -23,6 +23,7 @@ from benchmarks import (
     scaling,
     torch_traces,
     traces,
+    varied,
 )
 from benchmarks.nets import NETS
 from benchmarks.options import Options
@@ -42,6 +43,7 @@ def _mistaken(options: Options) -> list[Table]:
 
 SECTIONS: dict[str, Callable[[Options], list[Table]]] = {
     "steps": duels.steps,
+    "varied": varied.section,
     "inference": duels.inference,
     "persample": persample.section,
     "trace": traces.section,

@@ -75,7 +75,7 @@ OPERATIONS = _native.operations()
 
 def watch() -> set[str]:
     """What is carried out from now on, by name."""
-    ran = {"operations", "activations", "set_threads"}  # looked up when the package is loaded
+    ran = {"operations", "activations", "paddings", "set_threads"}  # looked up when the package is loaded
     build = Builder.build
 
     def watched(self: Builder) -> Program:

@@ -36,7 +36,7 @@ def tables(folder: Path, *arguments: str) -> dict[str, Any]:
 
 
 def test_nets_without_rivals(tmp_path: Path) -> None:
-    sections = ("steps", "inference", "persample", "trace")
+    sections = ("steps", "varied", "inference", "persample", "trace")
     found = tables(tmp_path, *sections, "--nets", "lenet5", "--batches", "3", "--alone")
     assert list(found) == ["steps", "inference", "kept apart", "trace"]
     (step,) = found["steps"]["rows"]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sharedgrad import configuration, kernels, names
+from sharedgrad.compilation import Compilation, compilation
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import text, whole
 from sharedgrad.graph import InputShape, Layers, Node, index_inputs, input_shapes, read_nodes
@@ -196,6 +197,19 @@ class Network:
                 count = f"{len(node.inputs)} input{'s' * (len(node.inputs) > 1)} ({', '.join(node.inputs)})"
                 raise ConfigError(node.layer.label, f"got {count}, which it does not take") from None
         return shapes
+
+    def compilation(self, *input_shapes: Shape, samples: int = 64) -> Compilation:
+        """What of this network runs as compiled programs, and why the rest does not.
+
+        Args:
+            input_shapes: Shape of one sample for each input; by default those that the network declares.
+            samples: Size of the batch; it decides in few cases, where maps are very large.
+
+        >>> from sharedgrad import Conv2d, Network, Softmax
+        >>> print(Network([Conv2d(1, 2, 3), Softmax()], (1, 5, 5)).compilation().in_python)
+        {'1': 'no compiled operation for this layer'}
+        """
+        return compilation(self.nodes, self.shapes(*input_shapes), whole(samples, "compilation: samples"))
 
     # ---- forward
 

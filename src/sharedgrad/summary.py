@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sharedgrad.compilation import Compilation
 from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import text
 from sharedgrad.graph import Node
@@ -68,12 +69,14 @@ class Summary:
         parameters: Number of weights in the network, each counted once.
         without_sharing: Number of weights if nothing were shared, neither within layers nor between them.
         as_dense: Number of weights with a dense layer in place of each layer that shares.
+        compilation: What of it runs as compiled programs.
     """
 
     rows: tuple[Row, ...]
     parameters: int
     without_sharing: int
     as_dense: int
+    compilation: Compilation
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
@@ -95,7 +98,7 @@ class Summary:
         lines, gone = table([_HEADER, *map(_cells, self.rows), total], width, _NUMBERS, _WRAPPED, _LEAVING)
         if gone:
             lines += ["", fold(f"left out at {width} columns: {', '.join(_HEADER[column] for column in gone)}", width)]
-        return "\n".join([*lines, "", fold(_LEGEND, width)])
+        return "\n".join([*lines, "", fold(_LEGEND, width), fold(self.compilation.sentence, width)])
 
 
 def summarize(network: Network, *input_shapes: Shape) -> Summary:
@@ -123,7 +126,7 @@ def summarize(network: Network, *input_shapes: Shape) -> Summary:
         size = _size(node.layer.parameters().values())
         without_sharing += size if row.without_sharing is None else row.without_sharing
         as_dense += size if row.as_dense is None else row.as_dense
-    return Summary(tuple(rows), _size(counted), without_sharing, as_dense)
+    return Summary(tuple(rows), _size(counted), without_sharing, as_dense, network.compilation(*input_shapes))
 
 
 def _row(node: Node, shapes: dict[str, Shape], counted: dict[Parameter, str], dtype: np.dtype[Any]) -> Row:

@@ -212,7 +212,7 @@ class Tape:
             np.add(squares, found, out=squares)
             return self._uses(copies), inputs
 
-        with _blas(pieces):
+        with one_blas_thread():
             for *_, part in self._walk(pieces, deltas, wanted, back, {}):
                 for use in part:
                     uses.setdefault(cast(Parameter, use.weight), []).append(use)

@@ -13,6 +13,7 @@ from sharedgrad.errors import ShapeError
 from tests.helpers import Array, numbers
 
 Shape = tuple[int, ...]
+PADDING = ("zeros", "zeros", "reflect", "replicate", "circular")
 BATCHES = (1, 2, 3, 5, 8, 9, 16, 17, 33, 40)
 
 # What a network computes with. Where rounding could turn a ReLU on or off or change a window's winner, two
@@ -43,11 +44,57 @@ class Case:
     want_inputs: bool
 
 
-class _Drawing:
-    """A graph that grows node by node."""
+class Swish(sg.Layer):
+    """A layer of somebody's own: y = x · sigmoid(x)."""
 
-    def __init__(self, rng: np.random.Generator, samples: int, training: bool, choices: tuple[str, ...]) -> None:
+    def forward(self, *inputs: Array, context: sg.Context) -> tuple[Array, Any]:
+        (x,) = inputs
+        s = 1 / (1 + np.exp(-x))
+        return x * s, (x, s)
+
+    def backward(self, saved: Any, upstream: Array, needs: Any) -> tuple[tuple[Array | None, ...], list[sg.uses.Uses]]:
+        x, s = saved
+        return (upstream * (s + x * s * (1 - s)),), []
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        return shapes[0]
+
+
+class Scale(sg.Layer):
+    """Another with a weight for each channel, y = w · x, whose arrays lie in memory in another order."""
+
+    def __init__(self, channels: int) -> None:
+        self.channels = channels
+        self.weight = sg.Parameter((channels,), lambda rng, shape: rng.normal(1, 0.3, shape), "weight")
+
+    def forward(self, *inputs: Array, context: sg.Context) -> tuple[Array, Any]:
+        last = np.moveaxis(inputs[0], 1, -1)
+        return np.asfortranarray(np.moveaxis(last * self.weight.value, -1, 1)), last
+
+    def backward(self, saved: Any, upstream: Array, needs: Any) -> tuple[tuple[Array | None, ...], list[sg.uses.Uses]]:
+        delta = np.moveaxis(upstream, 1, -1)
+        axes = {"sample": delta.shape[:1], "position": delta.shape[1:-1]}
+        dx = np.asfortranarray(np.moveaxis(delta * self.weight.value, -1, 1)) if needs[0] else None
+        return (dx,), [sg.uses.Direct(self.weight, delta, axes, local=saved)]
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        self.expect(shapes[0][0] == self.channels, f"{self.channels} channels", shapes[0])
+        return shapes[0]
+
+
+class _Drawing:
+    """A graph that grows node by node.
+
+    Args:
+        rng, samples, training, choices: Where numbers come from, and what to draw.
+        foreign: How often a layer in Python follows a node.
+    """
+
+    def __init__(
+        self, rng: np.random.Generator, samples: int, training: bool, choices: tuple[str, ...], foreign: float
+    ) -> None:
         self.rng, self.samples, self.training, self.choices = rng, samples, training, choices
+        self.foreign = foreign
         self.graph: dict[str, tuple[Any, ...]] = {}
         self.shapes: dict[str, Shape] = {}
         self.inputs: dict[str, Shape] = {}
@@ -88,7 +135,16 @@ class _Drawing:
                 "dilation": tuple(int(self.rng.integers(1, max(1, min(2, r)) + 1)) for r in room),
             }
         kind = sg.Conv1d if rank == 1 else sg.Conv2d
-        return kind(channels, filters, kernel, groups=groups, bias=self.chance(0.7), **settings)
+        settings |= {"groups": groups, "bias": self.chance(0.7)}
+        copying = kind(channels, filters, kernel, padding_mode=self.pick(PADDING), **settings)
+        return copying if self.fits(copying, shape) else kind(channels, filters, kernel, **settings)
+
+    def fits(self, layer: sg.Layer, shape: Shape) -> bool:
+        try:
+            layer.output_shape(shape)
+        except ShapeError:
+            return False
+        return True
 
     def pool(self, name: str, shape: Shape) -> sg.Layer:
         rank = len(shape) - 1
@@ -123,6 +179,11 @@ class _Drawing:
         shape = self.shapes[source]
         if self.chance(0.15) and (others := [n for n, s in self.shapes.items() if s == shape]):
             return self.fused(self.node(sg.Add(), source, *(self.pick(others) for _ in range(self.pick([1, 1, 2])))))
+        if self.foreign and self.chance(self.foreign):
+            return self.node(self.pick([Swish(), Scale(shape[0]), *[sg.Softmax()] * (len(shape) == 1)]), source)
+        if self.chance(0.1):
+            beside = [n for n, s in self.shapes.items() if len(s) == len(shape) and s[1:] == shape[1:]]
+            return self.node(sg.Concat(self.pick([1, -len(shape)])), source, self.pick(beside))
         if self.chance(0.15) and (used := self._fitting(shape)):
             return self.node(self.pick(used), source)
         if len(shape) > 1 and self.chance(0.15):  # a residual block
@@ -156,11 +217,7 @@ class _Drawing:
         found = []
         for layer, *sources in self.graph.values():
             if len(sources) == 1 and not (isinstance(layer, sg.BatchNorm2d) and np.prod(shape[1:]) == 1):
-                try:
-                    layer.output_shape(shape)
-                except ShapeError:
-                    continue
-                found.append(layer)
+                found += [layer] * self.fits(layer, shape)
         return found
 
     def _tie(self, layer: Any) -> None:
@@ -172,7 +229,7 @@ class _Drawing:
                 return
 
 
-def draw(seed: int, mode: str, training: bool | None = None, samples: int | None = None) -> Case:
+def draw(seed: int, mode: str, training: bool | None = None, samples: int | None = None, foreign: float = 0.0) -> Case:
     """Network number ``seed``: called again, the same once more.
 
     Args:
@@ -180,13 +237,14 @@ def draw(seed: int, mode: str, training: bool | None = None, samples: int | None
         mode: One of MODES.
         training: The mode of the forward pass; drawn if None.
         samples: The size of the batch; one of BATCHES, in turn, if None.
+        foreign: How many of the layers have no compiled operation.
     """
     rng = np.random.default_rng([seed, sorted(MODES).index(mode)])
     dtype, choices = MODES[mode]
     samples = samples or BATCHES[seed % len(BATCHES)]
     drawn = bool(rng.random() < 0.7)
     training = drawn if training is None else training
-    d = _Drawing(rng, samples, training, choices)
+    d = _Drawing(rng, samples, training, choices, foreign)
     last = d.input()
     for _ in range(int(rng.integers(3, 9))):
         source = last if d.chance(0.8) else d.pick(d.shapes)

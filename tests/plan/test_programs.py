@@ -158,7 +158,6 @@ def _goes_layer_by_layer(net: sg.Network, *inputs: Array) -> bool:
         sg.MaxPool2d((65, 1)),
         sg.MaxPool2d(2, 2**31 - 1),
         sg.AvgPool2d((1, 70), 2**30 + 1),
-        sg.Conv2d(1, 2, 3, padding_mode="reflect", padding=1),
         sg.MaxPool2d(2, ties="share"),
         sg.Softmax(),
     ],

@@ -31,6 +31,6 @@ def info() -> None:
         click.echo("computed by NumPy all the same:")
         from sharedgrad.plan.steps import not_compiled
 
-        layer_by_layer = {"layers without a compiled operation; a network with one goes layer by layer": not_compiled()}
+        layer_by_layer = {"layers without a compiled operation; they split a network's program": not_compiled()}
         for reason, names in (kernels.native.fallbacks() | layer_by_layer).items():
             click.echo(fold(f"  {', '.join(names)}: {reason}", min(columns(), 80)))

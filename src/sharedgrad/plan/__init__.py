@@ -190,7 +190,7 @@ class Recording:
         for i, buffer in back.buffers:
             arrays[i] = self.buffers[buffer]
         for i, (name,) in back.upstreams:
-            arrays[i] = upstreams[name]
+            arrays[i] = np.ascontiguousarray(upstreams[name])
         for i, (name,) in back.input_gradients:
             arrays[i] = found.inputs[name] = plan.empty(plan.lowered.shapes[name])
         for i, (name,) in back.deltas:

@@ -48,21 +48,21 @@ class Backward(Lowering):
     def __init__(
         self, forward: Forward, given: Collection[str], wanted: Collection[str], by_sample: Collection[Parameter]
     ) -> None:
-        super().__init__(forward.builder.samples, forward.builder.dtype)
+        super().__init__(forward.shapes, forward.builder.samples, forward.builder.dtype)
         self.forward, self.given, self.wanted, self.by_sample = forward, given, wanted, by_sample
         self.pending: dict[str, Map] = {}
         self.holders: Counter[Map] = Counter()
         self.gated: set[str] = set()
         self.start()
         for name in given:
-            delta = self.place(forward.shapes[name])
-            self.emit("relayout", (delta, self.array(Upstream(name), forward.shapes[name])))
+            delta = self.place(self.shapes[name])
+            self.emit("relayout", (delta, self.array(Upstream(name), self.shapes[name])))
             self._pend(name, delta)
         for step in reversed(forward.steps):
             step.backward(self)
         for name in forward.inputs:
             if name in wanted and name in self.pending:
-                out = self.array(InputGradient(name), forward.shapes[name])
+                out = self.array(InputGradient(name), self.shapes[name])
                 self.emit("relayout", (out, self.pending[name]))
         self.finish()
         self.program = self.builder.build()
@@ -100,7 +100,7 @@ class Backward(Lowering):
 
     def fresh(self, name: str) -> Map:
         """A place for the gradient at a node or input."""
-        return self.place(self.forward.shapes[name])
+        return self.place(self.shapes[name])
 
     def reuse(self, delta: Map) -> Map:
         """The same map if no operation reads it after this node, else a new one like it."""

@@ -49,8 +49,8 @@ class Forward(Lowering):
         training: bool,
         record: bool,
     ) -> None:
-        super().__init__(samples, dtype)
-        self.nodes, self.shapes, self.inputs, self.outputs = nodes, shapes, inputs, outputs
+        super().__init__(shapes, samples, dtype)
+        self.nodes, self.inputs, self.outputs = nodes, inputs, outputs
         self.by_name = {node.name: node for node in nodes}
         self.training, self.record = training, record
         self.steps = rewrite(nodes, shapes, outputs)

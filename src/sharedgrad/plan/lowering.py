@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 from typing import Any, NamedTuple
 
@@ -102,10 +103,14 @@ Outside = (
 
 
 class Lowering:
-    """What forward and backward share: a builder, and which array from outside is which."""
+    """What forward and backward share: a builder, and which array from outside is which.
 
-    def __init__(self, samples: int, dtype: np.dtype[Any]) -> None:
-        self.builder = Builder(samples, dtype)
+    Attributes:
+        shapes: Of inputs and nodes, without the sample axis.
+    """
+
+    def __init__(self, shapes: Mapping[str, Shape], samples: int, dtype: np.dtype[Any]) -> None:
+        self.shapes, self.builder = shapes, Builder(samples, dtype)
         self.outside: list[Outside] = []
         self._parameters: dict[Weight | Buffer, Map] = {}
         self.emit = self.builder.emit

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sharedgrad import layers
 from sharedgrad.graph import Node
 from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.layers import own
@@ -16,6 +17,35 @@ from sharedgrad.layers.layer import Shape
 from sharedgrad.parameter import Array
 from sharedgrad.plan import Plan, Recording
 from sharedgrad.plan.steps import refusal
+from sharedgrad.plan.steps.kinds import KINDS
+
+_LIGHT = (*KINDS, layers.Add, layers.Concat, layers.Dropout, layers.Flatten)  # their work is less than a seam's
+_TOO_LITTLE = "too little work between layers in Python"
+
+
+def parts(nodes: Sequence[Node], shapes: Mapping[str, Shape], samples: int) -> list[tuple[str, list[Node]]]:
+    """The nodes in order, cut where the way changes: why they run in Python, or nothing where they are compiled.
+
+    Where something runs in Python anyway, so do nodes whose work is less than the change of memory order around them:
+    stretches of activations and the like, and those before the first flattening of a stretch.
+    """
+    found = [(why, list(part)) for why, part in groupby(nodes, lambda node: refusal(node, shapes, samples))]
+    if len(found) == 1:
+        return found
+    cut: list[tuple[str, list[Node]]] = []
+    for why, part in found:
+        light = 0 if why else _light_ones(part)
+        cut += [(_TOO_LITTLE, part[:light])] * bool(light) + [(why, part[light:])] * bool(part[light:])
+    return cut
+
+
+def _light_ones(stretch: Sequence[Node]) -> int:
+    """How many nodes at the beginning are not worth compiling."""
+    heavy = next((i for i, node in enumerate(stretch) if type(node.layer) not in _LIGHT), len(stretch))
+    if heavy == len(stretch):
+        return heavy
+    flat = [i for i, node in enumerate(stretch[:heavy]) if type(node.layer) is layers.Flatten]
+    return flat[-1] + 1 if flat else 0
 
 
 class Route:
@@ -42,13 +72,12 @@ class Route:
     ) -> None:
         self._outputs = outputs
         self.pieces: list[Plan | Node] = []
-        for compiled, group in groupby(nodes, lambda node: not refusal(node, shapes, samples)):
-            if not compiled:
-                self.pieces += group
+        for why, part in parts(nodes, shapes, samples):
+            if why:
+                self.pieces += part
                 continue
-            stretch = list(group)
-            enter, leave = _crossing(stretch, nodes, outputs)
-            self.pieces.append(Plan(stretch, shapes, enter, leave, samples, dtype, training, record))
+            enter, leave = _crossing(part, nodes, outputs)
+            self.pieces.append(Plan(part, shapes, enter, leave, samples, dtype, training, record))
         first = self.pieces[0]
         self.whole = first if isinstance(first, Plan) and len(self.pieces) == 1 else None
 

@@ -44,8 +44,7 @@ class Traced(Backward):
     def copy(self, node: Node, delta: Map, x: Map) -> None:
         """Out of the program's memory order."""
         (source,) = node.inputs
-        shapes = self.forward.shapes
-        self.emit("relayout", (self.array(Delta(node.name), shapes[node.name]), delta))
+        self.emit("relayout", (self.array(Delta(node.name), self.shapes[node.name]), delta))
         if source not in self._known and source not in self._copied:
             self._copied.add(source)
-            self.emit("relayout", (self.array(Value(source), shapes[source]), x))
+            self.emit("relayout", (self.array(Value(source), self.shapes[source]), x))

@@ -38,6 +38,12 @@ bool same(const Map<T>& a, const Map<T>& b) {
            a.width == b.width;
 }
 
+// Whether they hold the same channels of the same samples, of other cells perhaps.
+template <typename T>
+bool same_channels(const Map<T>& a, const Map<T>& b) {
+    return a.samples == b.samples && a.lanes == b.lanes && a.channels == b.channels;
+}
+
 // Whether map i is missing, or a plain array of so many elements.
 template <typename T>
 bool holds(const Operands<T>& o, int i, std::ptrdiff_t elements) {

@@ -17,6 +17,10 @@ enum Activation { kIdentity, kReLU, kSigmoid, kTanh, kActivationCount };
 constexpr const char* kActivationNames[] = {"identity", "relu", "sigmoid", "tanh"};
 static_assert(sizeof kActivationNames / sizeof *kActivationNames == kActivationCount, "each activation has its name");
 
+enum PaddingMode { kReflect, kReplicate, kCircular, kPaddingCount };  // what padding copies, where it is not zeros
+constexpr const char* kPaddingNames[] = {"reflect", "replicate", "circular"};
+static_assert(sizeof kPaddingNames / sizeof *kPaddingNames == kPaddingCount, "each way of padding has its name");
+
 // How a window slides over maps; with one spatial axis the height is 1. Padding is what comes before.
 struct Window {
     int kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;

@@ -274,6 +274,10 @@ PyObject* activations(PyObject*, PyObject*) {
     return names([](int i) { return i < kActivationCount ? kActivationNames[i] : nullptr; });
 }
 
+PyObject* paddings(PyObject*, PyObject*) {
+    return names([](int i) { return i < kPaddingCount ? kPaddingNames[i] : nullptr; });
+}
+
 // For tests: use the named instruction set if this processor has it.
 PyObject* choose(PyObject*, PyObject* name) {
     PyObject* bytes = PyUnicode_AsUTF8String(name);
@@ -317,6 +321,7 @@ PyMethodDef methods[] = {
     {"filter_minimally", filter_minimally, METH_O, "Whether minimal filtering may serve."},
     {"operations", operations, METH_NOARGS, "The names of a program's operations, in the order of their codes."},
     {"activations", activations, METH_NOARGS, "The names of activations, in the order of their codes."},
+    {"paddings", paddings, METH_NOARGS, "The names of padding modes, in the order of their codes."},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set in use."},
     {"choose", choose, METH_O, "Use the named instruction set, if this processor has it."},
     {nullptr, nullptr, 0, nullptr},

@@ -6,6 +6,7 @@
 #include "choose_convolution.hpp"
 #include "dense.hpp"
 #include "maps.hpp"
+#include "moving.hpp"
 #include "norm.hpp"
 #include "persample.hpp"
 #include "pool_2x2.hpp"
@@ -266,6 +267,33 @@ constexpr Operation<T> kOperations[] = {
          pooled_weight_gradient(o.data(0), o.data(1), o.map(2), o.map(3), o.map(4), o.map(5), o.window(0), o.number(9),
                                 o.number(10));
      }},
+    // y, x; padding mode, top, left
+    {"pad", 2, 3, 0,
+     [](In<T> o) {
+         const auto &y = o.map(0), &x = o.map(1);
+         return same_channels(y, x) && pads(o.number(1), x.height, y.height, o.number(0)) &&
+                pads(o.number(2), x.width, y.width, o.number(0));
+     },
+     [](In<T> o) { pad(o.map(0), o.map(1), o.number(0), o.number(1), o.number(2)); }},
+    // dx, dy; padding mode, top, left
+    {"pad_backward", 2, 3, 0,
+     [](In<T> o) {
+         const auto &dx = o.map(0), &dy = o.map(1);
+         return same_channels(dx, dy) && pads(o.number(1), dx.height, dy.height, o.number(0)) &&
+                pads(o.number(2), dx.width, dy.width, o.number(0));
+     },
+     [](In<T> o) { pad_backward(o.map(0), o.map(1), o.number(0), o.number(1), o.number(2)); }},
+    // to, from; first channel in either, how many
+    {"copy_channels", 2, 3, 0,
+     [](In<T> o) {
+         const auto &to = o.map(0), &from = o.map(1);
+         const auto holds = [&](const Map<T>& m, int first) {
+             return first >= 0 && o.number(2) >= 0 && first <= m.channels - o.number(2);
+         };
+         return to.samples == from.samples && to.lanes == from.lanes && to.height == from.height &&
+                to.width == from.width && holds(to, o.number(0)) && holds(from, o.number(1));
+     },
+     [](In<T> o) { copy_channels(o.map(0), o.map(1), o.number(0), o.number(1), o.number(2)); }},
 };
 
 constexpr int kOperationCount = sizeof kOperations<float> / sizeof *kOperations<float>;

@@ -22,6 +22,7 @@ from sharedgrad.parameter import Array
 LARGEST, MOST_CELLS = _native.LARGEST, _native.MOST_CELLS  # of all sizes; of a window's cells along one axis
 _CODES = {name: code for code, name in enumerate(_native.operations())}
 IDENTITY, RELU, SIGMOID, TANH = map(_native.activations().index, ("identity", "relu", "sigmoid", "tanh"))
+PADDINGS = {name: code for code, name in enumerate(_native.paddings())}
 _CLEARING = ("pool_2x2_backward",)  # what writes the margins of its maps itself
 
 _ALIGNMENT = 16  # elements: maps begin on 64 bytes, or 128

@@ -17,7 +17,7 @@ from sharedgrad.plan.steps.convolution import ConvStep
 from sharedgrad.plan.steps.dense import LinearStep
 from sharedgrad.plan.steps.dropout import DropoutStep
 from sharedgrad.plan.steps.kinds import KINDS
-from sharedgrad.plan.steps.merging import AddStep
+from sharedgrad.plan.steps.merging import AddStep, ConcatStep
 from sharedgrad.plan.steps.normalization import NormStep
 from sharedgrad.plan.steps.pooling import AvgPoolStep, GlobalMeanStep, MaxPoolStep
 from sharedgrad.plan.steps.shaping import FlattenStep
@@ -35,6 +35,7 @@ STEPS: dict[type[Layer], type[Step]] = {
     layers.Linear: LinearStep,
     layers.Flatten: FlattenStep,
     layers.Add: AddStep,
+    layers.Concat: ConcatStep,
     layers.Dropout: DropoutStep,
     layers.BatchNorm2d: NormStep,
 }

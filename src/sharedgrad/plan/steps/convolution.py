@@ -33,6 +33,8 @@ class ConvStep(Weighted):
 
     Attributes:
         conv, activation, pool: The nodes; the last two where they are there.
+        padded: Whether the padding copies cells: then the windows slide over a padded map, made anew for each use.
+        geometry: How they slide over the map that they read.
         seen: Whether the convolution's own outputs are an output: then they are stored as they are.
         relu: The ReLU that it reads, if its gradient is the last to arrive there on the way back: it may go on through
             that ReLU as it is stored.
@@ -43,7 +45,8 @@ class ConvStep(Weighted):
         super().__init__(conv, activation, pool)
         self.conv, self.activation, self.pool = conv, activation, pool
         layer: Any = conv.layer
-        self.layer, self.geometry = layer, layer.geometry
+        self.layer, self.padded = layer, layer.padding_mode != "zeros"
+        self.geometry: Geometry = layer.geometry.without_padding() if self.padded else layer.geometry
         (self.source,) = conv.inputs
         self.seen = graph.is_output(conv)
         self.relu = self._relu_before(graph)
@@ -68,10 +71,8 @@ class ConvStep(Weighted):
 
     @classmethod
     def refusal(cls, node: Node, shapes: Mapping[str, Shape], samples: int) -> str:
-        """Other padding than zeros, and large windows."""
+        """Large windows."""
         layer: Any = node.layer
-        if layer.padding_mode != "zeros":
-            return f"padding_mode={layer.padding_mode!r}"
         if len(shapes[node.name]) != layer.rank + 1:
             return f"samples of {len(shapes[node.name])} axes"
         return large_windows(node, shapes, samples)
@@ -82,9 +83,8 @@ class ConvStep(Weighted):
         """x (N, C, *S) -> y (N, F, *P), and what is behind it."""
         y = way.place(way.shapes[self.conv.name])
         self.x = way.keep(way.values[self.source])
-        self.x.widen(ops.input_margins(self.geometry, (self.x.height, self.x.width), (y.height, y.width)))
         if self.pool is not None and not self.seen and self._pooled_at_once and way.builder.full:
-            read = self.x, way.parameter(self.layer.weight), way.parameter(self.layer.bias)
+            read = self._read(way), way.parameter(self.layer.weight), way.parameter(self.layer.bias)
             self.pooled = Pooled(way, self.pool)
             maps = (self.pooled.y, self.pooled.winners, *read)
             way.emit("conv_pool_2x2", maps, *ops.window(self.geometry), kind(self.activation))
@@ -102,9 +102,29 @@ class ConvStep(Weighted):
     def _convolve(self, way: Forward | Backward, y: Map) -> int:
         """y (N, F, *P); what is left to do with it is this activation."""
         fused = is_relu(self.activation) and not self.seen
-        maps = (y, self.x, way.parameter(self.layer.weight), way.parameter(self.layer.bias))
+        maps = (y, self._read(way), way.parameter(self.layer.weight), way.parameter(self.layer.bias))
         way.emit("conv", maps, *ops.window(self.geometry), int(fused))
         return ops.IDENTITY if fused else kind(self.activation)
+
+    def _read(self, way: Forward | Backward) -> Map:
+        """What the windows slide over: x with wide enough margins, or x with copies of its cells around it."""
+        if not self.padded:
+            outputs = self.geometry.output(way.shapes[self.source][1:])
+            self.x.widen(ops.input_margins(self.geometry, (self.x.height, self.x.width), ops.spatial(outputs)))
+            return self.x
+        padded = way.place(self._padded_shape(way))
+        way.emit("pad", (padded, self.x), *self._padding)
+        return padded
+
+    def _padded_shape(self, way: Forward | Backward) -> Shape:
+        channels, *spatial = way.shapes[self.source]
+        return (channels, *self.layer.geometry.padded(spatial))
+
+    @property
+    def _padding(self) -> tuple[int, int, int]:
+        """Mode, and how many cells are above and to the left."""
+        top, left = ops.axes(self.layer.geometry)[2]
+        return ops.PADDINGS[self.layer.padding_mode], top, left
 
     @property
     def _pooled_at_once(self) -> bool:
@@ -129,7 +149,7 @@ class ConvStep(Weighted):
             dw, apart = way.gradient(self.layer.weight)
             db = None if bias is None else way.gradient(bias)[0]
             numbers = (*ops.window(self.geometry), kind(self.activation), apart)
-            way.emit("pooled_weight_gradient", (dw, db, delta, y, winners, self.x), *numbers)
+            way.emit("pooled_weight_gradient", (dw, db, delta, y, winners, self._read(way)), *numbers)
             return True
         sums = way.gradient(bias)[0] if early and bias is not None and not way.apart(bias) else None
         dx = way.fresh(self.conv.name)
@@ -166,6 +186,9 @@ class ConvStep(Weighted):
         way.parameter_gradients(self, delta, summed)
         if not way.needs(self.source):
             return
+        if self.padded:
+            self._through_padding(way, delta)
+            return
         g, x, source = self.geometry, self.x, self.source
         delta.widen(ops.upstream_margins(g, (x.height, x.width), (delta.height, delta.width)))
         held = way.pending.get(source)
@@ -175,6 +198,16 @@ class ConvStep(Weighted):
         way.emit("conv_input_gradient", maps, *ops.window(g), int(add))
         if not add:
             way.give(source, dx)
+
+    def _through_padding(self, way: Backward, delta: Map) -> None:
+        """The padded map's gradient, and each cell's with those of its copies."""
+        padded, dx = way.place(self._padded_shape(way)), way.fresh(self.source)
+        size, outputs = (padded.height, padded.width), (delta.height, delta.width)
+        delta.widen(ops.upstream_margins(self.geometry, size, outputs))
+        maps = (padded, delta, way.parameter(self.layer.weight), None)
+        way.emit("conv_input_gradient", maps, *ops.window(self.geometry), 0)
+        way.emit("pad_backward", (dx, padded), *self._padding)
+        way.give(self.source, dx)
 
     def _gate(self, way: Backward) -> Map | None:
         """The output of the ReLU before, if the gradient goes on through it as it is stored."""
@@ -193,14 +226,14 @@ class ConvStep(Weighted):
         dw, apart = way.gradient(self.layer.weight)
         together = bias is not None and way.apart(bias) == bool(apart)
         db = way.gradient(bias)[0] if together else None
-        way.emit("conv_weight_gradient", (dw, db, delta, self.x), *ops.window(self.geometry), apart)
+        way.emit("conv_weight_gradient", (dw, db, delta, self._read(way)), *ops.window(self.geometry), apart)
         if bias is not None and not together:
             db, apart = way.gradient(bias)
             way.emit("channel_sums", (db, delta), apart)
 
     def norms(self, way: Clipped, delta: Map, summed: bool) -> None:
         """Norms now, sums later: of kernels that are kept, else by going through the scaled map once more."""
-        layer, g, x = self.layer, self.geometry, self.x
+        layer, g, x = self.layer, self.geometry, self._read(way)
         match cheapest(g, layer.weight.shape, delta, x, way.builder, way.sums_later):
             case "keep":
                 apart = Map(delta.samples, delta.lanes, prod(layer.weight.shape))
@@ -208,21 +241,23 @@ class ConvStep(Weighted):
                 way.sum_later(layer.weight, apart)
             case "products":
                 way.emit("add_gram_squares", (way.squares, delta, x), *ops.window(g))
-                self._again(way, delta)
+                self._again(way, delta, x)
             case _:
                 way.emit("add_kernel_squares", (way.squares, delta, x, None), *ops.window(g))
-                self._again(way, delta)
+                self._again(way, delta, x)
         if layer.bias is not None:
             sums = way.builder.vector(delta.channels)
             way.emit("channel_sums", (sums, delta), 1)
             way.add_squares(layer.bias, sums)
 
-    def _again(self, way: Clipped, delta: Map) -> None:
+    def _again(self, way: Clipped, delta: Map, x: Map) -> None:
         """The kernel's gradient from the upstream gradient once that is scaled."""
-        maps, numbers = (delta, self.x), (*ops.window(self.geometry), 0)
-        way.read_scaled(
-            delta, [self.layer.weight], lambda dw: way.emit("conv_weight_gradient", (dw, None, *maps), *numbers)
-        )
+        numbers = (*ops.window(self.geometry), 0)
+
+        def total(dw: Map) -> None:
+            way.emit("conv_weight_gradient", (dw, None, delta, x), *numbers)
+
+        way.read_scaled(delta, [self.layer.weight], total)
 
     def copies(self, way: Traced, delta: Map, summed: bool) -> None:
         """dy (N, F, *P) and x (N, C, *S)."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
 from sharedgrad.kernels.native.program import Map
+from sharedgrad.layers.layer import Shape
 from sharedgrad.plan.steps.kinds import is_relu
 from sharedgrad.plan.steps.pooling import pooled_2x2
 from sharedgrad.plan.steps.step import Graph, Step
@@ -54,3 +56,46 @@ class AddStep(Step):
     def _through_relu(self, way: Backward, delta: Map) -> None:
         assert self.relu is not None
         way.through_activation(self.relu, delta, self.y, ops.RELU)
+
+
+class ConcatStep(Step):
+    """Maps, or vectors, side by side along the channels."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self.node = node
+
+    @classmethod
+    def beginning_with(cls, node: Node, graph: Graph) -> ConcatStep:
+        """It alone."""
+        return cls(node)
+
+    @classmethod
+    def refusal(cls, node: Node, shapes: Mapping[str, Shape], samples: int) -> str:
+        """Another axis than the channels'."""
+        layer: Any = node.layer
+        channels = layer.axis in (1, -len(shapes[node.name]))
+        return "" if channels else f"axis={layer.axis}, which is not that of the channels"
+
+    def forward(self, way: Forward) -> None:
+        """x₁ (N, C₁, *S), x₂ (N, C₂, *S), … -> y (N, C₁ + C₂ + …, *S)."""
+        y, first = way.place(way.shapes[self.node.name]), 0
+        for source in self.node.inputs:
+            x = way.values[source]
+            way.emit("copy_channels", (y, x), first, 0, x.channels)
+            first += x.channels
+        way.values[self.node.name] = y
+
+    def backward(self, way: Backward) -> None:
+        """Each input gets back its own channels."""
+        way.visit(self.node, lambda delta: self._back(way, delta))
+
+    def _back(self, way: Backward, delta: Map) -> None:
+        first = 0
+        for source in self.node.inputs:
+            channels = way.shapes[source][0]
+            if way.needs(source):
+                dx = way.fresh(source)
+                way.emit("copy_channels", (dx, delta), 0, first, channels)
+                way.give(source, dx)
+            first += channels

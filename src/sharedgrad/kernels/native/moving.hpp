@@ -1,0 +1,78 @@
+// Numbers that move and stay what they are: padding with copies of cells, and channels from one map to another.
+#pragma once
+
+#include "kernels.hpp"
+#include "layout.hpp"
+
+namespace sharedgrad {
+namespace {
+
+// The cell of an axis of n cells whose copy lies at index i, which may be outside; a reflection reaches n − 1 far.
+inline int copied_cell(int i, int n, int mode) {
+    if (mode == kReplicate) return std::min(std::max(i, 0), n - 1);
+    if (mode == kCircular) return (i % n + n) % n;
+    return i < 0 ? -i : i >= n ? 2 * (n - 1) - i : i;
+}
+
+// What lies before the map and behind it on one axis.
+inline bool pads(int before, int size, int padded, int mode) {
+    const int after = padded - size - before;
+    return size > 0 && before >= 0 && after >= 0 && mode >= 0 && mode < kPaddingCount &&
+           (mode != kReflect || std::max(before, after) < size);
+}
+
+// y is x with copies of its cells around it.
+template <typename T>
+void pad(const Map<T>& y, const Map<T>& x, int mode, int top, int left) {
+    parallel(y.blocks() * y.channels, y.operations(), [&, I = x.lanes](int task) {
+        const int b = task / y.channels, c = task % y.channels;
+        for (int h = 0; h < y.height; ++h) {
+            const T* from = x.cell(b, c, copied_cell(h - top, x.height, mode));
+            T* to = y.cell(b, c, h);
+            std::copy_n(from, x.used(), to + std::ptrdiff_t(left) * I);
+            const auto copy = [&](int w) {
+                const int cell = copied_cell(w - left, x.width, mode);
+                std::copy_n(from + std::ptrdiff_t(cell) * I, I, to + std::ptrdiff_t(w) * I);
+            };
+            for (int w = 0; w < left; ++w) copy(w);
+            for (int w = left + x.width; w < y.width; ++w) copy(w);
+        }
+    });
+}
+
+// Each cell of dx is the sum over all its copies in dy.
+template <typename T>
+void pad_backward(const Map<T>& dx, const Map<T>& dy, int mode, int top, int left) {
+    parallel(dy.blocks() * dy.channels, dy.operations(), [&, I = dx.lanes](int task) {
+        const int b = task / dy.channels, c = task % dy.channels;
+        for (int h = 0; h < dx.height; ++h) std::fill_n(dx.cell(b, c, h), dx.used(), T(0));
+        for (int h = 0; h < dy.height; ++h) {
+            const T* from = dy.cell(b, c, h);
+            T* to = dx.cell(b, c, copied_cell(h - top, dx.height, mode));
+            for (int w = 0; w < dy.width; ++w) {
+                const T* up = from + std::ptrdiff_t(w) * I;
+                T* sum = to + std::ptrdiff_t(copied_cell(w - left, dx.width, mode)) * I;
+                for (int l = 0; l < I; ++l) sum[l] += up[l];
+            }
+        }
+    });
+}
+
+// So many channels, from one map into another of the same cells.
+template <typename T>
+void copy_channels(const Map<T>& to, const Map<T>& from, int first_to, int first_from, int count) {
+    if (to.bare() && from.bare()) {
+        parallel(to.blocks(), double(count) * to.channel() * to.blocks(), [&](int b) {
+            std::copy_n(from.cell(b, first_from, 0), count * from.channel(), to.cell(b, first_to, 0));
+        });
+        return;
+    }
+    parallel(to.blocks() * count, double(count) * to.channel() * to.blocks(), [&](int task) {
+        const int b = task / count, c = task % count;
+        for (int h = 0; h < to.height; ++h)
+            std::copy_n(from.cell(b, first_from + c, h), to.used(), to.cell(b, first_to + c, h));
+    });
+}
+
+}  // namespace
+}  // namespace sharedgrad
