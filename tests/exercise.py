@@ -207,6 +207,12 @@ def functions() -> None:
         against("outer_sum", delta, p, 1)
         y = against("softmax", delta[:, 0], -1)
         against("softmax_backward", p[:, 0, :1] * y, y, -1)
+        x, coefficients = rng.normal(size=(2, uses, inputs, 300)).astype(dtype), w[0, :1].repeat(3, 0)
+        directions = rng.normal(size=(1, inputs, 8)).astype(dtype)
+        for name, given in (("along_directions", (x[0][:, None], directions)), ("channel_uses", (*x, coefficients))):
+            both = [getattr(k, name)(*given) for k in (kernels.native, kernels.vectorized)]
+            for found, expected in zip(*both, strict=True):
+                close(found, expected, 1e-3 if dtype == np.float32 else None)
 
 
 def at_once() -> None:
