@@ -161,6 +161,9 @@ class Tape:
 
     def _back(self, deltas: dict[str, Array], wanted: frozenset[str], apart: frozenset[Parameter]) -> Gradients:
         pieces, flowed, structure = self._pieces(deltas), dict[str, Array](), self._structure
+        if (whole := self._whole(pieces)) is not None:
+            found, inputs = whole.backward(deltas, wanted, apart)
+            return Gradients(found, {name: self._single(array) for name, array in inputs.items()}, structure.names)
 
         def back(recording: Recording, given: dict[str, Array]) -> tuple[Part, dict[str, Array]]:
             return recording.backward(given, wanted, apart)
@@ -194,8 +197,9 @@ class Tape:
         max_norm, deltas = positive(max_norm, "tape.clipped_by_sample: max_norm"), self._upstreams(upstream)
         self._refuse_if_mixed(deltas, self._structure.used, "tape.clipped_by_sample")
         wanted, pieces = self._structure.wanted(False), self._pieces(deltas)
-        if len(pieces) == 1 and self._recordings and not self._structure.tied:
-            sums, norms = self._recordings[0].clipped_by_sample(deltas, wanted, max_norm)
+        whole = self._whole(pieces)
+        if whole is not None and not self._structure.tied:
+            sums, norms = whole.clipped_by_sample(deltas, wanted, max_norm)
             return Gradients(sums, names=self._structure.names), norms
         norms = np.sqrt(self._squares(pieces, deltas, wanted))
         factors = np.divide(max_norm, norms, out=np.ones_like(norms), where=~(norms <= max_norm)).astype(self._dtype)
@@ -256,12 +260,16 @@ class Tape:
 
     def _pieces(self, given: Collection[str]) -> Sequence[Piece]:
         """What a way back goes through: what the forward pass went through, or, where that cannot be, every layer."""
-        compiled = kernels.programs() and all(recording.unseen.isdisjoint(given) for recording in self._recordings)
+        compiled = kernels.programs() and all([recording.unseen.isdisjoint(given) for recording in self._recordings])
         if compiled or not self._recordings:
             return self._done
         if self._records is None:
             self._records = run(self._structure.nodes, self._origin.inputs, self._origin.context())[1]
         return self._records
+
+    def _whole(self, pieces: Sequence[Piece]) -> Recording | None:
+        """The only piece, where that is a compiled stretch."""
+        return self._recordings[0] if len(pieces) == 1 and pieces[0] is self._done[0] and self._recordings else None
 
     def _walk(
         self,

@@ -191,3 +191,14 @@ def test_outputs_are_the_callers_own() -> None:
     y[...] = -1
     for name, array in _named(tape.backward(np.ones_like(y))).items():
         same_bits(array, before[name])
+
+
+def test_kernels_chosen_after_the_forward_pass_go_back_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, passed = sg.Network([sg.Linear(3, 2)], (3,)), list[str]()
+    _, tape = net.forward(np.ones((4, 3)))
+    walk = sg.Tape._through_layer
+    monkeypatch.setattr(sg.Tape, "_through_layer", lambda *a: passed.append(a[1].name) or walk(*a))  # type: ignore[func-returns-value]
+    with kernels.use("vectorized"):
+        tape.backward(np.ones((4, 2)))
+        tape.clipped_by_sample(np.ones((4, 2)), 1.0)
+    assert passed == ["0"] * 3  # of the clipped sum, once for the norms and once for the sum
