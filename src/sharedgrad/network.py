@@ -198,11 +198,11 @@ class Network:
         Raises:
             ShapeError: An input does not fit.
         """
-        arrays, batched = self._doors(inputs, named)
+        arrays, batched = self.incoming(inputs, named)
         context = Context(training, self.seed, self.step)
         outputs, done, buffers = self._compute(arrays, context, record=True)
         origin = Pass(arrays, training, self.seed, self.step, buffers)
-        tape = Tape(self._structure(), origin, done, self._shapes(arrays), self.dtype, batched)
+        tape = Tape(self.structure(), origin, done, self.shapes_of(arrays), self.dtype, batched)
         if training:
             context.commit()
             self.step += 1
@@ -211,7 +211,7 @@ class Network:
     def predict(self, *inputs: ArrayLike, batch_size: int = 256, **named: ArrayLike) -> Any:
         """The output in evaluation mode, batch by batch, without a tape."""
         batch_size = whole(batch_size, "predict: batch_size")
-        arrays, batched = self._doors(inputs, named)
+        arrays, batched = self.incoming(inputs, named)
         samples = len(next(iter(arrays.values())))
         parts = []
         for start in range(0, max(samples, 1), batch_size):
@@ -225,19 +225,19 @@ class Network:
         self, arrays: dict[str, Array], context: Context, record: bool
     ) -> tuple[dict[str, Array], Recording | Records, dict[Buffer, Array]]:
         """The outputs, what going backward needs, and the buffers' values: compiled if that can be, else by layers."""
-        self._refuse_other_types()
+        self.refuse_other_types()
         plan = self._plan(arrays, context.training, record) if kernels.programs() else None
         if plan is not None:
             outputs, recording = plan.forward(arrays, context)
             return outputs, recording, recording.buffers
-        self._shapes(arrays)
-        buffers = {buffer: buffer.value for buffer in self._structure().buffers}
+        self.shapes_of(arrays)
+        buffers = {buffer: buffer.value for buffer in self.structure().buffers}
         values, records = run(self.nodes, arrays, context)
         return {name: np.array(values[name]) for name in self.outputs}, records, buffers
 
-    def _refuse_other_types(self) -> None:
+    def refuse_other_types(self) -> None:
         """A layer that two networks hold has one type: that of the network which was made last."""
-        structure = self._structure()
+        structure = self.structure()
         together: list[Parameter | Buffer] = [*structure.used, *structure.buffers]
         for held in together:
             if held.dtype is not self.dtype and held.dtype != self.dtype and held.dtype.kind == "f":
@@ -246,12 +246,12 @@ class Network:
 
     def _plan(self, arrays: dict[str, Array], training: bool, record: bool) -> Plan | None:
         """The compiled way for arrays of these shapes, worked out when it is first needed."""
-        key = (self._structure().revisions, training, record, *[array.shape for array in arrays.values()])
+        key = (self.structure().revisions, training, record, *[array.shape for array in arrays.values()])
         plans = self._plans
         if key not in plans:
             from sharedgrad.plan import Plan, UnsupportedError
 
-            shapes, samples = self._shapes(arrays), len(next(iter(arrays.values())))
+            shapes, samples = self.shapes_of(arrays), len(next(iter(arrays.values())))
             try:
                 plan = Plan(self.nodes, shapes, list(self.inputs), self.outputs, samples, self.dtype, training, record)
             except UnsupportedError:
@@ -261,17 +261,17 @@ class Network:
             return plan
         return plans[key]
 
-    def _structure(self) -> Structure:
+    def structure(self) -> Structure:
         """What tapes need to know of the graph, worked out anew when an attribute of a layer has been set."""
         revisions = tuple([node.layer.revision for node in self.nodes])
         if self._known is None or self._known.revisions != revisions:
             self._known = Structure(self.nodes, self.outputs, list(self.inputs), revisions)
         return self._known
 
-    def _shapes(self, arrays: Mapping[str, Array]) -> dict[str, Shape]:
+    def shapes_of(self, arrays: Mapping[str, Array]) -> dict[str, Shape]:
         """Every input's and node's shape without the sample axis, checked once for each set of inputs' shapes."""
         given = tuple([array.shape[1:] for array in arrays.values()])
-        key = self._structure().revisions, given
+        key = self.structure().revisions, given
         if key not in self._checked:
             try:
                 found = self.shapes(*given)
@@ -281,7 +281,7 @@ class Network:
             self._checked = {key: found, **dict(list(self._checked.items())[: _PLANS - 1])}
         return self._checked[key]
 
-    def _doors(self, inputs: Sequence[ArrayLike], named: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], bool]:
+    def incoming(self, inputs: Sequence[ArrayLike], named: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], bool]:
         """The inputs as arrays of the network's type, copied: later changes to the caller's arrays have no effect."""
         given = dict(zip(self.inputs, inputs, strict=False))
         given.update(named)

@@ -233,7 +233,7 @@ class Combined(Optimizer):
         if not optimizers or not all(isinstance(optimizer, Optimizer) for optimizer in optimizers):
             raise ConfigError("Combined", "expected optimizers, one for each group of parameters")
         self.optimizers = optimizers
-        self._rates = [optimizer.lr for optimizer in optimizers]
+        self.rates = [optimizer.lr for optimizer in optimizers]
         super().__init__([p for optimizer in optimizers for p in optimizer.parameters], 1.0)
         if len(self.parameters) != sum(len(optimizer.parameters) for optimizer in optimizers):
             raise ConfigError("Combined", "a parameter is in two groups", "give each to one optimizer")
@@ -243,7 +243,7 @@ class Combined(Optimizer):
         present = [o for o in self.optimizers if isinstance(gradients, Gradients) and gradients.pairs(o.parameters)]
         if not present:
             super().step(gradients)  # says what is wrong
-        for optimizer, rate in zip(self.optimizers, self._rates, strict=True):
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
             if optimizer in present:
                 optimizer.lr = rate * self.lr
                 optimizer.step(gradients)

@@ -15,10 +15,9 @@ from sharedgrad.data.batching import Augment, Normalize
 from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import whole
 from sharedgrad.layers import Softmax
-from sharedgrad.losses import CrossEntropy
+from sharedgrad.losses import CrossEntropy, Loss
 from sharedgrad.network import Network
 from sharedgrad.optimizers import SCHEDULES, Combined, Optimizer, Schedule
-from sharedgrad.training.evaluate import Loss
 from sharedgrad.training.sources import Arrays, Batch, Batches
 
 _PLAIN = (str, int, float, tuple, list, np.generic, type(None))

@@ -15,7 +15,7 @@ import numpy as np
 
 from sharedgrad.data.batching import Augment, Normalize
 from sharedgrad.errors import ConfigError, DataError, SharedgradError
-from sharedgrad.losses import CrossEntropy
+from sharedgrad.losses import CrossEntropy, Loss, measured
 from sharedgrad.network import Network
 from sharedgrad.optimizers import Adam, Optimizer, Schedule
 from sharedgrad.parameter import Array
@@ -24,7 +24,7 @@ from sharedgrad.training.best import Best, stalled
 from sharedgrad.training.callbacks import Callback
 from sharedgrad.training.checkpoint import Checkpoint
 from sharedgrad.training.claim import claimed
-from sharedgrad.training.evaluate import Loss, measure, measured
+from sharedgrad.training.evaluate import measure
 from sharedgrad.training.history import Epoch, History
 from sharedgrad.training.interrupts import ended_by_sigterm, held
 from sharedgrad.training.metrics import Metrics

@@ -21,6 +21,22 @@ inline void store_part(double* to, Vector<double> v, int count) {
     _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1), v);
 }
 #else
+#if defined(__AVX2__)
+// All bits of the first `count` lanes.
+template <typename Integer>
+inline __m256i mask_of_first(int count) {
+    constexpr int W = kVectorBytes / sizeof(Integer);
+    static constexpr Integer ones_then_zeros[2 * W] = {-1, -1, -1, -1, W > 4 ? -1 : 0, W > 4 ? -1 : 0, W > 4 ? -1 : 0,
+                                                       W > 4 ? -1 : 0};
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(ones_then_zeros + W - count));
+}
+inline Vector<float> load_part(const float* from, int count) {
+    return _mm256_maskload_ps(from, mask_of_first<std::int32_t>(count));
+}
+inline Vector<double> load_part(const double* from, int count) {
+    return _mm256_maskload_pd(from, mask_of_first<std::int64_t>(count));
+}
+#else
 template <typename T>
 inline Vector<T> load_part(const T* from, int count) {
     if (count == kWidth<T>) return load(from);
@@ -28,12 +44,37 @@ inline Vector<T> load_part(const T* from, int count) {
     for (int l = 0; l < count; ++l) lanes[l] = from[l];
     return load(lanes);
 }
+#endif
 template <typename T>
 inline void store_part(T* to, Vector<T> v, int count) {
     if (count == kWidth<T>) return store(to, v);
     T lanes[kWidth<T>];
     store(lanes, v);
     for (int l = 0; l < count; ++l) to[l] = lanes[l];
+}
+#endif
+
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// The sums of 8 vectors by halves, all at once: upper half to lower half, then pairs, then neighbours.
+inline Vector<float> sum_all(const Vector<float>* v) {
+    const auto halves = [](__m256 a, __m256 b) {
+        return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+    };
+    const auto pairs = [](__m256 a, __m256 b) {
+        return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+    };
+    const __m256 a = pairs(halves(v[0], v[1]), halves(v[2], v[3]));
+    const __m256 b = pairs(halves(v[4], v[5]), halves(v[6], v[7]));
+    const __m256 sum = _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd));
+    return _mm256_permutevar8x32_ps(sum, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+// Of 4 vectors.
+inline Vector<double> sum_all(const Vector<double>* v) {
+    const auto halves = [](__m256d a, __m256d b) {
+        return _mm256_add_pd(_mm256_permute2f128_pd(a, b, 0x20), _mm256_permute2f128_pd(a, b, 0x31));
+    };
+    const __m256d a = halves(v[0], v[1]), b = halves(v[2], v[3]);
+    return _mm256_permute4x64_pd(_mm256_add_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b)), 0xd8);
 }
 #endif
 
@@ -56,6 +97,17 @@ inline void sum_lanes(T* sums, Vector<T> (&v)[R]) {
         const __m512 a = v[0], b = v[R / 8 - 1];
         v[0] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
         std::memcpy(sums, &v[0], R * sizeof(T));
+        return;
+    }
+#elif defined(__AVX2__)
+    if constexpr (R > 2) {
+        constexpr int W = kWidth<T>;
+        for (int i = 0; i < R; i += W) {
+            Vector<T> group[W] = {};
+            for (int j = 0; j < W && i + j < R; ++j) group[j] = v[i + j];
+            const Vector<T> sum = sum_all(group);
+            std::memcpy(sums + i, &sum, (R - i < W ? R - i : W) * sizeof(T));
+        }
         return;
     }
 #endif

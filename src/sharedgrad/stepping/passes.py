@@ -1,0 +1,127 @@
+"""A network's way forward and back for inputs of one shape: two programs that keep their memory between steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sharedgrad.kernels.native.program import Program
+from sharedgrad.kernels.native.recycled import empty
+from sharedgrad.layers.context import Context
+from sharedgrad.layers.layer import Shape
+from sharedgrad.network import Network
+from sharedgrad.parameter import Array, Buffer, Parameter, Weight
+from sharedgrad.plan.backward import Backward
+from sharedgrad.plan.forward import Forward
+from sharedgrad.plan.lowering import Gradient, Input, Mask, Output, Upstream
+
+Store = dict[tuple[str, tuple[int, ...]], Array]
+
+
+class Passes:
+    """Both programs of a network with one output, to be run one after the other.
+
+    Args:
+        network: The network.
+        shapes: Of its inputs and nodes, without the sample axis.
+        samples: N.
+        wanted: Names whose gradient leads to a parameter.
+        training: The mode of dropout and batch normalization.
+        store: Arrays for gradients, which passes over other numbers of samples use as well.
+
+    Raises:
+        UnsupportedError: A layer has no compiled operation.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        shapes: Mapping[str, Shape],
+        samples: int,
+        wanted: frozenset[str],
+        training: bool,
+        store: Store,
+    ) -> None:
+        self._samples, self._dtype, self._shapes = samples, network.dtype, shapes
+        (self.output,) = network.outputs
+        forward = Forward(
+            network.nodes, shapes, list(network.inputs), network.outputs, samples, network.dtype, training, True
+        )
+        backward = Backward(forward, network.outputs, wanted, frozenset())
+        self._statistics = forward.statistics
+        self._memory = np.zeros(0, network.dtype)  # until the first step
+        self._forward, self._backward = _Arrays(forward), _Arrays(backward)
+        self._gradients: list[tuple[Weight, Array]] = []
+        for number, (weight, _) in backward.gradients:  # in the order in which a tape adds them
+            key = f"{weight.base.name} {len(self._gradients)}", weight.shape
+            array = store.setdefault(key, empty(weight.shape, network.dtype))
+            self._gradients.append((weight, array))
+            self._backward.fixed[number] = array
+        self._single = {w.base: array for w, array in self._gradients}  # if each has one use and is seen as it is
+        self._plain = len(self._single) == len(self._gradients) and all(w.view.identity for w, _ in self._gradients)
+
+    def forward(self, inputs: Mapping[str, Array], context: Context) -> Array:
+        """The output (N, *shape), the caller's own; running statistics are pending in the context."""
+        if not self._memory.size:
+            self._memory = empty((self._forward.program.kept + 1,), self._dtype)
+            self._memory.fill(0)
+        y = empty((self._samples, *self._shapes[self.output]), self._dtype)
+        self._forward.run(self._memory, lambda what: self._given(what, inputs, y, context))
+        for name, (node, mean, variance, count) in self._statistics.items():
+            context.enter(name)
+            node.layer.track(self._read(mean), self._read(variance), count, context)  # type: ignore[attr-defined]
+        return y
+
+    def backward(self, upstream: Array) -> dict[Parameter, Array]:
+        """The gradient of each parameter, in memory that the next step writes over."""
+        self._backward.run(self._memory, lambda _: upstream)
+        if self._plain:
+            return self._single
+        total: dict[Parameter, Array] = {}
+        for weight, own in self._gradients:
+            parameter = weight.base
+            if not weight.view.identity:
+                own = np.ascontiguousarray(weight.view.back(own, 0, parameter.shape))
+            total[parameter] = total[parameter] + own if parameter in total else own
+        return total
+
+    def _given(self, what: Any, inputs: Mapping[str, Array], y: Array, context: Context) -> Array:
+        match what:
+            case Input(name):
+                return inputs[name]
+            case Output():
+                return y
+            case Mask(node):
+                context.enter(node.name)
+                shape = (self._samples, *self._shapes[node.name])
+                return node.layer.mask(shape, self._dtype, context)  # type: ignore[attr-defined]
+        raise AssertionError(what)
+
+    def _read(self, m: Any) -> Array:
+        return self._memory[m.offset : m.offset + m.channels].copy()
+
+
+class _Arrays:
+    """A program, and where its arrays from outside come from.
+
+    Attributes:
+        fixed: Arrays that stay, by their numbers.
+    """
+
+    def __init__(self, lowered: Forward | Backward) -> None:
+        self.program: Program = lowered.program
+        self.fixed: list[Any] = [None] * len(lowered.outside)
+        self._values = lowered.numbered(Weight | Buffer)
+        self._given = lowered.numbered(Input | Output | Mask | Upstream)
+        assert len(self._values) + len(self._given) + len(lowered.numbered(Gradient)) == len(self.fixed)
+
+    def run(self, memory: Array, given: Any) -> None:
+        """Carry it out on the values of now, and what ``given`` makes of the rest."""
+        arrays = self.fixed.copy()
+        for i, value in self._values:
+            arrays[i] = value.value
+        for i, what in self._given:
+            arrays[i] = given(what)
+        self.program.run(memory, tuple(arrays))
