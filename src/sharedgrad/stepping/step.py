@@ -133,7 +133,7 @@ class CompiledStep:
             context.commit()
             network.step += 1
         self.output = y
-        value, upstream = self.loss(y, target)
+        value, upstream = measured(self.loss, y, target)
         if self.finite_only and not isfinite(value):
             return value
         gradients = passes.backward(np.ascontiguousarray(upstream))
@@ -192,7 +192,11 @@ class CompiledStep:
     def _as_written(self, x: Inputs, target: Any, why: str = "another thread is making a step") -> float:
         self.way = f"as the loop: {why}"
         network = self.network
-        given = [x[name] for name in network.inputs] if isinstance(x, Mapping) and x.keys() == network.inputs.keys() else [x]
+        given = (
+            [x[name] for name in network.inputs]
+            if isinstance(x, Mapping) and x.keys() == network.inputs.keys()
+            else [x]
+        )
         self.output, tape = network.forward(*given, training=self.training)
         value, upstream = measured(self.loss, self.output, target)
         if self.finite_only and not isfinite(value):

@@ -18,7 +18,7 @@ def _like(arrays: Arrays) -> Arrays:
     return [empty_like(a) for a in arrays]
 
 
-def _update(step: Callable[..., None], values: Arrays, gradients: Arrays, states: list[Arrays], *settings: Any) -> Any:
+def _update(step: Callable[..., bool], values: Arrays, gradients: Arrays, states: list[Arrays], *settings: Any) -> Any:
     """New values, and for each list of arrays in ``states`` a new one."""
     new, news = _like(values), [_like(values) for _ in states]
     try:
