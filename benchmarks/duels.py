@@ -24,6 +24,8 @@ INFERENCE_BARS = {
     (name, batch): Bar(1 if name == "vgg" else 1.5, 4) for name in ("lenet5", "cnn", "vgg") for batch in (1, 64)
 }
 
+ONE_CALL = "in one call"
+
 Rival = Callable[[str, int, str], Call]
 
 
@@ -31,7 +33,7 @@ def steps(options: Options) -> list[Table]:
     """Whole training steps."""
     note = (
         "Forward, cross-entropy, backward, plain SGD on the same data; milliseconds a step: median (quartiles). "
-        "The ratio is PyTorch's best time over ours."
+        "In one call: `sg.compile_step`. The ratios are PyTorch's best time over ours; the bar is for one call."
     )
     chosen = [(name, batch) for name in options.narrowed(tuple(STEPS)) for batch in options.batches or STEPS[name]]
     return [_table("steps", "Training steps", note, chosen, partial(step_duel, options), options)]
@@ -39,7 +41,14 @@ def steps(options: Options) -> list[Table]:
 
 def step_duel(options: Options, name: str, batch: int) -> Row:
     """A training step of one net and batch."""
-    return _duel(training.training_step, _torch_step, STEP_BARS, options, name, batch)
+    theirs, failures = _rivals(_torch_step, options, name, batch)
+    ours = {"sharedgrad": training.training_step(name, batch), ONE_CALL: training.step_in_one_call(name, batch)}
+    spreads = alternating({**ours, **theirs}, options.repeats)
+    peers = {peer: spreads[peer] for peer in theirs}
+    row: Row = {**spreads, **failures, "ratio": compared(spreads["sharedgrad"], peers)}
+    row["ratio in one call"] = ratio = compared(spreads[ONE_CALL], peers)
+    bar = STEP_BARS.get((name, batch))
+    return {**row, **bar.cells(ratio)} if bar else row
 
 
 def inference(options: Options) -> list[Table]:
@@ -60,13 +69,17 @@ def _duel(
     batch: int,
 ) -> Row:
     """One net and batch: sharedgrad, PyTorch in each kind, the ratio and what it must reach."""
-    makers = {f"PyTorch {kind}": partial(rival, name, batch, kind) for kind in options.kinds()}
-    theirs, failures = ready(makers)
+    theirs, failures = _rivals(rival, options, name, batch)
     spreads = alternating({"sharedgrad": ours(name, batch), **theirs}, options.repeats)
     ratio = compared(spreads["sharedgrad"], {peer: spreads[peer] for peer in theirs})
     row: Row = {**spreads, **failures, "ratio": ratio}
     bar = bars.get((name, batch))
     return {**row, **bar.cells(ratio)} if bar else row
+
+
+def _rivals(rival: Rival, options: Options, name: str, batch: int) -> tuple[dict[str, Call], dict[str, str]]:
+    """PyTorch in each kind, and why a kind failed."""
+    return ready({f"PyTorch {kind}": partial(rival, name, batch, kind) for kind in options.kinds()})
 
 
 def _table(
@@ -79,7 +92,9 @@ def _table(
 ) -> Table:
     peers = (f"PyTorch {kind}" for kind in options.kinds())
     cases = (Case(f"{net}, batch {batch}", partial(measure, net, batch)) for net, batch in chosen)
-    return Table(name, title, note, ("net", "sharedgrad", *peers, "ratio", "bar", "reached"), tuple(cases))
+    ours = ("sharedgrad", ONE_CALL) if name == "steps" else ("sharedgrad",)
+    ratios = ("ratio", "ratio in one call") if name == "steps" else ("ratio",)
+    return Table(name, title, note, ("net", *ours, *peers, *ratios, "bar", "reached"), tuple(cases))
 
 
 def _torch_step(name: str, batch: int, kind: str) -> Call:

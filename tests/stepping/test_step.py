@@ -320,19 +320,14 @@ def test_a_loss_that_is_not_finite() -> None:
     assert all(p.value is before[p.name] for p in net.parameters())
 
 
-def test_a_step_within_a_step_and_copies() -> None:
-    net, calls = network(), list[bool]()
-
-    class Curious(sg.CrossEntropy):
-        def __call__(self, y: Any, target: Any) -> Any:
-            if not calls:
-                calls.append(True)
-                assert np.isfinite(step(X[:4], LABELS[:4]))
-            return super().__call__(y, target)
-
-    step = sg.compile_step(net, Curious(), sg.SGD(net.parameters(), lr=0.1))
-    assert np.isfinite(step(X[:4], LABELS[:4]))
-    assert len(calls) == 1
+def test_two_threads_and_copies() -> None:
+    step, loop, same, _ = both(network, sg.CrossEntropy(), OPTIMIZERS["Adam"])
+    with step._busy:  # as if another thread were within a step
+        agree(step, loop, same, LABELS)
+    if sg.kernels.compiled():
+        assert "another thread" in step.way
+    agree(step, loop, same, LABELS)
+    net = step.network
     for twin in (copy.deepcopy(step), pickle.loads(pickle.dumps(sg.compile_step(net, sg.MSE(), step.optimizer)))):
         assert isinstance(twin, CompiledStep)
         assert twin.network is not net
