@@ -1,6 +1,8 @@
 // The end of a row that does not fill a vector, and the sums over the lanes of many vectors.
 #pragma once
 
+#include <type_traits>
+
 #include "vector.hpp"
 
 namespace sharedgrad {
@@ -36,6 +38,28 @@ inline Vector<float> load_part(const float* from, int count) {
 inline Vector<double> load_part(const double* from, int count) {
     return _mm256_maskload_pd(from, mask_of_first<std::int64_t>(count));
 }
+inline void store_part(float* to, Vector<float> v, int count) {
+    if (count == 8) return store(to, v);
+    __m128 rest = _mm256_castps256_ps128(v);
+    if (count & 4) {
+        _mm_storeu_ps(to, rest);
+        rest = _mm256_extractf128_ps(v, 1), to += 4;
+    }
+    if (count & 2) {
+        _mm_storel_pi(reinterpret_cast<__m64*>(to), rest);
+        rest = _mm_movehl_ps(rest, rest), to += 2;
+    }
+    if (count & 1) _mm_store_ss(to, rest);
+}
+inline void store_part(double* to, Vector<double> v, int count) {
+    if (count == 4) return store(to, v);
+    __m128d rest = _mm256_castpd256_pd128(v);
+    if (count & 2) {
+        _mm_storeu_pd(to, rest);
+        rest = _mm256_extractf128_pd(v, 1), to += 2;
+    }
+    if (count & 1) _mm_store_sd(to, rest);
+}
 #else
 template <typename T>
 inline Vector<T> load_part(const T* from, int count) {
@@ -44,7 +68,6 @@ inline Vector<T> load_part(const T* from, int count) {
     for (int l = 0; l < count; ++l) lanes[l] = from[l];
     return load(lanes);
 }
-#endif
 template <typename T>
 inline void store_part(T* to, Vector<T> v, int count) {
     if (count == kWidth<T>) return store(to, v);
@@ -52,6 +75,7 @@ inline void store_part(T* to, Vector<T> v, int count) {
     store(lanes, v);
     for (int l = 0; l < count; ++l) to[l] = lanes[l];
 }
+#endif
 #endif
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
@@ -123,15 +147,18 @@ inline void sum_lanes(T* sums, Vector<T> (&v)[R]) {
 // v[i] = Σ over the lanes of vector i, in place: number i is written when vectors up to i have been read
 template <typename T>
 void sum_each(T* v, std::ptrdiff_t count) {
-    constexpr int R = 16;
-    for (std::ptrdiff_t i = 0; i < count; i += R) {
-        const int n = count - i < R ? int(count - i) : R;
+    const auto sum = [v](std::ptrdiff_t i, auto group) {
+        constexpr int R = decltype(group)::value;
         Vector<T> rows[R];
         T sums[R];
-        for (int j = 0; j < R; ++j) rows[j] = j < n ? load(v + (i + j) * kWidth<T>) : Vector<T>{};
+        for (int j = 0; j < R; ++j) rows[j] = load(v + (i + j) * kWidth<T>);
         sum_lanes(sums, rows);
-        std::memcpy(v + i, sums, n * sizeof(T));
-    }
+        std::memcpy(v + i, sums, sizeof sums);
+    };
+    std::ptrdiff_t i = 0;
+    for (; i + 16 <= count; i += 16) sum(i, std::integral_constant<int, 16>());
+    for (; i + 4 <= count; i += 4) sum(i, std::integral_constant<int, 4>());
+    for (; i < count; ++i) sum(i, std::integral_constant<int, 1>());
 }
 
 }  // namespace

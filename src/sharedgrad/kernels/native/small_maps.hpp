@@ -15,13 +15,13 @@ namespace {
 
 using SmallMapsMemory = Owner<kInputs, kTaps, kPlaces>;
 
-constexpr int kFewOutputs = 256, kManyKernels = 64;  // for which packing these would take too long
+constexpr int kFewVectors = 16, kManyKernels = 256;  // of outputs, for which packing these would take too long
 
 template <typename T>
 bool by_small_maps(const Map<T>& out, const Map<T>& in, const Window& g) {
     return in.lanes < kWidth<T> && g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 && g.dilation_w == 1 &&
            g.groups == 1 && std::ptrdiff_t(in.channels) * out.channels >= kManyKernels &&
-           out.height * out.used() <= kFewOutputs;
+           out.height * out.used() <= kFewVectors * kWidth<T>;
 }
 
 // sums (F, C, lanes), `apart` from filter to filter: Σ_t w[f][places[t]] · x[c][taps[t]] for F filters and C vectors
@@ -53,6 +53,15 @@ constexpr std::array<SmallMapSums<T>, sizeof...(FC)> small_map_sums_of(std::inte
 template <typename T>
 constexpr auto kSmallMapSums = small_map_sums_of<T>(std::make_integer_sequence<int, kTileFilters * kTileColumns>());
 
+// Rows are short: calling memcpy for each takes longer than copying it.
+template <typename T>
+inline void copy_row(T* to, const T* from, std::ptrdiff_t count) {
+    constexpr int V = kWidth<T>;
+    if (count < V) return store_part(to, load_part(from, int(count)), int(count));
+    for (std::ptrdiff_t i = 0; i + V < count; i += V) store(to + i, load(from + i));
+    store(to + count - V, load(from + count - V));
+}
+
 // The inputs of outputs in rows of so many numbers: [block][channel][column of the kernel][row][column of the output],
 // and some vectors that may be read beyond their end
 template <typename T>
@@ -65,9 +74,10 @@ const T* small_map_copies(const Map<T>& in, std::ptrdiff_t row, int height, int 
         T* to = all + task * channel;
         for (int j = 0; j < kernel_w; ++j)
             for (int i = 0; i < height + kernel_h - 1; ++i, to += row)
-                std::copy_n(in.cell(task / in.channels, task % in.channels, i - pad_h) +
-                                std::ptrdiff_t(j - pad_w) * in.lanes,
-                            row, to);
+                copy_row(to,
+                         in.cell(task / in.channels, task % in.channels, i - pad_h) +
+                             std::ptrdiff_t(j - pad_w) * in.lanes,
+                         row);
     });
     return all;
 }
@@ -138,10 +148,13 @@ struct SmallMaps {
 
 using SmallMapsGradientMemory = Owner<kInputs, kTaps, kCells>;
 
+constexpr int kManySums = 64;  // kernels, for which the copies pay
+constexpr int kTilesAtOnce = 4;   // tiles of filters that pass over the copies at once
+
 template <typename T>
 bool gradient_by_small_maps(const Map<T>& dy, const Map<T>& x, const Window& g) {
     return dy.lanes < kWidth<T> && g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 && g.dilation_w == 1 &&
-           g.groups == 1 && std::ptrdiff_t(x.channels) * dy.channels >= kManyKernels;
+           g.groups == 1 && std::ptrdiff_t(x.channels) * dy.channels >= kManySums;
 }
 
 // dw (F, C, *K) of all samples, which fill less than a vector
@@ -156,26 +169,31 @@ void small_maps_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Window&
     for (int c = 0, t = 0; c < x.channels; ++c)
         for (int i = 0; i < g.kernel_h; ++i)
             for (int j = 0; j < g.kernel_w; ++j) taps[t++] = c * channel + j * column + i * row;
-    const EvenRanges filters(dy.channels, kTileDeltas), tiles(count, kTileTaps);
+    const EvenRanges filters(dy.channels, kTileDeltas), tiles(count, kTileTaps), groups(filters.count, kTilesAtOnce);
     const int whole = int(size / V), rest = int(size % V);
-    parallel(filters.count, operations(dy, x, g), [&](int task) {
-        const int first = filters.begin(task), F = filters.size(task);
-        T* const deltas = SmallMapsGradientMemory::memory<T, kCells>(F * size);
-        for (int f = 0; f < F; ++f)
-            for (int h = 0; h < dy.height; ++h) std::copy_n(dy.cell(0, first + f, h), row, deltas + f * size + h * row);
-        for (int k = 0; k < tiles.count; ++k) {
-            const int t = tiles.begin(k), K = tiles.size(k);
-            alignas(64) T sums[kTileDeltas * kTileTaps * V];
-            const auto add = [&](std::ptrdiff_t from, int vectors, int last, bool resume) {
-                outer<T>(F, K,
-                         {sums, std::ptrdiff_t(K) * V, deltas + from, size, 0, inputs + from, V, 0, taps + t, 1,
-                          vectors, last, resume});
-            };
-            if (whole) add(0, whole, V, false);
-            if (rest) add(std::ptrdiff_t(whole) * V, 1, rest, whole > 0);
-            sum_each(sums, F * K);
-            for (int f = 0; f < F; ++f) std::copy_n(sums + f * K, K, dw + std::ptrdiff_t(first + f) * count + t);
-        }
+    const std::ptrdiff_t apart = std::ptrdiff_t(whole + 1) * V;  // so that vectors do not lie across cache lines
+    parallel(groups.count, operations(dy, x, g), [&](int task) {
+        const int begin = groups.begin(task), end = groups.begin(task + 1), first = filters.begin(begin);
+        T* const deltas = SmallMapsGradientMemory::memory<T, kCells>((filters.begin(end) - first) * apart);
+        for (int f = first; f < filters.begin(end); ++f)
+            for (int h = 0; h < dy.height; ++h)
+                copy_row(deltas + (f - first) * apart + h * row, dy.cell(0, f, h), row);
+        for (int k = 0; k < tiles.count; ++k)
+            for (int i = begin; i < end; ++i) {
+                const int t = tiles.begin(k), K = tiles.size(k), filter = filters.begin(i), F = filters.size(i);
+                const T* const from = deltas + (filter - first) * apart;
+                alignas(64) T sums[kTileDeltas * kTileTaps * V];
+                const auto add = [&](std::ptrdiff_t at, int vectors, int last, bool resume) {
+                    outer<T>(F, K,
+                             {sums, std::ptrdiff_t(K) * V, from + at, apart, 0, inputs + at, V, 0, taps + t, 1, vectors,
+                              last, resume});
+                };
+                if (whole) add(0, whole, V, false);
+                if (rest) add(std::ptrdiff_t(whole) * V, 1, rest, whole > 0);
+                sum_each(sums, F * K);
+                for (int f = 0; f < F; ++f)
+                    for (int j = 0; j < K; ++j) dw[std::ptrdiff_t(filter + f) * count + t + j] = sums[f * K + j];
+            }
     });
 }
 
