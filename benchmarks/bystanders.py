@@ -13,9 +13,13 @@ class Bystanders:
     def __init__(self) -> None:
         self._start, self._others = monotonic(), _others()
 
-    def share(self) -> float:
-        """The part of all processors' time that others took so far, from 0 to 1."""
-        taken = _others() - self._others
+    def share(self, own: float = 0.0) -> float:
+        """The part of all processors' time that others took so far, from 0 to 1.
+
+        Args:
+            own: Seconds of processor time that processes took meanwhile which are no others.
+        """
+        taken = _others() - self._others - own
         return max(0.0, taken) / ((monotonic() - self._start) * (os.cpu_count() or 1))
 
 

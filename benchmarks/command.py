@@ -18,7 +18,6 @@ from benchmarks import (
     importing,
     machine,
     memory,
-    mistaken,
     persample,
     plots,
     scaling,
@@ -28,8 +27,18 @@ from benchmarks import (
 from benchmarks.nets import NETS
 from benchmarks.options import Options
 from benchmarks.tables import Row, Table, disturbed, plain
+from benchmarks.timing import INSTALL
 from sharedgrad.errors import SharedgradError
 from sharedgrad.kernels import set_winograd
+
+
+def _mistaken(options: Options) -> list[Table]:
+    if not find_spec("torch"):
+        return []
+    from benchmarks import mistaken
+
+    return mistaken.section(options)
+
 
 SECTIONS: dict[str, Callable[[Options], list[Table]]] = {
     "steps": duels.steps,
@@ -37,7 +46,7 @@ SECTIONS: dict[str, Callable[[Options], list[Table]]] = {
     "persample": persample.section,
     "trace": traces.section,
     "torch-trace": torch_traces.section,
-    "mistaken": mistaken.section,
+    "mistaken": _mistaken,
     "memory": memory.section,
     "import": importing.section,
     "convolutions": convolutions.section,
@@ -47,7 +56,8 @@ SECTIONS: dict[str, Callable[[Options], list[Table]]] = {
 OF_PYTORCH = ("torch-trace", "mistaken")  # nothing to measure without it
 
 DESCRIPTION = f"""\
-sharedgrad measured beside PyTorch, alternating, on the same data, in float32: medians, quartiles and ratios.
+sharedgrad measured beside PyTorch, JAX and ONNX Runtime, alternating, on the same data, in float32: medians,
+quartiles and ratios.
 
   python -m benchmarks                                      everything but torch.compile
   python -m benchmarks steps --compile --json steps.json    training steps, PyTorch at its very best
@@ -102,7 +112,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     )
     parser.add_argument("--repeats", type=_count, default=9, metavar="N", help="rounds of each measurement (9)")
     parser.add_argument("--threads", type=_count, default=2, metavar="N", help="threads for everybody (2)")
-    parser.add_argument("--alone", action="store_true", help="sharedgrad alone, without PyTorch")
+    parser.add_argument("--alone", action="store_true", help="sharedgrad alone, without rivals")
     parser.add_argument("--compile", action="store_true", help="torch.compile too: minutes more, needs a C++ compiler")
     parser.add_argument(
         "--no-winograd", dest="winograd", action="store_false", help="3×3 convolutions of sharedgrad by plain sums"
@@ -117,9 +127,6 @@ def parse(arguments: list[str] | None = None) -> Options:
     given["rivals"] = not given.pop("alone")
     if problem := _problem(given):
         parser.error(problem)
-    if given["rivals"] and not find_spec("torch"):
-        print("PyTorch is not installed: sharedgrad is measured alone", file=sys.stderr)
-        given["rivals"] = False
     return Options(**given)
 
 
@@ -156,7 +163,9 @@ def run(options: Options) -> None:
     for name in options.sections:
         started = monotonic()
         tables = [table for table in SECTIONS[name](options) if table.cases]
-        if not tables and name not in OF_PYTORCH:
+        if not tables and name in OF_PYTORCH and options.rivals:
+            print(f"{name}: PyTorch is {INSTALL}", file=sys.stderr)
+        elif not tables and name not in OF_PYTORCH:
             print(f"{name}: has none of these nets", file=sys.stderr)
         for table in tables:
             rows = measure(name, table, options, started)

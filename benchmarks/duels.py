@@ -1,4 +1,4 @@
-"""Sections that set a whole net of sharedgrad against PyTorch: training steps and inference."""
+"""Sections that set a whole net of sharedgrad against others: training steps and inference."""
 
 from __future__ import annotations
 
@@ -6,80 +6,98 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks import nets, training
+from benchmarks.apart import Apart
 from benchmarks.options import Options
 from benchmarks.tables import Bar, Case, Row, Table, compared
 from benchmarks.timing import Call, alternating, ready
 
 STEP_BARS = {
-    ("lenet5", 64): Bar(4, 6),
-    ("lenet5", 1): Bar(5, 12),
-    ("cnn", 64): Bar(2.5, 3.5),
-    ("vgg", 64): Bar(1, 1.2),
-    ("resnet20", 64): Bar(1.2, 1.8),
-    ("separable", 64): Bar(2, 3),
+    ("lenet5", 64): Bar(4, 5),
+    ("lenet5", 1): Bar(5, 10),
+    ("vgg", 64): Bar(2.3, 2.3),
+    ("resnet20", 64): Bar(1.6, 1.8),
+    ("separable", 64): Bar(2.5, 3),
+    **{("cnn", batch): Bar(2.5, 3.5) for batch in (1, 2, 4, 8, 16, 32, 64, 128, 256)},
 }
+JAX_LAYOUTS = ("NCHW", "NHWC")
 STEPS = {"lenet5": (64, 1), "cnn": (64, 1), "vgg": (64,), "resnet20": (64,), "separable": (64,)}
 
-INFERENCE_BARS = {
-    (name, batch): Bar(1 if name == "vgg" else 1.5, 4) for name in ("lenet5", "cnn", "vgg") for batch in (1, 64)
-}
+INFERENCE_BARS = {(name, batch): Bar(1.2, 2) for name in ("lenet5", "cnn", "vgg") for batch in (1, 64)}
 
 ONE_CALL = "in one call"
-
-Rival = Callable[[str, int, str], Call]
+Makers = dict[str, Callable[[], Call]]  # of the rivals' calls, by the rival's name
 
 
 def steps(options: Options) -> list[Table]:
     """Whole training steps."""
     note = (
         "Forward, cross-entropy, backward, plain SGD on the same data; milliseconds a step: median (quartiles). "
-        "In one call: `sg.compile_step`. The ratios are PyTorch's best time over ours; the bar is for one call."
+        "In one call: `sg.compile_step`. JAX runs a jitted step in a process of its own. The ratios are the best "
+        "rival's time over ours; the bar is for one call."
     )
     chosen = [(name, batch) for name in options.narrowed(tuple(STEPS)) for batch in options.batches or STEPS[name]]
-    return [_table("steps", "Training steps", note, chosen, partial(step_duel, options), options)]
+    peers = step_rivals(options)
+    return [_table("steps", "Training steps", note, chosen, peers, partial(step_duel, options))]
 
 
 def step_duel(options: Options, name: str, batch: int) -> Row:
     """A training step of one net and batch."""
-    theirs, failures = _rivals(_torch_step, options, name, batch)
-    ours = {"sharedgrad": training.training_step(name, batch), ONE_CALL: training.step_in_one_call(name, batch)}
-    spreads = alternating({**ours, **theirs}, options.repeats)
-    peers = {peer: spreads[peer] for peer in theirs}
-    row: Row = {**spreads, **failures, "ratio": compared(spreads["sharedgrad"], peers)}
-    row["ratio in one call"] = ratio = compared(spreads[ONE_CALL], peers)
-    bar = STEP_BARS.get((name, batch))
-    return {**row, **bar.cells(ratio)} if bar else row
+    ours = {
+        "sharedgrad": partial(training.training_step, name, batch),
+        ONE_CALL: partial(training.step_in_one_call, name, batch),
+    }
+    return _duel(ours, step_rivals(options, name, batch), STEP_BARS.get((name, batch)), options)
+
+
+def step_rivals(options: Options, name: str = "", batch: int = 0) -> Makers:
+    """Who makes training steps besides us."""
+    makers: Makers = {f"PyTorch {kind}": partial(_torch_step, name, batch, kind) for kind in options.kinds()}
+    for layout in JAX_LAYOUTS if options.rivals else ():
+        place = ("rival_jax", "training_step", options.threads)
+        makers[f"JAX {layout}"] = partial(Apart, *place, name, batch, layout)
+    return makers
 
 
 def inference(options: Options) -> list[Table]:
     """Scores of a batch, without a gradient."""
-    note = "`net.predict` beside `torch.inference_mode`; milliseconds a batch: median (quartiles)."
+    note = (
+        "`net.predict` beside `torch.inference_mode` and ONNX Runtime in a process of its own; milliseconds a batch: "
+        "median (quartiles). The ratio is the best rival's time over ours."
+    )
     names = options.narrowed(("lenet5", "cnn", "vgg"))
     chosen = [(name, batch) for name in names for batch in options.batches or (1, 64)]
-    measure = partial(_duel, _prediction, _torch_inference, INFERENCE_BARS, options)
-    return [_table("inference", "Inference", note, chosen, measure, options)]
+    peers = inference_rivals(options)
+    return [_table("inference", "Inference", note, chosen, peers, partial(_inference_duel, options))]
 
 
-def _duel(
-    ours: Callable[[str, int], Call],
-    rival: Rival,
-    bars: dict[tuple[str, int], Bar],
-    options: Options,
-    name: str,
-    batch: int,
-) -> Row:
-    """One net and batch: sharedgrad, PyTorch in each kind, the ratio and what it must reach."""
-    theirs, failures = _rivals(rival, options, name, batch)
-    spreads = alternating({"sharedgrad": ours(name, batch), **theirs}, options.repeats)
-    ratio = compared(spreads["sharedgrad"], {peer: spreads[peer] for peer in theirs})
-    row: Row = {**spreads, **failures, "ratio": ratio}
-    bar = bars.get((name, batch))
+def _inference_duel(options: Options, name: str, batch: int) -> Row:
+    ours = {"sharedgrad": partial(_prediction, name, batch)}
+    return _duel(ours, inference_rivals(options, name, batch), INFERENCE_BARS.get((name, batch)), options)
+
+
+def inference_rivals(options: Options, name: str = "", batch: int = 0) -> Makers:
+    """Who gives scores besides us; ONNX Runtime with fewer threads is sometimes faster."""
+    makers: Makers = {f"PyTorch {kind}": partial(_torch_inference, name, batch, kind) for kind in options.kinds()}
+    for threads in sorted({1, options.threads}) if options.rivals else ():
+        place = ("rival_onnx", "inference", options.threads)
+        makers[f"ONNX Runtime, threads {threads}"] = partial(Apart, *place, name, batch, threads)
+    return makers
+
+
+def _duel(ours: Makers, makers: Makers, bar: Bar | None, options: Options) -> Row:
+    """sharedgrad in one way or two, its rivals, the ratios to the best of them, and what the last one must reach."""
+    theirs, failures = ready(makers)
+    try:
+        spreads = alternating({**{name: make() for name, make in ours.items()}, **theirs}, options.repeats)
+    finally:
+        for call in theirs.values():
+            if isinstance(call, Apart):
+                call.close()
+    row: Row = {**spreads, **failures}
+    for name in ours:
+        ratio = compared(spreads[name], {peer: spreads[peer] for peer in theirs})
+        row["ratio" if name == "sharedgrad" else f"ratio {name}"] = ratio
     return {**row, **bar.cells(ratio)} if bar else row
-
-
-def _rivals(rival: Rival, options: Options, name: str, batch: int) -> tuple[dict[str, Call], dict[str, str]]:
-    """PyTorch in each kind, and why a kind failed."""
-    return ready({f"PyTorch {kind}": partial(rival, name, batch, kind) for kind in options.kinds()})
 
 
 def _table(
@@ -87,13 +105,12 @@ def _table(
     title: str,
     note: str,
     chosen: list[tuple[str, int]],
+    peers: Makers,
     measure: Callable[[str, int], Row],
-    options: Options,
 ) -> Table:
-    peers = (f"PyTorch {kind}" for kind in options.kinds())
     cases = (Case(f"{net}, batch {batch}", partial(measure, net, batch)) for net, batch in chosen)
     ours = ("sharedgrad", ONE_CALL) if name == "steps" else ("sharedgrad",)
-    ratios = ("ratio", "ratio in one call") if name == "steps" else ("ratio",)
+    ratios = ("ratio", f"ratio {ONE_CALL}") if name == "steps" else ("ratio",)
     return Table(name, title, note, ("net", *ours, *peers, *ratios, "bar", "reached"), tuple(cases))
 
 

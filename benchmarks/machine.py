@@ -8,6 +8,7 @@ import subprocess
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from timeit import repeat
 
@@ -24,7 +25,7 @@ TRIES = 50
 def use_threads(count: int, rivals: bool) -> None:
     """Let sharedgrad and PyTorch run on so many threads."""
     sg.set_threads(count)
-    if rivals:
+    if rivals and find_spec("torch"):
         import torch
 
         torch.set_num_threads(count)
@@ -42,7 +43,7 @@ def describe(options: Options) -> dict[str, object]:
         "load at the start": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "system": platform.platform(),
         "python": platform.python_version(),
-        **{name: _version(name) for name in ("numpy", "torch", "opacus", "backpack-for-pytorch")},
+        **{name: _version(name) for name in ("numpy", "torch", "jax", "onnxruntime", "opacus", "backpack-for-pytorch")},
         "sharedgrad": sg.__version__,
         "kernels": _kernels(),
         "threads": options.threads,
@@ -60,7 +61,7 @@ def _product(n: int, threads: int, rivals: bool) -> float:
     a, b = np.random.default_rng(0).normal(size=(2, n, n)).astype(np.float32)
     with threadpool_limits(limits=threads, user_api="blas"):
         seconds = min(repeat(lambda: a @ b, number=1, repeat=TRIES))
-    if rivals:
+    if rivals and find_spec("torch"):
         import torch
 
         torch.set_num_threads(threads)

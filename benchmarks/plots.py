@@ -13,7 +13,7 @@ COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple")
 
 
 def draw(table: Table, rows: Mapping[str, Row], folder: Path) -> None:
-    """Save one table as ``scaling-by-<axis>.png``; a line for each net, dashed for PyTorch's best."""
+    """Save one table as ``scaling-by-<axis>.png``; a line for each net, dashed for the best rival."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -29,7 +29,7 @@ def draw(table: Table, rows: Mapping[str, Row], folder: Path) -> None:
         _line(axes, axis, f"{curve}, sharedgrad", points, [row["sharedgrad"] for row in points], color=colour)
         rivals = [(row, _best(row)) for row in points]
         theirs = [(row, best) for row, best in rivals if best]
-        _line(axes, axis, f"{curve}, PyTorch", [r for r, _ in theirs], [b for _, b in theirs], color=colour, ls="--")
+        _line(axes, axis, f"{curve}, best rival", [r for r, _ in theirs], [b for _, b in theirs], color=colour, ls="--")
     ticks = sorted({row[axis] for row in measured})
     axes.set(xscale="log", yscale="log", xlabel=axis, ylabel="milliseconds a training step", title=table.title)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -51,6 +51,6 @@ def _line(axes: Any, axis: str, label: str, rows: list[Row], spreads: list[Sprea
 
 
 def _best(row: Row) -> Spread | None:
-    """PyTorch's best, if it was measured."""
-    spreads = [cell for name, cell in row.items() if name.startswith("PyTorch") and isinstance(cell, Spread)]
+    """The best rival, if one was measured."""
+    spreads = [cell for name, cell in row.items() if name != "sharedgrad" and isinstance(cell, Spread)]
     return min(spreads, key=lambda spread: spread.median, default=None)

@@ -19,7 +19,7 @@ BATCH = 64
 def section(options: Options) -> list[Table]:
     """Three tables; torch.compile, which would compile for every row, is left out."""
     options = replace(options, compile=False)
-    note = "Milliseconds a training step: median (quartiles). The ratio is PyTorch's best time over ours."
+    note = "Milliseconds a training step: median (quartiles). The ratio is the best rival's time over ours."
     batches = (
         Case(f"{name}, batch {batch}", partial(_row, options, "batch", batch, name, batch))
         for name in options.narrowed(("lenet5", "cnn"))
@@ -49,8 +49,7 @@ def thread_counts() -> list[int]:
 
 
 def _table(options: Options, axis: str, note: str, cases: Iterable[Case]) -> Table:
-    peers = (f"PyTorch {kind}" for kind in options.kinds())
-    columns = ("net", "sharedgrad", *peers, "ratio")
+    columns = ("net", "sharedgrad", *duels.step_rivals(options), "ratio", "bar", "reached")
     return Table(f"scaling by {axis}", f"A training step's time by {axis}", note, columns, tuple(cases))
 
 
@@ -62,6 +61,6 @@ def _row(options: Options, axis: str, value: int, name: str, batch: int) -> Row:
 def _threads_row(options: Options, name: str, count: int) -> Row:
     machine.use_threads(count, options.rivals)
     try:
-        return _row(options, "threads", count, name, BATCH)
+        return _row(replace(options, threads=count), "threads", count, name, BATCH)
     finally:
         machine.use_threads(options.threads, options.rivals)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from time import perf_counter
 from timeit import repeat, timeit
-from typing import TypeVar
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from benchmarks.bystanders import Bystanders
 
@@ -18,6 +18,23 @@ TURN = 0.05  # seconds that a turn lasts at least
 SETTLE = 0.03  # seconds of calls before it that are not timed; OpenMP's threads spin for some 12 ms after their work
 LOUD = 0.1  # of the processors' time: if others take more, they spoil a round; they can slow OpenMP down fiftyfold
 TRIES = 3  # times as many rounds as are wanted, at most, while others are loud
+INSTALL = "not installed: pip install 'sharedgrad[bench]'"
+
+
+class Turn(NamedTuple):
+    """Milliseconds a call, and seconds of processor time that it took outside of this process."""
+
+    milliseconds: float
+    processor: float = 0.0
+
+
+@runtime_checkable
+class Elsewhere(Protocol):
+    """A call that another process carries out and times itself."""
+
+    def __call__(self) -> object: ...
+    def calls_a_turn(self) -> int: ...
+    def turn(self, calls: int) -> Turn: ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +75,7 @@ def alternating(calls: Mapping[Name, Call], repeats: int) -> dict[Name, Spread]:
     other processes were loud is measured again, for all contestants; the quietest rounds count. As ever in ``timeit``,
     Python's collector of cycles rests meanwhile.
     """
-    turns = {name: _calls_a_turn(call) for name, call in calls.items()}
+    turns = {name: calls_a_turn(call) for name, call in calls.items()}
     rounds: list[tuple[float, dict[Name, float]]] = []
     while len(rounds) < TRIES * repeats and sum(others <= LOUD for others, _ in rounds) < repeats:
         rounds.append(_round(calls, turns, first=len(rounds) % len(calls)))
@@ -71,10 +88,19 @@ def _round(calls: Mapping[Name, Call], turns: Mapping[Name, int], first: int) ->
     """What others took, and each call's milliseconds."""
     names, bystanders = list(calls), Bystanders()
     runs: dict[Name, float] = {}
+    elsewhere = 0.0
     for name in names[first:] + names[:first]:
-        _settle(calls[name])
-        runs[name] = timeit(calls[name], number=turns[name]) / turns[name] * 1e3
-    return bystanders.share(), runs
+        runs[name], processor = turn(calls[name], turns[name])
+        elsewhere += processor
+    return bystanders.share(elsewhere), runs
+
+
+def turn(call: Call, calls: int) -> Turn:
+    """Some calls that are not timed, then so many that are."""
+    if isinstance(call, Elsewhere):
+        return call.turn(calls)
+    _settle(call)
+    return Turn(timeit(call, number=calls) / calls * 1e3)
 
 
 def _settle(call: Call) -> None:
@@ -84,7 +110,10 @@ def _settle(call: Call) -> None:
         call()
 
 
-def _calls_a_turn(call: Call) -> int:
+def calls_a_turn(call: Call) -> int:
+    """So many that a turn lasts long enough."""
+    if isinstance(call, Elsewhere):
+        return call.calls_a_turn()
     call()
     return max(1, round(TURN / min(repeat(call, number=1, repeat=3))))
 
@@ -101,7 +130,14 @@ def ready(makers: Mapping[Name, Callable[[], Call]]) -> tuple[dict[Name, Call], 
             call = make()
             call()
             calls[name] = call
+        except ModuleNotFoundError:
+            failures[name] = INSTALL
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            failures[name] = f"failed: {reason[:120]}".replace("|", "/")
+            failures[name] = f"failed: {reason(error)}"
     return calls, failures
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, for a cell of a table."""
+    said = str(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}"
+    return " ".join(said.split())[:120].replace("|", "/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from functools import partial
+from importlib.util import find_spec
 
 from benchmarks.memory import PROCESSES, environment
 from benchmarks.options import Options
@@ -26,7 +27,8 @@ TIME = {
 
 def section(options: Options) -> list[Table]:
     """Three tables: time, memory, per-sample gradients; none without PyTorch."""
-    return [_time(options), _memory(options), _apart(options)] if options.rivals else []
+    measurable = options.rivals and find_spec("torch")
+    return [_time(options), _memory(options), _apart(options)] if measurable else []
 
 
 def _models(options: Options) -> list[str]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.apart import Apart
+from benchmarks.timing import INSTALL, Elsewhere, ready
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,6 +74,36 @@ def test_rivals_do_the_same_work(tmp_path: Path) -> None:
             assert min(row[f"PyTorch {kind}"]["median"] for kind in ("eager", "channels_last")) > 0
             assert row["ratio"] > 0
     assert found["materialized"]["rows"][0]["torch.func"]["median"] > 0
+    for section, package, rivals in (
+        ("steps", "jax", ("JAX NCHW", "JAX NHWC")),
+        ("inference", "onnxruntime", ("ONNX Runtime, threads 1", "ONNX Runtime, threads 2")),
+    ):
+        for row in found[section]["rows"]:
+            for rival in rivals:
+                assert row[rival]["median"] > 0 if find_spec(package) else row[rival] == INSTALL
+
+
+def test_a_call_in_a_process_of_its_own() -> None:
+    call = Apart("training", "training_step", 1, "lenet5", 2)
+    try:
+        assert isinstance(call, Elsewhere)
+        assert call.calls_a_turn() > 1
+        turn = call.turn(3)
+        assert 0 < turn.milliseconds < 1e4
+        assert turn.processor > 0
+    finally:
+        call.close()
+
+
+def test_what_goes_wrong_in_another_process_is_told() -> None:
+    _, failures = ready(
+        {
+            "missing": partial(Apart, "no_such_library", "training_step", 1),
+            "wrong": partial(Apart, "training", "training_step", 1, "lenet5", "a batch"),
+        }
+    )
+    assert failures["missing"] == "not installed: pip install 'sharedgrad[bench]'"
+    assert failures["wrong"].startswith("failed: TypeError: ")
 
 
 @pytest.mark.parametrize(

@@ -93,3 +93,12 @@ def test_a_layers_own_error_is_not_swallowed() -> None:
         Network([Even()], (6,))
     with pytest.raises(ConfigError, match=r"layer 'even' \(Even\): got 2 inputs \(p, q\), which it does not take"):
         Network({"even": (Even(), "p", "q")}, {"p": (2,), "q": (2,)})
+
+
+def test_channels_last_is_refused_where_no_layer_would_notice() -> None:
+    for channels in (1, 3):
+        net = Network([Flatten(), Linear(64 * channels, 3)], (channels, 8, 8))
+        assert net.predict(RNG.random((5, channels, 8, 8))).shape == (5, 3)
+        with pytest.raises(ShapeError, match=rf"got an array of 5×8×8×{channels}; channels come first"):
+            net.predict(RNG.random((5, 8, 8, channels)))
+    assert Network([Flatten(), Linear(64, 3)], (4, 4, 4)).predict(RNG.random((5, 4, 4, 4))).shape == (5, 3)

@@ -113,8 +113,8 @@ def unshared(dtype: str) -> sg.Network:
     return sg.Network(layers, IMAGE, dtype=dtype, seed=10)
 
 
-COMPILED_NETS = (plain, grouped, signal, wide, residual, dropped, normalized)
-NETS = (*COMPILED_NETS, tied, tokens, unshared)
+COMPILED_NETS = (plain, grouped, signal, wide, residual, dropped, normalized, tied)
+NETS = (*COMPILED_NETS, tokens, unshared)
 
 
 class Case:
@@ -205,7 +205,7 @@ def test_the_compiled_way_is_the_one_that_is_tested(build: Build, monkeypatch: p
     def fail(*arguments: object) -> None:
         raise AssertionError("layer by layer")
 
-    monkeypatch.setattr(sg.Tape, "_walk", fail)
+    monkeypatch.setattr(sg.Tape, "_through_layer", fail)
     case.tape.backward(case.upstream, by_sample=case.parameters)
     case.tape.clipped_by_sample(case.upstream, 1.0)
 
@@ -215,9 +215,9 @@ def test_the_compiled_way_is_the_one_that_is_tested(build: Build, monkeypatch: p
 @pytest.mark.parametrize("build", [plain, grouped, signal, wide, residual])
 @pytest.mark.parametrize("forced", ["again", "keep", "products"])
 def test_all_ways_to_a_kernels_norms(build: Build, forced: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sharedgrad.plan import clipped
+    from sharedgrad.plan.steps import convolution
 
-    monkeypatch.setattr(clipped, "_cheapest", lambda *_: forced)
+    monkeypatch.setattr(convolution, "cheapest", lambda *_: forced)
     for samples in (16, 37) if forced == "products" else (2, 16, 37):
         case = Case(build, samples, dtype)
         apart = case.alone()
@@ -226,15 +226,15 @@ def test_all_ways_to_a_kernels_norms(build: Build, forced: str, dtype: str, monk
 
 @pytest.mark.compiled
 def test_each_way_is_the_cheapest_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sharedgrad.plan import clipped
+    from sharedgrad.plan.steps import convolution
 
-    chosen, choose = set(), clipped._cheapest
+    chosen, choose = set(), convolution.cheapest
 
     def spy(*arguments: Any) -> str:
         chosen.add(choose(*arguments))
         return choose(*arguments)
 
-    monkeypatch.setattr(clipped, "_cheapest", spy)
+    monkeypatch.setattr(convolution, "cheapest", spy)
     for channels, size in ((40, 4), (4, 16), (2, 3)):
         net = sg.Network([sg.Conv2d(channels, channels, 3, padding=1)], (channels, size, size))
         y, tape = net.forward(np.ones((16, channels, size, size)))

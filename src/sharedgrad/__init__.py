@@ -44,7 +44,7 @@ from sharedgrad.uses import kernel_uses
 
 if _typing.TYPE_CHECKING:
     from sharedgrad import data, models
-    from sharedgrad.checking import assert_backward, check_backward, check_numbers
+    from sharedgrad.checking import assert_backward, assert_layer, check_backward, check_layer, check_numbers
     from sharedgrad.explaining import Explanation, explain
     from sharedgrad.stepping import compile_step
     from sharedgrad.summary import summarize
@@ -54,7 +54,7 @@ if _typing.TYPE_CHECKING:
 else:
     _LATER = {
         "sharedgrad.data": ("data",),
-        "sharedgrad.checking": ("assert_backward", "check_backward", "check_numbers"),
+        "sharedgrad.checking": ("assert_backward", "assert_layer", "check_backward", "check_layer", "check_numbers"),
         "sharedgrad.explaining": ("Explanation", "explain"),
         "sharedgrad.models": ("models",),
         "sharedgrad.stepping": ("compile_step",),
@@ -117,7 +117,9 @@ __all__ = [
     "Tape",
     "Trace",
     "assert_backward",
+    "assert_layer",
     "check_backward",
+    "check_layer",
     "check_numbers",
     "compile_step",
     "data",

@@ -41,6 +41,18 @@ def explained(
     return ShapeError(where, f"expected samples × {text(shape)}, got an array of {text(array)}", fix)
 
 
+def refuse_channels_last(name: str, declared: Shape | None, given: Shape) -> None:
+    """A network that begins with Flatten would take (H, W, C) for (C, H, W) without a word.
+
+    Raises:
+        ShapeError: A sample of the array has the declared shape with the channels last.
+    """
+    sample = given[1:]
+    if declared is not None and len(declared) == 3 and sample != declared and sample == (*declared[1:], declared[0]):
+        expected = f"expected samples × {text(declared)}, got an array of {text(given)}"
+        raise ShapeError(f"network input {name!r}", expected, "channels come first: x.transpose(0, 3, 1, 2)")
+
+
 def _changes(array: Shape, declared: Shape | None) -> Iterator[tuple[Shape, str]]:
     """What people forget: the shape that a sample would have, and how to get it."""
     yield array, "a single sample needs a sample axis: x[None]"

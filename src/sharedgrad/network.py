@@ -12,18 +12,33 @@ from sharedgrad import configuration, kernels, names
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import text, whole
 from sharedgrad.graph import InputShape, Layers, Node, index_inputs, input_shapes, read_nodes
-from sharedgrad.inputs import explained
+from sharedgrad.inputs import explained, refuse_channels_last
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.parameter import Array, Buffer, Parameter, Parameters, Weight, first_names, indices, numbers
-from sharedgrad.replay import Pass, Records, run
+from sharedgrad.replay import Pass, run
 from sharedgrad.tape import Structure, Tape
 from sharedgrad.view import View
 
 if TYPE_CHECKING:
-    from sharedgrad.plan import Plan, Recording
+    from sharedgrad.plan import Recording
+    from sharedgrad.plan.route import Route
 
-_PLANS = 8  # compiled plans that a network keeps, one for each number of samples, mode and the like
+_ROUTES = 8  # compiled ways that a network keeps, one for each number of samples, mode and the like
+
+_ELSEWHERE = {
+    "fit": "sg.fit(net, (x, y), epochs=10) trains it",
+    "compile": "sg.fit(net, (x, y), loss=…, optimizer=…) takes what is compiled elsewhere",
+    "evaluate": "sg.evaluate(net, x, y)",
+    "summary": "print(sg.summarize(net))",
+    "save": 'sg.save(net, "net.safetensors")',
+    "load": 'net = sg.load("net.safetensors")',
+    "backward": "y, tape = net.forward(x), then tape.backward(upstream)",
+    "zero_grad": "gradients are values, nothing has to be reset",
+    "train": "net.forward(x) is in training mode; sg.fit(net, (x, y)) trains it",
+    "eval": "net.predict(x) is in evaluation mode",
+    "layers": "[node.layer for node in net], or net[name]",
+}
 
 
 class Network:
@@ -83,7 +98,7 @@ class Network:
             if name not in known:
                 raise ConfigError("outputs", f"there is no node {name!r}", f"choose from {', '.join(known)}")
         self._outputs = chosen
-        self._plans: dict[Any, Plan | None] = {}
+        self._routes: dict[Any, Route] = {}
         self._known: Structure | None = None
 
     # ---- parameters
@@ -223,13 +238,13 @@ class Network:
 
     def _compute(
         self, arrays: dict[str, Array], context: Context, record: bool
-    ) -> tuple[dict[str, Array], Recording | Records, dict[Buffer, Array]]:
-        """The outputs, what going backward needs, and the buffers' values: compiled if that can be, else by layers."""
+    ) -> tuple[dict[str, Array], Sequence[Recording | tuple[Node, Any]], dict[Buffer, Array]]:
+        """The outputs, what going backward needs, and the buffers' values: compiled as far as that can be."""
         self.refuse_other_types()
-        plan = self._plan(arrays, context.training, record) if kernels.programs() else None
-        if plan is not None:
-            outputs, recording = plan.forward(arrays, context)
-            return outputs, recording, recording.buffers
+        if kernels.programs():
+            route = self._route(arrays, context.training, record)
+            buffers = {buffer: buffer.value for buffer in self.structure().buffers}
+            return *route.forward(arrays, context), buffers
         self.shapes_of(arrays)
         buffers = {buffer: buffer.value for buffer in self.structure().buffers}
         values, records = run(self.nodes, arrays, context)
@@ -244,22 +259,19 @@ class Network:
                 problem = f"is {held.dtype} now, this network {self.dtype}: another network of that type holds it too"
                 raise ConfigError(held.name, problem, "give that one a copy of the layer (copy.deepcopy)")
 
-    def _plan(self, arrays: dict[str, Array], training: bool, record: bool) -> Plan | None:
+    def _route(self, arrays: Mapping[str, Array], training: bool, record: bool) -> Route:
         """The compiled way for arrays of these shapes, worked out when it is first needed."""
         key = (self.structure().revisions, training, record, *[array.shape for array in arrays.values()])
-        plans = self._plans
-        if key not in plans:
-            from sharedgrad.plan import Plan, UnsupportedError
+        routes = self._routes
+        if key not in routes:
+            from sharedgrad.plan.route import Route
 
             shapes, samples = self.shapes_of(arrays), len(next(iter(arrays.values())))
-            try:
-                plan = Plan(self.nodes, shapes, list(self.inputs), self.outputs, samples, self.dtype, training, record)
-            except UnsupportedError:
-                plan = None
-            newest = list(self._plans.items())[1 - _PLANS :]
-            self._plans = dict([*newest, (key, plan)])  # replaced at once: other threads may be reading it
-            return plan
-        return plans[key]
+            route = Route(self.nodes, shapes, self.outputs, samples, self.dtype, training, record)
+            newest = list(self._routes.items())[1 - _ROUTES :]
+            self._routes = dict([*newest, (key, route)])  # replaced at once: other threads may be reading it
+            return route
+        return routes[key]
 
     def structure(self) -> Structure:
         """What tapes need to know of the graph, worked out anew when an attribute of a layer has been set."""
@@ -273,12 +285,14 @@ class Network:
         given = tuple([array.shape[1:] for array in arrays.values()])
         key = self.structure().revisions, given
         if key not in self._checked:
+            for name in self.inputs:
+                refuse_channels_last(name, self.inputs[name], arrays[name].shape)
             try:
                 found = self.shapes(*given)
             except ShapeError as error:
                 arrived = {name: array.shape for name, array in arrays.items()}
                 raise explained(error, self.inputs, arrived, self.shapes) from None
-            self._checked = {key: found, **dict(list(self._checked.items())[: _PLANS - 1])}
+            self._checked = {key: found, **dict(list(self._checked.items())[: _ROUTES - 1])}
         return self._checked[key]
 
     def incoming(self, inputs: Sequence[ArrayLike], named: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], bool]:
@@ -310,9 +324,16 @@ class Network:
         results = {name: values[name] if batched else values[name][0] for name in self.outputs}
         return results[self.outputs[0]] if len(self.outputs) == 1 else results
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Only what does not exist: say what other libraries' names for it are called here."""
+            hint = f": {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+            raise AttributeError(f"a Network has no attribute {name!r}{hint}")
+
     def __getstate__(self) -> dict[str, Any]:
         """For pickling and copying: compiled ways are worked out again."""
-        return {**vars(self), "_plans": {}, "_known": None}
+        return {**vars(self), "_routes": {}, "_known": None}
 
     # ---- configuration
 

@@ -64,6 +64,15 @@ class Optimizer(ABC):
         for parameter, value in zip(used, new, strict=True):
             parameter.replace(value)
 
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rate of each group of parameters; one, but for :class:`Combined`."""
+        return (self.lr,)
+
+    def trainer(self, parameter: Parameter) -> tuple[Optimizer, float]:
+        """What updates a parameter, and at which learning rate."""
+        return self, self.lr
+
     @abstractmethod
     def _new(self, values: list[Array], gradients: list[Array], states: list[dict[str, Array]]) -> list[Array]:
         """New values for all these parameters; their states are brought up to date."""
@@ -233,17 +242,27 @@ class Combined(Optimizer):
         if not optimizers or not all(isinstance(optimizer, Optimizer) for optimizer in optimizers):
             raise ConfigError("Combined", "expected optimizers, one for each group of parameters")
         self.optimizers = optimizers
-        self.rates = [optimizer.lr for optimizer in optimizers]
+        self._rates = [optimizer.lr for optimizer in optimizers]
         super().__init__([p for optimizer in optimizers for p in optimizer.parameters], 1.0)
         if len(self.parameters) != sum(len(optimizer.parameters) for optimizer in optimizers):
             raise ConfigError("Combined", "a parameter is in two groups", "give each to one optimizer")
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Those of the groups, in their order."""
+        return tuple(rate * self.lr for rate in self._rates)
+
+    def trainer(self, parameter: Parameter) -> tuple[Optimizer, float]:
+        """The optimizer of its group, and that group's rate; of a frozen parameter this one."""
+        owners = (pair for pair in zip(self.optimizers, self.rates, strict=True) if parameter in pair[0].parameters)
+        return next(owners, (self, self.lr))
 
     def step(self, gradients: Gradients) -> None:
         """Update every parameter that has a gradient, by its own optimizer."""
         present = [o for o in self.optimizers if isinstance(gradients, Gradients) and gradients.pairs(o.parameters)]
         if not present:
             super().step(gradients)  # says what is wrong
-        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+        for optimizer, rate in zip(self.optimizers, self._rates, strict=True):
             if optimizer in present:
                 optimizer.lr = rate * self.lr
                 optimizer.step(gradients)

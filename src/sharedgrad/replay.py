@@ -101,16 +101,20 @@ class Replay:
         """
         self._values.update(values)
         self._upstreams.update(upstreams)
-        self._statistics = {name: statistics.get(name, ()) for name in upstreams}
+        self._statistics.update({name: statistics.get(name, ()) for name in upstreams})
 
-    def go_back(self, names: Iterable[str], records: Records | None) -> None:
+    def know_call(self, node: Node, saved: Any, upstream: Array) -> None:
+        """Take over what one layer's forward has saved, and the gradient at its output."""
+        self._saved[node.name], self._upstreams[node.name] = saved, upstream
+
+    def go_back(self, names: Iterable[str], records: Records) -> None:
         """The gradients at these nodes now, with the kernels that are chosen now.
 
         Args:
             names: The nodes.
-            records: What a pass layer by layer has saved, if it was one.
+            records: What each layer's forward has saved.
         """
-        self._saved.update({node.name: saved for node, saved in records or ()})
+        self._saved.update({node.name: saved for node, saved in records})
         for name in names:
             self.upstream(name)
 

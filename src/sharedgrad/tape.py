@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from itertools import chain
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,13 +23,18 @@ from sharedgrad.traces import Trace
 from sharedgrad.uses import SharedWeight, Uses
 
 if TYPE_CHECKING:
-    from sharedgrad.plan import Recording
+    from sharedgrad.plan import Known, Recording
 
 Shape = tuple[int, ...]
+T = TypeVar("T")
+
+
+Piece = Any  # of a pass: the Recording of a compiled stretch, or a pair of a node and what its layer has saved
+Part = dict[Parameter, Array] | list[Uses]  # what one piece adds: gradients, or uses that are still to be summed
 
 
 def _summed(
-    uses: Iterable[Uses],
+    parts: Iterable[Part],
     inputs: dict[str, Array],
     by_sample: Collection[Parameter] = (),
     names: Mapping[str, Weight] | None = None,
@@ -36,17 +42,31 @@ def _summed(
 ) -> Gradients:
     """The gradient of each parameter is the sum over all its uses: in one call, and over calls that share it."""
     total: dict[Parameter, Array] = {}
+    for part in parts:
+        found = part.items() if isinstance(part, dict) else _gradients(part, by_sample, layers)
+        for parameter, gradient in found:
+            total[parameter] = total[parameter] + gradient if parameter in total else gradient
+    return Gradients(total, inputs, names)
+
+
+def _gradients(
+    uses: Iterable[Uses], by_sample: Collection[Parameter], layers: Iterable[Layer]
+) -> Iterator[tuple[Parameter, Array]]:
     for use in uses:
         parameter = cast(Parameter, use.weight)
         gradient = use.sum(by="sample") if parameter in by_sample else use.gradient
         if gradient.dtype != parameter.dtype:
             gradient = own.summed(layers, parameter, gradient)
-        total[parameter] = total[parameter] + gradient if parameter in total else gradient
-    return Gradients(total, inputs, names)
+        yield parameter, gradient
 
 
 def _same(a: Any, b: Any) -> bool:
     return a is b or (type(a) is type(b) and bool(np.all(a == b)))
+
+
+def _blas(pieces: Iterable[Piece]) -> AbstractContextManager[None]:
+    """BLAS on one thread, if there are layers in Python."""
+    return one_blas_thread() if any(isinstance(piece, tuple) for piece in pieces) else nullcontext()
 
 
 class Structure:
@@ -60,6 +80,8 @@ class Structure:
         self.settings = {layer: layer.settings() for layer in self.held}
         self.parameters = {layer: [weight.base for weight in held] for layer, held in self.held.items()}
         self.used = list({p: None for used in self.parameters.values() for p in used})
+        often = Counter(p for node in nodes for p in self.parameters[node.layer])
+        self.tied = frozenset(p for p, times in often.items() if times > 1)
         self.names = {f"{n.name}.{attribute}": p for n in nodes for attribute, p in n.layer.parameters().items()}
         self._wanted: dict[bool, frozenset[str]] = {}
         self.buffers = list({b: None for node in nodes for b in node.layer.buffers().values()})
@@ -94,14 +116,15 @@ class Tape:
         self,
         structure: Structure,
         origin: Pass,
-        done: Recording | Records,
+        done: Sequence[Piece],
         shapes: Mapping[str, Shape],
         dtype: np.dtype[Any],
         batched: bool,
     ) -> None:
         self._structure, self._origin = structure, origin
-        self._records: Records | None = done if isinstance(done, list) else None
-        self._recording: Recording | None = None if isinstance(done, list) else done
+        self._done = done
+        self._recordings: list[Recording] = [piece for piece in done if not isinstance(piece, tuple)]
+        self._records: Records | None = None
         self._shapes, self._samples, self._dtype = shapes, len(next(iter(origin.inputs.values()))), dtype
         self._batched = batched
         self._versions = [p.version for p in structure.used]
@@ -134,15 +157,17 @@ class Tape:
         self._refuse_if_stale()
         deltas, wanted, apart = self._upstreams(upstream), self._structure.wanted(inputs), self._known(by_sample)
         self._refuse_if_mixed(deltas, apart, "by_sample")
-        if self._recording is not None and kernels.programs():
-            found = self._recording.backward(deltas, wanted, apart)
-            if found is not None:
-                flowed = {name: self._single(array) for name, array in found[1].items()}
-                return Gradients(found[0], flowed, self._structure.names)
-        flowed = {}
-        with one_blas_thread():
-            uses = chain.from_iterable(self._walk(deltas, wanted, flowed))
-            return _summed(uses, flowed, apart, self._structure.names, self._structure.held)
+        return self._back(deltas, wanted, apart)
+
+    def _back(self, deltas: dict[str, Array], wanted: frozenset[str], apart: frozenset[Parameter]) -> Gradients:
+        pieces, flowed, structure = self._pieces(deltas), dict[str, Array](), self._structure
+
+        def back(recording: Recording, given: dict[str, Array]) -> tuple[Part, dict[str, Array]]:
+            return recording.backward(given, wanted, apart)
+
+        with _blas(pieces):
+            parts = (part for *_, part in self._walk(pieces, deltas, wanted, back, flowed))
+            return _summed(parts, flowed, apart, structure.names, structure.held)
 
     def clipped_by_sample(
         self, upstream: ArrayLike | Mapping[str, ArrayLike], max_norm: float
@@ -168,58 +193,119 @@ class Tape:
         self._refuse_if_stale()
         max_norm, deltas = positive(max_norm, "tape.clipped_by_sample: max_norm"), self._upstreams(upstream)
         self._refuse_if_mixed(deltas, self._structure.used, "tape.clipped_by_sample")
-        wanted = self._structure.wanted(False)
-        if self._recording is not None and kernels.programs():
-            found = self._recording.clipped_by_sample(deltas, wanted, max_norm)
-            if found is not None:
-                return Gradients(found[0], names=self._structure.names), found[1]
-        return self._clipped_by_layers(deltas, wanted, max_norm)
+        wanted, pieces = self._structure.wanted(False), self._pieces(deltas)
+        if len(pieces) == 1 and self._recordings and not self._structure.tied:
+            sums, norms = self._recordings[0].clipped_by_sample(deltas, wanted, max_norm)
+            return Gradients(sums, names=self._structure.names), norms
+        norms = np.sqrt(self._squares(pieces, deltas, wanted))
+        factors = np.divide(max_norm, norms, out=np.ones_like(norms), where=~(norms <= max_norm)).astype(self._dtype)
+        scaled = {name: delta * factors.reshape(-1, *[1] * (delta.ndim - 1)) for name, delta in deltas.items()}
+        return self._back(scaled, wanted, frozenset()), norms.astype(self._dtype)
 
-    def _clipped_by_layers(
-        self, deltas: dict[str, Array], wanted: Set[str], max_norm: float
-    ) -> tuple[Gradients, Array]:
-        uses: dict[Parameter, list[Uses]] = {}
-        squares = np.zeros(self._samples)
-        with one_blas_thread():
-            for use in chain.from_iterable(self._walk(deltas, wanted, {})):
-                uses.setdefault(cast(Parameter, use.weight), []).append(use)
+    def _squares(self, pieces: Sequence[Piece], deltas: dict[str, Array], wanted: frozenset[str]) -> Array:
+        """The squared norm (N,) of each sample's gradient, in float64, all uses of a weight taken together."""
+        structure, squares, uses = self._structure, np.zeros(self._samples), dict[Parameter, list[Uses]]()
+        known = frozenset(structure.inputs)
+
+        def back(recording: Recording, given: dict[str, Array]) -> tuple[list[Uses], dict[str, Array]]:
+            found, copies, inputs = recording.squares(given, wanted, known, structure.tied)
+            np.add(squares, found, out=squares)
+            return self._uses(copies), inputs
+
+        with _blas(pieces):
+            for *_, part in self._walk(pieces, deltas, wanted, back, {}):
+                for use in part:
+                    uses.setdefault(cast(Parameter, use.weight), []).append(use)
             for calls in uses.values():
                 squares += SharedWeight(calls).norm(by="sample") ** 2
-            norms = np.sqrt(squares)
-            factors = np.divide(max_norm, norms, out=np.ones_like(norms), where=~(norms <= max_norm))
-            weighted = (use.of_samples(slice(None), factors) for calls in uses.values() for use in calls)
-            sums = _summed(weighted, {}, names=self._structure.names, layers=self._structure.held)
-            return sums, norms.astype(self._dtype)
+        return squares
+
+    def _uses(self, copies: Known) -> list[Uses]:
+        """The uses at the nodes that a compiled stretch tells of."""
+        found, values = list[Uses](), {**self._origin.inputs, **copies.values}
+        for node in reversed(self._structure.nodes):
+            if node.name in copies.deltas:
+                layer: Any = node.layer
+                saved = layer.saved(*[values[source] for source in node.inputs], *copies.statistics[node.name])
+                found += layer.backward(saved, copies.deltas[node.name], [False] * len(node.inputs))[1]
+        return found
 
     def trace(self, upstream: ArrayLike | Mapping[str, ArrayLike]) -> Trace:
         """As :meth:`backward`, with the uses kept apart instead of summed."""
         self._refuse_if_stale()
         deltas, structure = self._upstreams(upstream), self._structure
         reached, replay = structure.reached(deltas), Replay(structure.nodes, self._origin, deltas)
-        found = None
-        if self._recording is not None and kernels.programs():
-            found = self._recording.trace(deltas, structure.wanted(False))
-        if found is not None:
+        pieces, wanted, known = self._pieces(deltas), structure.wanted(False), frozenset(structure.inputs)
+
+        def back(recording: Recording, given: dict[str, Array]) -> tuple[list[Uses], dict[str, Array]]:
+            found, inputs = recording.trace(given, wanted, known)
             replay.know(found.values, found.deltas, found.statistics)
+            return [], inputs
+
+        if all(isinstance(piece, tuple) for piece in pieces):
+            replay.go_back([node.name for node in structure.nodes if node.name in reached], cast(Records, pieces))
         else:
-            replay.go_back([node.name for node in structure.nodes if node.name in reached], self._records)
+            with _blas(pieces):
+                for piece, given, _ in self._walk(pieces, deltas, wanted, back, {}):
+                    if isinstance(piece, tuple):
+                        node, saved = piece
+                        replay.know_call(node, saved, given[node.name])
         return Trace(replay, reached, structure.names, self._batched)
 
-    def _walk(self, pending: dict[str, Array], wanted: Set[str], found: dict[str, Array]) -> Iterator[list[Uses]]:
-        """The uses of each node, in reverse, when all that flows back to it has been added."""
+    # ---- the way back
+
+    def _pieces(self, given: Collection[str]) -> Sequence[Piece]:
+        """What a way back goes through: what the forward pass went through, or, where that cannot be, every layer."""
+        compiled = kernels.programs() and all(recording.unseen.isdisjoint(given) for recording in self._recordings)
+        if compiled or not self._recordings:
+            return self._done
         if self._records is None:
             self._records = run(self._structure.nodes, self._origin.inputs, self._origin.context())[1]
-        for node, saved in reversed(self._records):
-            delta = pending.pop(node.name, None)
-            if delta is None or node.name not in wanted:
+        return self._records
+
+    def _walk(
+        self,
+        pieces: Sequence[Piece],
+        deltas: Mapping[str, Array],
+        wanted: Set[str],
+        through: Callable[[Recording, dict[str, Array]], tuple[T, dict[str, Array]]],
+        found: dict[str, Array],
+    ) -> Iterator[tuple[Piece, dict[str, Array], T | list[Uses]]]:
+        """Each piece in reverse, with all that has flowed back to it, and what it makes of that.
+
+        Args:
+            pieces: Of the pass.
+            deltas: The gradients that are given.
+            wanted: Names of nodes and inputs whose gradients lead to what is asked for.
+            through: Goes back through a compiled stretch: what it makes of it, and the gradients of what it has read.
+            found: Receives the gradients of the network's inputs.
+        """
+        pending = dict(deltas)
+        for piece in reversed(pieces):
+            names = (piece[0].name,) if isinstance(piece, tuple) else piece.names
+            given = {name: pending.pop(name) for name in list(pending) if name in names}
+            if given.keys().isdisjoint(wanted):
                 continue
-            needs = [source in wanted for source in node.inputs]
-            gradients, uses = own.backward(node.layer, saved, delta, needs, partial(self._shapes_of, node))
-            yield uses
-            for source, needed, gradient in zip(node.inputs, needs, gradients, strict=True):
-                if needed and gradient is not None:
-                    pending[source] = pending[source] + gradient if source in pending else gradient
+            made: T | list[Uses]
+            if isinstance(piece, tuple):
+                node, saved = piece
+                made, flowed = self._through_layer(node, saved, given[node.name], wanted)
+            else:
+                made, gradients = through(piece, given)
+                flowed = list(gradients.items())
+            yield piece, given, made
+            for source, gradient in flowed:
+                pending[source] = pending[source] + gradient if source in pending else gradient
         found.update({name: self._single(pending[name]) for name in self._structure.inputs if name in pending})
+
+    def _through_layer(
+        self, node: Node, saved: Any, delta: Array, wanted: Set[str]
+    ) -> tuple[list[Uses], list[tuple[str, Array]]]:
+        """A layer's uses, and the gradients of what it has read."""
+        needs = [source in wanted for source in node.inputs]
+        gradients, uses = own.backward(node.layer, saved, delta, needs, partial(self._shapes_of, node))
+        flowed = zip(node.inputs, needs, gradients, strict=True)
+        return uses, [(source, gradient) for source, needed, gradient in flowed if needed and gradient is not None]
 
     def _shapes_of(self, node: Node) -> list[Shape]:
         return [(self._samples, *self._shapes[source]) for source in node.inputs]

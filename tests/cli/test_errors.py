@@ -245,3 +245,12 @@ def test_names_that_would_steer_a_terminal(cli: Cli) -> None:
     Path("train", "a").mkdir(parents=True)
     Path("train/a/\x1b[31m.png").write_text("no image")
     assert r"a/\x1b[31m.png: is not an image" in cli("train", "train").error
+
+
+def test_a_data_set_that_can_be_fetched_is_offered(cli: Cli) -> None:
+    assert cli("train", "mnist").error.endswith("no such file or folder; sharedgrad data mnist mnist fetches it")
+
+
+def test_a_class_that_has_not_answered_yet(cli: Cli) -> None:
+    assert cli("check", "--exercise", "relu", "--students", 2, "--out", "sheets").code == 0
+    assert "No student has answered yet" in cli("check", "sheets", "--class", "sheets/answers-template.csv").out

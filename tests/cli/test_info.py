@@ -15,7 +15,7 @@ def test_it_names_the_kernels_and_the_threads(cli: Cli) -> None:
     if kernels.compiled():
         assert f"kernels: compiled C++, instruction set {kernels.native.instruction_set()}\n" in result.out
         said = " ".join(result.out.split())
-        assert "3×3 convolutions: fewer multiplications, unless sg.set_winograd(False)" in said
+        assert "3×3 convolutions: fewer multiplications, unless --exact or set_winograd(False)" in said
         assert "pad, pad_backward, patches, patches_backward, " in said
         assert "window_squares: no compiled kernel of their own" in said
         assert "RNN" in said.partition("without a compiled operation")[0].rpartition(":")[0]

@@ -468,3 +468,46 @@ def test_trained_on_everything(cli: Cli, data: Path, tested: Path, tiny: str) ->
     Image.fromarray(blobs(1, 3)[0][0]).save("x.png")
     assert cli("predict", "run", "x.png").code == 0
     assert "60 training and 30 test" in cli("train", tested, "--model", tiny, "--epochs", 1, "--val-fraction", 0).out
+
+
+def test_exact_is_kept_by_resume_and_predict(cli: Cli, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minimal filtering is off while these commands run, and on again afterwards."""
+    ways: list[bool] = []
+
+    def noting(call: Any) -> Any:
+        def noted(self: Any, *given: Any, **named: Any) -> Any:
+            ways.append(sg.kernels.plain_sums())
+            return call(self, *given, **named)
+
+        return noted
+
+    monkeypatch.setattr(sg.SGD, "step", noting(sg.SGD.step))
+    monkeypatch.setattr(sg.Network, "predict", noting(sg.Network.predict))
+    line = ("train", data, "--optimizer", "sgd", "--out", "run")
+    assert ", exact, seed 0" in cli(*line, "--epochs", 1, "--exact").out
+    assert json.loads(Path("run/run.json").read_text("utf-8"))["settings"]["exact"] is True
+    assert ", exact, seed 0" in cli(*line, "--epochs", 2, "--resume").out
+    Image.fromarray(np.zeros((6, 6), np.uint8)).save("one.png")
+    assert cli("predict", "run", "one.png").code == 0
+    assert all(ways)
+    assert not sg.kernels.plain_sums()
+    ways.clear()
+    assert cli("train", data, "--optimizer", "sgd", "--epochs", 1, "--out", "other").code == 0
+    assert not any(ways)
+    refused = cli("train", data, "--optimizer", "sgd", "--epochs", 2, "--out", "other", "--resume", "--exact")
+    assert "was written with other settings: exact False (now True)" in refused.error
+    ways.clear()
+    assert cli("predict", "other", "one.png", "--exact").code == 0
+    assert ways == [True]
+
+
+def test_the_images_that_chose_the_epoch_are_told(cli: Cli, data: Path, tiny: str) -> None:
+    line = ("train", data, "--model", tiny, "--epochs", 2, "--keep")
+    assert "never trained on: " in cli(*line, "last").out
+    assert "never trained on but used to choose the epoch: " in " ".join(cli(*line, "best").out.split())
+
+
+def test_an_optimizer_by_its_name_in_python(cli: Cli, data: Path, tiny: str) -> None:
+    result = cli("train", data, "--model", tiny, "--epochs", 1, "--optimizer", "SGD", "--out", "run")
+    assert result.code == 0
+    assert json.loads(Path("run/run.json").read_text("utf-8"))["settings"]["optimizer"] == "sgd"

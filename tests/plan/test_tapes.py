@@ -155,7 +155,7 @@ def test_several_python_threads_use_one_network_at_once(seed: int) -> None:
         return _arrays(tape.backward(ups[i], inputs=True))
 
     expected = [step(i) for i in range(4)]
-    case.net._plans.clear()  # now all work them out at once
+    case.net._routes.clear()  # now all work them out at once
     meeting = Barrier(4, timeout=30)
 
     def work(i: int) -> list[dict[str, Array]]:
@@ -170,7 +170,7 @@ def test_several_python_threads_use_one_network_at_once(seed: int) -> None:
 
 
 def test_python_threads_work_out_more_ways_than_a_network_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "_PLANS", 2)
+    monkeypatch.setattr(network, "_ROUTES", 2)
     net, before = sg.Network([sg.Linear(3, 2)], (3,)), sys.getswitchinterval()
 
     def work(first: int) -> None:

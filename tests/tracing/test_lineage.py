@@ -32,8 +32,8 @@ def _attention(m: Any, x: torch.Tensor) -> torch.Tensor:
 WAYS: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], Axes]] = {
     "as it is": (lambda m, x: functional.linear(x, m.w), TOKENS),
     "sequence first": (_sequence_first, TOKENS),
-    "rows of a flattened batch": (lambda m, x: functional.linear(x.reshape(N * T, C), m.w), {"row": (N * T,)}),
-    "back from rows": (lambda m, x: functional.linear(x.view(-1, C).view(N, T, C), m.w), {"row": (N, T)}),
+    "rows of a flattened batch": (lambda m, x: functional.linear(x.reshape(N * T, C), m.w), TOKENS),
+    "back from rows": (lambda m, x: functional.linear(x.view(-1, C).view(N, T, C), m.w), TOKENS),
     "flattened": (lambda m, x: functional.linear(x.unflatten(2, (1, 5)).flatten(2), m.w), TOKENS),
     "shuffled": (lambda m, x: functional.linear(x[torch.tensor([2, 0, 1])], m.w), {"row": (N, T)}),
     "half of it": (lambda m, x: functional.linear(x[:2], m.w), {"row": (2, T)}),

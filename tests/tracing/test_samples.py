@@ -30,6 +30,38 @@ def one_by_one(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, 
     }
 
 
+def clipped_by_opacus(parameters: list[Any], max_norm: float) -> list[torch.Tensor]:
+    """What ``opacus.optimizers.DPOptimizer.clip_and_accumulate`` (1.5) does with ``p.grad_sample``."""
+    flat = [p.grad_sample.reshape(len(p.grad_sample), -1).norm(2, dim=-1) for p in parameters]
+    norms = torch.stack(flat, dim=1).norm(2, dim=1)
+    factor = (max_norm / (norms + 1e-6)).clamp(max=1.0)
+    return [torch.einsum("i,i...", factor, p.grad_sample) for p in parameters]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_clipping_as_opacus_does_it(reduction: str) -> None:
+    model, x, y = model_and_data()
+    with sg.trace(model) as t:
+        nn.functional.cross_entropy(model(x), y, reduction=reduction).backward()
+    t.set_grad_sample(loss_reduction=reduction)
+    rows = one_by_one(model, x, y)
+    norms = sum((g**2).flatten(1).sum(1) for g in rows.values()).sqrt()
+    max_norm = float(norms.median())
+    found = clipped_by_opacus(list(model.parameters()), max_norm)
+    for got, apart in zip(found, rows.values(), strict=True):
+        expected = sum(min(1.0, max_norm / (n + 1e-6)) * g for n, g in zip(norms.tolist(), apart, strict=True))
+        torch.testing.assert_close(got, expected)
+
+
+def test_nothing_is_set_where_samples_mix() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    with sg.trace(model) as t:
+        model(torch.randn(5, 3)).square().sum().backward()
+    with pytest.raises(ConfigError, match="samples depend on one another"):
+        t.set_grad_sample()
+    assert not any(hasattr(p, "grad_sample") for p in model.parameters())
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_they_are_autograds_one_sample_after_the_other(reduction: str) -> None:
     model, x, y = model_and_data()

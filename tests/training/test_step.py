@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sharedgrad as sg
-from sharedgrad.training.step import Step, shared, take
+from sharedgrad.training.step import Step, part_of, shared, take
 from tests.helpers import close
 
 RNG = np.random.default_rng(8)
@@ -26,7 +26,8 @@ def one_step(net: sg.Network, factor: float = 1.0, lr: float = 0.5) -> tuple[Ste
     y, tape = net.forward(RNG.normal(size=(4, 1, 6, 6)))
     upstream = RNG.normal(size=y.shape)
     gradients, optimizer = tape.backward(upstream), sg.SGD(net.parameters(), lr=lr)
-    step = take((2, 3, 5), net.parameters(), tape.trace(upstream), gradients, gradients * factor, optimizer)
+    part = part_of(net.parameters(), tape.trace(upstream), gradients)
+    step = take((2, 3, 5), net.parameters(), [part], gradients, gradients * factor, optimizer)
     return step, gradients
 
 
@@ -61,5 +62,6 @@ def test_a_weight_that_the_optimizer_does_not_train_stays() -> None:
     y, tape = net.forward(RNG.normal(size=(4, 1, 6, 6)))
     gradients = tape.backward(np.ones_like(y))
     bias = [p for p in net.parameters() if p.name != chosen]
-    step = take((1, 1, 1), net.parameters(), tape.trace(np.ones_like(y)), gradients, gradients, sg.SGD(bias, lr=1))
+    part = part_of(net.parameters(), tape.trace(np.ones_like(y)), gradients)
+    step = take((1, 1, 1), net.parameters(), [part], gradients, gradients, sg.SGD(bias, lr=1))
     assert (step.weight, step.trained, step.after) == (chosen, False, step.before)

@@ -7,6 +7,7 @@ search.py     which mistakes reproduce an answer   innocence.py            false
 diagnosis.py  the verdict on one layer             walk.py, network.py     a network step by step
 report.py     the finding, words.py as a document  exercises.py, classroom.py, audit.py   for who teaches
 code/         a person's code instead of numbers
+own_layer.py  a person's layer: bench.py calls it, differences.py measures, layer_report.py says
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sharedgrad.checking.layer_report import LayerReport
     from sharedgrad.checking.report import Report
     from sharedgrad.layers.layer import Layer
 
-__all__ = ["assert_backward", "check_backward", "check_numbers"]
+__all__ = ["assert_backward", "assert_layer", "check_backward", "check_layer", "check_numbers"]
 
 
 def check_numbers(
@@ -103,4 +105,53 @@ def assert_backward(fn: Callable[..., Any] | type, layer: Layer | str, **options
     """
     report = check_backward(fn, layer, **options)
     if report.exit_code:
+        raise AssertionError(f"\n{report}")
+
+
+def check_layer(layer: Layer, *inputs: Any, input_shape: Any = None, like: Layer | str | None = None) -> LayerReport:
+    """Say whether a layer of one's own keeps the contract of ``Layer`` and goes back rightly.
+
+    Tried in training and in evaluation mode, on copies, so that the layer stays as it is: shapes beside
+    ``output_shape``; float32 and float64 stay what they are; calls of their own, also twice in one network; nothing is
+    changed in place; one gradient for each input that needs one; uses that are those of each sample; ``config``,
+    ``uses_per_sample``, ``input_terms`` and ``output_terms`` where they are defined; and in float64, with an upstream
+    gradient of unequal numbers, every gradient beside finite differences (of large arrays 200 numbers and sums over
+    all of them). Randomness from ``context.random()`` is the same in all of these.
+
+    Args:
+        layer: One layer, ready to be called.
+        inputs: Example arrays (N, …), one for each input; needed where an input holds indices.
+        input_shape: Instead of them the shape of one sample, or a list of shapes for several inputs: random numbers.
+        like: A built-in layer that it should agree with, ``sg.Conv2d(2, 3, 3, stride=2)`` or "conv2d:stride=2": what
+            differs is named as :func:`check_numbers` names mistakes. Parameters of other names than weight and bias
+            are taken in their order.
+
+    Returns:
+        A report, true if nothing is wrong, which prints itself.
+
+    Raises:
+        ConfigError: It is no layer, there are no inputs, or there is no such built-in layer.
+
+    >>> from sharedgrad import ReLU
+    >>> bool(check_layer(ReLU(), input_shape=(4,)))
+    True
+    """
+    from sharedgrad.checking import own_layer
+
+    return own_layer.check(layer, inputs, input_shape, like)
+
+
+def assert_layer(layer: Layer, *inputs: Any, **options: Any) -> None:
+    """Pass if a layer of one's own is right; for pytest.
+
+    Args:
+        layer, inputs: As for :func:`check_layer`.
+        options: What else it takes.
+
+    Raises:
+        AssertionError: Something is wrong; the message is the report.
+        ConfigError: As for :func:`check_layer`.
+    """
+    report = check_layer(layer, *inputs, **options)
+    if not report:
         raise AssertionError(f"\n{report}")

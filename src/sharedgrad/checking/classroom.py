@@ -66,6 +66,8 @@ class Grades:
             done, asked = self.answered[name]
             first = report.explanations[0].id if report.explanations else ""
             rows.append((name, report.verdict, f"{done} of {asked}", wrong, first))
+        if not rows and not self.problems:
+            return Document("Class", (Paragraph.of("No student has answered yet: the column value is empty."),))
         blocks = [Table(("student", "verdict", "arrays", "wrong", "mistake"), tuple(rows))]
         sections = [Section("Students", tuple(blocks))]
         if counts := self.frequencies():

@@ -25,7 +25,7 @@ _LARGEST_GRID = 64
 _VERDICTS = {
     "right": "All your numbers are right.",
     "right under a convention": "All your numbers are right, by another convention.",
-    "wrong": "Something is wrong.",
+    "wrong": "At least one of your numbers is wrong.",
     "not a mistake": "Some numbers differ, but not by a mistake.",
     "cannot tell": "These numbers allow two readings; nobody can tell which one is yours.",
 }

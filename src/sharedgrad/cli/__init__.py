@@ -70,7 +70,7 @@ def _prepare_streams() -> None:
 def _fail(arguments: list[str], message: str, code: int) -> int:
     """Print the one line; the command is the first word that is no option."""
     command = next((word for word in arguments if not word.startswith("-")), "")
-    known = command if command in ("train", "predict", "summary", "explain", "check", "data", "info") else ""
+    known = command if command in ("train", "predict", "summary", "trace", "explain", "check", "data", "info") else ""
     line = printable(f"{f'sharedgrad {known}'.strip()}: {' '.join(message.split())}")
     print(fold(line, columns()) if sys.stderr.isatty() else line, file=sys.stderr)
     return code

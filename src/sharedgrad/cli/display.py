@@ -13,7 +13,7 @@ from sharedgrad.errors import require
 from sharedgrad.layout import columns
 from sharedgrad.training import Callback, State
 
-_PATIENCE = 2.0  # seconds of reading before a bar appears
+_PATIENCE = 2.0  # seconds before a bar appears
 
 
 class Lines(Callback):
@@ -67,7 +67,7 @@ class Bar(Lines):
         column = require("rich.table", "progress bars").Column
         parts = [
             (0, "epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            (40, "loss {task.fields[loss]:.4f}"),
+            (40, "loss {task.fields[loss]}"),
             (60, "accuracy {task.fields[accuracy]}"),
             (80, "{task.fields[speed]:,.0f} images/s"),
         ]
@@ -99,25 +99,30 @@ class Bar(Lines):
         self._progress.console.out(line, highlight=False)  # above the bar
 
 
-class Reading:
-    """A bar while image files are read, on a terminal and only if it takes a while; call it with (done, all)."""
+class Waiting:
+    """A bar over work that takes a while, on a terminal; call it with (done, all).
 
-    def __init__(self) -> None:
-        self._began = time.monotonic()
+    Args:
+        what: What is being done, e.g. "reading images".
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what, self._began = what, time.monotonic()
         self._progress: Any = None
 
     def __call__(self, done: int, total: int) -> None:
-        """So many of all files have been read."""
-        if self._progress is None and sys.stdout.isatty() and time.monotonic() - self._began > _PATIENCE:
+        """So much of all has been done."""
+        if self._progress is None and sys.stderr.isatty() and time.monotonic() - self._began > _PATIENCE:
             progress = require("rich.progress", "progress bars")
-            columns = ("reading images", progress.BarColumn(), progress.MofNCompleteColumn())
-            self._progress = progress.Progress(*columns, transient=True)
+            console = require("rich.console", "progress bars").Console(stderr=True)
+            columns = (self._what, progress.BarColumn(), progress.MofNCompleteColumn())
+            self._progress = progress.Progress(*columns, transient=True, console=console)
             self._progress.add_task("", total=total)
             self._progress.start()
         if self._progress is not None:
             self._progress.update(0, completed=done)
 
-    def __enter__(self) -> Reading:
+    def __enter__(self) -> Waiting:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -134,7 +139,7 @@ def _fields(state: State) -> dict[str, Any]:
     return {
         "epoch": min(state.epoch + 1, state.epochs),
         "epochs": state.epochs,
-        "loss": state.loss,
-        "accuracy": percent(state.accuracy),
+        "loss": f"{state.loss:.4f}" if state.batch else "–",  # nothing has been learnt yet in this epoch
+        "accuracy": percent(state.accuracy) or "–",
         "speed": state.images_per_second,
     }

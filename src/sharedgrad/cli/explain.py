@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from sharedgrad.cli.exact import plain_sums
 from sharedgrad.data import read_image
 from sharedgrad.document import terminal
 from sharedgrad.errors import ConfigError
@@ -74,6 +75,7 @@ def _of_run(
     folder: str, weight: str | None, image: Path | None, label: str | None, everything: bool, layer: str | None
 ) -> Explanation:
     run = load_run(folder)
+    plain_sums(run.settings.get("exact") is True)
     if image is None or layer is not None:
         problem = "a trained model is explained by one weight on one image"
         raise ConfigError(f"explain {folder}", problem, "add --image FILE, and leave out --layer")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from sharedgrad.errors import CheckpointError
 from sharedgrad.training.claim import LOCK, claimed
@@ -39,12 +40,10 @@ def run_folder(out: Path | None, data: str, model: str, resume: bool) -> Iterato
             folder.rmdir()
 
 
-def planned_epochs(out: Path | None, data: str, model: str) -> int | None:
-    """How many epochs the run that is to go on was started with; None if there is none."""
+def planned(out: Path | None, data: str, model: str) -> dict[str, Any]:
+    """The settings that the run that is to go on was started with; none if there is none."""
     folder = out or _latest(data, model)
-    if not (folder / RUN).is_file():
-        return None
-    return load_settings(folder).get("epochs")
+    return load_settings(folder) if (folder / RUN).is_file() else {}
 
 
 def _first_free(data: str, model: str, held: ExitStack) -> Path:

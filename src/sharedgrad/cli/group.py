@@ -11,6 +11,7 @@ from sharedgrad.cli.explain import explain
 from sharedgrad.cli.info import info
 from sharedgrad.cli.predict import predict
 from sharedgrad.cli.summary import summary
+from sharedgrad.cli.trace import trace
 from sharedgrad.cli.train import train
 
 
@@ -34,6 +35,7 @@ def group(context: click.Context) -> None:
       sharedgrad train digits
       sharedgrad predict runs/digits-cnn seven.png
       sharedgrad summary runs/digits-cnn
+      sharedgrad trace runs/digits-cnn digits
       sharedgrad explain filter-1d
       sharedgrad check answers.json
     """
@@ -41,5 +43,5 @@ def group(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (train, predict, summary, explain, check, data, info):
+for command in (train, predict, summary, trace, explain, check, data, info):
     group.add_command(command)

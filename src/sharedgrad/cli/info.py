@@ -26,10 +26,10 @@ def info() -> None:
         say("kernels: NumPy (none were compiled; install again where there is a C++ compiler)")
     click.echo(f"threads: {kernels.get_threads()}")
     if kernels.compiled():
-        way = "fewer multiplications, unless sg.set_winograd(False)" if kernels.get_winograd() else "plain sums"
+        way = "fewer multiplications, unless --exact or set_winograd(False)" if kernels.get_winograd() else "plain sums"
         say(f"3×3 convolutions: {way}")
         click.echo("computed by NumPy all the same:")
-        from sharedgrad.plan.forward import not_compiled
+        from sharedgrad.plan.steps import not_compiled
 
         layer_by_layer = {"layers without a compiled operation; a network with one goes layer by layer": not_compiled()}
         for reason, names in (kernels.native.fallbacks() | layer_by_layer).items():

@@ -12,6 +12,7 @@ import numpy as np
 
 from sharedgrad import kernels
 from sharedgrad.cli.echo import say
+from sharedgrad.cli.exact import EXACT, plain_sums
 from sharedgrad.cli.model_files import open_run
 from sharedgrad.data import read_image
 from sharedgrad.data.folder import image_files
@@ -34,8 +35,11 @@ Ranking = list[tuple[str, float]]
     help="The file of layers of your own, as in training; code that only a run folder names is never run.",
 )
 @click.option("--invert", is_flag=True, help="Exchange dark and light, as for black digits on white.")
+@EXACT
 @click.pass_context
-def predict(context: click.Context, run: str, images: tuple[str, ...], model: str | None, invert: bool) -> None:
+def predict(
+    context: click.Context, run: str, images: tuple[str, ...], model: str | None, invert: bool, exact: bool
+) -> None:
     """Print the class of each IMAGE, or of all images in a folder, and the probabilities of the five likeliest classes.
 
     RUN is the folder of a trained model. Images are resized, made grey or RGB, and transparent ones laid on
@@ -46,6 +50,7 @@ def predict(context: click.Context, run: str, images: tuple[str, ...], model: st
       sharedgrad predict runs/digits-cnn seven.png
     """
     trained = open_run(run, model, f"{context.command_path} {shlex.join([run, *images])}")
+    plain_sums(exact or trained.settings.get("exact") is True)
     if trained.unfinished:
         say(f"{run}: training has not come to its end; this is the model after {trained.unfinished}", err=True)
     images = tuple(_files(images))

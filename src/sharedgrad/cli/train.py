@@ -12,9 +12,10 @@ from typing import Any
 
 import click
 
-from sharedgrad.cli.display import Bar, Lines, Reading, percent
+from sharedgrad.cli.display import Bar, Lines, Waiting, percent
 from sharedgrad.cli.echo import say
-from sharedgrad.cli.folders import planned_epochs, run_folder
+from sharedgrad.cli.exact import EXACT, plain_sums
+from sharedgrad.cli.folders import planned, run_folder
 from sharedgrad.cli.model_files import build_model, check_classifier, model_file
 from sharedgrad.cli.recipe import LEARNING_RATES, OPTIMIZERS, Parts, default_epochs, divide
 from sharedgrad.cli.values import fraction, positive
@@ -76,7 +77,7 @@ _MOST_PIXELS = 2**20
 )
 @click.option(
     "--optimizer",
-    type=click.Choice(list(OPTIMIZERS)),
+    type=click.Choice(list(OPTIMIZERS), case_sensitive=False),
     default="adam",
     show_default=True,
     help="sgd has momentum 0.9 (Nesterov) and weight decay 0.0001.",
@@ -105,6 +106,7 @@ _MOST_PIXELS = 2**20
 @click.option(
     "--threads", type=click.IntRange(1, MOST_THREADS), help="Never changes a result.  [default: all processors]"
 )
+@EXACT
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: a new runs/DATA-MODEL]")
 @click.option(
     "--init",
@@ -136,6 +138,7 @@ def train(
     augment: str,
     val_fraction: float | None,
     threads: int | None,
+    exact: bool,
     out: Path | None,
     init: str | None,
     resume: bool,
@@ -156,7 +159,7 @@ def train(
     if threads:
         set_threads(threads)
     augmentation = Augmentation.parse(augment)
-    with Reading() as reading:
+    with Waiting("reading images") as reading:
         dataset = load(data, size, reading, background=background, skip_bad=skip_bad)
     _check_extent(dataset)
     network = build_model(model, dataset.input_shape, len(dataset.classes), settings["seed"])
@@ -165,13 +168,16 @@ def train(
     if parts.watched is None and (settings["keep"] == "best" or settings["patience"]):
         option = "--keep best" if settings["keep"] == "best" else "--patience"
         raise ConfigError(option, "needs images that are held out", "give a --val-fraction above 0")
-    if resume and epochs is None:
-        epochs = planned_epochs(out, data, model)
+    if resume:
+        before = planned(out, data, model)
+        epochs, exact = epochs or before.get("epochs"), exact or before.get("exact") is True
+    plain_sums(exact)
     settings |= {
         "init": init,
         "model": model,
         "size": size,
         "augment": augment,
+        "exact": exact,
         "val_fraction": val_fraction,
         "epochs": epochs or default_epochs(len(parts.train.x)),
         "lr": lr or LEARNING_RATES[settings["optimizer"]],
@@ -211,6 +217,8 @@ def _about(dataset: Dataset, parts: Parts, network: Network, settings: Mapping[s
     words = [epochs, f"batches of {settings['batch_size']}", rate]
     if settings["augment"] != "none":
         words.append(f"augment {settings['augment']}")
+    if settings["exact"]:
+        words.append("exact")
     if settings["max_norm"]:
         words.append(f"max norm {settings['max_norm']:g}")
     final = f" and {len(parts.final.x):,} {parts.final_name}" if parts.final else ""
@@ -280,7 +288,9 @@ def _finish(run: Run, parts: Parts, history: History, folder: Path) -> None:
     if parts.final:
         unnamed = plots.confusion(parts.final.y, result.predictions, run.classes, folder / CONFUSION)
         when = "not trained on in this run" if run.settings["init"] else "never trained on"
-        say(f"\naccuracy on {measured_on}, {when}: {percent(result.accuracy)}")
+        chosen = run.settings["keep"] == "best" and parts.final is parts.watched
+        chose = " but used to choose the epoch" if chosen else ""
+        say(f"\naccuracy on {measured_on}, {when}{chose}: {percent(result.accuracy)}")
         notes += [f"{CONFUSION}: {unnamed}"] if unnamed else []
     else:
         say("\ntrained on all images: nothing was held out to measure the accuracy on")

@@ -10,6 +10,7 @@ from pathlib import Path
 from sharedgrad.data.collection import Progress
 from sharedgrad.data.dataset import Dataset
 from sharedgrad.data.digits import load_digits
+from sharedgrad.data.fetching import SOURCES
 from sharedgrad.data.folder import holds_class_folders, load_folder
 from sharedgrad.data.idx import find_splits, load_idx
 from sharedgrad.data.images import SUFFIXES, Size, check_background
@@ -60,7 +61,8 @@ def load(
         read = partial(load_npz, path)
     else:
         found = "is not understood" if os.path.exists(path) else "there is no such file or folder"
-        raise DataError(source, found, _UNDERSTOOD)
+        fetched = f"sharedgrad data {source} {source} fetches it" if str(source) in SOURCES else ""
+        raise DataError(source, found, fetched or _UNDERSTOOD)
     if extent:
         raise ConfigError("--size", f"resizes a folder of images, and {source} is none", "leave it out")
     return read()

@@ -27,6 +27,7 @@ __all__ = [
     "get_threads",
     "get_winograd",
     "of",
+    "plain_sums",
     "programs",
     "set_threads",
     "set_winograd",
@@ -164,6 +165,11 @@ def set_winograd(on: bool) -> None:
 def get_winograd() -> bool:
     """Whether minimal filtering serves 3×3 convolutions."""
     return _winograd and compiled()
+
+
+def plain_sums() -> bool:
+    """Whether minimal filtering has been turned off, here or where nothing was compiled."""
+    return not _winograd
 
 
 @contextmanager

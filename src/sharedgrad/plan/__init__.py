@@ -1,4 +1,4 @@
-"""Running a network's compiled programs: memory for a forward pass and its way back, used again and again."""
+"""Running compiled programs: memory for a forward pass and its way back, used again and again."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from sharedgrad.layers.layer import Shape
 from sharedgrad.layers.normalization import BatchNorm2d
 from sharedgrad.parameter import Array, Buffer, Parameter, Weight
 from sharedgrad.plan.backward import Backward
-from sharedgrad.plan.clipped import Clipped
+from sharedgrad.plan.clipped import Clipped, SampleNorms
 from sharedgrad.plan.forward import Forward
-from sharedgrad.plan.lowering import Input, Mask, Norms, Output, UnsupportedError
+from sharedgrad.plan.lowering import Input, Mask, MaxNorm, Norms, Output
 from sharedgrad.plan.traced import Traced
 
-__all__ = ["Known", "Plan", "Recording", "UnsupportedError"]
+__all__ = ["Known", "Plan", "Recording"]
 
 _SPARE = 2  # memories that wait for the next forward pass
 
 
 class Plan:
-    """A network's way forward for one number of samples, and the ways back that have been asked for.
+    """A stretch of a network, compiled: its way forward for one number of samples, and the ways back asked for so far.
 
     Args:
         nodes, shapes, inputs, outputs, samples, dtype, training, record: As for ``plan.forward.Forward``.
 
-    Raises:
-        UnsupportedError: A layer has no compiled operation.
+    Attributes:
+        names: Of its nodes.
     """
 
     def __init__(
@@ -46,21 +46,24 @@ class Plan:
         training: bool,
         record: bool,
     ) -> None:
+        self.names = frozenset(node.name for node in nodes)
         self.lowered = Forward(nodes, shapes, inputs, outputs, samples, dtype, training, record)
         self.buffers = [what for what in self.lowered.outside if isinstance(what, Buffer)]
-        self._values = self.lowered.numbered(Weight | Buffer)
+        self._weights, self._buffers = self.lowered.numbered(Weight), self.lowered.numbered(Buffer)
         self._others = self.lowered.numbered(Input | Output | Mask)
-        self._back: dict[Any, Backward | None] = {}  # None: a layer has no compiled operation for it
+        self._back: dict[Any, Backward] = {}
         self._spare: list[Array] = []
 
     def forward(self, inputs: Mapping[str, Array], context: Context) -> tuple[dict[str, Array], Recording]:
         """Outputs, which are the caller's own, and what the way back needs."""
         lowered = self.lowered
         outputs = {name: self.empty(lowered.shapes[name]) for name in lowered.outputs}
-        recording = Recording(self, self._memory())
+        recording = Recording(self, self._memory(), {buffer: context.read(buffer) for buffer in self.buffers})
         arrays: list[Any] = [None] * len(lowered.outside)
-        for i, value in self._values:
-            arrays[i] = value.value
+        for i, weight in self._weights:
+            arrays[i] = weight.value
+        for i, buffer in self._buffers:
+            arrays[i] = recording.buffers[buffer]
         for i, what in self._others:
             arrays[i] = self._given(what, inputs, outputs, context)
         lowered.program.run(recording.memory, tuple(arrays))
@@ -92,14 +95,11 @@ class Plan:
         """An array (N, *shape) that the caller keeps."""
         return empty((self.lowered.builder.samples, *shape), self.lowered.builder.dtype)
 
-    def back(self, kind: type[Backward], given: Collection[str], *settings: frozenset[Any]) -> Backward | None:
-        """The way back from these nodes, as ``kind`` takes its settings; None if it is not compiled."""
+    def back(self, kind: type[Backward], given: Collection[str], *settings: frozenset[Any]) -> Any:
+        """The way back from these nodes, as ``kind`` takes its settings."""
         key = kind, frozenset(given), settings
         if key not in self._back:
-            try:
-                self._back[key] = kind(self.lowered, given, *settings)
-            except UnsupportedError:
-                self._back[key] = None
+            self._back[key] = kind(self.lowered, given, *settings)
         return self._back[key]
 
     def recycle(self, memory: Array) -> None:
@@ -115,12 +115,21 @@ class Recording:
         buffers: The values of the buffers that it read; later passes in training mode replace them.
     """
 
-    def __init__(self, plan: Plan, memory: Array) -> None:
-        self.plan, self.memory = plan, memory
-        self.buffers = {buffer: buffer.value for buffer in plan.buffers}
+    def __init__(self, plan: Plan, memory: Array, buffers: dict[Buffer, Array]) -> None:
+        self.plan, self.memory, self.buffers = plan, memory, buffers
 
     def __del__(self) -> None:
         self.plan.recycle(self.memory)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the nodes that it has passed."""
+        return self.plan.names
+
+    @property
+    def unseen(self) -> frozenset[str]:
+        """Those whose values it has never written down: no gradient can be given there."""
+        return self.plan.lowered.unseen
 
     def read(self, m: Any) -> Array:
         """A copy of a row of numbers that was kept."""
@@ -128,30 +137,35 @@ class Recording:
 
     def backward(
         self, upstreams: Mapping[str, Array], wanted: frozenset[str], by_sample: frozenset[Parameter]
-    ) -> tuple[dict[Parameter, Array], dict[str, Array]] | None:
-        """The gradient of each parameter, and of each input that is wanted; None if that is not compiled."""
-        back = self.plan.back(Backward, upstreams, wanted, by_sample)
-        if back is None:
-            return None
-        found = self._run(back, upstreams)
+    ) -> tuple[dict[Parameter, Array], dict[str, Array]]:
+        """The gradient of each parameter, and of each input that is wanted."""
+        found = self._run(self.plan.back(Backward, upstreams, wanted, by_sample), upstreams)
         return found.parameters, found.inputs
 
     def clipped_by_sample(
         self, upstreams: Mapping[str, Array], wanted: frozenset[str], max_norm: float
-    ) -> tuple[dict[Parameter, Array], Array] | None:
-        """The sum of clipped per-sample gradients and the norms (N,); None if that is not compiled."""
-        back = self.plan.back(Clipped, upstreams, wanted)
-        if back is None:
-            return None
-        found = self._run(back, upstreams, max_norm)
+    ) -> tuple[dict[Parameter, Array], Array]:
+        """The sum of clipped per-sample gradients and the norms (N,), where this is the whole network and none of its
+        parameters is used twice."""
+        found = self._run(self.plan.back(Clipped, upstreams, wanted), upstreams, max_norm)
         return found.parameters, found.norms
 
-    def trace(self, upstreams: Mapping[str, Array], wanted: frozenset[str]) -> Known | None:
-        """What gradients are made of, at all nodes with parameters; None if that is not compiled."""
-        back = self.plan.back(Traced, upstreams, wanted, frozenset())
-        if back is None:
-            return None
-        found = self._run(back, upstreams)
+    def squares(
+        self, upstreams: Mapping[str, Array], wanted: frozenset[str], known: frozenset[str], tied: frozenset[Parameter]
+    ) -> tuple[Array, Known, dict[str, Array]]:
+        """Squared norms (N,) of the samples' gradients, in float64; of what the gradients of tied parameters are made
+        instead, at their nodes; and the gradient of each input that is wanted."""
+        found = self._run(self.plan.back(SampleNorms, upstreams, wanted, known, tied), upstreams)
+        return found.squares, self._known(found), found.inputs
+
+    def trace(
+        self, upstreams: Mapping[str, Array], wanted: frozenset[str], known: frozenset[str]
+    ) -> tuple[Known, dict[str, Array]]:
+        """What gradients are made of, at all nodes with parameters, and the gradient of each input that is wanted."""
+        found = self._run(self.plan.back(Traced, upstreams, wanted, known), upstreams)
+        return self._known(found), found.inputs
+
+    def _known(self, found: _Found) -> Known:
         return Known(found.deltas, found.values, {name: self._statistics(name) for name in found.deltas})
 
     def _statistics(self, name: str) -> tuple[Any, ...]:
@@ -169,7 +183,7 @@ class Recording:
     def _run(self, back: Backward, upstreams: Mapping[str, Array], max_norm: float = inf) -> _Found:
         plan, dtype = self.plan, self.plan.lowered.builder.dtype
         samples = plan.lowered.builder.samples
-        found = _Found({}, {}, {}, {}, empty((samples,), dtype))
+        found = _Found({}, {}, {}, {}, empty((samples,), dtype), np.empty(samples))
         arrays: list[Any] = [None] * len(back.outside)
         for i, value in back.weights:
             arrays[i] = value.value
@@ -186,7 +200,10 @@ class Recording:
         for i, (parameter, apart) in back.gradients:
             arrays[i] = empty((samples, *parameter.shape) if apart else parameter.shape, dtype)
         for i, what in back.limits:
-            arrays[i] = found.norms if isinstance(what, Norms) else np.array([max_norm], np.float64).view(dtype)
+            if isinstance(what, MaxNorm):
+                arrays[i] = np.array([max_norm]).view(dtype)
+            else:
+                arrays[i] = found.norms if isinstance(what, Norms) else found.squares.view(dtype)
         back.program.run(self.memory, tuple(arrays))
         for i, (seen, apart) in back.gradients:  # a shared parameter has one of each of its calls
             own, total, parameter = arrays[i], found.parameters, seen.base
@@ -218,6 +235,7 @@ class _Found(NamedTuple):
     deltas: dict[str, Array]
     values: dict[str, Array]
     norms: Array
+    squares: Array
 
 
 def _zeros(elements: int, dtype: np.dtype[Any]) -> Array:

@@ -1,4 +1,4 @@
-"""The way back to the sum of clipped per-sample gradients, without keeping all samples' gradients.
+"""The ways back to per-sample norms, and to the sum of clipped per-sample gradients, without keeping these.
 
 First all nodes backward, where every parameter adds its squared norms, sample by sample, to one row of numbers. Then
 each sample's factor. Then the parameters' gradients, from upstream gradients that are scaled by these factors.
@@ -6,58 +6,94 @@ each sample's factor. Then the parameters' gradients, from upstream gradients th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from math import prod
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from sharedgrad.geometry import Geometry
-from sharedgrad.graph import Node
-from sharedgrad.kernels.native import program as ops
-from sharedgrad.kernels.native.convolution import gram_squares_cost, kernel_squares_cost
-from sharedgrad.kernels.native.program import Builder, Map
-from sharedgrad.parameter import Weight
-from sharedgrad.plan.backward import Backward
+from sharedgrad.kernels.native.program import Map
+from sharedgrad.parameter import Parameter, Weight
 from sharedgrad.plan.forward import Forward
-from sharedgrad.plan.lowering import MaxNorm, Norms, UnsupportedError
+from sharedgrad.plan.lowering import MaxNorm, Norms, Squares
+from sharedgrad.plan.steps.step import Weighted
+from sharedgrad.plan.traced import Traced
 
-_MOST_KEPT = 1 << 25  # bytes of one kernel's gradients that are kept until their factors are known
-_KEEPING = 50  # multiplications of vectors in the time that it takes to keep a sum and read it again, measured
 
-
-class Clipped(Backward):
-    """All nodes backward, to the sum of clipped gradients.
+class SampleNorms(Traced):
+    """All nodes backward, to the squared norms of the samples' gradients.
 
     Args:
-        forward, given, wanted: As for ``plan.backward.Backward``.
+        forward, given, wanted, known: As for ``plan.traced.Traced``.
+        tied: Parameters that have other uses too, perhaps elsewhere: their uses must be added before their norm is
+            known, so what their gradients are made of is copied instead.
 
-    Raises:
-        UnsupportedError: A layer has no compiled operation, or a parameter is used in several places: its uses must
-            be added before its norm is known.
+    Attributes:
+        squares: Where the norms are added up, in float64.
     """
 
-    sums_early = False  # what is summed must be scaled first
+    sums_later = False  # whether the samples' gradients are summed in the same program
 
-    def __init__(self, forward: Forward, given: Collection[str], wanted: Collection[str]) -> None:
-        samples, lanes = forward.builder.samples, forward.builder.lanes
-        self._squares = Map(1, 1, samples * (8 // forward.builder.dtype.itemsize))  # in float64
-        self._factors = Map(1, 1, -(-samples // lanes) * lanes)
-        self._scaled: dict[Map, None] = {}  # upstream gradients that are read again, scaled
-        self._sums: list[tuple[list[Weight], Callable[..., None]]] = []  # what comes after the factors
-        super().__init__(forward, given, wanted, ())
+    def __init__(
+        self,
+        forward: Forward,
+        given: Collection[str],
+        wanted: Collection[str],
+        known: Collection[str],
+        tied: Collection[Parameter],
+    ) -> None:
+        self._tied = tied
+        super().__init__(forward, given, wanted, known)
 
     def start(self) -> None:
         """No squares yet."""
-        self.builder.emit("zero", (self._squares,))
+        super().start()
+        self.squares = self.place_of_squares(self.builder.samples * (8 // self.builder.dtype.itemsize))
+        self.emit("zero", (self.squares,))
+
+    def place_of_squares(self, numbers: int) -> Map:
+        """An array from outside."""
+        return self.array(Squares(), (numbers,), 1)
+
+    def parameter_gradients(self, step: Weighted, *arguments: Any) -> Any:
+        """Their norms; of a step with tied ones the maps."""
+        tied = any(p.base in self._tied for node in step.nodes for p in node.layer.parameters().values())
+        return step.copies(self, *arguments) if tied else step.norms(self, *arguments)
+
+    def add_squares(self, parameter: Weight, apart: Map) -> None:
+        """Of a parameter so small that its samples' gradients are kept until they are summed."""
+        self.emit("add_squares", (self.squares, apart))
+        self.sum_later(parameter, apart)
+
+    def sum_later(self, parameter: Weight, apart: Map) -> None:
+        """Sum samples' gradients that are kept until their factors are known."""
+
+    def read_scaled(self, delta: Map, parameters: Sequence[Weight], sums: Callable[..., None]) -> None:
+        """Let ``sums(*maps for the parameters)`` read this upstream gradient again, once that is scaled."""
+
+
+class Clipped(SampleNorms):
+    """All nodes backward, to the sum of clipped gradients, where no parameter is used in several places.
+
+    Args:
+        forward, given, wanted: As for ``plan.backward.Backward``.
+    """
+
+    sums_later = True
+
+    def __init__(self, forward: Forward, given: Collection[str], wanted: Collection[str]) -> None:
+        self._factors = Map(1, 1, -(-forward.builder.samples // forward.builder.lanes) * forward.builder.lanes)
+        self._scaled: dict[Map, None] = {}  # upstream gradients that are read again, scaled
+        self._sums: list[tuple[Sequence[Weight], Callable[..., None]]] = []  # what comes after the factors
+        super().__init__(forward, given, wanted, (), ())
+
+    def place_of_squares(self, numbers: int) -> Map:
+        """In the program's own memory."""
+        return Map(1, 1, numbers)
 
     def finish(self) -> None:
         """The factors, and the gradients with them."""
-        used = [p.base for parameters, _ in self._sums for p in parameters]
-        if len(set(used)) < len(used):
-            raise UnsupportedError("a parameter that is used in several places")
         norms, most = self.array(Norms(), (self.builder.samples,), 1), self.array(MaxNorm(), self._one_double, 1)
-        self.builder.emit("clip_factors", (self._factors, norms, self._squares, most))
+        self.emit("clip_factors", (self._factors, norms, self.squares, most))
         for delta in self._scaled:
-            self.builder.emit("scale_samples", (delta, self._factors))
+            self.emit("scale_samples", (delta, self._factors))
         for parameters, write in self._sums:
             write(*(self.gradient(p)[0] for p in parameters))
 
@@ -65,69 +101,12 @@ class Clipped(Backward):
     def _one_double(self) -> tuple[int]:
         return (8 // self.builder.dtype.itemsize,)
 
-    def conv_gradients(self, node: Node, delta: Map, x: Map) -> None:
-        """Norms now, sums later: of kernels that are kept, else by going through the scaled map once more."""
-        layer: Any = node.layer
-        g, size = layer.geometry, prod(layer.weight.shape)
-        match _cheapest(g, layer.weight.shape, delta, x, self.builder):
-            case "keep":
-                apart = Map(delta.samples, delta.lanes, size)
-                self.builder.emit("add_kernel_squares", (self._squares, delta, x, apart), *ops.window(g))
-                self._weighted(layer.weight, apart)
-            case "products":
-                self.builder.emit("add_gram_squares", (self._squares, delta, x), *ops.window(g))
-                self._again(layer.weight, delta, x, g)
-            case _:
-                self.builder.emit("add_kernel_squares", (self._squares, delta, x, None), *ops.window(g))
-                self._again(layer.weight, delta, x, g)
-        if layer.bias is not None:
-            sums = self.builder.vector(delta.channels)
-            self.builder.emit("channel_sums", (sums, delta), 1)
-            self._squared(layer.bias, sums)
+    def sum_later(self, parameter: Weight, apart: Map) -> None:
+        """Sum samples' gradients that are kept until their factors are known."""
+        self._sums.append(([parameter], lambda total: self.emit("weighted_sum", (total, apart, self._factors))))
 
-    def linear_gradients(self, node: Node, delta: Map, x: Map) -> None:
-        """Norms now, sums later."""
-        layer: Any = node.layer
-        self.builder.emit("add_linear_squares", (self._squares, delta, x), int(layer.bias is not None))
-        self._read_scaled(delta)
-        emit = self.builder.emit
-        both = [p for p in (layer.weight, layer.bias) if p is not None]
-        self._sums.append((both, lambda dw, db=None: emit("linear_weight_gradient", (dw, db, delta, x), 0)))
-
-    def norm_gradients(self, node: Node, *maps: Map | None) -> tuple[Map, Map]:
-        """Norms now, sums later."""
-        layer: Any = node.layer
-        own = [self.builder.vector(prod(p.shape)) for p in (layer.weight, layer.bias)]
-        self.builder.emit("normalize_gradients", (*own, *maps), ops.bits(layer.eps))
-        for p, sums in zip((layer.weight, layer.bias), own, strict=True):
-            self._squared(p, sums)
-        return Map(1, 1, own[0].channels), Map(1, 1, own[1].channels)
-
-    def _squared(self, parameter: Weight, apart: Map) -> None:
-        """A parameter so small that its samples' gradients are kept."""
-        self.builder.emit("add_squares", (self._squares, apart))
-        self._weighted(parameter, apart)
-
-    def _weighted(self, parameter: Weight, apart: Map) -> None:
-        emit = self.builder.emit
-        self._sums.append(([parameter], lambda total: emit("weighted_sum", (total, apart, self._factors))))
-
-    def _again(self, kernel: Weight, delta: Map, x: Map, g: Geometry) -> None:
-        emit = self.builder.emit
-        self._read_scaled(delta)
-        self._sums.append(([kernel], lambda dw: emit("conv_weight_gradient", (dw, None, delta, x), *ops.window(g), 0)))
-
-    def _read_scaled(self, delta: Map) -> None:
+    def read_scaled(self, delta: Map, parameters: Sequence[Weight], sums: Callable[..., None]) -> None:
+        """Let ``sums(*maps for the parameters)`` read this upstream gradient again, once that is scaled."""
         self._scaled[delta] = None
         self.holders[delta] += 1  # to the end: no operation may write over it
-
-
-def _cheapest(g: Geometry, kernel: tuple[int, ...], delta: Map, x: Map, builder: Builder) -> str:
-    """The cheapest way to a kernel's norms and weighted sum, in what it takes besides the plain weight gradient."""
-    costs = {
-        "again": kernel_squares_cost(kernel, delta),
-        "products": gram_squares_cost(builder, delta, x, g),
-    }
-    if delta.samples * prod(kernel) * builder.dtype.itemsize <= _MOST_KEPT:
-        costs["keep"] = prod(kernel) * _KEEPING
-    return min(costs, key=lambda name: costs[name])
+        self._sums.append((parameters, sums))

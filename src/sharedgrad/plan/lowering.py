@@ -7,20 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sharedgrad import layers
 from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
 from sharedgrad.kernels.native.program import Builder, Map
-from sharedgrad.layers.layer import Layer, Shape
+from sharedgrad.layers.layer import Shape
 from sharedgrad.parameter import Buffer, Weight
-
-ACTIVATIONS: dict[type[Layer], int] = {layers.ReLU: ops.RELU, layers.Sigmoid: ops.SIGMOID, layers.Tanh: ops.TANH}
-CONVOLUTIONS = (layers.Conv1d, layers.Conv2d)
-MAX_POOLS, AVG_POOLS = (layers.MaxPool1d, layers.MaxPool2d), (layers.AvgPool1d, layers.AvgPool2d)
-
-
-class UnsupportedError(Exception):
-    """There is no compiled operation for this."""
 
 
 class Mask(NamedTuple):
@@ -80,18 +71,8 @@ class Norms(NamedTuple):
     """The norm of each sample's gradient."""
 
 
-class Pooled2x2(NamedTuple):
-    """What the way back needs through max pooling in windows of 2×2 that touch, and through the activation before it.
-
-    Attributes:
-        origin: The node whose output (N, C, H, W) both have read.
-        activation: Which one it is.
-        winners: Which cell of each window was the largest (N, C, H/2, W/2).
-    """
-
-    origin: str
-    activation: int
-    winners: Map
+class Squares(NamedTuple):
+    """The square of that, in float64."""
 
 
 class Statistics(NamedTuple):
@@ -104,14 +85,20 @@ class Statistics(NamedTuple):
 
 
 Outside = (
-    Input | Output | Upstream | InputGradient | Gradient | Delta | Value | MaxNorm | Norms | Mask | Weight | Buffer
+    Input
+    | Output
+    | Upstream
+    | InputGradient
+    | Gradient
+    | Delta
+    | Value
+    | MaxNorm
+    | Norms
+    | Squares
+    | Mask
+    | Weight
+    | Buffer
 )
-
-
-def pooled_at_once(layer: Any) -> bool:
-    """Whether a convolution's outputs are pooled before they are stored: 1×1 and grouped ones have faster kernels of
-    their own, which store them."""
-    return type(layer) in CONVOLUTIONS and layer.groups == 1 and prod(layer.geometry.kernel) > 1
 
 
 class Lowering:
@@ -121,6 +108,7 @@ class Lowering:
         self.builder = Builder(samples, dtype)
         self.outside: list[Outside] = []
         self._parameters: dict[Weight | Buffer, Map] = {}
+        self.emit = self.builder.emit
 
     def array(self, what: Outside, shape: Shape, samples: int | None = None) -> Map:
         """A plain array from outside; of all samples if ``samples`` is not given."""
@@ -147,6 +135,4 @@ class Lowering:
         """A map in blocks for (C, L) or (C, H, W), a plain vector for (K,)."""
         if len(shape) == 1:
             return self.builder.vector(shape[0])
-        if len(shape) not in (2, 3):
-            raise UnsupportedError(f"samples of shape {shape}")
         return self.builder.map(shape[0], *ops.spatial(shape[1:]))

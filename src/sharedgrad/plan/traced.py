@@ -6,47 +6,46 @@ forward pass has kept. Nothing is computed forward again, and no weight gradient
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 from sharedgrad.graph import Node
-from sharedgrad.kernels.native import program as ops
 from sharedgrad.kernels.native.program import Map
 from sharedgrad.plan.backward import Backward
+from sharedgrad.plan.forward import Forward
 from sharedgrad.plan.lowering import Delta, Value
+from sharedgrad.plan.steps.step import Weighted
 
 
 class Traced(Backward):
-    """All nodes that lead to a parameter, backward. Arguments as for ``plan.backward.Backward``."""
+    """All nodes that lead to a parameter, backward.
+
+    Args:
+        forward, given, wanted: As for ``plan.backward.Backward``.
+        known: Names of inputs whose values need no copy.
+    """
 
     sums_early = False  # there are no sums, and gradients at convolutions' outputs are written in full
+
+    def __init__(
+        self, forward: Forward, given: Collection[str], wanted: Collection[str], known: Collection[str]
+    ) -> None:
+        self._known = known
+        super().__init__(forward, given, wanted, ())
 
     def start(self) -> None:
         """Nothing has been copied yet."""
         self._copied: set[str] = set()
 
-    def conv_gradients(self, node: Node, delta: Map, x: Map) -> None:
-        """The maps instead: dy (N, F, *P) and x (N, C, *S)."""
-        self._copy(node, delta, x)
+    def parameter_gradients(self, step: Weighted, *arguments: Any) -> Any:
+        """The maps instead."""
+        return step.copies(self, *arguments)
 
-    def linear_gradients(self, node: Node, delta: Map, x: Map) -> None:
-        """The vectors instead: dy (N, O) and x (N, I)."""
-        self._copy(node, delta, x)
-
-    def norm_gradients(self, node: Node, *maps: Map | None) -> tuple[Map, Map]:
-        """The maps instead: dy and x (N, C, H, W)."""
-        delta, x, relu, *_ = maps
-        assert delta is not None
-        assert x is not None
-        if relu is not None:
-            through = Map(delta.samples, delta.lanes, *delta.shape)
-            self.builder.emit("activate_backward", (through, delta, relu), ops.RELU)
-            delta = through
-        self._copy(node, delta, x)
-        return Map(1, 1, x.channels), Map(1, 1, x.channels)  # sums that the way back to x needs
-
-    def _copy(self, node: Node, delta: Map, x: Map) -> None:
-        """Out of the program's memory order. Network inputs are there as plain arrays already."""
+    def copy(self, node: Node, delta: Map, x: Map) -> None:
+        """Out of the program's memory order."""
         (source,) = node.inputs
         shapes = self.forward.shapes
-        self.builder.emit("relayout", (self.array(Delta(node.name), shapes[node.name]), delta))
-        if source not in self.forward.inputs and source not in self._copied:
+        self.emit("relayout", (self.array(Delta(node.name), shapes[node.name]), delta))
+        if source not in self._known and source not in self._copied:
             self._copied.add(source)
-            self.builder.emit("relayout", (self.array(Value(source), shapes[source]), x))
+            self.emit("relayout", (self.array(Value(source), shapes[source]), x))

@@ -24,15 +24,13 @@ class Passes:
     """Both programs of a network with one output, to be run one after the other.
 
     Args:
-        network: The network.
+        network: The network; ``plan.steps.refusal`` has nothing against any of its nodes.
         shapes: Of its inputs and nodes, without the sample axis.
         samples: N.
         wanted: Names whose gradient leads to a parameter.
         training: The mode of dropout and batch normalization.
         store: Arrays for gradients, which passes over other numbers of samples use as well.
 
-    Raises:
-        UnsupportedError: A layer has no compiled operation.
     """
 
     def __init__(

@@ -175,17 +175,19 @@ class CompiledStep:
         structure = self.network.structure()
         key = (structure.revisions, kernels.get_winograd(), *[array.shape for array in arrays.values()])
         if key not in self._passes:
-            from sharedgrad.plan import UnsupportedError
+            from sharedgrad.plan.steps import refusal
             from sharedgrad.stepping.passes import Passes
 
-            self.network.refuse_other_types()
-            shapes, samples = self.network.shapes_of(arrays), len(next(iter(arrays.values())))
+            network = self.network
+            network.refuse_other_types()
+            shapes, samples = network.shapes_of(arrays), len(next(iter(arrays.values())))
             found: Passes | str
-            try:
-                wanted = structure.wanted(False)
-                found = Passes(self.network, shapes, samples, wanted, self.training, self._store)
-            except UnsupportedError as error:
-                found = f"not compiled: {error}"
+            for node in network:
+                if why := refusal(node, shapes, samples):
+                    found = f"node {node.name!r} is not compiled ({why})"
+                    break
+            else:
+                found = Passes(network, shapes, samples, structure.wanted(False), self.training, self._store)
             self._passes = dict([*list(self._passes.items())[1 - _KEPT :], (key, found)])
         return self._passes[key]
 

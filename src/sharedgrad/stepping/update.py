@@ -46,9 +46,9 @@ class Update:
             self._optimizer.step(Gradients(gradients))  # says what is wrong
         for part, rate in zip(self._parts, self._optimizer.rates, strict=True):
             if part in present:
-                part.optimizer.lr = rate * self._optimizer.lr
+                own, part.optimizer.lr = part.optimizer.lr, rate
                 part.step(gradients)
-                part.optimizer.lr = rate
+                part.optimizer.lr = own
 
 
 class _Part:

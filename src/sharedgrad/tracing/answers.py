@@ -15,6 +15,7 @@ from sharedgrad.tracing import certify
 from sharedgrad.tracing.certify import Certificate
 from sharedgrad.tracing.settings import Question
 from sharedgrad.uses import Cancellation, Coherence, Direct, SharedWeight, Uses
+from sharedgrad.uses.plot import draw
 from sharedgrad.uses.shared import ZERO
 
 AT_ONCE = 1 << 22  # bytes of a factor that are worked on at once: some samples of a large map
@@ -108,6 +109,21 @@ class KeptWeight:
             ConfigError: This was not kept.
         """
         return self._kept("share", by)
+
+    def plot(
+        self,
+        by: str | None = None,
+        samples: int | Sequence[int] = 6,
+        *,
+        images: Any = None,
+        labels: Sequence[Any] | None = None,
+    ) -> Any:
+        """Draw what was kept of the shares: see ``SharedWeight.plot``.
+
+        Raises:
+            ConfigError: This was not kept.
+        """
+        return draw(self, by, samples, images, labels)
 
     def coherence(self) -> Coherence:
         """‖G‖² / Σ‖g_u‖² over all single uses."""

@@ -48,6 +48,16 @@ def expanded(site: Site) -> list[Use] | None:
     return None if seen is None else [_use(site, seen, a, 1.0)]
 
 
+def repeated(site: Site) -> list[Use] | None:
+    """A parameter repeated along axes that have one index, as the biases of attention are: as :func:`expanded`."""
+    (a,), out = site.args[:1], site.out
+    seen = site.seen(a)
+    own = (1,) * (out.ndim - a.ndim) + tuple(a.shape)
+    if seen is None or any(n not in (1, m) for n, m in zip(own, out.shape, strict=True)):
+        return None
+    return [_use(site, seen, a, 1.0)]
+
+
 def _value(tensor: Any) -> Local:
     return Held(tensor).get if isinstance(tensor, torch.Tensor) else float(tensor or 0)
 
@@ -75,10 +85,14 @@ def _use(site: Site, seen: Seen, tensor: torch.Tensor, local: Local) -> Use:
     out, own = tuple(site.out.shape), tuple(tensor.shape)
     missing = len(out) - len(own)
     dims = [d for d in range(len(out)) if d < missing or own[d - missing] == 1]
-    known = [(t, site.axis(t)) for t in _tensors(site) if site.known(t)]
-    axes = [axis + len(out) - t.ndim for t, axis in known if axis is not None]
-    axis = axes[0] if len(set(axes)) == 1 else None
-    place = lead(out, dims, axis, "position")
+    known = [(t, site.place(t)) for t in _tensors(site) if site.known(t)]
+    places = {p._replace(axis=p.axis + len(out) - t.ndim) for t, p in known if p is not None}
+    samples = places.pop() if len(places) == 1 else None
+    rest = "token" if dims == list(range(len(dims))) and len(dims) < 3 else "position"  # as of the last axes' norms
+
+    def place() -> Lead:
+        return lead(out, dims, samples if known else site.meeting.place, rest)
+
     return Use(seen, _build(seen, place, out, own, local))
 
 
@@ -86,15 +100,16 @@ def _tensors(site: Site) -> list[torch.Tensor]:
     return [a for a in (*site.args, *site.kwargs.values()) if isinstance(a, torch.Tensor)]
 
 
-def _build(seen: Seen, place: Lead, out: tuple[int, ...], own: tuple[int, ...], local: Local) -> Build:
-    lengths = tuple(n for lengths in place.axes.values() for n in lengths)
-
-    def spread(values: torch.Tensor) -> torch.Tensor:
-        return place.first(values.expand(out)).reshape(*lengths, *own)
+def _build(seen: Seen, place: Callable[[], Lead], out: tuple[int, ...], own: tuple[int, ...], local: Local) -> Build:
+    def spread(values: torch.Tensor, ahead: Lead) -> torch.Tensor:
+        lengths = tuple(n for lengths in ahead.axes.values() for n in lengths)
+        return ahead.first(values.expand(out)).reshape(*lengths, *own)
 
     def build(delta: torch.Tensor) -> Uses:
+        ahead = place()
         if isinstance(local, float | int):
-            return Direct(seen.weight, spread(delta * local), place.axes, view=seen.view)
-        return Direct(seen.weight, spread(delta), place.axes, spread(local().to(delta.dtype)), seen.view)
+            return Direct(seen.weight, spread(delta * local, ahead), ahead.axes, view=seen.view)
+        factor = spread(local().to(delta.dtype), ahead)
+        return Direct(seen.weight, spread(delta, ahead), ahead.axes, factor, seen.view)
 
     return build

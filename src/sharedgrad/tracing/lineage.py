@@ -5,15 +5,16 @@ Nothing is inferred from lengths alone: an operation that is not listed here giv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from typing import Any
 
 import torch
 
+from sharedgrad.tracing.place import Packed, Place
 from sharedgrad.tracing.views import ORDERS, PARTS, SHAPES, axis_of, order
 
-Tagged = Sequence[tuple[torch.Tensor, int | None]]
+Tagged = Sequence[tuple[torch.Tensor, Place | Packed | None]]
 
 # The first argument's axis stays where it is, if it keeps its length: what is done is done to each sample alone, or the
 # samples stay apart all the same (normalization).
@@ -52,7 +53,7 @@ KEPT = {
     *("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear", "embedding"),
     *("exp", "log", "log1p", "expm1", "sqrt", "rsqrt", "square", "abs", "neg", "sin", "cos", "erf", "clamp", "clip"),
     *("contiguous", "clone", "to", "float", "double", "half", "bfloat16", "type", "type_as", "cpu", "cuda", "detach"),
-    *("cumsum", "cumprod", "roll", "flip", "masked_fill", "masked_fill_", "tril", "triu", "round", "floor", "ceil"),
+    *("cumsum", "cumprod", "masked_fill", "masked_fill_", "tril", "triu", "round", "floor", "ceil"),
     *("requires_grad_", "multi_head_attention_forward", "scaled_dot_product_attention", "sigmoid_", "tanh_", "one_hot"),
     *("__pow__", "pow", "long", "int", "bool", "logical_not", "__invert__", "hardtanh_", "clamp_", "_pad_circular"),
     *("elu_", "leaky_relu_", "silu_", "nan_to_num", "unfold"),
@@ -66,35 +67,59 @@ REDUCED = {
     *("sum", "mean", "amax", "amin", "max", "min", "var", "std", "norm", "logsumexp", "argmax", "argmin", "prod"),
     *("any", "all", "linalg_vector_norm", "median"),
 }
+RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
+CELLS = {f"{name}_cell" for name in RECURRENT}
+JOINS = {"cat", "concat", "concatenate"}
+SEQUENCES = {*RECURRENT, *CELLS, "_pack_padded_sequence", "_pad_packed_sequence"}
 PRODUCTS = {"matmul", "__matmul__", "mm", "bmm", "__rmatmul__", "mv", "dot"}
 
 
-def samples_axis(
-    name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Any, tagged: Tagged, out: torch.Tensor
-) -> int | None:
-    """The axis of ``out`` that tells samples apart, or None where it is not known.
+def samples_place(
+    name: str,
+    func: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Any,
+    tagged: Tagged,
+    out: torch.Tensor,
+    number: int = 0,
+) -> Place | Packed | None:
+    """Where the samples stand in ``out``, or None where it is not known.
 
     Args:
         name: The operation.
         func: What was called.
         args: Its positional arguments.
         kwargs: Its arguments given by name.
-        tagged: Its tensors that come from the model's inputs, each with its axis.
+        tagged: Its tensors that come from the model's inputs, each with the place of its samples.
         out: A tensor that it gave.
+        number: Which of those that it gave.
     """
-    known = [(tensor, axis) for tensor, axis in tagged if axis is not None]
+    if name in SEQUENCES:
+        return _in_sequence(name, args, tagged, number)
+    packed = [(tensor, place) for tensor, place in tagged if isinstance(place, Packed)]
+    if packed:
+        tensor, rows = packed[0]
+        row_by_row = name in KEPT | TOGETHER and all(p == rows for _, p in tagged) and len(out) == len(tensor)
+        return rows if row_by_row else None
+    known = [(tensor, place) for tensor, place in tagged if isinstance(place, Place)]
     if not known:
         return None
-    tensor, axis = known[0]
-    size = tensor.shape[axis]
-    found = _place(name, func, args, kwargs, known, out)
-    ok = found is not None and 0 <= found < out.ndim and out.shape[found] == size
-    return found if ok else None
+    tensor, place = known[0]
+    if name in SHAPES:
+        return _reshaped(tuple(tensor.shape), place, tuple(out.shape))
+    if name == "index_select":
+        return _reordered(tensor, place, args, kwargs)
+    if any(p[1:] != place[1:] for _, p in known):  # merged with other axes, or in another order
+        return None
+    found = _axis(name, func, args, kwargs, [(t, p.axis) for t, p in known], out)
+    ok = found is not None and 0 <= found < out.ndim and out.shape[found] == tensor.shape[place.axis]
+    return place._replace(axis=found) if found is not None and ok else None
 
 
-def _place(
+def _axis(
     name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Any, known: Any, out: torch.Tensor
 ) -> int | None:
+    """Which axis of ``out`` the axis of the samples has become; it keeps its length."""
     tensor, axis = known[0]
     if name in KEPT:
         return axis if (args and args[0] is tensor) or not args else None
@@ -102,16 +127,17 @@ def _place(
         return _agreed(out.ndim + a - t.ndim for t, a in known)
     if name in ORDERS:
         return order(func, tensor.ndim, args, kwargs).index(axis)
-    if name in SHAPES:
-        return _reshaped(tuple(tensor.shape), axis, tuple(out.shape))
     if name in REDUCED:
         return _reduced(tensor, axis, args, kwargs, out)
     if name in PRODUCTS:
         return _agreed(_in_product(t, a, args, out) for t, a in known)
     if name in ("addmm", "baddbmm"):
         return _agreed(_in_product(t, a, args[1:3], out) for t, a in known if t is not args[0])
-    if name in ("cat", "concat", "concatenate", "stack"):
+    if name in JOINS or name == "stack":
         return _joined(name, args, kwargs, known)
+    if name in ("flip", "roll"):
+        dims = kwargs.get("dims", args[-1])
+        return None if axis in {d % tensor.ndim for d in ([dims] if isinstance(dims, int) else dims)} else axis
     if name in PARTS or name == "narrow":
         return None if axis_of(name, args, kwargs) % tensor.ndim == axis else _without(name, args, kwargs, tensor, axis)
     if name == "select":
@@ -120,17 +146,58 @@ def _place(
     return _indexed(args[1], tensor, axis) if name == "__getitem__" and args[0] is tensor else None
 
 
-def _agreed(places: Any) -> int | None:
+def batch_of_sequences(name: str, args: Sequence[Any]) -> int:
+    """Which axis of its input a recurrent operation takes for the batch."""
+    return 0 if name in CELLS or args[-1] is True else 1
+
+
+def _in_sequence(name: str, args: Sequence[Any], tagged: Tagged, number: int) -> Place | Packed | None:
+    """Recurrent operations: y, then h_n and c_n (layers, N, H); and sequences packed and padded."""
+    place = next((place for tensor, place in tagged if tensor is args[0]), None)
+    if isinstance(place, Packed):
+        if name == "_pad_packed_sequence":
+            return Place(0 if args[2] else 1, order=place.order) if number == 0 else None
+        return place if number == 0 else Place(1, order=place.order)
+    if place is None or name == "_pad_packed_sequence":
+        return None
+    if name == "_pack_padded_sequence":
+        alone = place.axis == (0 if args[2] else 1) and (place.before, place.after) == (1, 1)
+        return Packed(place.order) if alone and number == 0 else None
+    if place.axis != batch_of_sequences(name, args):
+        return None
+    return place if number == 0 or name in CELLS else place._replace(axis=1)
+
+
+def _agreed(places: Iterable[int | None]) -> int | None:
     """One place for all, or none."""
     found = set(places)
     return found.pop() if len(found) == 1 else None
 
 
-def _reshaped(source: tuple[int, ...], axis: int, target: tuple[int, ...]) -> int | None:
-    """The axis of the new shape that has the same cells before it and the same length."""
-    before = prod(source[:axis])
-    places = (i for i, n in enumerate(target) if n == source[axis] and prod(target[:i]) == before)
-    return next(places, None)
+def _reshaped(source: tuple[int, ...], place: Place, target: tuple[int, ...]) -> Place | None:
+    """Where the samples stand in another shape of the same cells: as an axis, or merged with others into one."""
+    count, before = place.count(source), prod(source[: place.axis]) * place.before
+    starts = [prod(target[:i]) for i in range(len(target))]
+    for i, (start, length) in enumerate(zip(starts, target, strict=True)):
+        if start == before and length == count:
+            return Place(i, order=place.order)
+    for i, (start, length) in enumerate(zip(starts, target, strict=True)):
+        if count and start and before % start == 0 and length % (before // start * count) == 0 and length:
+            return Place(i, before // start, length // (before // start * count), place.order)
+    return None
+
+
+def _reordered(tensor: torch.Tensor, place: Place, args: Sequence[Any], kwargs: Any) -> Place | None:
+    """``index_select``: samples in another order stay known, as sequences that are sorted by length are."""
+    given = [*args[1:], *(kwargs[n] for n in ("dim", "index")[len(args) - 1 :])]
+    dim, index = int(given[0]) % tensor.ndim, given[1].tolist()
+    if dim != place.axis:
+        return place
+    before = place.order or tuple(range(tensor.shape[dim]))
+    if (place.before, place.after) != (1, 1) or sorted(index) != list(range(len(before))):
+        return None
+    order = tuple(before[i] for i in index)
+    return Place(dim, order=() if order == tuple(range(len(before))) else order)
 
 
 def _reduced(tensor: torch.Tensor, axis: int, args: Sequence[Any], kwargs: Any, out: torch.Tensor) -> int | None:
@@ -156,13 +223,18 @@ def _in_product(tensor: torch.Tensor, axis: int, args: Sequence[Any], out: torch
 
 def _joined(name: str, args: Sequence[Any], kwargs: Any, known: Any) -> int | None:
     tensor, axis = known[0]
-    agreed = _agreed(a for _, a in known)
-    dim = int(kwargs.get("dim", args[1] if len(args) > 1 else 0))
-    if agreed is None:
+    if _agreed(a for _, a in known) is None:
         return None
+    dim = joined_along(name, args, kwargs, tensor)
     if name == "stack":
-        return axis + (dim % (tensor.ndim + 1) <= axis)
-    return None if dim % tensor.ndim == axis else axis
+        return axis + (dim <= axis)
+    return None if dim == axis else axis
+
+
+def joined_along(name: str, args: Sequence[Any], kwargs: Any, tensor: torch.Tensor) -> int:
+    """The axis that tensors are joined along."""
+    dim = int(kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else 0)))
+    return dim % (tensor.ndim + (name == "stack"))
 
 
 def _without(name: str, args: Sequence[Any], kwargs: Any, tensor: torch.Tensor, axis: int) -> int:
@@ -196,7 +268,9 @@ def mixes(name: str, args: Sequence[Any], kwargs: Any, tagged: Tagged, results: 
 
     Sums over all samples that give a single number are losses, and do not count.
     """
-    known = [(t, axis) for t, axis in tagged if axis is not None]
+    known = [(t, place.axis) for t, place in tagged if isinstance(place, Place)]
+    if name in RECURRENT | CELLS and any(t is args[0] and a != batch_of_sequences(name, args) for t, a in known):
+        return "recurrence over the samples"
     if name == "batch_norm":
         training = kwargs.get("training", args[5] if len(args) > 5 else False)
         return "batch normalization in training mode" if training else ""

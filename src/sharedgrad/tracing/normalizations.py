@@ -56,8 +56,9 @@ def _as_they_are(mean: Any, variance: Any, own: bool) -> tuple[Any, Any]:
 
 def _last_axes(site: Site, x: Any, shape: Any, w: Any, b: Any, normalize: Normalize) -> list[Use]:
     count = 1 if isinstance(shape, int) else len(shape)
-    axis, dims = site.axis(x), range(x.ndim - count)
-    place = lead(x.shape, dims, axis if axis in dims else None, "token" if len(dims) < 3 else "position")
+    samples, dims = site.place(x), range(x.ndim - count)
+    known = samples if samples is not None and samples.axis in dims else None
+    place = lead(x.shape, dims, known, "token" if len(dims) < 3 else "position")
     return _affine(site, x, w, b, place, normalize)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from sharedgrad.tracing import elementwise, normalizations, products, windows
+from sharedgrad.tracing import elementwise, normalizations, products, recurrent, windows
+from sharedgrad.tracing.joint import Joint
 from sharedgrad.tracing.site import Site, Use
 
 Rule = Callable[[Site], list[Use] | None]  # None: not in this form
@@ -26,4 +27,11 @@ OPERATIONS: Mapping[str, Rule] = {
     **dict.fromkeys(("mul", "__rmul__"), elementwise.multiplied),
     **dict.fromkeys(("div", "true_divide"), elementwise.divided),
     **dict.fromkeys(("expand", "expand_as"), elementwise.expanded),
+    "repeat": elementwise.repeated,
+}
+
+# Operations with several outputs, whose uses need the gradients at all of them.
+JOINT: Mapping[str, Callable[[Site], Joint]] = {
+    **dict.fromkeys(recurrent.MODULES, recurrent.module),
+    **dict.fromkeys(recurrent.CELLS, recurrent.cell),
 }

@@ -11,6 +11,7 @@ from sharedgrad.errors import ConfigError
 from sharedgrad.tracing.answers import KeptWeight, Other, TracedWeight, answered
 from sharedgrad.tracing.certify import TOLERANCE
 from sharedgrad.tracing.graph import leading_to
+from sharedgrad.tracing.joint import Gathered, Joint, PartUse
 from sharedgrad.tracing.settings import Settings
 from sharedgrad.tracing.site import Use
 from sharedgrad.tracing.weights import Held, TensorWeight
@@ -22,8 +23,8 @@ class Arrived(NamedTuple):
 
     number: int
     operation: str
-    use: Use
-    delta: Held
+    use: Use | PartUse
+    delta: Held | Gathered
     type: str
 
     def uses(self) -> Uses:
@@ -51,6 +52,7 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
         self._deposits: dict[str, torch.Tensor] = {}
         self._nodes: dict[str, tuple[str, ...]] = {}
         self._made: dict[str, TracedWeight | KeptWeight] = {}
+        self._gathered: dict[int, Gathered] = {}  # by the number of the call
         self._kept: dict[str, float] = {}  # ‖G‖ of parameters without a use, where nothing else is kept
 
     # ---- while it runs
@@ -59,6 +61,15 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
         """A gradient has arrived at a call's output."""
         held = Arrived(number, operation, use, Held(delta), str(delta.dtype).removeprefix("torch."))
         self._arrived.setdefault(use.seen.weight.name, []).append(held)
+
+    def gathered(self, number: int, joint: Joint, outputs: int, output: int, delta: torch.Tensor) -> None:
+        """A gradient has arrived at one of several outputs of a call."""
+        if number not in self._gathered:
+            self._gathered[number] = together = Gathered(joint, outputs)
+            for use in joint.uses:
+                held = Arrived(number, use.part, use, together, joint.type)
+                self._arrived.setdefault(use.seen.weight.name, []).append(held)
+        self._gathered[number].add(output, delta)
 
     def passed(self, operation: str, name: str) -> None:
         """A gradient has passed through an operation whose uses are not known."""
@@ -74,6 +85,9 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
 
     def finished(self, roots: list[Any], weights: Mapping[str, TensorWeight]) -> None:
         """The pass is over: find what leads to the parameters whose uses do not explain them, as far as is known."""
+        for together in self._gathered.values() if self._settings.questions is None else ():
+            together.get()  # now, before the weights are updated
+        self._gathered.clear()
         kept = self._settings.questions is not None
         self._deposits = {name: self._deposits[name] for name in weights if name in self._deposits}
         names = [n for n in self._deposits if not kept or n not in self._made or not self._made[n].certified]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from sharedgrad.tracing.place import Place
 from sharedgrad.tracing.site import Build, Lead, Site, Use, lead
 from sharedgrad.tracing.weights import Held, Seen
 from sharedgrad.uses import Direct, Lookup, Outer, View
@@ -47,8 +49,8 @@ def addmm(site: Site) -> list[Use] | None:
     found = _product(site, left, right, float(alpha))
     if found is None or (site.seen(bias) is not None and (bias.ndim != 1 or beta == 0)):
         return None
-    axis = next((site.axis(t) for t in (left, right) if site.axis(t) is not None), None)
-    place = lead(site.out.shape, (0,), axis, "token")
+    samples = next((site.place(t) for t in (left, right) if site.place(t) is not None), None)
+    place = lead(site.out.shape, (0,), samples, "token")
     return found + site.uses((bias, _vector(place, float(beta))))
 
 
@@ -57,28 +59,34 @@ def embedding(site: Site) -> list[Use] | None:
     index, w, padding, _, _, by_frequency = site.bound(
         "input weight padding_idx max_norm norm_type scale_grad_by_freq", norm_type=2.0
     )
-    rows, axis = Held(index.clone()), site.axis(index)
-    place = lead(index.shape, range(index.ndim), axis, "token")
+    held, samples, meeting = Held(index.clone()), site.place(index), site.meeting
 
-    def build(seen: Seen) -> Build:
-        def made(delta: torch.Tensor) -> AnyUses:
-            chosen = rows.get()
+    def rows(seen: Seen) -> Callable[[torch.Tensor, Place | None], AnyUses]:
+        def made(delta: torch.Tensor, place: Place | None) -> AnyUses:
+            """Of the gradient at the rows, or at a sum that they were broadcast to."""
+            looked_up = held.get()
+            if by_frequency:
+                delta = delta / torch.bincount(looked_up.reshape(-1), minlength=w.shape[0])[looked_up][..., None]
+            chosen = looked_up.expand(delta.shape[:-1])
             if padding is not None:
                 delta = delta.masked_fill((chosen == padding % w.shape[0])[..., None], 0)
-            if by_frequency:
-                delta = delta / torch.bincount(chosen.reshape(-1), minlength=w.shape[0])[chosen][..., None]
-            return Lookup(seen.weight, place.first(chosen).cpu(), place.first(delta), place.axes, seen.view)
+            axes = lead(chosen.shape, range(chosen.ndim), place, "token")
+            return Lookup(seen.weight, axes.first(chosen).cpu(), axes.first(delta), axes.axes, seen.view)
 
         return made
 
-    return site.uses((w, build))
+    seen = site.seen(w)
+    if seen is None:
+        return []
+    meeting.seen, meeting.rows = seen, rows(seen)
+    return [Use(seen, lambda delta: meeting.rows(delta, samples or meeting.place), lambda: meeting.whole)]
 
 
 def _vectors(site: Site, x: torch.Tensor) -> Lead:
     """The use axes of what multiplies the vectors of x (…, I)."""
-    axis = site.axis(x)
-    dims = range(x.ndim - 1)
-    return lead(x.shape, dims, axis if axis in dims else None, "token" if x.ndim < 4 else "position")
+    samples, dims = site.place(x), range(x.ndim - 1)
+    known = samples if samples is not None and samples.axis in dims else None
+    return lead(x.shape, dims, known, "token" if x.ndim < 4 else "position")
 
 
 def _outer(held: Held, place: Lead, turned: View, scale: float = 1.0) -> Any:
@@ -99,11 +107,12 @@ def _outer(held: Held, place: Lead, turned: View, scale: float = 1.0) -> Any:
 
 def _columns(site: Site, right: torch.Tensor, scale: float) -> Any:
     """w (O, I) @ x (…, I, K): one use for each column of x; x may be a vector."""
-    held, axis, vector = Held(right), site.axis(right), right.ndim == 1
+    held, samples, vector = Held(right), site.place(right), right.ndim == 1
     shape = right.mT.shape if not vector else right.shape
-    if axis is not None and not vector:  # I and K change places
-        axis = {right.ndim - 1: right.ndim - 2, right.ndim - 2: None}.get(axis, axis)
-    place = lead(shape, range(len(shape) - 1), None if vector else axis, "token")
+    if samples is not None and not vector:  # I and K change places
+        axis = {right.ndim - 1: right.ndim - 2, right.ndim - 2: None}.get(samples.axis, samples.axis)
+        samples = None if axis is None else samples._replace(axis=axis)
+    place = lead(shape, range(len(shape) - 1), None if vector else samples, "token")
 
     def build(seen: Seen) -> Build:
         def made(delta: torch.Tensor) -> AnyUses:

@@ -6,19 +6,24 @@ the node that autograd makes for their output; the hook owns what was recorded, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sharedgrad.errors import SharedgradError
-from sharedgrad.tracing.lineage import mixes, samples_axis
-from sharedgrad.tracing.operations import OPERATIONS
-from sharedgrad.tracing.site import Site, Use
+from sharedgrad.tracing import attention, recurrent
+from sharedgrad.tracing.joint import Joint
+from sharedgrad.tracing.lineage import mixes, samples_place
+from sharedgrad.tracing.meetings import MAKERS, Meeting
+from sharedgrad.tracing.operations import JOINT, OPERATIONS
+from sharedgrad.tracing.place import Packed, Place
+from sharedgrad.tracing.site import Site, UnseenError, Use
 from sharedgrad.tracing.views import views
 from sharedgrad.tracing.weights import Seen, TensorWeight
 from sharedgrad.uses import View
@@ -55,6 +60,9 @@ class Listener(Protocol):
     def arrived(self, number: int, operation: str, use: Use, delta: torch.Tensor) -> None:
         """A gradient has arrived at the output of a call that uses a parameter."""
 
+    def gathered(self, number: int, joint: Joint, outputs: int, output: int, delta: torch.Tensor) -> None:
+        """A gradient has arrived at one of several outputs of a call."""
+
     def passed(self, operation: str, weight: TensorWeight) -> None:
         """A gradient has passed through an operation that takes a parameter in a way that is not known."""
 
@@ -79,18 +87,27 @@ class Recorder(TorchFunctionMode):
         self._weights, self._others, self._listener = weights, others, listener
         self._views: Any = WeakTensorKeyDictionary()  # tensors that show a parameter -> Seen
         self._computed: Any = WeakTensorKeyDictionary()  # tensors computed from parameters alone
-        self._axes: Any = WeakTensorKeyDictionary()  # tensors that come from the model's inputs -> axis of the samples
+        self._places: Any = (
+            WeakTensorKeyDictionary()
+        )  # tensors that come from the model's inputs -> where samples stand
+        self._meetings: Any = WeakTensorKeyDictionary()  # tensors made of a parameter alone -> Meeting
         self._numbers = count()
         self._handles: list[Any] = []
 
     def inputs(self, values: Any, axis: int | None) -> None:
         """The model is called with these: tensors, also in lists and dictionaries; they begin the lineage."""
         tensors = [t for t in _tensors(values) if id(t) not in self._weights]
-        lengths = [t.shape[axis] for t in tensors if axis is not None and t.ndim > axis]
-        for tensor in tensors:
-            fits = axis is not None and tensor.ndim > axis and tensor.shape[axis] == lengths[0]
-            if tensor not in self._axes:
-                self._axes[tensor] = axis if fits else None
+        rows = {id(p.data): p for p in _packed(values)}
+        parts = {id(t) for p in rows.values() for t in p if t is not None}
+        fitting = [t for t in tensors if axis is not None and t.ndim > axis and id(t) not in parts]
+        for tensor in (t for t in tensors if t not in self._places):
+            self._places[tensor] = None
+            if id(tensor) in rows and axis is not None:
+                order = rows[id(tensor)].sorted_indices
+                self._places[tensor] = Packed(() if order is None else tuple(order.tolist()))
+            elif any(t is tensor for t in fitting) and axis is not None:
+                same = tensor.shape[axis] == fitting[0].shape[axis]
+                self._places[tensor] = Place(axis) if same else None
 
     def prune(self) -> None:
         """Forget the hooks of graphs that are gone."""
@@ -110,9 +127,14 @@ class Recorder(TorchFunctionMode):
         name = func.__name__
         if name in ("__get__", "__set__"):
             name = func.__self__.__name__ if name == "__get__" else "set"
+        if name in QUESTIONS or not self._listener.recording:
+            return func(*args, **kwargs)
+        if func in attention.COMPOSITE:
+            with self:  # its own code, with the calls in it seen one by one
+                return attention.COMPOSITE[func](*args, **kwargs)
+        random = recurrent.random_state(name, args)
         out = func(*args, **kwargs)
-        if name not in QUESTIONS and self._listener.recording:
-            self._note(name, func, args, kwargs, out)
+        self._note(name, func, args, kwargs, out, random)
         return out
 
     # ---- what a tensor is
@@ -128,17 +150,19 @@ class Recorder(TorchFunctionMode):
         return self._seen(tensor) is not None or id(tensor) in self._others or tensor in self._computed
 
     def _known(self, tensor: Any) -> bool:
-        return isinstance(tensor, torch.Tensor) and tensor in self._axes
+        return isinstance(tensor, torch.Tensor) and tensor in self._places
 
-    def _axis(self, tensor: Any) -> int | None:
-        return self._axes.get(tensor) if isinstance(tensor, torch.Tensor) else None
+    def _place(self, tensor: Any) -> Place | Packed | None:
+        return self._places.get(tensor) if isinstance(tensor, torch.Tensor) else None
 
     # ---- what a call does
 
-    def _note(self, name: str, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    def _note(self, name: str, func: Any, args: Any, kwargs: Any, out: Any, random: torch.Tensor | None) -> None:
         tensors = list(_tensors((args, kwargs)))
         results = list(_tensors(out))
         weights = [t for t in tensors if self._seen(t) is not None]
+        if self._meetings:
+            self._meet(name, args, kwargs, tensors, results)
         if any(self._known(t) for t in tensors):
             self._follow(name, func, args, kwargs, tensors, results)
         elif tensors and all(self._made_of_weights(t) for t in tensors) and not weights:
@@ -153,36 +177,57 @@ class Recorder(TorchFunctionMode):
                 self._views[tensor] = Seen(seen.weight, seen.view.then(view))
             if shown:
                 return
-        self._use(name, args, kwargs, weights, tensors, results)
+        meeting = Meeting()
+        if name in MAKERS and not any(self._known(t) for t in tensors):
+            self._meetings[results[0]] = meeting
+        site = Site(name, args, kwargs, results, self._seen, self._place, self._known, random, meeting)
+        self._use(site, weights, tensors)
 
     def _follow(self, name: str, func: Any, args: Any, kwargs: Any, tensors: Any, results: Any) -> None:
         """The results come from the model's inputs; which axis still tells the samples apart?"""
-        tagged = [(t, self._axes.get(t)) for t in tensors if self._known(t)]
-        for result in results:
-            self._axes[result] = samples_axis(name, func, args, kwargs, tagged, result)
+        tagged = [(t, self._places.get(t)) for t in tensors if self._known(t)]
+        for number, result in enumerate(results):
+            self._places[result] = samples_place(name, func, args, kwargs, tagged, result, number)
         reason = mixes(name, args, kwargs, tagged, results)
         if reason:
             self._listener.mixed(reason)
 
-    def _use(self, name: str, args: Any, kwargs: Any, weights: Any, tensors: Any, results: Any) -> None:
+    def _meet(self, name: str, args: Any, kwargs: Any, tensors: Any, results: Any) -> None:
+        """A tensor made of a parameter alone is given to an operation, perhaps with what comes from the inputs."""
+        for tensor in tensors:
+            meeting = self._meetings.get(tensor)
+            if meeting is None or not results or any(result is tensor for result in results):
+                continue
+            others = [(t, self._places.get(t)) for t in tensors if self._known(t)]
+            use = meeting.used(name, args, kwargs, tensor, others, results[0])
+            if use is not None:
+                arrival = self._arrival(next(self._numbers), name, use, results[0])
+                self._hook(results[0], any(t is results[0] for t in tensors), arrival)
+
+    def _use(self, site: Site, weights: Any, tensors: Any) -> None:
         """A call takes parameters: its uses, if it is known; else it is noted by name."""
-        number, uses = next(self._numbers), None
-        rule = OPERATIONS.get(name)
-        if rule is not None and len(results) == 1:
-            site = Site(name, args, kwargs, results[0], self._seen, self._axis, self._known)
-            try:
-                uses = rule(site)
-            except (SharedgradError, TypeError, AttributeError):  # a form that the rule does not know
-                uses = None
-        for use in uses or ():
-            self._hook(results[0], any(t is results[0] for t in tensors), self._arrival(number, name, use, results[0]))
+        number, name, results = next(self._numbers), site.name, site.outs
+        uses: list[Use] | Joint | None = None
+        try:
+            uses = _explained(site)
+        except UnseenError as reason:
+            name = f"{name} ({reason})"
+        except (SharedgradError, TypeError, AttributeError, ValueError):  # a form that the rule does not know
+            pass
+        known = [use.seen.weight for use in (uses.uses if isinstance(uses, Joint) else uses or ())]
+        if isinstance(uses, Joint):
+            for output in range(len(results)):
+                self._hook(results[output], False, self._gathering(number, uses, results, output))
+        for use in uses if isinstance(uses, list) else ():
+            arrival = self._arrival(number, name, use, results[0])
+            self._hook(results[0], any(t is results[0] for t in tensors), arrival)
         left = {id(seen.weight): seen.weight for seen in map(self._seen, weights) if seen is not None}
-        for use in uses or ():
-            left.pop(id(use.seen.weight), None)
+        for weight in known:
+            left.pop(id(weight), None)
         for weight in left.values():
             for node in {t.grad_fn for t in results if t.grad_fn is not None}:
                 self._on(node, partial(self._passed, name, weight))
-        if not uses and not any(self._known(t) for t in tensors):
+        if not known and not any(self._known(t) for t in tensors):
             for result in results:
                 self._computed[result] = True
 
@@ -193,10 +238,23 @@ class Recorder(TorchFunctionMode):
         shape, place, held = out.shape, out.output_nr, [use]
 
         def arrive(deltas: Any, place: int = place) -> None:
-            if held and deltas[place] is not None:
+            if held and deltas[place] is not None and held[0].valid():
                 self._listener.arrived(number, name, held[0], deltas[place].detach().reshape(shape))
             if self._listener.releasing:
                 held.clear()  # as autograd lets go of what it has saved
+
+        return arrive
+
+    def _gathering(
+        self, number: int, joint: Joint, results: Sequence[torch.Tensor], output: int
+    ) -> Callable[..., None]:
+        shape, place, count, held = results[output].shape, results[output].output_nr, len(results), [joint]
+
+        def arrive(deltas: Any, place: int = place) -> None:
+            if held and deltas[place] is not None:
+                self._listener.gathered(number, held[0], count, output, deltas[place].detach().reshape(shape))
+            if self._listener.releasing:
+                held.clear()
 
         return arrive
 
@@ -217,6 +275,14 @@ class Recorder(TorchFunctionMode):
         self._handles.append(node.register_prehook(hook))
 
 
+def _explained(site: Site) -> list[Use] | Joint | None:
+    """The uses of a call by the rule for its operation, if there is one for this form of it."""
+    if site.name in JOINT:
+        return JOINT[site.name](site)
+    rule = OPERATIONS.get(site.name)
+    return rule(site) if rule is not None and len(site.outs) == 1 else None
+
+
 def _tensors(values: Any) -> Iterator[torch.Tensor]:
     """All tensors in nested lists, tuples and dictionaries."""
     if isinstance(values, torch.Tensor):
@@ -226,3 +292,14 @@ def _tensors(values: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(value)
     elif isinstance(values, dict):
         yield from _tensors(list(values.values()))
+
+
+def _packed(values: Any) -> Iterator[PackedSequence]:
+    """All packed sequences in nested lists, tuples and dictionaries."""
+    if isinstance(values, PackedSequence):
+        yield values
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _packed(value)
+    elif isinstance(values, dict):
+        yield from _packed(list(values.values()))

@@ -15,6 +15,7 @@ import torch
 from sharedgrad.errors import ConfigError, UncertifiedError, UncertifiedWarning
 from sharedgrad.tracing import samples
 from sharedgrad.tracing.answers import KeptWeight, Other, TracedWeight
+from sharedgrad.tracing.joint import Joint
 from sharedgrad.tracing.passes import Pass
 from sharedgrad.tracing.recorder import Recorder
 from sharedgrad.tracing.settings import Settings
@@ -112,6 +113,11 @@ class ModelTrace:
         if self._current is not None:
             self._current.arrived(number, operation, use, delta)
 
+    def gathered(self, number: int, joint: Joint, outputs: int, output: int, delta: torch.Tensor) -> None:
+        """A gradient has arrived at one of several outputs of a call."""
+        if self._current is not None:
+            self._current.gathered(number, joint, outputs, output, delta)
+
     def passed(self, operation: str, weight: TensorWeight) -> None:
         """A gradient has passed through an operation that the trace has no rule for."""
         if self._current is not None:
@@ -192,6 +198,19 @@ class ModelTrace:
         """
         (only,) = self._only()
         return samples.per_sample(only, loss_reduction, mixing)
+
+    def set_grad_sample(self, loss_reduction: str = "mean", mixing: str = "refuse") -> None:
+        """Set ``p.grad_sample`` (N, *shape) of every parameter to :meth:`per_sample`, where Opacus's optimizers look.
+
+        Args:
+            loss_reduction: As for :meth:`per_sample`.
+            mixing: As for :meth:`per_sample`.
+
+        Raises:
+            ConfigError: As :meth:`per_sample`; then none is set.
+        """
+        for name, apart in self.per_sample(loss_reduction, mixing).items():
+            self._weights[name].tensor.grad_sample = apart  # type: ignore[attr-defined]
 
     def noise_scale(self) -> float:
         """The gradient noise scale tr(Σ) / ‖G‖² over samples (McCandlish et al. 2018, arXiv:1812.06162).

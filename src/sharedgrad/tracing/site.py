@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sharedgrad.tracing.place import Packed, Place
 from sharedgrad.tracing.weights import Seen
 from sharedgrad.uses import Uses
 
@@ -15,10 +16,21 @@ Build = Callable[[torch.Tensor], Uses]
 
 
 class Use(NamedTuple):
-    """A parameter that a call used: how it was seen, and what makes its uses of the gradient at the call's output."""
+    """A parameter that a call used: how it was seen, and what makes its uses of the gradient at the call's output.
+
+    Attributes:
+        seen: How it was seen.
+        build: What makes its uses.
+        valid: Whether it is told here, when the gradient arrives, and not at a later call.
+    """
 
     seen: Seen
     build: Build
+    valid: Callable[[], bool] = lambda: True
+
+
+class UnseenError(Exception):
+    """Why the uses of a call cannot be told; the parameters are reported with it."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +41,43 @@ class Site:
         name: The operation.
         args: Its positional arguments.
         kwargs: Its arguments given by name.
-        out: What it gave.
+        outs: What it gave.
         seen: How a tensor shows a parameter; None where it shows none.
-        axis: Which axis of a tensor tells the samples apart; None where that is not known.
+        places: Where the samples stand in a tensor; None where that is not known.
         known: Whether a tensor comes from the model's inputs.
+        random: State of the generator before the call, where it drew masks inside.
+        meeting: Where the output, if it is made of a parameter alone, meets what comes from the inputs.
     """
 
     name: str
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
-    out: torch.Tensor
+    outs: Sequence[torch.Tensor]
     seen: Callable[[Any], Seen | None]
-    axis: Callable[[torch.Tensor], int | None]
+    places: Callable[[Any], Place | Packed | None]
     known: Callable[[Any], bool]
+    random: torch.Tensor | None = None
+    meeting: Any = None
+
+    @property
+    def out(self) -> torch.Tensor:
+        """What it gave, of an operation with one output."""
+        return self.outs[0]
+
+    def place(self, tensor: torch.Tensor) -> Place | None:
+        """Where the samples stand in a tensor."""
+        place = self.places(tensor)
+        return place if isinstance(place, Place) else None
+
+    def packed(self, tensor: torch.Tensor) -> Packed | None:
+        """Which samples the rows of a packed sequence are of."""
+        place = self.places(tensor)
+        return place if isinstance(place, Packed) else None
+
+    def axis(self, tensor: torch.Tensor) -> int | None:
+        """Which axis of a tensor is that of the samples alone, in their order; None where none is known to be."""
+        place = self.place(tensor)
+        return place.axis if place is not None and place.whole else None
 
     def bound(self, names: str, **defaults: Any) -> list[Any]:
         """The arguments with these names, in this order; what is not given has its default, else None."""
@@ -56,30 +92,52 @@ class Site:
 
 
 class Lead(NamedTuple):
-    """The axes of a call's uses: the numbers of the output's axes, samples first, and their names and lengths."""
+    """The axes of a call's uses: the numbers of the output's axes, samples first, and their names and lengths.
+
+    Attributes:
+        order: The numbers, in the output with the merged axis taken apart.
+        axes: Names and lengths.
+        apart: A merged axis and what it is taken apart into.
+        samples: Where each sample stands, if they were sorted.
+    """
 
     order: tuple[int, ...]
     axes: dict[str, tuple[int, ...]]
+    apart: tuple[int, tuple[int, ...]] | None = None
+    samples: tuple[int, ...] = ()
 
     def first(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor with these axes first, the others after them in their order."""
-        return tensor.permute(*self.order, *(a for a in range(tensor.ndim) if a not in self.order))
+        if self.apart is not None:
+            tensor = torch.unflatten(tensor, *self.apart)
+        tensor = tensor.permute(*self.order, *(a for a in range(tensor.ndim) if a not in self.order))
+        return tensor[list(self.samples)] if self.samples else tensor
 
 
-def lead(shape: Sequence[int], dims: Sequence[int], axis: int | None, rest: str) -> Lead:
+def lead(shape: Sequence[int], dims: Sequence[int], place: Place | None, rest: str) -> Lead:
     """The use axes of a call.
 
     Args:
         shape: Shape of the output.
         dims: The numbers of its axes along which the weight is used again and again.
-        axis: Which of them tells samples apart.
-        rest: What the others are called.
+        place: Where the samples stand in it.
+        rest: What the other axes are called.
 
     Where no axis is known to tell samples apart, all of them together are called "row".
     """
-    if axis is None or axis not in dims:
-        name = "row" if axis is None else rest
+    if place is None or place.axis not in dims:
+        name = "row" if place is None else rest
         return Lead(tuple(dims), {name: tuple(shape[d] for d in dims)} if dims else {})
-    others = tuple(d for d in dims if d != axis)
-    named = {"sample": (shape[axis],)} | ({rest: tuple(shape[d] for d in others)} if others else {})
-    return Lead((axis, *others), named)
+    count = place.count(shape)
+    factors = [(place.before, False), (count, True), (place.after, False)]
+    parts = [(n, mine) for n, mine in factors if mine or n != 1]
+    sizes = [(n, False) for n in shape]
+    sizes[place.axis : place.axis + 1] = parts
+    axis = next(i for i, (_, mine) in enumerate(sizes) if mine)
+    added = len(parts) - 1
+    wanted = [d + added * (d > place.axis) for d in dims if d != place.axis]
+    others = tuple(sorted([*wanted, *(i for i in range(place.axis, place.axis + added + 1) if i != axis)]))
+    named = {"sample": (count,)} | ({rest: tuple(sizes[d][0] for d in others)} if others else {})
+    apart = (place.axis, tuple(n for n, _ in parts)) if added else None
+    samples = tuple(place.order.index(i) for i in range(count)) if place.order else ()
+    return Lead((axis, *others), named, apart, samples)

@@ -14,12 +14,14 @@ import numpy as np
 from sharedgrad.data.batching import Augment, Normalize
 from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import whole
+from sharedgrad.kernels import plain_sums
 from sharedgrad.layers import Softmax
 from sharedgrad.losses import CrossEntropy, Loss
 from sharedgrad.network import Network
 from sharedgrad.optimizers import SCHEDULES, Combined, Optimizer, Schedule
 from sharedgrad.training.sources import Arrays, Batch, Batches
 
+_EXAMPLE = "e.g. sg.Adam(net.parameters(), lr=0.001)"
 _PLAIN = (str, int, float, tuple, list, np.generic, type(None))
 
 
@@ -81,8 +83,8 @@ class Arguments:
     def _check_kinds(self) -> None:
         """What each argument has to be, before anything is done with it."""
         if not isinstance(self.optimizer, Optimizer):
-            raise ConfigError("optimizer", f"expected an Optimizer, got {_kind(self.optimizer)}")
-        _check_callable("loss", self.loss)
+            raise ConfigError("optimizer", f"expected an Optimizer, got {_kind(self.optimizer)}", _EXAMPLE)
+        _check_callable("loss", self.loss, "e.g. sg.CrossEntropy()")
         if not isinstance(self.schedule, str):
             _check_callable("schedule", self.schedule)
         if self.augment is not None:
@@ -121,6 +123,7 @@ class Arguments:
             "training data": self.train.digest(),
             "validation data": None if self.validation is None else self.validation.digest(),
             **({"accumulate": self.accumulate} if self.accumulate > 1 else {}),
+            **({"exact": True} if plain_sums() else {}),
         }
         plain: dict[str, Any] = json.loads(json.dumps(described))
         return plain
@@ -131,7 +134,7 @@ def _warn_of_two_softmaxes(network: Network, loss: object) -> None:
     if isinstance(loss, CrossEntropy) and isinstance(last, Softmax):
         advice = "leave the layer out, or training will be slow and poor"
         message = f"{last.label} stands before CrossEntropy, which makes a softmax of its own: {advice}"
-        warnings.warn(message, UserWarning, stacklevel=5)
+        warnings.warn(message, UserWarning, stacklevel=6)
 
 
 def _check_positive(name: str, value: object) -> None:
@@ -139,9 +142,9 @@ def _check_positive(name: str, value: object) -> None:
         raise ConfigError(name, f"expected a positive number, got {value!r}")
 
 
-def _check_callable(name: str, value: object) -> None:
+def _check_callable(name: str, value: object, fix: str = "") -> None:
     if isinstance(value, type) or not callable(value):
-        raise ConfigError(name, f"expected a function or an object that can be called, got {_kind(value)}")
+        raise ConfigError(name, f"expected a function or an object that can be called, got {_kind(value)}", fix)
 
 
 def _kind(value: object) -> str:

@@ -22,6 +22,7 @@ from sharedgrad.training.state import State
 SECONDS = 30.0  # between two checkpoints within an epoch
 _FORMAT = "sharedgrad checkpoint"
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+_UNSAID = {"accumulate": 1, "exact": False}  # settings that are written only where they are others
 _NETWORK, _OPTIMIZER = "network/", "optimizer/"
 
 
@@ -134,17 +135,16 @@ class Checkpoint(Callback):
             state.epoch, state.batch = progress["epoch"], progress["batch"]
             state.metrics = Metrics(**progress["metrics"])
             state.seconds = float(progress["seconds"])
-            state.history.rows = [Epoch(**row) for row in progress["history"]]
+            state.history.rows = [Epoch(**{**row, "learning_rate": _rates(row)}) for row in progress["history"]]
         except _DAMAGE as error:
             raise _foreign(self.path, error) from None
 
     def _compare(self, saved: Mapping[str, Any]) -> None:
         """Refuse other settings: the result would be neither the one run's nor the other's. More epochs are welcome."""
         allowed = {"epochs"} if saved["epochs"] < self.settings["epochs"] else set()
+        then, now = {**_UNSAID, **saved}, {**_UNSAID, **self.settings}
         differences = [
-            _difference(name, saved[name], now)
-            for name, now in self.settings.items()
-            if saved[name] != now and name not in allowed
+            _difference(name, then[name], now[name]) for name in now if then[name] != now[name] and name not in allowed
         ]
         if differences:
             problem = f"was written with other settings: {', '.join(differences)}"
@@ -197,6 +197,12 @@ def _check_range(progress: Mapping[str, Any], state: State) -> None:
         raise ValueError(f"expected no batch after the last epoch, got {batch}")
     if (batch == 0) != (progress["metrics"]["samples"] == 0):
         raise ValueError(f"expected samples in {batch} batches, got {progress['metrics']['samples']!r}")
+
+
+def _rates(row: Mapping[str, Any]) -> Any:
+    """JSON has no tuples."""
+    rates = row["learning_rate"]
+    return tuple(rates) if isinstance(rates, list) else rates
 
 
 def _difference(name: str, then: object, now: object) -> str:

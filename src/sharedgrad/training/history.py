@@ -6,9 +6,9 @@ import csv
 import io
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sharedgrad.errors import CheckpointError, require
+from sharedgrad.errors import CheckpointError, ConfigError, require
 from sharedgrad.storage import write_text
 from sharedgrad.training.step import Step
 
@@ -23,7 +23,7 @@ class Epoch:
         train_accuracy: Share of labels predicted, likewise; None where the targets are no classes.
         val_loss: Mean loss on the validation data after the epoch; None without any.
         val_accuracy: Share of their labels predicted.
-        learning_rate: That of the last step.
+        learning_rate: That of the last step; a tuple where groups of parameters have rates of their own.
         images_per_second: Samples trained on per second; evaluation and checkpoints do not count.
     """
 
@@ -32,7 +32,7 @@ class Epoch:
     train_accuracy: float | None
     val_loss: float | None
     val_accuracy: float | None
-    learning_rate: float
+    learning_rate: float | tuple[float, ...]
     images_per_second: float
 
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = tuple(column.name for column in fields(Epoch))
+_SHORT = {"loss": "train_loss", "accuracy": "train_accuracy", "lr": "learning_rate"}
 
 
 @dataclass
@@ -54,6 +55,25 @@ class History:
 
     rows: list[Epoch] = field(default_factory=list)
     step: Step | None = field(default=None, repr=False, compare=False)
+
+    def __getitem__(self, name: str) -> list[Any]:
+        """A column, one number for each epoch: ``history["val_loss"]``; "loss" and "accuracy" are those of training.
+
+        Raises:
+            ConfigError: There is no such column.
+        """
+        column = _SHORT.get(name, name) if isinstance(name, str) else name
+        if column not in COLUMNS:
+            fix = f"choose from {', '.join(COLUMNS)}; history.rows holds the epochs"
+            raise ConfigError("history", f"there is no column {name!r}", fix)
+        return [getattr(row, column) for row in self.rows]
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Only what does not exist: say what to take instead."""
+            hint = ': history["val_loss"] is a column' if name in ("history", "epoch", *COLUMNS, *_SHORT) else ""
+            raise AttributeError(f"a History has no attribute {name!r}{hint}")
 
     @property
     def best(self) -> Epoch | None:
@@ -84,7 +104,7 @@ class History:
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(row) for row in self.rows)
+        writer.writerows(asdict(row) | {"learning_rate": _rates(row.learning_rate)} for row in self.rows)
         write_text(path, text.getvalue())
 
     @classmethod
@@ -106,8 +126,21 @@ class History:
             raise CheckpointError(path, f"is not the metrics of a run ({error})") from None
 
 
-def _cell(value: float | None) -> str:
-    return f"<td>{'' if value is None else format(value, '.4g')}</td>"
+def _cell(value: float | tuple[float, ...] | None) -> str:
+    several = value if isinstance(value, tuple) else () if value is None else (value,)
+    return f"<td>{', '.join(format(number, '.4g') for number in several)}</td>"
+
+
+def _rates(value: float | tuple[float, ...]) -> str:
+    """One number, or several with spaces between them."""
+    return " ".join(map(repr, value if isinstance(value, tuple) else (value,)))
+
+
+def _read_rates(cell: str) -> float | tuple[float, ...]:
+    rates = tuple(map(float, cell.split()))
+    if not rates:
+        raise ValueError("a learning rate is missing")
+    return rates if len(rates) > 1 else rates[0]
 
 
 def _row(cells: list[str]) -> Epoch:
@@ -118,7 +151,7 @@ def _row(cells: list[str]) -> Epoch:
         _number(train_accuracy),
         _number(val_loss),
         _number(val_accuracy),
-        float(learning_rate),
+        _read_rates(learning_rate),
         float(speed),
     )
 

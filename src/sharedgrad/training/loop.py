@@ -26,17 +26,19 @@ from sharedgrad.training.callbacks import Callback
 from sharedgrad.training.checkpoint import Checkpoint
 from sharedgrad.training.claim import claimed
 from sharedgrad.training.evaluate import measure
+from sharedgrad.training.hints import only_known
 from sharedgrad.training.history import Epoch, History
 from sharedgrad.training.interrupts import ended_by_sigterm, held
 from sharedgrad.training.metrics import Metrics
 from sharedgrad.training.progress import Progress, watched
 from sharedgrad.training.sources import Inputs, passed, source
 from sharedgrad.training.state import State
-from sharedgrad.training.step import take
+from sharedgrad.training.step import Part, part_of, take
 
 _EVALUATED = 256  # samples at a time
 
 
+@only_known
 def fit(
     network: Network,
     train: Any,
@@ -193,7 +195,8 @@ def _train_epoch(
         if state.stopped and state.batch < state.batches:
             return
         clock = perf_counter()
-    row = _row(arguments, state, lr * arguments.factor(state.step - 1))
+    arguments.optimizer.lr = lr * arguments.factor(state.step - 1)  # also where no batch was left of a resumed epoch
+    row = _row(arguments, state)
     with held():
         state.history.rows.append(row)
         state.epoch, state.batch = state.epoch + 1, 0
@@ -213,7 +216,8 @@ def _to_explain(state: State) -> bool:
 def _step(arguments: Arguments, state: State, x: Inputs, target: Array) -> None:
     """One update from a batch, line by line: it may be computed in parts, and its tape may be looked into."""
     samples, total = len(target), None
-    explain = arguments.accumulate == 1 and _to_explain(state)
+    explain = _to_explain(state)
+    parameters, parts = arguments.network.parameters(), list[Part]()
     for part in _slices(samples, arguments.accumulate):
         goal = target[part]
         inputs = {name: values[part] for name, values in x.items()} if isinstance(x, dict) else x[part]
@@ -223,15 +227,17 @@ def _step(arguments: Arguments, state: State, x: Inputs, target: Array) -> None:
             raise _not_finite(state, inputs, value)
         gradients = tape.backward(upstream)
         if arguments.accumulate > 1 and getattr(arguments.loss, "reduction", "mean") == "mean":
-            gradients = gradients * (len(goal) / samples)
+            share = len(goal) / samples
+            gradients, upstream = gradients * share, upstream * share
+        if explain:
+            parts.append(part_of(parameters, tape.trace(upstream), gradients, parts[0] if parts else None))
         total = gradients if total is None else total + gradients
         state.metrics.add(value, y, goal, arguments.loss)
     assert total is not None  # a batch has at least one sample
     applied = total if arguments.max_norm is None else total.clipped(arguments.max_norm)
     if explain:
         when = state.epoch + 1, state.batch + 1, state.batches
-        parameters, trace = arguments.network.parameters(), tape.trace(upstream)
-        state.history.step = take(when, parameters, trace, total, applied, arguments.optimizer)
+        state.history.step = take(when, parameters, parts, total, applied, arguments.optimizer)
     else:
         arguments.optimizer.step(applied)
 
@@ -252,7 +258,7 @@ def _not_finite(state: State, inputs: Inputs, value: float) -> SharedgradError:
     return DataError("batch", problem, "check the data, augment and normalize")
 
 
-def _row(arguments: Arguments, state: State, learning_rate: float) -> Epoch:
+def _row(arguments: Arguments, state: State) -> Epoch:
     """What the epoch came to, validation included."""
     state.ensure_finite()
     validation = None
@@ -261,12 +267,13 @@ def _row(arguments: Arguments, state: State, learning_rate: float) -> Epoch:
         validation = measure(arguments.network, batches, arguments.loss)
         if not isfinite(validation.loss):
             raise state.diverged(f"the validation loss has become {validation.loss}")
+    rates = arguments.optimizer.rates
     return Epoch(
         epoch=state.epoch + 1,
         train_loss=state.loss,
         train_accuracy=state.accuracy,
         val_loss=validation.loss if validation else None,
         val_accuracy=validation.accuracy if validation else None,
-        learning_rate=learning_rate,
+        learning_rate=rates[0] if len(rates) == 1 else rates,
         images_per_second=state.images_per_second,
     )

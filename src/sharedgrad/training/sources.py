@@ -150,7 +150,8 @@ def source(name: str, value: Any, network: Network) -> Arrays | Batches:
         x, y = value
         return Arrays(name, x, y, network)
     if isinstance(value, np.ndarray) or hasattr(value, "detach"):
-        raise ConfigError(name, f"expected a pair (images, labels), got {type(value).__name__}")
+        problem = f"expected a pair (images, labels), got {type(value).__name__}"
+        raise ConfigError(name, problem, "put both into one argument: (x, y)")
     return Batches(name, value)
 
 

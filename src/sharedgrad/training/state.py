@@ -26,7 +26,7 @@ class State:
         batch: Batches done since.
         metrics: Sums over these batches.
         seconds: Time spent on them.
-        learning_rate: Rate of the last step.
+        learning_rate: Rate of the last step; of groups (``Combined``) the factor on theirs, see ``optimizer.rates``.
         history: The epochs done.
         stopped: Whether training ends before all epochs are done.
     """
@@ -82,6 +82,6 @@ class State:
         """The error for a run that has run away: where, and what to do."""
         return DivergedError(
             f"epoch {self.epoch + 1}, batch {min(self.batch + 1, self.batches)} of {self.batches}",
-            f"{what} at learning rate {self.learning_rate:g}",
+            f"{what} at learning rate {' and '.join(f'{rate:g}' for rate in self.optimizer.rates)}",
             "take a smaller learning rate or clip the gradients (max_norm)",
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import nan, prod, sqrt
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from sharedgrad.uses.base import By, Uses
 from sharedgrad.uses.gram import all_lookups, group_products, group_squares, sparse_sums
 from sharedgrad.uses.lookup import Lookup, Rows, refuse_tables
 from sharedgrad.uses.terms import Terms
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ZERO = "zero up to rounding"
 
@@ -317,6 +320,36 @@ class SharedWeight:
         index = iter(int(i) for i in np.unravel_index(number, uses.lengths(names)))
         use = {name: tuple(next(index) for _ in uses.axes[name]) for name in names}
         return Part(call if apart else None, use, value)
+
+    def plot(
+        self,
+        by: str | None = None,
+        samples: int | Sequence[int] = 6,
+        *,
+        images: Any = None,
+        labels: Sequence[Any] | None = None,
+    ) -> Figure:
+        """Draw shares in the gradient, red where they go with it, blue where they go against it.
+
+        An axis of rank 2 is drawn as a map for each sample, all on one symmetrical scale; one of rank 1 (time steps,
+        tokens) as curves; "call" and "sample" as bars. Of one filter: ``weight.filter(i).plot()``.
+
+        Args:
+            by: The axis; if not given, the first that tells no samples apart, else "call", else "sample".
+            samples: How many samples, of those with the largest shares of either sign; or which; 0 for all together.
+            images: The input images (N, C, H, W) or (N, H, W) to lay the maps over.
+            labels: What each sample is, for the titles (N,).
+
+        Returns:
+            A matplotlib figure; ``.savefig(path)`` writes it.
+
+        Raises:
+            ConfigError: An argument makes no sense, or shares are undefined because G is zero up to rounding.
+            MissingDependencyError: matplotlib is not installed.
+        """
+        from sharedgrad.uses.plot import draw
+
+        return draw(self, by, samples, images, labels)
 
     # ---- what is asked, and how it is answered
 

@@ -83,18 +83,3 @@ def _(t: Terms, g: Given) -> Terms | None:
     if g.window.rank != 2 or g.positions[0] == g.positions[1]:
         return None
     return reads(t, "dy", t.use["sample"], t.use["filter"], t.use["position"][:, ::-1])
-
-
-@rule("stride_edge_row_dropped", "db", "conv")
-def _(t: Terms, g: Given) -> Iterator[tuple[str, Terms]]:
-    kept = t.use["position"] < np.array(g.positions) - 1
-    yield "the last row and column of positions left out", keep(t, np.all(kept, axis=1))
-    if g.window.rank == 2:
-        yield "the last row of positions left out", keep(t, kept[:, 0])
-        yield "the last column of positions left out", keep(t, kept[:, 1])
-
-
-@rule("loops_shortened_by_kernel", "db", "conv")
-def _(t: Terms, g: Given) -> Terms | None:
-    ends = np.array(g.positions) - np.array(g.window.kernel) + 1
-    return keep(t, np.all(t.use["position"] < ends, axis=1)) if max(g.window.kernel) > 1 else None

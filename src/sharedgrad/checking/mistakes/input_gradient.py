@@ -234,19 +234,14 @@ def _(_: Array, g: Given) -> Array:
     return conv_dw(g).total()
 
 
-@rule("stride_edge_row_dropped", "dx", "conv")
+@rule("stride_edge_row_dropped", "dx db", "conv")
 def _(t: Terms, g: Given) -> Iterator[tuple[str, Terms]]:
     kept = t.use["position"] < np.array(g.positions) - 1
-    yield "the last row and column of positions left out", keep(t, np.all(kept, axis=1))
+    what = "row and column of positions" if g.window.rank == 2 else "position"
+    yield f"the last {what} left out", keep(t, np.all(kept, axis=1))
     if g.window.rank == 2:
         yield "the last row of positions left out", keep(t, kept[:, 0])
         yield "the last column of positions left out", keep(t, kept[:, 1])
-
-
-@rule("loops_shortened_by_kernel", "dx", "conv")
-def _(t: Terms, g: Given) -> Terms | None:
-    ends = np.array(g.positions) - np.array(g.window.kernel) + 1
-    return keep(t, np.all(t.use["position"] < ends, axis=1)) if max(g.window.kernel) > 1 else None
 
 
 @rule("dilation_ignored", "dx", "conv")

@@ -185,7 +185,7 @@ def _(t: Terms, g: Given) -> Iterator[tuple[str, Terms]]:
     yield "the input's last row and column never read", keep(t, np.all(read, axis=1))
 
 
-@rule("loops_shortened_by_kernel", "dw", "conv")
+@rule("loops_shortened_by_kernel", "dw dx db", "conv")
 def _(t: Terms, g: Given) -> Terms | None:
     ends = np.array(g.positions) - np.array(g.window.kernel) + 1
     return keep(t, np.all(t.use["position"] < ends, axis=1)) if max(g.window.kernel) > 1 else None
