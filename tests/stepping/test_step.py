@@ -128,6 +128,28 @@ def test_every_loss(loss: str, dtype: str) -> None:
     agree(*both(lambda: network(dtype), made, OPTIMIZERS["Adam"], max_norm=0.3)[:3], target)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_large_dense_layers_of_one_sample_take_their_step_at_once(dtype: str, bias: bool) -> None:
+    def make() -> sg.Network:
+        layers = [sg.Flatten(), sg.Linear(72, 301, bias=bias), sg.Tanh(), sg.Linear(301, 61, bias=bias), sg.ReLU()]
+        return sg.Network([*layers, sg.Linear(61, 3)], (2, 6, 6), dtype=dtype)
+
+    for given in ({}, {"max_norm": 0.5}):
+        step, loop, same, optimizers = both(
+            make, sg.CrossEntropy(), lambda net: sg.SGD(net.parameters(), lr=0.1, weight_decay=0.03), **given
+        )
+        agree(step, loop, same, LABELS, X, [slice(0, 1), slice(1, 2), slice(2, 5), slice(5, 6)])
+        if sg.kernels.compiled():
+            at_once = [len(passes.at_once) for passes in step._passes.values()]
+            assert at_once == [2 if given == {} and key[-1][0] == 1 else 0 for key in step._passes]
+        for one in optimizers:
+            one.momentum, one.lr = 0.9, 0.02
+        agree(step, loop, same, LABELS, X, [slice(0, 1), slice(1, 2), slice(2, 5), slice(5, 6)])
+    alone = both(lambda: sg.Network([sg.Linear(200, 100, bias=False)], (200,)), sg.MSE(), OPTIMIZERS["SGD"])
+    agree(*alone[:3], RNG.normal(size=(3, 100)), RNG.normal(size=(3, 200)), [slice(0, 1), slice(1, 2), slice(0, 3)])
+
+
 def test_evaluation_mode() -> None:
     step, loop, same, _ = both(network, sg.CrossEntropy(), OPTIMIZERS["SGD"], training=False)
     agree(step, loop, same, LABELS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,48 @@ from sharedgrad.network import Network
 from sharedgrad.parameter import Array, Buffer, Parameter, Weight
 from sharedgrad.plan.backward import Backward
 from sharedgrad.plan.forward import Forward
-from sharedgrad.plan.lowering import Gradient, Input, Mask, Output, Upstream
+from sharedgrad.plan.lowering import Gradient, Input, Mask, Next, Output, Rates, Upstream
+from sharedgrad.plan.steps.dense import LinearStep
+from sharedgrad.plan.steps.step import Weighted
 
 Store = dict[tuple[str, tuple[int, ...]], Array]
+Values = dict[Parameter, Array]
+
+_LARGE = 1 << 14  # numbers of a weight for which a new array at once is the shorter way
+
+
+class Descent(Backward):
+    """The way back, on which some weights of dense layers take their step at once: their gradients are never written.
+
+    Args:
+        forward, given, wanted: As for ``plan.backward.Backward``.
+        at_once: These weights; a single sample has passed.
+    """
+
+    def __init__(
+        self, forward: Forward, given: Collection[str], wanted: Collection[str], at_once: Collection[Parameter]
+    ) -> None:
+        self._at_once = at_once
+        super().__init__(forward, given, wanted, frozenset())
+
+    def parameter_gradients(self, step: Weighted, *arguments: Any) -> Any:
+        """As ever, but for the weights that take their step."""
+        if not isinstance(step, LinearStep) or step.layer.weight not in self._at_once:
+            return super().parameter_gradients(step, *arguments)
+        (delta,), layer = arguments, step.layer
+        new, rates = self.array(Next(layer.weight), (prod(layer.weight.shape),), 1), self.array(Rates(), (2,), 1)
+        db = self.gradient(layer.bias)[0] if layer.bias is not None else None
+        self.emit("linear_descent", (new, db, self.parameter(layer.weight), delta, step.x, rates))
+        return None
+
+
+def _at_once(forward: Forward, samples: int, descending: Collection[Parameter]) -> set[Parameter]:
+    """The large weights of dense layers that are used once."""
+    if samples > 1:
+        return set()
+    held = [w for node in forward.nodes for w in node.layer.parameters().values()]
+    once = {w for w in held if isinstance(w, Parameter) and [other.base for other in held].count(w) == 1}
+    return {p for p in once.intersection(descending) if prod(p.shape) >= _LARGE}
 
 
 class Passes:
@@ -41,13 +81,15 @@ class Passes:
         wanted: frozenset[str],
         training: bool,
         store: Store,
+        descending: Collection[Parameter] = (),
     ) -> None:
         self._samples, self._dtype, self._shapes = samples, network.dtype, shapes
         (self.output,) = network.outputs
         forward = Forward(
             network.nodes, shapes, list(network.inputs), network.outputs, samples, network.dtype, training, True
         )
-        backward = Backward(forward, network.outputs, wanted, frozenset())
+        self.at_once = _at_once(forward, samples, descending)
+        backward = Descent(forward, network.outputs, wanted, self.at_once)
         self._statistics = forward.statistics
         self._memory = np.zeros(0, network.dtype)  # until the first step
         self._forward, self._backward = _Arrays(forward), _Arrays(backward)
@@ -72,11 +114,30 @@ class Passes:
             node.layer.track(self._read(mean), self._read(variance), count, context)  # type: ignore[attr-defined]
         return y
 
-    def backward(self, upstream: Array) -> dict[Parameter, Array]:
-        """The gradient of each parameter, in memory that the next step writes over."""
-        self._backward.run(self._memory, lambda _: upstream)
-        if self._plain:
-            return self._single
+    def backward(self, upstream: Array, rates: tuple[float, float]) -> tuple[dict[Parameter, Array], Values]:
+        """The gradient of each parameter, in memory that the next step writes over; or its new value instead.
+
+        Args:
+            upstream: The gradient at the output.
+            rates: Learning rate and weight decay of plain descent.
+        """
+        values: Values = {}
+        self._backward.run(self._memory, lambda what: self._given_back(what, upstream, rates, values))
+        return self._single if self._plain else self._summed(), values
+
+    def _given_back(self, what: Any, upstream: Array, rates: tuple[float, float], values: Values) -> Array:
+        match what:
+            case Upstream():
+                return upstream
+            case Rates():
+                return np.array(rates, self._dtype)
+            case Next(parameter):
+                values[parameter] = empty(parameter.shape, self._dtype)
+                return values[parameter]
+        raise AssertionError(what)
+
+    def _summed(self) -> dict[Parameter, Array]:
+        """Where parameters have several uses, or views."""
         total: dict[Parameter, Array] = {}
         for weight, own in self._gradients:
             parameter = weight.base
@@ -112,7 +173,7 @@ class _Arrays:
         self.program: Program = lowered.program
         self.fixed: list[Any] = [None] * len(lowered.outside)
         self._values = lowered.numbered(Weight | Buffer)
-        self._given = lowered.numbered(Input | Output | Mask | Upstream)
+        self._given = lowered.numbered(Input | Output | Mask | Upstream | Next | Rates)
         assert len(self._values) + len(self._given) + len(lowered.numbered(Gradient)) == len(self.fixed)
 
     def run(self, memory: Array, given: Any) -> None:

@@ -16,7 +16,7 @@ from sharedgrad.layers.context import Context
 from sharedgrad.losses import MSE, BinaryCrossEntropy, CrossEntropy, Loss, measured
 from sharedgrad.network import Network
 from sharedgrad.optimizers import Optimizer
-from sharedgrad.parameter import Array, Gradients, Parameter, positive
+from sharedgrad.parameter import Array, Gradients, positive
 
 if TYPE_CHECKING:
     from sharedgrad.stepping.passes import Passes, Store
@@ -136,11 +136,11 @@ class CompiledStep:
         value, upstream = measured(self.loss, y, target)
         if self.finite_only and not isfinite(value):
             return value
-        gradients = passes.backward(np.ascontiguousarray(upstream))
-        if self.max_norm is not None:
-            gradients = _arrays_of(Gradients(gradients).clipped(self.max_norm))
         assert self._update is not None
-        self._update.step(gradients)
+        gradients, values = passes.backward(np.ascontiguousarray(upstream), self._update.rates)
+        if self.max_norm is not None:
+            gradients = dict(Gradients(gradients).clipped(self.max_norm).items())
+        self._update.step(gradients, values)
         return value
 
     def _not_compiled(self) -> str:
@@ -173,7 +173,9 @@ class CompiledStep:
     def _passes_for(self, arrays: dict[str, Array]) -> Passes | str:
         """The compiled way for arrays of these shapes, worked out when it is first needed; or why there is none."""
         structure = self.network.structure()
-        key = (structure.revisions, kernels.get_winograd(), *[array.shape for array in arrays.values()])
+        assert self._update is not None
+        descending = self._update.descending if self.max_norm is None else ()
+        key = (structure.revisions, kernels.get_winograd(), bool(descending), *[a.shape for a in arrays.values()])
         if key not in self._passes:
             from sharedgrad.plan.steps import refusal
             from sharedgrad.stepping.passes import Passes
@@ -187,7 +189,8 @@ class CompiledStep:
                     found = f"node {node.name!r} is not compiled ({why})"
                     break
             else:
-                found = Passes(network, shapes, samples, structure.wanted(False), self.training, self._store)
+                wanted = structure.wanted(False)
+                found = Passes(network, shapes, samples, wanted, self.training, self._store, descending)
             self._passes = dict([*list(self._passes.items())[1 - _KEPT :], (key, found)])
         return self._passes[key]
 
@@ -214,10 +217,6 @@ class CompiledStep:
 
     def __repr__(self) -> str:
         return f"CompiledStep({_name(self.loss)}, {type(self.optimizer).__name__}; {self.way})"
-
-
-def _arrays_of(gradients: Gradients) -> dict[Parameter, Array]:
-    return dict(gradients.items())
 
 
 def _name(loss: Loss) -> str:

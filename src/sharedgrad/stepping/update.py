@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from operator import is_
 
 import numpy as np
@@ -36,8 +36,23 @@ class Update:
         parts = optimizer.optimizers if isinstance(optimizer, Combined) else [optimizer]
         self._parts = [_Part(part) for part in parts]
 
-    def step(self, gradients: dict[Parameter, Array]) -> None:
-        """Update every parameter that has a gradient."""
+    @property
+    def descending(self) -> Sequence[Parameter]:
+        """The parameters, where all that becomes of one is w − lr · (gradient + weight_decay · w)."""
+        o = self._optimizer
+        return o.parameters if type(o) is SGD and not o.momentum else ()
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Learning rate and weight decay, for these."""
+        return self._optimizer.lr, getattr(self._optimizer, "weight_decay", 0.0)
+
+    def step(self, gradients: dict[Parameter, Array], values: Mapping[Parameter, Array]) -> None:
+        """Update every parameter that has a gradient; some have their new value already."""
+        for parameter, value in values.items():
+            parameter.replace(value)
+        if values and not gradients:
+            return
         if not isinstance(self._optimizer, Combined):
             self._parts[0].step(gradients)
             return

@@ -57,6 +57,17 @@ inline V in_register(V v) {
     return v;
 }
 
+// A product that is rounded before anything is added to it.
+template <typename V>
+inline V rounded(V v) {
+#if defined(__x86_64__)
+    return in_register(v);
+#else
+    asm("" : "+m"(v));
+    return v;
+#endif
+}
+
 template <typename T>
 inline void store(T* to, Vector<T> v) {
     std::memcpy(to, &v, sizeof v);
