@@ -130,7 +130,7 @@ def test_every_loss(loss: str, dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("bias", [True, False])
-def test_large_dense_layers_of_one_sample_take_their_step_at_once(dtype: str, bias: bool) -> None:
+def test_large_dense_layers_of_one_sample_take_their_step_at_once(dtype: str, bias: bool, instruction_set: str) -> None:
     def make() -> sg.Network:
         layers = [sg.Flatten(), sg.Linear(72, 301, bias=bias), sg.Tanh(), sg.Linear(301, 61, bias=bias), sg.ReLU()]
         return sg.Network([*layers, sg.Linear(61, 3)], (2, 6, 6), dtype=dtype)

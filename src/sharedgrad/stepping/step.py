@@ -21,6 +21,7 @@ from sharedgrad.parameter import Array, Gradients, positive
 if TYPE_CHECKING:
     from sharedgrad.stepping.passes import Passes, Store
     from sharedgrad.stepping.update import Update
+    from sharedgrad.tape import Structure
 
 Inputs = ArrayLike | Mapping[str, ArrayLike]
 
@@ -92,6 +93,7 @@ class CompiledStep:
         self.output: Any = None
         self.way = "no step has been made"
         self._passes: dict[Any, Passes | str] = {}
+        self._structure: Structure | None = None
         self._update: Update | None = None
         self._store: Store = {}
         self._busy = Lock()
@@ -175,7 +177,9 @@ class CompiledStep:
         structure = self.network.structure()
         assert self._update is not None
         descending = self._update.descending if self.max_norm is None else ()
-        key = (structure.revisions, kernels.get_winograd(), bool(descending), *[a.shape for a in arrays.values()])
+        if structure is not self._structure:  # an attribute of a layer has been set
+            self._structure, self._passes = structure, {}
+        key = (kernels.get_winograd(), bool(descending), *[a.shape for a in arrays.values()])
         if key not in self._passes:
             from sharedgrad.plan.steps import refusal
             from sharedgrad.stepping.passes import Passes
