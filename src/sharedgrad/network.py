@@ -242,7 +242,7 @@ class Network:
         """The outputs, what going backward needs, and the buffers' values: compiled as far as that can be."""
         self.refuse_other_types()
         if kernels.programs():
-            route = self._route(arrays, context.training, record)
+            route = self.route(arrays, context.training, record)
             buffers = {buffer: buffer.value for buffer in self.structure().buffers}
             return *route.forward(arrays, context), buffers
         self.shapes_of(arrays)
@@ -259,7 +259,7 @@ class Network:
                 problem = f"is {held.dtype} now, this network {self.dtype}: another network of that type holds it too"
                 raise ConfigError(held.name, problem, "give that one a copy of the layer (copy.deepcopy)")
 
-    def _route(self, arrays: Mapping[str, Array], training: bool, record: bool) -> Route:
+    def route(self, arrays: Mapping[str, Array], training: bool, record: bool) -> Route:
         """The compiled way for arrays of these shapes, worked out when it is first needed."""
         key = (self.structure().revisions, training, record, *[array.shape for array in arrays.values()])
         routes = self._routes

@@ -1,4 +1,4 @@
-"""A network's way forward and back for inputs of one shape: two programs that keep their memory between steps."""
+"""A network's way forward and back for inputs of one shape, in memory that it uses again for every step."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from sharedgrad.kernels.native.program import Program
 from sharedgrad.kernels.native.recycled import empty
 from sharedgrad.layers.context import Context
-from sharedgrad.layers.layer import Shape
-from sharedgrad.network import Network
-from sharedgrad.parameter import Array, Buffer, Parameter, Weight
+from sharedgrad.parameter import Array, Parameter, Weight
+from sharedgrad.plan import Plan, Recording
 from sharedgrad.plan.backward import Backward
 from sharedgrad.plan.forward import Forward
-from sharedgrad.plan.lowering import Gradient, Input, Mask, Next, Output, Rates, Upstream
+from sharedgrad.plan.lowering import Next, Rates
 from sharedgrad.plan.steps.dense import LinearStep
 from sharedgrad.plan.steps.step import Weighted
 
@@ -61,80 +59,67 @@ def _at_once(forward: Forward, samples: int, descending: Collection[Parameter]) 
 
 
 class Passes:
-    """Both programs of a network with one output, to be run one after the other.
+    """A plan and the one way back that a step needs.
 
     Args:
-        network: The network; ``plan.steps.refusal`` has nothing against any of its nodes.
-        shapes: Of its inputs and nodes, without the sample axis.
-        samples: N.
+        plan: Of a whole network with one output.
         wanted: Names whose gradient leads to a parameter.
-        training: The mode of dropout and batch normalization.
         store: Arrays for gradients, which passes over other numbers of samples use as well.
+        descending: Parameters that plain descent updates: of large weights of dense layers, one sample makes the new
+            value at once.
 
+    Attributes:
+        at_once: These weights.
     """
 
     def __init__(
-        self,
-        network: Network,
-        shapes: Mapping[str, Shape],
-        samples: int,
-        wanted: frozenset[str],
-        training: bool,
-        store: Store,
-        descending: Collection[Parameter] = (),
+        self, plan: Plan, wanted: frozenset[str], store: Store, descending: Collection[Parameter] = ()
     ) -> None:
-        self._samples, self._dtype, self._shapes = samples, network.dtype, shapes
-        (self.output,) = network.outputs
-        forward = Forward(
-            network.nodes, shapes, list(network.inputs), network.outputs, samples, network.dtype, training, True
-        )
-        self.at_once = _at_once(forward, samples, descending)
-        backward = Descent(forward, network.outputs, wanted, self.at_once)
-        self._statistics = forward.statistics
-        self._memory = np.zeros(0, network.dtype)  # until the first step
-        self._forward, self._backward = _Arrays(forward), _Arrays(backward)
+        forward = plan.lowered
+        self._plan, self._dtype = plan, forward.builder.dtype
+        (self._output,) = forward.outputs
+        self.at_once = _at_once(forward, forward.builder.samples, descending)
+        self._way = way = Descent(forward, forward.outputs, wanted, self.at_once)
+        self._others = way.numbered(Next | Rates)
+        self._fixed: list[Any] = [None] * len(way.outside)  # arrays that stay, by their numbers
         self._gradients: list[tuple[Weight, Array]] = []
-        for number, (weight, _) in backward.gradients:  # in the order in which a tape adds them
+        for number, (weight, _) in way.gradients:  # in the order in which a tape adds them
             key = f"{weight.base.name} {len(self._gradients)}", weight.shape
-            array = store.setdefault(key, empty(weight.shape, network.dtype))
+            array = store.setdefault(key, empty(weight.shape, self._dtype))
             self._gradients.append((weight, array))
-            self._backward.fixed[number] = array
+            self._fixed[number] = array
         self._single = {w.base: array for w, array in self._gradients}  # if each has one use and is seen as it is
         self._plain = len(self._single) == len(self._gradients) and all(w.view.identity for w, _ in self._gradients)
 
-    def forward(self, inputs: Mapping[str, Array], context: Context) -> Array:
-        """The output (N, *shape), the caller's own; running statistics are pending in the context."""
-        if not self._memory.size:
-            self._memory = empty((self._forward.program.kept + 1,), self._dtype)
-            self._memory.fill(0)
-        y = empty((self._samples, *self._shapes[self.output]), self._dtype)
-        self._forward.run(self._memory, lambda what: self._given(what, inputs, y, context))
-        for name, (node, mean, variance, count) in self._statistics.items():
-            context.enter(name)
-            node.layer.track(self._read(mean), self._read(variance), count, context)  # type: ignore[attr-defined]
-        return y
+    def forward(self, inputs: Mapping[str, Array], context: Context) -> tuple[Array, Recording]:
+        """The output (N, *shape), the caller's own, and what the way back needs."""
+        outputs, recording = self._plan.forward(inputs, context)
+        return outputs[self._output], recording
 
-    def backward(self, upstream: Array, rates: tuple[float, float]) -> tuple[dict[Parameter, Array], Values]:
+    def backward(
+        self, recording: Recording, upstream: Array, rates: tuple[float, float]
+    ) -> tuple[dict[Parameter, Array], Values]:
         """The gradient of each parameter, in memory that the next step writes over; or its new value instead.
 
         Args:
+            recording: Of the pass forward.
             upstream: The gradient at the output.
             rates: Learning rate and weight decay of plain descent.
         """
-        values: Values = {}
-        self._backward.run(self._memory, lambda what: self._given_back(what, upstream, rates, values))
+        arrays, way, values = self._fixed.copy(), self._way, dict[Parameter, Array]()
+        for i, weight in way.weights:
+            arrays[i] = weight.value
+        for i, buffer in way.buffers:
+            arrays[i] = recording.buffers[buffer]
+        for i, _ in way.upstreams:
+            arrays[i] = upstream
+        for i, what in self._others:
+            if isinstance(what, Rates):
+                arrays[i] = np.array(rates, self._dtype)
+            else:
+                arrays[i] = values[what.parameter] = empty(what.parameter.shape, self._dtype)
+        way.program.run(recording.memory, tuple(arrays))
         return self._single if self._plain else self._summed(), values
-
-    def _given_back(self, what: Any, upstream: Array, rates: tuple[float, float], values: Values) -> Array:
-        match what:
-            case Upstream():
-                return upstream
-            case Rates():
-                return np.array(rates, self._dtype)
-            case Next(parameter):
-                values[parameter] = empty(parameter.shape, self._dtype)
-                return values[parameter]
-        raise AssertionError(what)
 
     def _summed(self) -> dict[Parameter, Array]:
         """Where parameters have several uses, or views."""
@@ -145,42 +130,3 @@ class Passes:
                 own = np.ascontiguousarray(weight.view.back(own, 0, parameter.shape))
             total[parameter] = total[parameter] + own if parameter in total else own
         return total
-
-    def _given(self, what: Any, inputs: Mapping[str, Array], y: Array, context: Context) -> Array:
-        match what:
-            case Input(name):
-                return inputs[name]
-            case Output():
-                return y
-            case Mask(node):
-                context.enter(node.name)
-                shape = (self._samples, *self._shapes[node.name])
-                return node.layer.mask(shape, self._dtype, context)  # type: ignore[attr-defined]
-        raise AssertionError(what)
-
-    def _read(self, m: Any) -> Array:
-        return self._memory[m.offset : m.offset + m.channels].copy()
-
-
-class _Arrays:
-    """A program, and where its arrays from outside come from.
-
-    Attributes:
-        fixed: Arrays that stay, by their numbers.
-    """
-
-    def __init__(self, lowered: Forward | Backward) -> None:
-        self.program: Program = lowered.program
-        self.fixed: list[Any] = [None] * len(lowered.outside)
-        self._values = lowered.numbered(Weight | Buffer)
-        self._given = lowered.numbered(Input | Output | Mask | Upstream | Next | Rates)
-        assert len(self._values) + len(self._given) + len(lowered.numbered(Gradient)) == len(self.fixed)
-
-    def run(self, memory: Array, given: Any) -> None:
-        """Carry it out on the values of now, and what ``given`` makes of the rest."""
-        arrays = self.fixed.copy()
-        for i, value in self._values:
-            arrays[i] = value.value
-        for i, what in self._given:
-            arrays[i] = given(what)
-        self.program.run(memory, tuple(arrays))

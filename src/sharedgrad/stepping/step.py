@@ -130,7 +130,7 @@ class CompiledStep:
         self.way = "compiled"
         network = self.network
         context = Context(self.training, network.seed, network.step)
-        y = passes.forward(arrays, context)
+        y, recording = passes.forward(arrays, context)
         if self.training:
             context.commit()
             network.step += 1
@@ -139,7 +139,7 @@ class CompiledStep:
         if self.finite_only and not isfinite(value):
             return value
         assert self._update is not None
-        gradients, values = passes.backward(np.ascontiguousarray(upstream), self._update.rates)
+        gradients, values = passes.backward(recording, np.ascontiguousarray(upstream), self._update.rates)
         if self.max_norm is not None:
             gradients = dict(Gradients(gradients).clipped(self.max_norm).items())
         self._update.step(gradients, values)
@@ -177,24 +177,19 @@ class CompiledStep:
         structure = self.network.structure()
         assert self._update is not None
         descending = self._update.descending if self.max_norm is None else ()
+        self.network.refuse_other_types()
         if structure is not self._structure:  # an attribute of a layer has been set
             self._structure, self._passes = structure, {}
-        key = (kernels.get_winograd(), bool(descending), *[a.shape for a in arrays.values()])
+        key = (bool(descending), *[a.shape for a in arrays.values()])
         if key not in self._passes:
-            from sharedgrad.plan.steps import refusal
             from sharedgrad.stepping.passes import Passes
 
-            network = self.network
-            network.refuse_other_types()
-            shapes, samples = network.shapes_of(arrays), len(next(iter(arrays.values())))
+            route = self.network.route(arrays, self.training, record=True)
             found: Passes | str
-            for node in network:
-                if why := refusal(node, shapes, samples):
-                    found = f"node {node.name!r} is not compiled ({why})"
-                    break
+            if route.whole is None:
+                found = "not every layer is compiled"
             else:
-                wanted = structure.wanted(False)
-                found = Passes(network, shapes, samples, wanted, self.training, self._store, descending)
+                found = Passes(route.whole, structure.wanted(False), self._store, descending)
             self._passes = dict([*list(self._passes.items())[1 - _KEPT :], (key, found)])
         return self._passes[key]
 
