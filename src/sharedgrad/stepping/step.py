@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError
+from sharedgrad.graph import Node
 from sharedgrad.layers.context import Context
 from sharedgrad.losses import MSE, BinaryCrossEntropy, CrossEntropy, Loss, measured
 from sharedgrad.network import Network
@@ -187,7 +188,8 @@ class CompiledStep:
             route = self.network.route(arrays, self.training, record=True)
             found: Passes | str
             if route.whole is None:
-                found = "not every layer is compiled"
+                own = [piece.name for piece in route.pieces if isinstance(piece, Node)]
+                found = f"not compiled: {', '.join(own)}"
             else:
                 found = Passes(route.whole, structure.wanted(False), self._store, descending)
             self._passes = dict([*list(self._passes.items())[1 - _KEPT :], (key, found)])
