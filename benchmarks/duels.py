@@ -24,6 +24,7 @@ STEPS = {"lenet5": (64, 1), "cnn": (64, 1), "vgg": (64,), "resnet20": (64,), "se
 
 INFERENCE_BARS = {(name, batch): Bar(1.2, 2) for name in ("lenet5", "cnn", "vgg") for batch in (1, 64)}
 
+ONE_CALL = "in one call"
 Makers = dict[str, Callable[[], Call]]  # of the rivals' calls, by the rival's name
 
 
@@ -31,7 +32,8 @@ def steps(options: Options) -> list[Table]:
     """Whole training steps."""
     note = (
         "Forward, cross-entropy, backward, plain SGD on the same data; milliseconds a step: median (quartiles). "
-        "JAX runs a jitted step in a process of its own. The ratio is the best rival's time over ours."
+        "In one call: `sg.compile_step`. JAX runs a jitted step in a process of its own. The ratios are the best "
+        "rival's time over ours; the bar is for one call."
     )
     chosen = [(name, batch) for name in options.narrowed(tuple(STEPS)) for batch in options.batches or STEPS[name]]
     peers = step_rivals(options)
@@ -40,7 +42,10 @@ def steps(options: Options) -> list[Table]:
 
 def step_duel(options: Options, name: str, batch: int) -> Row:
     """A training step of one net and batch."""
-    ours = partial(training.training_step, name, batch)
+    ours = {
+        "sharedgrad": partial(training.training_step, name, batch),
+        ONE_CALL: partial(training.step_in_one_call, name, batch),
+    }
     return _duel(ours, step_rivals(options, name, batch), STEP_BARS.get((name, batch)), options)
 
 
@@ -66,7 +71,7 @@ def inference(options: Options) -> list[Table]:
 
 
 def _inference_duel(options: Options, name: str, batch: int) -> Row:
-    ours = partial(_prediction, name, batch)
+    ours = {"sharedgrad": partial(_prediction, name, batch)}
     return _duel(ours, inference_rivals(options, name, batch), INFERENCE_BARS.get((name, batch)), options)
 
 
@@ -79,17 +84,19 @@ def inference_rivals(options: Options, name: str = "", batch: int = 0) -> Makers
     return makers
 
 
-def _duel(ours: Callable[[], Call], makers: Makers, bar: Bar | None, options: Options) -> Row:
-    """sharedgrad, its rivals, the ratio to the best of them, and what it must reach."""
+def _duel(ours: Makers, makers: Makers, bar: Bar | None, options: Options) -> Row:
+    """sharedgrad in one way or two, its rivals, the ratios to the best of them, and what the last one must reach."""
     theirs, failures = ready(makers)
     try:
-        spreads = alternating({"sharedgrad": ours(), **theirs}, options.repeats)
+        spreads = alternating({**{name: make() for name, make in ours.items()}, **theirs}, options.repeats)
     finally:
         for call in theirs.values():
             if isinstance(call, Apart):
                 call.close()
-    ratio = compared(spreads["sharedgrad"], {peer: spreads[peer] for peer in theirs})
-    row: Row = {**spreads, **failures, "ratio": ratio}
+    row: Row = {**spreads, **failures}
+    for name in ours:
+        ratio = compared(spreads[name], {peer: spreads[peer] for peer in theirs})
+        row["ratio" if name == "sharedgrad" else f"ratio {name}"] = ratio
     return {**row, **bar.cells(ratio)} if bar else row
 
 
@@ -102,7 +109,9 @@ def _table(
     measure: Callable[[str, int], Row],
 ) -> Table:
     cases = (Case(f"{net}, batch {batch}", partial(measure, net, batch)) for net, batch in chosen)
-    return Table(name, title, note, ("net", "sharedgrad", *peers, "ratio", "bar", "reached"), tuple(cases))
+    ours = ("sharedgrad", ONE_CALL) if name == "steps" else ("sharedgrad",)
+    ratios = ("ratio", f"ratio {ONE_CALL}") if name == "steps" else ("ratio",)
+    return Table(name, title, note, ("net", *ours, *peers, *ratios, "bar", "reached"), tuple(cases))
 
 
 def _torch_step(name: str, batch: int, kind: str) -> Call:

@@ -1,6 +1,8 @@
-"""One training step of sharedgrad: forward, cross-entropy, backward, plain SGD."""
+"""One training step of sharedgrad: forward, cross-entropy, backward, plain SGD; line by line, and in one call."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import sharedgrad as sg
 from benchmarks import nets
@@ -21,3 +23,9 @@ def training_step(name: str, batch: int) -> Call:
         optimizer.step(tape.backward(upstream))
 
     return step
+
+
+def step_in_one_call(name: str, batch: int) -> Call:
+    """A call of the same step, compiled as a whole."""
+    net, (x, labels) = nets.build(name), nets.data(name, batch)
+    return partial(sg.compile_step(net, sg.CrossEntropy(), sg.SGD(net.parameters(), lr=RATE)), x, labels)

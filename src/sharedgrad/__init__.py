@@ -46,6 +46,7 @@ if _typing.TYPE_CHECKING:
     from sharedgrad import data, models
     from sharedgrad.checking import assert_backward, assert_layer, check_backward, check_layer, check_numbers
     from sharedgrad.explaining import Explanation, explain
+    from sharedgrad.stepping import compile_step
     from sharedgrad.summary import summarize
     from sharedgrad.tracing import trace
     from sharedgrad.training import Callback, History, fit
@@ -56,6 +57,7 @@ else:
         "sharedgrad.checking": ("assert_backward", "assert_layer", "check_backward", "check_layer", "check_numbers"),
         "sharedgrad.explaining": ("Explanation", "explain"),
         "sharedgrad.models": ("models",),
+        "sharedgrad.stepping": ("compile_step",),
         "sharedgrad.summary": ("summarize",),
         "sharedgrad.tracing": ("trace",),
         "sharedgrad.training": ("Callback", "History", "evaluate", "fit"),
@@ -119,6 +121,7 @@ __all__ = [
     "check_backward",
     "check_layer",
     "check_numbers",
+    "compile_step",
     "data",
     "evaluate",
     "explain",

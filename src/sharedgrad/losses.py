@@ -6,7 +6,8 @@ nothing else in this package ever divides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,6 +15,8 @@ from numpy.typing import ArrayLike
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, DataError, ShapeError
 from sharedgrad.parameter import Array, numbers
+
+Loss = Callable[[Any, Any], tuple[float, Any]]
 
 
 class MSE:
@@ -133,6 +136,24 @@ class BinaryCrossEntropy:
             upstream = (out - goal) / np.maximum(out * (1 - out), 1e-12)
         count = out.size if self.reduction == "mean" else 1
         return float(np.sum(terms, dtype=np.float64)) / count, (upstream / count).astype(out.dtype)
+
+
+def measured(loss: Loss, y: Any, target: Any) -> tuple[float, Any]:
+    """A loss's value as Python's own number, whatever kind of number it returned, and its upstream gradient.
+
+    Raises:
+        ConfigError: It returned something else.
+    """
+    found: Any = loss(y, target)
+    if not isinstance(found, tuple) or len(found) != 2:
+        problem = f"expected a pair (value, upstream), got {type(found).__name__}"
+        raise ConfigError("loss", problem, "return the loss and its gradient with respect to y")
+    value, upstream = found
+    try:
+        return float(value), upstream
+    except (TypeError, ValueError):
+        problem = f"expected a pair (value, upstream) that begins with a number, got {type(value).__name__}"
+        raise ConfigError("loss", problem, "sum or average over the samples") from None
 
 
 def _one_of(where: str, reduction: str, known: tuple[str, ...]) -> str:

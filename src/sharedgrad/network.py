@@ -227,11 +227,11 @@ class Network:
         Raises:
             ShapeError: An input does not fit.
         """
-        arrays, batched = self._doors(inputs, named)
+        arrays, batched = self.incoming(inputs, named)
         context = Context(training, self.seed, self.step)
         outputs, done, buffers = self._compute(arrays, context, record=True)
         origin = Pass(arrays, training, self.seed, self.step, buffers)
-        tape = Tape(self._structure(), origin, done, self._shapes(arrays), self.dtype, batched)
+        tape = Tape(self.structure(), origin, done, self.shapes_of(arrays), self.dtype, batched)
         if training:
             context.commit()
             self.step += 1
@@ -240,7 +240,7 @@ class Network:
     def predict(self, *inputs: ArrayLike, batch_size: int = 256, **named: ArrayLike) -> Any:
         """The output in evaluation mode, batch by batch, without a tape."""
         batch_size = whole(batch_size, "predict: batch_size")
-        arrays, batched = self._doors(inputs, named)
+        arrays, batched = self.incoming(inputs, named)
         samples = len(next(iter(arrays.values())))
         parts = []
         for start in range(0, max(samples, 1), batch_size):
@@ -254,50 +254,50 @@ class Network:
         self, arrays: dict[str, Array], context: Context, record: bool
     ) -> tuple[dict[str, Array], Sequence[Recording | tuple[Node, Any]], dict[Buffer, Array]]:
         """The outputs, what going backward needs, and the buffers' values: compiled as far as that can be."""
-        self._refuse_other_types()
+        self.refuse_other_types()
         if kernels.programs():
-            route = self._route(arrays, context.training, record)
-            buffers = {buffer: buffer.value for buffer in self._structure().buffers}
+            route = self.route(arrays, context.training, record)
+            buffers = {buffer: buffer.value for buffer in self.structure().buffers}
             return *route.forward(arrays, context), buffers
-        self._shapes(arrays)
-        buffers = {buffer: buffer.value for buffer in self._structure().buffers}
+        self.shapes_of(arrays)
+        buffers = {buffer: buffer.value for buffer in self.structure().buffers}
         values, records = run(self.nodes, arrays, context)
         return {name: np.array(values[name]) for name in self.outputs}, records, buffers
 
-    def _refuse_other_types(self) -> None:
+    def refuse_other_types(self) -> None:
         """A layer that two networks hold has one type: that of the network which was made last."""
-        structure = self._structure()
+        structure = self.structure()
         together: list[Parameter | Buffer] = [*structure.used, *structure.buffers]
         for held in together:
             if held.dtype is not self.dtype and held.dtype != self.dtype and held.dtype.kind == "f":
                 problem = f"is {held.dtype} now, this network {self.dtype}: another network of that type holds it too"
                 raise ConfigError(held.name, problem, "give that one a copy of the layer (copy.deepcopy)")
 
-    def _route(self, arrays: Mapping[str, Array], training: bool, record: bool) -> Route:
+    def route(self, arrays: Mapping[str, Array], training: bool, record: bool) -> Route:
         """The compiled way for arrays of these shapes, worked out when it is first needed."""
-        key = (self._structure().revisions, training, record, *[array.shape for array in arrays.values()])
+        key = (self.structure().revisions, training, record, *[array.shape for array in arrays.values()])
         routes = self._routes
         if key not in routes:
             from sharedgrad.plan.route import Route
 
-            shapes, samples = self._shapes(arrays), len(next(iter(arrays.values())))
+            shapes, samples = self.shapes_of(arrays), len(next(iter(arrays.values())))
             route = Route(self.nodes, shapes, self.outputs, samples, self.dtype, training, record)
             newest = list(self._routes.items())[1 - _ROUTES :]
             self._routes = dict([*newest, (key, route)])  # replaced at once: other threads may be reading it
             return route
         return routes[key]
 
-    def _structure(self) -> Structure:
+    def structure(self) -> Structure:
         """What tapes need to know of the graph, worked out anew when an attribute of a layer has been set."""
         revisions = tuple([node.layer.revision for node in self.nodes])
         if self._known is None or self._known.revisions != revisions:
             self._known = Structure(self.nodes, self.outputs, list(self.inputs), revisions)
         return self._known
 
-    def _shapes(self, arrays: Mapping[str, Array]) -> dict[str, Shape]:
+    def shapes_of(self, arrays: Mapping[str, Array]) -> dict[str, Shape]:
         """Every input's and node's shape without the sample axis, checked once for each set of inputs' shapes."""
         given = tuple([array.shape[1:] for array in arrays.values()])
-        key = self._structure().revisions, given
+        key = self.structure().revisions, given
         if key not in self._checked:
             for name in self.inputs:
                 refuse_channels_last(name, self.inputs[name], arrays[name].shape)
@@ -309,7 +309,7 @@ class Network:
             self._checked = {key: found, **dict(list(self._checked.items())[: _ROUTES - 1])}
         return self._checked[key]
 
-    def _doors(self, inputs: Sequence[ArrayLike], named: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], bool]:
+    def incoming(self, inputs: Sequence[ArrayLike], named: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], bool]:
         """The inputs as arrays of the network's type, copied: later changes to the caller's arrays have no effect."""
         given = dict(zip(self.inputs, inputs, strict=False))
         given.update(named)

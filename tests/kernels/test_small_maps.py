@@ -46,3 +46,19 @@ def test_few_samples(
     error = 2e-6 if dtype is np.float32 else 1e-14
     close(kernels.native.conv(x, w, b, g), vectorized.conv(x, w, b, g), error)
     close(kernels.native.conv_input_gradient(dy, w, g, size), vectorized.conv_input_gradient(dy, w, g, size), error)
+    close(kernels.native.conv_kernel_gradient(dy, x, g), vectorized.conv_kernel_gradient(dy, x, g), error)
+
+
+def test_a_number_that_is_not_finite_reaches_the_cells_that_meet_it(instruction_set: str) -> None:
+    rng = np.random.default_rng(0)
+    g = Geometry.of(2, (3, 3))
+    x, dy = rng.normal(size=(1, 9, 7, 6)).astype("f"), rng.normal(size=(1, 10, 5, 4)).astype("f")
+    for row, column in ((0, 0), (4, 3), (6, 5)):
+        bad = x.copy()
+        bad[0, 2, row, column] = np.inf
+        got = np.isfinite(kernels.native.conv_kernel_gradient(dy, bad, g))
+        want = np.ones((10, 9, 3, 3), bool)
+        for i in range(3):
+            for j in range(3):
+                want[:, 2, i, j] = not (0 <= row - i < 5 and 0 <= column - j < 4)
+        assert np.array_equal(got, want)

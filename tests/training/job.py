@@ -18,6 +18,7 @@ import numpy as np
 from sharedgrad import SGD, BatchNorm2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d, Network, ReLU
 from sharedgrad.data import Augmentation, Normalization
 from sharedgrad.parameter import Parameter
+from sharedgrad.stepping import CompiledStep
 from sharedgrad.training import checkpoint, loop
 from sharedgrad.training.history import History
 
@@ -56,7 +57,7 @@ FUNCTIONS = {
     "fsync": (os, "fsync"),
     "replace": (os, "replace"),
     "change": (Parameter, "replace"),
-    "forward": (Network, "forward"),
+    "step": (CompiledStep, "__call__"),
     "measure": (loop, "measure"),
     "close": (loop, "Metrics"),  # where an epoch becomes a row of the history
     "csv": (History, "write"),

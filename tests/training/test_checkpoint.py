@@ -71,9 +71,9 @@ def finishes_with_the_same_bits(folder: Path) -> None:
         ("fsync", 2),  # half written: the first checkpoint, where none was before
         ("fsync", 4),
         ("replace", 9),
-        ("change", 6 + 6 * (2 * job.BATCHES + 2) + 3),  # between two of the six parameters of one update
-        ("forward", 2),
-        ("forward", 3 * job.BATCHES),
+        ("change", 6 + 6 * 2 + 3),  # between two of the six parameters of one update that is not in place
+        ("step", 2),
+        ("step", 3 * job.BATCHES - 1),  # one is explained, and so made line by line
         ("measure", 2),
         ("csv", 1),
         ("csv", job.EPOCHS),
@@ -85,7 +85,7 @@ def test_killed_at_any_moment(tmp_path: Path, function: str, call: int) -> None:
 
 
 def test_killed_again_and_again(tmp_path: Path) -> None:
-    for function, call in (("change", 6 + 9), ("fsync", 6), ("measure", 1), ("forward", 4)):
+    for function, call in (("change", 6 + 9), ("fsync", 6), ("measure", 1), ("step", 4)):
         assert signalled(tmp_path, signal.SIGKILL, function, call).returncode == -signal.SIGKILL
     finishes_with_the_same_bits(tmp_path)
 

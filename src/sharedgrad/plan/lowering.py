@@ -12,7 +12,7 @@ from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
 from sharedgrad.kernels.native.program import Builder, Map
 from sharedgrad.layers.layer import Shape
-from sharedgrad.parameter import Buffer, Weight
+from sharedgrad.parameter import Buffer, Parameter, Weight
 
 
 class Mask(NamedTuple):
@@ -76,6 +76,16 @@ class Squares(NamedTuple):
     """The square of that, in float64."""
 
 
+class Next(NamedTuple):
+    """The value that a parameter has after a step of plain descent."""
+
+    parameter: Parameter
+
+
+class Rates(NamedTuple):
+    """Its learning rate and weight decay."""
+
+
 class Statistics(NamedTuple):
     """Where batch normalization left its batch's mean and variance."""
 
@@ -96,6 +106,8 @@ Outside = (
     | MaxNorm
     | Norms
     | Squares
+    | Next
+    | Rates
     | Mask
     | Weight
     | Buffer

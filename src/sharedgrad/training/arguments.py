@@ -16,10 +16,9 @@ from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import whole
 from sharedgrad.kernels import plain_sums
 from sharedgrad.layers import Softmax
-from sharedgrad.losses import CrossEntropy
+from sharedgrad.losses import CrossEntropy, Loss
 from sharedgrad.network import Network
 from sharedgrad.optimizers import SCHEDULES, Combined, Optimizer, Schedule
-from sharedgrad.training.evaluate import Loss
 from sharedgrad.training.sources import Arrays, Batch, Batches
 
 _EXAMPLE = "e.g. sg.Adam(net.parameters(), lr=0.001)"

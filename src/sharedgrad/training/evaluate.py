@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from sharedgrad.errors import ConfigError
-from sharedgrad.losses import CrossEntropy
+from sharedgrad.losses import CrossEntropy, Loss, measured
 from sharedgrad.network import Network
 from sharedgrad.parameter import Array
 from sharedgrad.training.metrics import Metrics, true_classes
 from sharedgrad.training.sources import Arrays, Batch, Inputs, passed
-
-Loss = Callable[[Any, Any], tuple[float, Any]]
 
 
 class Evaluation(NamedTuple):
@@ -30,24 +27,6 @@ class Evaluation(NamedTuple):
     loss: float
     accuracy: float | None
     predictions: Array
-
-
-def measured(loss: Loss, y: Any, target: Any) -> tuple[float, Any]:
-    """A loss's value as Python's own number, whatever kind of number it returned, and its upstream gradient.
-
-    Raises:
-        ConfigError: It returned something else.
-    """
-    found: Any = loss(y, target)
-    if not isinstance(found, tuple) or len(found) != 2:
-        problem = f"expected a pair (value, upstream), got {type(found).__name__}"
-        raise ConfigError("loss", problem, "return the loss and its gradient with respect to y")
-    value, upstream = found
-    try:
-        return float(value), upstream
-    except (TypeError, ValueError):
-        problem = f"expected a pair (value, upstream) that begins with a number, got {type(value).__name__}"
-        raise ConfigError("loss", problem, "sum or average over the samples") from None
 
 
 def evaluate(

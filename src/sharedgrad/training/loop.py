@@ -15,16 +15,17 @@ import numpy as np
 
 from sharedgrad.data.batching import Augment, Normalize
 from sharedgrad.errors import ConfigError, DataError, SharedgradError
-from sharedgrad.losses import CrossEntropy
+from sharedgrad.losses import CrossEntropy, Loss, measured
 from sharedgrad.network import Network
 from sharedgrad.optimizers import Adam, Optimizer, Schedule
 from sharedgrad.parameter import Array
+from sharedgrad.stepping import CompiledStep, compile_step
 from sharedgrad.training.arguments import Arguments
 from sharedgrad.training.best import Best, stalled
 from sharedgrad.training.callbacks import Callback
 from sharedgrad.training.checkpoint import Checkpoint
 from sharedgrad.training.claim import claimed
-from sharedgrad.training.evaluate import Loss, measure, measured
+from sharedgrad.training.evaluate import measure
 from sharedgrad.training.hints import only_known
 from sharedgrad.training.history import Epoch, History
 from sharedgrad.training.interrupts import ended_by_sigterm, held
@@ -157,11 +158,14 @@ def _call(hook: str, listeners: Iterable[Callback], argument: State | str) -> No
 def _train(arguments: Arguments, state: State, listeners: list[Callback], best: Best | None) -> None:
     """All epochs that are still to come; the optimizer gets its own learning rate back afterwards."""
     lr = arguments.optimizer.lr
+    step = compile_step(
+        arguments.network, arguments.loss, arguments.optimizer, max_norm=arguments.max_norm, finite_only=True
+    )
     _call("on_start", listeners, state)
     try:
         with ended_by_sigterm():
             while not state.finished:
-                _train_epoch(arguments, state, lr, listeners, best)
+                _train_epoch(arguments, state, lr, step, listeners, best)
     except KeyboardInterrupt:
         _call("on_interrupt", listeners, state)
         raise
@@ -170,13 +174,21 @@ def _train(arguments: Arguments, state: State, listeners: list[Callback], best: 
         _call("on_end", listeners, state)
 
 
-def _train_epoch(arguments: Arguments, state: State, lr: float, listeners: list[Callback], best: Best | None) -> None:
+def _train_epoch(
+    arguments: Arguments, state: State, lr: float, step: CompiledStep, listeners: list[Callback], best: Best | None
+) -> None:
     """The batches of this epoch that are still to come, then its row in the history."""
     clock = perf_counter()
     for x, target in arguments.batches(state.epoch, state.batch):
         with held():
             state.learning_rate = arguments.optimizer.lr = lr * arguments.factor(state.step)
-            _step(arguments, state, x, target)
+            if arguments.accumulate > 1 or _to_explain(state):
+                _step(arguments, state, x, target)
+            else:
+                value = step(x, target)
+                if not isfinite(value):
+                    raise _not_finite(state, x, value)
+                state.metrics.add(value, step.output, target, arguments.loss)
             state.batch += 1
             state.seconds += perf_counter() - clock
         _call("on_batch", listeners, state)
@@ -196,10 +208,15 @@ def _train_epoch(arguments: Arguments, state: State, lr: float, listeners: list[
         state.stop()
 
 
+def _to_explain(state: State) -> bool:
+    """Whether this step is the one that ``training.report`` explains."""
+    return state.history.step is None and state.step >= state.batches // 2
+
+
 def _step(arguments: Arguments, state: State, x: Inputs, target: Array) -> None:
-    """One update from a batch, which may be computed in parts."""
+    """One update from a batch, line by line: it may be computed in parts, and its tape may be looked into."""
     samples, total = len(target), None
-    explain = state.history.step is None and state.step >= state.batches // 2
+    explain = _to_explain(state)
     parameters, parts = arguments.network.parameters(), list[Part]()
     for part in _slices(samples, arguments.accumulate):
         goal = target[part]

@@ -107,6 +107,8 @@ void weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const W
         plain_pointwise_weight_gradient(dw, dy, x, g);
     else if (!by_sample && by_winograd(dy, x, g, kFewSummed))
         winograd_kernel_gradient(dw, dy, x, g);
+    else if (!by_sample && gradient_by_small_maps(dy, x, g))
+        small_maps_gradient(dw, dy, x, g);
     else if (by_sample)
         conv_kernel_gradients_by_sample<T>(dw, nullptr, dy, x, g, nullptr);
     else

@@ -295,6 +295,29 @@ void linear_weight_gradient(T* dw, T* dbias, const T* dy, const T* x, int n, int
         for (int o = 0; o < outputs; ++o) dbias[o] += dy[std::ptrdiff_t(row) * outputs + o];
 }
 
+// One sample's plain step w' (O, I) = w − lr · (dy ⊗ x + decay · w), with the bits of the gradient and the update one
+// after the other, though the gradient is never written; dbias (O) may be null.
+template <typename T>
+void linear_descent(T* next, T* dbias, const T* w, const T* dy, const T* x, int inputs, int outputs, T lr, T decay) {
+    constexpr int V = kWidth<T>;
+    const EvenRanges ranges(outputs, ceil_div(outputs, kDenseTasks));
+    parallel(ranges.count, double(outputs) * inputs, [&](int range) {
+        for (int o = ranges.begin(range); o < ranges.begin(range + 1); ++o) {
+            const T* const from = w + std::ptrdiff_t(o) * inputs;
+            T* const to = next + std::ptrdiff_t(o) * inputs;
+            const Vector<T> factor = splat(dy[o]);
+            const auto stepped = [&](Vector<T> old, Vector<T> input) {
+                return old - lr * (rounded(factor * input) + decay * old);
+            };
+            int i = 0;
+            for (; i + V <= inputs; i += V) store(to + i, stepped(load(from + i), load(x + i)));
+            const int rest = inputs - i;
+            if (rest) store_part(to + i, stepped(load_part(from + i, rest), load_part(x + i, rest)), rest);
+        }
+    });
+    for (int o = 0; dbias && o < outputs; ++o) dbias[o] = T(0) + dy[o];
+}
+
 // ---- many layers side by side, each with a matrix of its own: p (U, B, I), w (B, O, I), y (U, B, O)
 
 template <typename T>

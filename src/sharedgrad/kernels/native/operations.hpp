@@ -170,6 +170,19 @@ constexpr Operation<T> kOperations[] = {
          outer_products<T>(o.data(0), dy.data, x.data, dy.samples, dy.channels, x.channels);
          if (o.has(1)) std::copy_n(dy.data, dy.size(), o.data(1));
      }},
+    // next w, dbias, w, dy, x, (lr, decay)
+    {"linear_descent", 6, 0, 1u << 1,
+     [](In<T> o) {
+         const auto &dy = o.map(3), &x = o.map(4);
+         const std::ptrdiff_t size = std::ptrdiff_t(dy.channels) * x.channels;
+         return is_vector(dy) && is_vector(x) && dy.samples == 1 && x.samples == 1 && holds(o, 0, size) &&
+                holds(o, 1, dy.channels) && holds(o, 2, size) && holds(o, 5, 2);
+     },
+     [](In<T> o) {
+         const auto &dy = o.map(3), &x = o.map(4);
+         linear_descent(o.data(0), o.data(1), o.data(2), dy.data, x.data, x.channels, dy.channels, o.data(5)[0],
+                        o.data(5)[1]);
+     }},
     // map
     {"zero", 1, 0, 0, [](In<T>) { return true; }, [](In<T> o) { std::fill_n(o.data(0), o.map(0).size(), T(0)); }},
     // squares, map

@@ -55,7 +55,7 @@ inline void store_part(T* to, Vector<T> v, int count) {
 // Of two vectors the blocks of D lanes that lie at even places, or with Odd at odd ones: a's and b's in turn.
 template <int D, bool Odd, typename V, std::size_t... L>
 inline V blocks_in_turn(V a, V b, std::index_sequence<L...>) {
-    return __builtin_shufflevector(a, b, int((L & D ? sizeof...(L) + L - D : L) + (Odd ? D : 0))...);
+    return lanes_of<int((L & D ? sizeof...(L) + L - D : L) + (Odd ? D : 0))...>(a, b);
 }
 template <typename T, int D, bool Odd>
 inline Vector<T> blocks_in_turn(Vector<T> a, Vector<T> b) {

@@ -18,7 +18,7 @@ using Pool2x2Memory = Owner<kDoubles>;
 
 template <int I, int Odd, typename V, std::size_t... L>
 inline V every_second(V a, V b, std::index_sequence<L...>) {
-    return __builtin_shufflevector(a, b, int((2 * (L / I) + Odd) * I + L % I)...);
+    return lanes_of<int((2 * (L / I) + Odd) * I + L % I)...>(a, b);
 }
 
 template <int I, int Second, typename V, std::size_t... L>
@@ -28,7 +28,7 @@ inline V alternate(V even, V odd, std::index_sequence<L...>) {
         const int column = (Second * lanes + lane) / I;
         return column % 2 * lanes + column / 2 * I + lane % I;
     };
-    return __builtin_shufflevector(even, odd, from(int(L))...);
+    return lanes_of<from(int(L))...>(even, odd);
 }
 
 template <typename T, int I>

@@ -1,4 +1,4 @@
-// Convolutions of stride 1 with many kernels, for few samples of small maps.
+// Convolutions of stride 1 with many kernels, for few samples of small maps, and their weight gradients.
 //
 // For each column of the kernel the input is copied without the cells that this column does not meet. Then the inputs
 // of neighbouring outputs lie side by side beyond the ends of rows, and all lanes work. The weights are used too seldom
@@ -33,6 +33,35 @@ struct SmallMapSums {
     }
 };
 
+// Rows are short: calling memcpy for each takes longer than copying it.
+template <typename T>
+inline void copy_row(T* to, const T* from, std::ptrdiff_t count) {
+    constexpr int V = kWidth<T>;
+    if (count < V) return store_part(to, load_part(from, int(count)), int(count));
+    for (std::ptrdiff_t i = 0; i + V < count; i += V) store(to + i, load(from + i));
+    store(to + count - V, load(from + count - V));
+}
+
+// The inputs of outputs in rows of so many numbers: [block][channel][column of the kernel][row][column of the output],
+// and some vectors that may be read beyond their end
+template <typename T>
+const T* small_map_copies(const Map<T>& in, std::ptrdiff_t row, int height, int kernel_h, int kernel_w, int pad_h,
+                          int pad_w) {
+    const std::ptrdiff_t channel = row * (height + kernel_h - 1) * kernel_w;
+    T* const all =
+        SmallMapsMemory::memory<T, kInputs>(channel * in.channels * in.blocks() + kTileColumns * kWidth<T>);
+    parallel(in.blocks() * in.channels, double(channel) * in.channels / 4, [&](int task) {
+        T* to = all + task * channel;
+        for (int j = 0; j < kernel_w; ++j)
+            for (int i = 0; i < height + kernel_h - 1; ++i, to += row)
+                copy_row(to,
+                         in.cell(task / in.channels, task % in.channels, i - pad_h) +
+                             std::ptrdiff_t(j - pad_w) * in.lanes,
+                         row);
+    });
+    return all;
+}
+
 template <typename T>
 struct SmallMaps {
     static constexpr int V = kWidth<T>;
@@ -43,18 +72,8 @@ struct SmallMaps {
     std::ptrdiff_t row = out.used(), column = row * (out.height + kernel_h - 1), channel = column * kernel_w;
     int count = in.channels * kernel_h * kernel_w;
 
-    // [block][channel][column of the kernel][row][column of the output]
     const T* copies() const {
-        T* const all = SmallMapsMemory::memory<T, kInputs>(channel * in.channels * in.blocks() + kTileColumns * V);
-        parallel(in.blocks() * in.channels, double(channel) * in.channels / 4, [&](int task) {
-            T* to = all + task * channel;
-            for (int j = 0; j < kernel_w; ++j)
-                for (int i = 0; i < out.height + kernel_h - 1; ++i, to += row)
-                    std::copy_n(in.cell(task / in.channels, task % in.channels, i - last.pad_h) +
-                                    std::ptrdiff_t(j - last.pad_w) * in.lanes,
-                                row, to);
-        });
-        return all;
+        return small_map_copies(in, row, out.height, kernel_h, kernel_w, last.pad_h, last.pad_w);
     }
 
     void run() const {
@@ -103,6 +122,59 @@ struct SmallMaps {
         }
     }
 };
+
+// ---- weight gradient
+
+using SmallMapsGradientMemory = Owner<kInputs, kTaps, kCells>;
+
+constexpr int kManySums = 64;  // kernels, for which the copies pay
+constexpr int kTilesAtOnce = 4;   // tiles of filters that pass over the copies at once
+
+template <typename T>
+bool gradient_by_small_maps(const Map<T>& dy, const Map<T>& x, const Window& g) {
+    return dy.lanes < kWidth<T> && g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 && g.dilation_w == 1 &&
+           g.groups == 1 && std::ptrdiff_t(x.channels) * dy.channels >= kManySums;
+}
+
+// dw (F, C, *K) of all samples, which fill less than a vector
+template <typename T>
+void small_maps_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g) {
+    constexpr int V = kWidth<T>;
+    const std::ptrdiff_t row = dy.used(), size = row * dy.height;
+    const std::ptrdiff_t column = row * (dy.height + g.kernel_h - 1), channel = column * g.kernel_w;
+    const T* const inputs = small_map_copies(x, row, dy.height, g.kernel_h, g.kernel_w, g.pad_h, g.pad_w);
+    const int count = x.channels * g.kernel_h * g.kernel_w;
+    auto* const taps = SmallMapsGradientMemory::memory<std::ptrdiff_t, kTaps>(count);
+    for (int c = 0, t = 0; c < x.channels; ++c)
+        for (int i = 0; i < g.kernel_h; ++i)
+            for (int j = 0; j < g.kernel_w; ++j) taps[t++] = c * channel + j * column + i * row;
+    const EvenRanges filters(dy.channels, kTileDeltas), tiles(count, kTileTaps), groups(filters.count, kTilesAtOnce);
+    const int whole = int(size / V), rest = int(size % V);
+    const std::ptrdiff_t apart = std::ptrdiff_t(whole + 1) * V;  // so that vectors do not lie across cache lines
+    parallel(groups.count, operations(dy, x, g), [&](int task) {
+        const int begin = groups.begin(task), end = groups.begin(task + 1), first = filters.begin(begin);
+        T* const deltas = SmallMapsGradientMemory::memory<T, kCells>((filters.begin(end) - first) * apart);
+        for (int f = first; f < filters.begin(end); ++f)
+            for (int h = 0; h < dy.height; ++h)
+                copy_row(deltas + (f - first) * apart + h * row, dy.cell(0, f, h), row);
+        for (int k = 0; k < tiles.count; ++k)
+            for (int i = begin; i < end; ++i) {
+                const int t = tiles.begin(k), K = tiles.size(k), filter = filters.begin(i), F = filters.size(i);
+                const T* const from = deltas + (filter - first) * apart;
+                alignas(64) T sums[kTileDeltas * kTileTaps * V];
+                const auto add = [&](std::ptrdiff_t at, int vectors, int last, bool resume) {
+                    outer<T>(F, K,
+                             {sums, std::ptrdiff_t(K) * V, from + at, apart, 0, inputs + at, V, 0, taps + t, 1, vectors,
+                              last, resume});
+                };
+                if (whole) add(0, whole, V, false);
+                if (rest) add(std::ptrdiff_t(whole) * V, 1, rest, whole > 0);
+                sum_each(sums, F * K);
+                for (int f = 0; f < F; ++f)
+                    for (int j = 0; j < K; ++j) dw[std::ptrdiff_t(filter + f) * count + t + j] = sums[f * K + j];
+            }
+    });
+}
 
 }  // namespace
 }  // namespace sharedgrad

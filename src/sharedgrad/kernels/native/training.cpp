@@ -40,17 +40,18 @@ class Buffers {
     std::vector<Py_buffer> views_;
 };
 
-// Run function() without the interpreter's lock; false, with a Python error set, if there is no memory.
+// Run function(), without the interpreter's lock if it is to be `released`; false, with a Python error set, if there is
+// no memory.
 template <typename Function>
-bool unlocked(const Function& function) {
+bool carried_out(bool released, const Function& function) {
     bool memory = true;
-    Py_BEGIN_ALLOW_THREADS;
+    PyThreadState* const state = released ? PyEval_SaveThread() : nullptr;
     try {
         function();
     } catch (const std::bad_alloc&) {
         memory = false;
     }
-    Py_END_ALLOW_THREADS;
+    if (state) PyEval_RestoreThread(state);
     if (!memory) PyErr_NoMemory();
     return memory;
 }
@@ -94,7 +95,7 @@ PyObject* cross_entropy(PyObject*, PyObject* const* objects, Py_ssize_t count) {
     };
     double loss = 0;
     const Table& table = table_in_use();
-    if (!unlocked([&] { loss = kinds[0] == 'f' ? run(table.f32, float()) : run(table.f64, double()); })) return nullptr;
+    if (!carried_out(true, [&] { loss = kinds[0] == 'f' ? run(table.f32, float()) : run(table.f64, double()); })) return nullptr;
     return PyFloat_FromDouble(loss);
 }
 
@@ -131,10 +132,22 @@ struct Lists {
     }
 };
 
-// step(kernels, updates, count) on all parameters; `steps` is null or a list of their numbers of steps.
+// Whether nobody but its owner and the list itself holds any array that is to be written over.
+bool held_here_alone(const Lists& lists) {
+    constexpr Py_ssize_t holders = 2;
+    for (int l = 0; l < lists.count(); ++l)
+        for (Py_ssize_t i = 0; lists.is_output(l) && i < lists.length; ++i)
+            if (Py_REFCNT(PyList_GetItem(lists.list[l], i)) != holders) return false;
+    return true;
+}
+
+// step(kernels, updates, count) on all parameters; `steps` is null or a list of their numbers of steps. In place it
+// keeps the interpreter's lock, so that nobody gets hold of an array meanwhile; False where somebody does hold one, in
+// which case nothing has changed.
 template <typename Step>
-PyObject* update(const Lists& lists, PyObject* steps, const Step& step) {
+PyObject* update(const Lists& lists, PyObject* steps, bool in_place, const Step& step) {
     if (lists.length < 0) return nullptr;
+    if (in_place && !held_here_alone(lists)) Py_RETURN_FALSE;
     Buffers buffers(lists.count() * lists.length);
     std::vector<Update<float>> singles;
     std::vector<Update<double>> doubles;
@@ -144,7 +157,7 @@ PyObject* update(const Lists& lists, PyObject* steps, const Step& step) {
         char kinds[kMostLists];
         for (int l = 0; l < lists.count(); ++l) {
             PyObject* const array = PyList_GetItem(lists.list[l], i);
-            memory[l] = array ? buffers.add(array, "fd", &sizes[l], &kinds[l], lists.is_output(l)) : nullptr;
+            memory[l] = array ? buffers.add(array, "fd", &sizes[l], &kinds[l], !in_place && lists.is_output(l)) : nullptr;
             if (!memory[l]) return nullptr;
             if (sizes[l] != sizes[0] || kinds[l] != kinds[0]) {
                 PyErr_Format(PyExc_ValueError, "parameter %zd: arrays of different types or sizes", i);
@@ -162,35 +175,35 @@ PyObject* update(const Lists& lists, PyObject* steps, const Step& step) {
         kinds[0] == 'f' ? add(singles, float()) : add(doubles, double());
     }
     const Table& table = table_in_use();
-    const bool done = unlocked([&] {
+    const bool done = carried_out(!in_place, [&] {
         step(table.f32, singles.data(), int(singles.size()));
         step(table.f64, doubles.data(), int(doubles.size()));
     });
     if (!done) return nullptr;
-    Py_RETURN_NONE;
+    Py_RETURN_TRUE;
 }
 
-// sgd(values, old values, gradients, states, old states, lr, momentum, weight decay, nesterov), with velocities as the
-// only state, or none
+// sgd(values, old values, gradients, states, old states, lr, momentum, weight decay, nesterov, in place), with
+// velocities as the only state, or none
 PyObject* sgd(PyObject*, PyObject* const* objects, Py_ssize_t count) {
-    if (!expect(count, 9)) return nullptr;
+    if (!expect(count, 10)) return nullptr;
     const SGDSettings settings{PyFloat_AsDouble(objects[5]), PyFloat_AsDouble(objects[6]), PyFloat_AsDouble(objects[7]),
                                PyObject_IsTrue(objects[8]) == 1};
     if (PyErr_Occurred()) return nullptr;
-    return update(Lists(objects, 0, 1), nullptr,
+    return update(Lists(objects, 0, 1), nullptr, objects[9] == Py_True,
                   [&](const auto& k, const auto* updates, int n) { k.sgd(updates, n, settings); });
 }
 
-// adam(values, old values, gradients, states, old states, steps, lr, β₁, β₂, ε, weight decay, decoupled), with means
-// and squares as states
+// adam(values, old values, gradients, states, old states, steps, lr, β₁, β₂, ε, weight decay, decoupled, in place),
+// with means and squares as states
 PyObject* adam(PyObject*, PyObject* const* objects, Py_ssize_t count) {
-    if (!expect(count, 12)) return nullptr;
+    if (!expect(count, 13)) return nullptr;
     double numbers[5];
     for (int i = 0; i < 5; ++i) numbers[i] = PyFloat_AsDouble(objects[6 + i]);
     const AdamSettings settings{numbers[0], numbers[1], numbers[2],
                                 numbers[3], numbers[4], PyObject_IsTrue(objects[11]) == 1};
     if (PyErr_Occurred()) return nullptr;
-    return update(Lists(objects, 2, 2), objects[5],
+    return update(Lists(objects, 2, 2), objects[5], objects[12] == Py_True,
                   [&](const auto& k, const auto* updates, int n) { k.adam(updates, n, settings); });
 }
 

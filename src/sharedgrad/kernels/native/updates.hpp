@@ -13,6 +13,9 @@ namespace {
 
 constexpr std::ptrdiff_t kUpdatePiece = 1 << 12;  // numbers worth handing to a thread
 
+// New numbers may take the place of old ones: each is read before it is written, so lanes do not depend on each other.
+#define SHAREDGRAD_EACH _Pragma("GCC ivdep")
+
 // function(update, begin, end) over pieces of all updates
 template <typename T, typename Function>
 void pieces_of(const Update<T>* updates, int count, const Function& function) {
@@ -39,12 +42,12 @@ void sgd(const Update<T>* updates, int count, const SGDSettings& s) {
         T* const w = u.value;
         const T *const old = u.old_value, *const gradient = u.gradient;
         if (!u.state[0]) {
-            for (auto i = begin; i < end; ++i) w[i] = old[i] - lr * (gradient[i] + decay * old[i]);
+            SHAREDGRAD_EACH for (auto i = begin; i < end; ++i) w[i] = old[i] - lr * (gradient[i] + decay * old[i]);
             return;
         }
         T* const velocity = u.state[0];
         const T* const old_velocity = u.old_state[0];
-        for (auto i = begin; i < end; ++i) {
+        SHAREDGRAD_EACH for (auto i = begin; i < end; ++i) {
             const T g = gradient[i] + decay * old[i], v = momentum * old_velocity[i] + g;
             velocity[i] = v;
             w[i] = old[i] - lr * (s.nesterov ? g + momentum * v : v);
@@ -64,7 +67,7 @@ void adam(const Update<T>* updates, int count, const AdamSettings& s) {
         T *const w = u.value, *const mean = u.state[0], *const square = u.state[1];
         const T *const old = u.old_value, *const gradient = u.gradient;
         const T *const old_mean = u.old_state[0], *const old_square = u.old_state[1];
-        for (auto i = begin; i < end; ++i) {
+        SHAREDGRAD_EACH for (auto i = begin; i < end; ++i) {
             const T g = gradient[i] + added * old[i];
             const T m = mean[i] = beta1 * old_mean[i] + rest1 * g;
             const T v = square[i] = beta2 * old_square[i] + rest2 * g * g;

@@ -18,17 +18,17 @@ def _like(arrays: Arrays) -> Arrays:
     return [empty_like(a) for a in arrays]
 
 
-def _update(step: Callable[..., None], values: Arrays, gradients: Arrays, states: list[Arrays], *settings: Any) -> Any:
+def _update(step: Callable[..., bool], values: Arrays, gradients: Arrays, states: list[Arrays], *settings: Any) -> Any:
     """New values, and for each list of arrays in ``states`` a new one."""
     new, news = _like(values), [_like(values) for _ in states]
     try:
-        step(new, values, gradients, news, states, *settings)
+        step(new, values, gradients, news, states, *settings, False)
     except (TypeError, ValueError):  # an array of another type or memory order: rare, so it is not checked beforehand
         given = [
             [np.ascontiguousarray(a, w.dtype).reshape(w.shape) for a, w in zip(arrays, values, strict=True)]
             for arrays in (values, gradients, *states)
         ]
-        step(new, given[0], given[1], news, given[2:], *settings)
+        step(new, given[0], given[1], news, given[2:], *settings, False)
     return new, *news
 
 
@@ -62,3 +62,33 @@ def adam(
     """Adam, and with ``decoupled`` weight decay AdamW."""
     settings = (steps, lr, *betas, eps, weight_decay, decoupled)
     return _update(_native.adam, values, gradients, [means, squares], *settings)
+
+
+def sgd_in_place(
+    values: Arrays,
+    gradients: Arrays,
+    states: list[Arrays],
+    lr: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+) -> bool:
+    """:func:`sgd`, writing over values and velocities; False, and nothing done, if anybody holds one of them besides
+    its one owner and these lists."""
+    return _native.sgd(values, values, gradients, states, states, lr, momentum, weight_decay, nesterov, True)
+
+
+def adam_in_place(
+    values: Arrays,
+    gradients: Arrays,
+    states: list[Arrays],
+    steps: list[int],
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> bool:
+    """:func:`adam`, writing over values, means and squares; False as for :func:`sgd_in_place`."""
+    settings = (steps, lr, *betas, eps, weight_decay, decoupled)
+    return _native.adam(values, values, gradients, states, states, *settings, True)

@@ -48,6 +48,16 @@ inline Vector<T> splat(T value) {
     return value - Vector<T>{};  // minus zero changes nothing, so no instruction is spent on it
 }
 
+// Lanes by their places: a's count from 0, b's go on behind them.
+template <int... Places, typename V>
+inline V lanes_of(V a, V b) {
+#if __has_builtin(__builtin_shufflevector)
+    return __builtin_shufflevector(a, b, Places...);
+#else  // GCC before 12
+    return __builtin_shuffle(a, b, decltype(a < b){Places...});
+#endif
+}
+
 // A vector that many products use: without this GCC reads it from memory for each of them.
 template <typename V>
 inline V in_register(V v) {
@@ -55,6 +65,17 @@ inline V in_register(V v) {
     asm("" : "+v"(v));
 #endif
     return v;
+}
+
+// A product that is rounded before anything is added to it.
+template <typename V>
+inline V rounded(V v) {
+#if defined(__x86_64__)
+    return in_register(v);
+#else
+    asm("" : "+m"(v));
+    return v;
+#endif
 }
 
 template <typename T>

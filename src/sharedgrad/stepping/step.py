@@ -1,0 +1,229 @@
+"""``compile_step``: forward, loss, backward and update in one call, with the bits of the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sharedgrad import kernels
+from sharedgrad.errors import ConfigError
+from sharedgrad.graph import Node
+from sharedgrad.layers.context import Context
+from sharedgrad.losses import MSE, BinaryCrossEntropy, CrossEntropy, Loss, measured
+from sharedgrad.network import Network
+from sharedgrad.optimizers import Optimizer
+from sharedgrad.parameter import Array, Gradients, positive
+
+if TYPE_CHECKING:
+    from sharedgrad.stepping.passes import Passes, Store
+    from sharedgrad.stepping.update import Update
+    from sharedgrad.tape import Structure
+
+Inputs = ArrayLike | Mapping[str, ArrayLike]
+
+_KEPT = 4  # passes that a step keeps, one for each number of samples and the like
+_LOSSES = (MSE, CrossEntropy, BinaryCrossEntropy)
+
+
+def compile_step(
+    network: Network,
+    loss: Loss,
+    optimizer: Optimizer,
+    *,
+    max_norm: float | None = None,
+    training: bool = True,
+    finite_only: bool = False,
+) -> CompiledStep:
+    """A training step in one call: ``value = step(x, target)``.
+
+    It does what these lines do, with the same bits, and faster where batches are small::
+
+        y, tape = network.forward(x)
+        value, upstream = loss(y, target)
+        gradients = tape.backward(upstream)
+        optimizer.step(gradients)                  # of gradients.clipped(max_norm), if it is given
+
+    Set ``optimizer.lr`` between steps as in the loop; parameters that the optimizer does not hold stay as they are.
+    Compiled are networks whose layers all are, the losses and optimizers of this package; everything else goes the way
+    of the lines above (``step.way`` says which, and why). Values of parameters are written over in place where nobody
+    else holds the array; an array that was handed out stays what it was.
+
+    Args:
+        network: With one output.
+        loss: ``loss(y, target) -> (value, upstream)``.
+        optimizer: Made with the network's parameters, or some of them.
+        max_norm: Gradients of a larger norm are scaled down to it.
+        training: The mode of dropout and batch normalization, as for ``network.forward``.
+        finite_only: Make no update where the loss is NaN or infinite; the value is returned all the same.
+
+    Raises:
+        ConfigError: An argument is something else.
+    """
+    return CompiledStep(network, loss, optimizer, max_norm, training, finite_only)
+
+
+class CompiledStep:
+    """What ``compile_step`` makes; arguments as there.
+
+    Attributes:
+        output: The network's output in the last step; None before the first.
+        way: In words, which way the last step went.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        loss: Loss,
+        optimizer: Optimizer,
+        max_norm: float | None = None,
+        training: bool = True,
+        finite_only: bool = False,
+    ) -> None:
+        _expect("network", network, Network, "make one with Network(layers)")
+        _expect("optimizer", optimizer, Optimizer, "make one with network.parameters()")
+        if isinstance(loss, type) or not callable(loss):
+            raise ConfigError("compile_step: loss", f"expected loss(y, target), got {loss!r}", "pass CrossEntropy()")
+        self.network, self.loss, self.optimizer = network, loss, optimizer
+        self.max_norm = None if max_norm is None else positive(max_norm, "compile_step: max_norm")
+        self.training, self.finite_only = training, finite_only
+        self.output: Any = None
+        self.way = "no step has been made"
+        self._passes: dict[Any, Passes | str] = {}
+        self._structure: Structure | None = None
+        self._update: Update | None = None
+        self._store: Store = {}
+        self._busy = Lock()
+
+    def __call__(self, x: Inputs, target: Any) -> float:
+        """One step.
+
+        Args:
+            x: The input (N, *sample shape); name -> array for several inputs.
+            target: As the loss takes it.
+
+        Returns:
+            The loss before the update.
+
+        Raises:
+            ShapeError, DataError, ConfigError: As in the lines that it stands for.
+        """
+        if not self._busy.acquire(blocking=False):
+            return self._as_written(x, target)  # another thread is in the memory of the passes
+        try:
+            return self._step(x, target)
+        finally:
+            self._busy.release()
+
+    def _step(self, x: Inputs, target: Any) -> float:
+        why = self._not_compiled()
+        if why:
+            return self._as_written(x, target, why)
+        arrays = self._arrays(x)
+        passes = self._passes_for(arrays) if arrays is not None else "one sample without an axis for samples"
+        if isinstance(passes, str):
+            return self._as_written(x, target, passes)
+        assert arrays is not None
+        self.way = "compiled"
+        network = self.network
+        context = Context(self.training, network.seed, network.step)
+        y, recording = passes.forward(arrays, context)
+        if self.training:
+            context.commit()
+            network.step += 1
+        self.output = y
+        value, upstream = measured(self.loss, y, target)
+        if self.finite_only and not isfinite(value):
+            return value
+        assert self._update is not None
+        gradients, values = passes.backward(recording, np.ascontiguousarray(upstream), self._update.rates)
+        if self.max_norm is not None:
+            gradients = dict(Gradients(gradients).clipped(self.max_norm).items())
+        self._update.step(gradients, values)
+        return value
+
+    def _not_compiled(self) -> str:
+        """Why no step of this kind is compiled; empty where it is."""
+        if not kernels.programs():
+            return "no kernels were compiled, or others were chosen"
+        if type(self.loss) not in _LOSSES:
+            return f"the loss {_name(self.loss)} is not sharedgrad's"
+        if len(self.network.outputs) != 1:
+            return "the network has several outputs"
+        if self._update is None:
+            from sharedgrad.stepping.update import Update, compiled
+
+            if not compiled(self.optimizer):
+                return f"the optimizer {type(self.optimizer).__name__} is not sharedgrad's"
+            self._update = Update(self.optimizer)
+        return ""
+
+    def _arrays(self, x: Inputs) -> dict[str, Array] | None:
+        """The inputs; None for one sample without a sample axis. Nothing keeps them, so they are not copied."""
+        network = self.network
+        if type(x) is np.ndarray and len(network.inputs) == 1 and x.dtype == network.dtype and x.flags.c_contiguous:
+            (name,), (declared,) = network.inputs, network.inputs.values()
+            if x.ndim and len(x) and x.shape != declared:
+                return {name: x}
+        named = isinstance(x, Mapping)
+        arrays, batched = network.incoming([] if named else [x], x if named else {})  # type: ignore[arg-type, list-item]
+        return arrays if batched else None
+
+    def _passes_for(self, arrays: dict[str, Array]) -> Passes | str:
+        """The compiled way for arrays of these shapes, worked out when it is first needed; or why there is none."""
+        structure = self.network.structure()
+        assert self._update is not None
+        descending = self._update.descending if self.max_norm is None else ()
+        self.network.refuse_other_types()
+        if structure is not self._structure:  # an attribute of a layer has been set
+            self._structure, self._passes = structure, {}
+        key = (bool(descending), *[a.shape for a in arrays.values()])
+        if key not in self._passes:
+            from sharedgrad.stepping.passes import Passes
+
+            route = self.network.route(arrays, self.training, record=True)
+            found: Passes | str
+            if route.whole is None:
+                own = [piece.name for piece in route.pieces if isinstance(piece, Node)]
+                found = f"not compiled: {', '.join(own)}"
+            else:
+                found = Passes(route.whole, structure.wanted(False), self._store, descending)
+            self._passes = dict([*list(self._passes.items())[1 - _KEPT :], (key, found)])
+        return self._passes[key]
+
+    def _as_written(self, x: Inputs, target: Any, why: str = "another thread is making a step") -> float:
+        self.way = f"as the loop: {why}"
+        network = self.network
+        given = (
+            [x[name] for name in network.inputs]
+            if isinstance(x, Mapping) and x.keys() == network.inputs.keys()
+            else [x]
+        )
+        self.output, tape = network.forward(*given, training=self.training)
+        value, upstream = measured(self.loss, self.output, target)
+        if self.finite_only and not isfinite(value):
+            return value
+        gradients = tape.backward(upstream)
+        self.optimizer.step(gradients if self.max_norm is None else gradients.clipped(self.max_norm))
+        return value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickling and copying: compiled ways are worked out again."""
+        given = self.network, self.loss, self.optimizer, self.max_norm, self.training, self.finite_only
+        return CompiledStep, given
+
+    def __repr__(self) -> str:
+        return f"CompiledStep({_name(self.loss)}, {type(self.optimizer).__name__}; {self.way})"
+
+
+def _name(loss: Loss) -> str:
+    return getattr(loss, "__name__", type(loss).__name__)
+
+
+def _expect(what: str, given: Any, kind: type, fix: str) -> None:
+    if not isinstance(given, kind):
+        raise ConfigError(f"compile_step: {what}", f"expected a {kind.__name__}, got {type(given).__name__}", fix)

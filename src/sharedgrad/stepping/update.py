@@ -1,0 +1,134 @@
+"""An optimizer's update that writes over the values and states which nobody else holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from operator import is_
+
+import numpy as np
+
+from sharedgrad.kernels import native
+from sharedgrad.optimizers import SGD, Adam, AdamW, Combined, Optimizer
+from sharedgrad.parameter import Array, Gradients, Parameter
+
+COMPILED = (SGD, Adam, AdamW)  # and Combined of them
+
+
+def compiled(optimizer: Optimizer) -> bool:
+    """Whether :class:`Update` serves it: a subclass may do anything."""
+    if type(optimizer) is Combined:
+        return all(compiled(part) for part in optimizer.optimizers)
+    return type(optimizer) in COMPILED
+
+
+class Update:
+    """What ``optimizer.step(Gradients(gradients))`` does, bit by bit.
+
+    The first update makes new arrays, as ever. They belong to their parameter alone, so the next one may write over
+    them, as long as nobody has got hold of one: an array that was handed out stays what it was.
+
+    Args:
+        optimizer: SGD, Adam, AdamW, or groups of them.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+        parts = optimizer.optimizers if isinstance(optimizer, Combined) else [optimizer]
+        self._parts = [_Part(part) for part in parts]
+
+    @property
+    def descending(self) -> Sequence[Parameter]:
+        """The parameters, where all that becomes of one is w − lr · (gradient + weight_decay · w)."""
+        o = self._optimizer
+        return o.parameters if type(o) is SGD and not o.momentum else ()
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Learning rate and weight decay, for these."""
+        return self._optimizer.lr, getattr(self._optimizer, "weight_decay", 0.0)
+
+    def step(self, gradients: dict[Parameter, Array], values: Mapping[Parameter, Array]) -> None:
+        """Update every parameter that has a gradient; some have their new value already."""
+        for parameter, value in values.items():
+            parameter.replace(value)
+        if values and not gradients:
+            return
+        if not isinstance(self._optimizer, Combined):
+            self._parts[0].step(gradients)
+            return
+        present = [part for part in self._parts if any(p in gradients for p in part.optimizer.parameters)]
+        if not present:
+            self._optimizer.step(Gradients(gradients))  # says what is wrong
+        for part, rate in zip(self._parts, self._optimizer.rates, strict=True):
+            if part in present:
+                own, part.optimizer.lr = part.optimizer.lr, rate
+                part.step(gradients)
+                part.optimizer.lr = own
+
+
+class _Part:
+    """One optimizer, and the arrays that it has made: parameter by parameter, and for each kind of state."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self._parameters: list[Parameter] = []
+        self._values: list[Array] = []
+        self._states: list[list[Array]] = []
+
+    def step(self, gradients: dict[Parameter, Array]) -> None:
+        used = [p for p in self.optimizer.parameters if p in gradients]
+        if used != self._parameters or not self._known() or not self._write([gradients[p] for p in used]):
+            self.optimizer.step(Gradients(gradients))
+            self._adopt(used)
+
+    def _names(self) -> tuple[str, ...]:
+        """Which states are arrays in the parameter's shape."""
+        if isinstance(self.optimizer, SGD):
+            return ("momentum",) if self.optimizer.momentum else ()
+        return "mean", "square"
+
+    def _adopt(self, used: list[Parameter]) -> None:
+        """The arrays that a step has made just now."""
+        state = self.optimizer.state
+        self._parameters = used
+        self._values = [p.value for p in used]
+        self._states = [[state[p][name] for p in used] for name in self._names()]
+
+    def _known(self) -> bool:
+        """Whether values and states are still these arrays."""
+        state, names = self.optimizer.state, self._names()
+        return (
+            bool(self._values)
+            and len(names) == len(self._states)
+            and all(map(is_, [p.value for p in self._parameters], self._values))
+            and all(
+                all(map(is_, [state[p].get(name) for p in self._parameters], held))
+                for name, held in zip(names, self._states, strict=True)
+            )
+        )
+
+    def _write(self, gradients: list[Array]) -> bool:
+        """Write over them; False if somebody else holds one, in which case all is as it was."""
+        o = self.optimizer
+        if isinstance(o, SGD):
+            done = native.sgd_in_place(
+                self._values, gradients, self._states, o.lr, o.momentum, o.nesterov, o.weight_decay
+            )
+        else:
+            assert isinstance(o, Adam)
+            steps = [1 + int(o.state[p]["steps"]) for p in self._parameters]
+            settings = o.lr, o.betas, o.eps, o.weight_decay, o.decoupled
+            done = native.adam_in_place(self._values, gradients, self._states, steps, *settings)
+            if done:
+                self._count(o, steps)
+        if done:
+            for p in self._parameters:
+                p.rewritten()
+        return done
+
+    def _count(self, adam: Adam, steps: Iterable[int]) -> None:
+        counts: dict[int, Array] = {}
+        for p, t in zip(self._parameters, steps, strict=True):
+            if t not in counts:
+                counts[t] = np.asarray(t, np.int64)
+            adam.state[p]["steps"] = counts[t]
