@@ -48,16 +48,15 @@ template <typename T>
 const T* small_map_copies(const Map<T>& in, std::ptrdiff_t row, int height, int kernel_h, int kernel_w, int pad_h,
                           int pad_w) {
     const std::ptrdiff_t channel = row * (height + kernel_h - 1) * kernel_w;
-    T* const all =
-        SmallMapsMemory::memory<T, kInputs>(channel * in.channels * in.blocks() + kTileColumns * kWidth<T>);
+    T* const all = SmallMapsMemory::memory<T, kInputs>(channel * in.channels * in.blocks() + kTileColumns * kWidth<T>);
     parallel(in.blocks() * in.channels, double(channel) * in.channels / 4, [&](int task) {
         T* to = all + task * channel;
         for (int j = 0; j < kernel_w; ++j)
             for (int i = 0; i < height + kernel_h - 1; ++i, to += row)
-                copy_row(to,
-                         in.cell(task / in.channels, task % in.channels, i - pad_h) +
-                             std::ptrdiff_t(j - pad_w) * in.lanes,
-                         row);
+                copy_row(
+                    to,
+                    in.cell(task / in.channels, task % in.channels, i - pad_h) + std::ptrdiff_t(j - pad_w) * in.lanes,
+                    row);
     });
     return all;
 }
@@ -127,8 +126,8 @@ struct SmallMaps {
 
 using SmallMapsGradientMemory = Owner<kInputs, kTaps, kCells>;
 
-constexpr int kManySums = 64;  // kernels, for which the copies pay
-constexpr int kTilesAtOnce = 4;   // tiles of filters that pass over the copies at once
+constexpr int kManySums = 64;    // kernels, for which the copies pay
+constexpr int kTilesAtOnce = 4;  // tiles of filters that pass over the copies at once
 
 template <typename T>
 bool gradient_by_small_maps(const Map<T>& dy, const Map<T>& x, const Window& g) {
@@ -155,8 +154,7 @@ void small_maps_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Window&
         const int begin = groups.begin(task), end = groups.begin(task + 1), first = filters.begin(begin);
         T* const deltas = SmallMapsGradientMemory::memory<T, kCells>((filters.begin(end) - first) * apart);
         for (int f = first; f < filters.begin(end); ++f)
-            for (int h = 0; h < dy.height; ++h)
-                copy_row(deltas + (f - first) * apart + h * row, dy.cell(0, f, h), row);
+            for (int h = 0; h < dy.height; ++h) copy_row(deltas + (f - first) * apart + h * row, dy.cell(0, f, h), row);
         for (int k = 0; k < tiles.count; ++k)
             for (int i = begin; i < end; ++i) {
                 const int t = tiles.begin(k), K = tiles.size(k), filter = filters.begin(i), F = filters.size(i);

@@ -95,7 +95,8 @@ PyObject* cross_entropy(PyObject*, PyObject* const* objects, Py_ssize_t count) {
     };
     double loss = 0;
     const Table& table = table_in_use();
-    if (!carried_out(true, [&] { loss = kinds[0] == 'f' ? run(table.f32, float()) : run(table.f64, double()); })) return nullptr;
+    if (!carried_out(true, [&] { loss = kinds[0] == 'f' ? run(table.f32, float()) : run(table.f64, double()); }))
+        return nullptr;
     return PyFloat_FromDouble(loss);
 }
 
@@ -157,7 +158,8 @@ PyObject* update(const Lists& lists, PyObject* steps, bool in_place, const Step&
         char kinds[kMostLists];
         for (int l = 0; l < lists.count(); ++l) {
             PyObject* const array = PyList_GetItem(lists.list[l], i);
-            memory[l] = array ? buffers.add(array, "fd", &sizes[l], &kinds[l], !in_place && lists.is_output(l)) : nullptr;
+            memory[l] =
+                array ? buffers.add(array, "fd", &sizes[l], &kinds[l], !in_place && lists.is_output(l)) : nullptr;
             if (!memory[l]) return nullptr;
             if (sizes[l] != sizes[0] || kinds[l] != kinds[0]) {
                 PyErr_Format(PyExc_ValueError, "parameter %zd: arrays of different types or sizes", i);
