@@ -58,7 +58,7 @@ def main() -> None:
         except ValueError:
             print(f"{name}: this processor does not have it", flush=True)
             continue
-        for part in (convolutions, plainly, windows, networks, functions, at_once):
+        for part in (convolutions, plainly, windows, networks, one_call, functions, at_once):
             part()
         print(f"{name}: fine", flush=True)
     if missed := sorted(entries() - ran):
@@ -193,6 +193,22 @@ def step(net: sg.Network, optimizer: Any, samples: int) -> None:
     _, upstream = sg.CrossEntropy()(y, rng.integers(0, 10, samples))
     optimizer.step(tape.backward(upstream))
     net.predict(x)
+
+
+def one_call() -> None:
+    """Steps in one call have the bits of the loop."""
+    for samples in (1, 17):
+        for make in (lambda net: sg.SGD(net.parameters(), lr=0.01), lambda net: sg.Adam(net.parameters(), lr=1e-3)):
+            net, twin = (sg.Network([sg.ReLU(), sg.Flatten(), sg.Linear(1536, 33), sg.Linear(33, 10)]) for _ in "12")
+            taken, written_out = sg.compile_step(net, sg.CrossEntropy(), make(net)), make(twin)
+            rng = np.random.default_rng(samples)
+            x, target = rng.normal(size=(samples, 6, 16, 16)).astype(np.float32), rng.integers(0, 10, samples)
+            for _ in range(3):
+                taken(x, target)
+                y, tape = twin.forward(x, training=True)
+                written_out.step(tape.backward(sg.CrossEntropy()(y, target)[1]))
+            for a, b in zip(net.parameters(), twin.parameters(), strict=True):
+                assert np.array_equal(a.value, b.value)
 
 
 def functions() -> None:
