@@ -33,13 +33,19 @@ def table(done: Pass) -> str:
 def _row(done: Pass, name: str) -> tuple[str, ...]:
     if name not in done:
         return name, "0", "no", "–", "–", "–", "–"
-    weight = done[name]
-    coherence, cancellation = weight.coherence(), weight.cancellation()
-    agrees = "zero" if weight.zero_up_to_rounding else _number(coherence.value)
-    cancels = f"{_number(cancellation.value)} ({_number(cancellation.random)})"
+    weight = done.weight(name)
+    agrees, cancels = ("–", "–") if done.partial else _agreement(weight)
     place = next((axis for axis in PLACES if axis in weight.axes), "position")
-    sample, position = _top(weight, "sample"), _top(weight, place)
+    sample = "–" if done.partial else _top(weight, "sample")
+    position = _top(weight, place)
     return name, str(weight.count), "yes" if weight.certified else "no", agrees, cancels, sample, position
+
+
+def _agreement(weight: Any) -> tuple[str, str]:
+    """Coherence and cancellation, which are about the uses of all samples."""
+    cancellation = weight.cancellation()
+    agrees = "zero" if weight.zero_up_to_rounding else _number(weight.coherence().value)
+    return agrees, f"{_number(cancellation.value)} ({_number(cancellation.random)})"
 
 
 def _top(weight: Any, axis: str) -> str:
@@ -54,7 +60,7 @@ def _top(weight: Any, axis: str) -> str:
 
 
 def _number(value: float) -> str:
-    return "–" if isnan(value) else f"{value:.3f}" if value < 100 else f"{value:.0f}"
+    return "–" if isnan(value) else f"{round(value, 3) + 0:.3f}" if value < 100 else f"{value:.0f}"
 
 
 def _line(cells: tuple[str, ...]) -> str:
