@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import isnan
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import text
 from sharedgrad.tracing.passes import Pass
+from sharedgrad.tracing.report import number
 
 HEAD = (
     ("parameter", "", "", "", "cancellation", "top", "top"),
@@ -44,8 +44,8 @@ def _row(done: Pass, name: str) -> tuple[str, ...]:
 def _agreement(weight: Any) -> tuple[str, str]:
     """Coherence and cancellation, which are about the uses of all samples."""
     cancellation = weight.cancellation()
-    agrees = "zero" if weight.zero_up_to_rounding else _number(weight.coherence().value)
-    return agrees, f"{_number(cancellation.value)} ({_number(cancellation.random)})"
+    agrees = "zero" if weight.zero_up_to_rounding else number(weight.coherence().value)
+    return agrees, f"{number(cancellation.value)} ({number(cancellation.random)})"
 
 
 def _top(weight: Any, axis: str) -> str:
@@ -57,10 +57,6 @@ def _top(weight: Any, axis: str) -> str:
     except ConfigError:
         return "–"
     return text(int(i) for i in np.unravel_index(int(norms.argmax()), norms.shape)).replace("×", ",")
-
-
-def _number(value: float) -> str:
-    return "–" if isnan(value) else f"{round(value, 3) + 0:.3f}" if value < 100 else f"{value:.0f}"
 
 
 def _line(cells: tuple[str, ...]) -> str:

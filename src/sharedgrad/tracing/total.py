@@ -13,6 +13,9 @@ from sharedgrad.tracing.passes import told
 class Total(Mapping[str, TracedWeight]):
     """Name -> the uses of a parameter in all passes of the block; certified against the sum of what they deposited.
 
+    Samples keep the numbers that they have in their own pass: where the passes are of different batches, keep "call"
+    apart too, ``by=("call", "sample")``, or what is asked of "sample" adds the n-th samples of all passes.
+
     Args:
         trace: The trace.
     """
