@@ -72,8 +72,13 @@ MET = {
     "used otherwise": (_dropped, {"row": (T,)}),
     "a row of its own for each": (lambda m, x: m.table(torch.arange(N * T).view(N, T)) + x, None),
     "half of it added": (lambda m, x: torch.add(x, m.table(torch.arange(T)), alpha=0.5), {"row": (T,)}),
+    "multiplied with every sample": (lambda m, x: x * m.table(torch.arange(T)), {"row": (T,)}),
     "a row for all": (lambda m, x: x + m.table(torch.tensor(3)), {"sample": (N,), "token": (T,)}),
     "joined": (lambda m, x: torch.cat([m.table(torch.arange(N * T).view(N, T)), x], 1), None),
+    "as many rows as samples joined along them": (
+        lambda m, x: torch.cat([m.table(torch.arange(N * T).view(N, T)), x]),
+        {"row": (N, T)},
+    ),
     "joined along the samples": (lambda m, x: torch.cat([m.table(torch.arange(2 * T).view(2, T)), x]), "row"),
 }
 
@@ -97,6 +102,18 @@ def test_rows_that_are_looked_up_by_constants_meet_the_samples(way: str, keep: A
             model.zero_grad()
             (model(x)[n, -T:] * upstream[n]).sum().backward()
             torch.testing.assert_close(t["table.weight"].sum("sample")[n], model.table.weight.grad)
+
+
+def test_rows_that_are_one_for_each_sample_and_one_for_each_token_are_neither() -> None:
+    def run(m: Any, x: torch.Tensor) -> torch.Tensor:
+        rows = m.table(torch.arange(N))
+        return (x + rows).tanh().sum() + (x.mean(1) * rows).square().sum()
+
+    torch.manual_seed(1)
+    model = Of(run, table=nn.Embedding(20, 4)).double()
+    with sg.trace(model, strict=True) as t:
+        model(torch.randn(N, N, 4).double()).backward()
+    assert t["table.weight"].axes == {"row": (N,)}
 
 
 def test_the_table_of_a_tied_head_is_read_and_predicts() -> None:

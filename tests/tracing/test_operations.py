@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import sharedgrad as sg
+from sharedgrad.errors import ConfigError
 from tests.tracing.cases import CASES, Of, build, scrambled, upstream, weight
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
@@ -125,6 +126,23 @@ def test_batches_of_one_and_of_none(batch: int) -> None:
         for name in t.passes[0]:
             assert t[name].certified
             assert t[name].axes["sample"] == (batch,)
+            assert name in str(t[name])
+        assert all("yes" in line for line in t.table().splitlines()[2:])
+        if keep == "factors":
+            with pytest.raises(ConfigError, match=f"expected at least two samples, got {batch}"):
+                t.noise_scale()
+        if not batch:
+            with pytest.raises(ConfigError, match="there is no use to draw"):
+                t["0.weight"].plot("sample")
+
+
+def test_a_row_that_one_number_looks_up() -> None:
+    torch.manual_seed(0)
+    model = nn.Embedding(4, 3).double()
+    with sg.trace(model) as t:
+        model(torch.tensor(2)).square().sum().backward()
+    assert t["weight"].residual < 1e-12
+    assert t["weight"].axes == {}
 
 
 def test_a_use_with_zero_gradient() -> None:

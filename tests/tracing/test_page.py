@@ -16,7 +16,7 @@ from PIL import Image
 
 import sharedgrad as sg
 from sharedgrad.tracing import page, pictures
-from sharedgrad.tracing.report import Report, percent
+from sharedgrad.tracing.report import Report, number, percent
 from sharedgrad.tracing.survey import survey
 from tests.document.page.browser import Browser, chromium, needs_browser
 
@@ -63,6 +63,10 @@ def test_lines_fit(small: Report) -> None:
         assert max(len(line) for line in text.splitlines()) <= width
         assert "A note." in text
     assert re.search(r"^rnn\.weight_ih_l0 +270 ", small.text(80, False), re.MULTILINE)
+
+
+def test_no_zero_is_negative() -> None:
+    assert [number(v) for v in (-1e-9, 0.0, -0.25, 12345.6)] == ["0.000", "0.000", "-0.250", "12,346"]
 
 
 def test_names_of_classes_are_no_markup(small: Report) -> None:

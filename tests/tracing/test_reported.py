@@ -88,11 +88,15 @@ def test_the_parameter_and_the_operation_are_named(name: str, keep: Any) -> None
         assert not t.passes[0].certified(key)
         assert other.operations[0] in t.table()
         if keep == "factors":
-            known = t.passes[0][key].gradient if key in t.passes[0] else 0
+            known = t.passes[0].weight(key).gradient if key in t.passes[0] else 0
             torch.testing.assert_close(other.gradient + known, dict(model.named_parameters())[key].grad)
         if key in t.passes[0]:
-            with pytest.warns(UncertifiedWarning):
-                t[key]
+            for ask in (lambda key: t[key], lambda key: t.passes[0][key]):
+                with pytest.warns(UncertifiedWarning, match=f"the uses of {key} do not add up"):
+                    ask(key)
+            if keep == "factors":
+                with pytest.warns(UncertifiedWarning):
+                    assert "NOT certified" in str(t.total[key])
         else:
             with pytest.raises(ConfigError, match="no use of it was seen; its gradient came through"):
                 t[key]
@@ -157,8 +161,13 @@ def test_a_gradient_penalty() -> None:
         (dx,) = torch.autograd.grad(y, x, create_graph=True)
         (y + dx.square().sum()).backward()
     assert t.passes[0].names == ()
-    assert "0.weight" in t.passes[1].other
-    assert t.passes[1].certified("0.bias") is False or t.passes[1]["0.bias"].residual < 1e-12
+    assert set(t.passes[1].other) == {"0.weight", "2.weight"}
+    for name in ("0.bias", "2.bias"):  # all of their gradient arrives at the calls that were seen
+        assert t.passes[1][name].residual < 1e-12
+    for name, other in t.passes[1].other.items():
+        known = torch.as_tensor(t.passes[1].weight(name).gradient)
+        torch.testing.assert_close(known + other.gradient, model.get_parameter(name).grad)
+        assert other.norm > 0.01
 
 
 def test_a_compiled_model_runs_uncompiled_and_says_so() -> None:
@@ -172,14 +181,22 @@ def test_a_compiled_model_runs_uncompiled_and_says_so() -> None:
 
 def test_functional_call_and_vmap_are_reported_or_right() -> None:
     torch.manual_seed(0)
-    model = nn.Linear(5, 4)
-    x = torch.randn(3, 5)
+    model = nn.Linear(5, 4).double()
+    x = torch.randn(3, 5).double()
     with sg.trace(model) as t:
         own = {name: p * 1 for name, p in model.named_parameters()}
         torch.func.functional_call(model, own, (x,)).sum().backward()
     assert set(t.other) == {"weight", "bias"}
     assert t.other["weight"].operations == ("mul",)
+    model.zero_grad()
     with sg.trace(model) as t:
-        torch.func.vmap(lambda v: model(v))(x).sum().backward()
-    for name in ("weight", "bias"):
-        assert name in t.other or t[name].certified
+        torch.func.vmap(lambda v: model(v))(x).square().sum().backward()
+    assert set(t.other) == {"weight", "bias"}  # what is seen inside vmap is one sample, not the batch
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(t.other[name].gradient, p.grad)
+        with pytest.raises(ConfigError, match="no use of it was seen"):
+            t[name]
+    with sg.trace(model) as t:
+        torch.func.functional_call(model, dict(model.named_parameters()), (x,)).square().sum().backward()
+    assert t["weight"].certified
+    assert t["weight"].axes == {"sample": (3,)}

@@ -96,7 +96,7 @@ def test_what_makes_no_sense_is_refused() -> None:
         t.per_sample("none")
     with pytest.raises(ConfigError, match="expected mixing='refuse' or 'allow'"):
         t.per_sample(mixing="yes")
-    with pytest.raises(ConfigError, match="expected at least two samples, got one"):
+    with pytest.raises(ConfigError, match="expected at least two samples, got 1"):
         t.noise_scale()
     with sg.trace(model, keep=["norm:sample"]) as t:
         nn.functional.cross_entropy(model(x), y).backward()

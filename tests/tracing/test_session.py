@@ -156,6 +156,10 @@ def test_every_second_pass() -> None:
         for seed in range(4):
             step(model, seed)
     assert len(t.passes) == 2
+    for one, seed in zip(t.passes, (0, 2), strict=True):  # the first of each two
+        model.zero_grad()
+        step(model, seed)
+        torch.testing.assert_close(torch.as_tensor(one["0.weight"].gradient), model[0].weight.grad)
     assert all(one.certified(name) for one in t.passes for name in one.names)
 
 
@@ -189,6 +193,8 @@ def test_some_parameters_alone_and_names_of_tied_ones() -> None:
     assert list(t.passes[0]) == ["a.weight"]
     assert t["b.weight"] is t["a.weight"]
     assert len(t["b.weight"].calls) == 2
+    with pytest.raises(KeyError, match="expected the name of a parameter, got something of type Parameter"):
+        t[model["a"].weight]
     with pytest.raises(KeyError, match=r"no parameter b\.bias in this trace; there are a\.weight"):
         t["b.bias"]
 
@@ -198,12 +204,18 @@ def test_some_parameters_alone_and_names_of_tied_ones() -> None:
     [
         ({"params": ["nothing"]}, "nothing is no parameter of the model; choose from weight, bias"),
         ({"keep": "norms"}, r"expected 'factors', 'norm:axis,…' or 'share:axis,…', got 'norms'"),
+        ({"params": nn.Parameter(torch.ones(2))}, "expected names of parameters, got something of type"),
+        ({"params": 3}, "expected names of parameters, got something of type int"),
         ({"keep": []}, "got an empty list"),
+        ({"keep": None}, "got None"),
+        ({"keep": ["norm:sample,positon"]}, "names 'positon', which no use has; choose from sample, position"),
         ({"keep": ["norm:"]}, "got 'norm:'"),
         ({"every": 0}, "every: expected a whole number of at least 1, got 0"),
         ({"chunk": 1.5}, "chunk: expected a whole number"),
         ({"callback": 3}, "callback: expected a function of one parameter's answers, got 3"),
         ({"samples": []}, r"samples: expected a slice or numbers of samples, got \[\]"),
+        ({"samples": torch.tensor([True, False])}, "expected a whole number of at least 0, got True"),
+        ({"samples": slice("a", None)}, "samples: expected a whole number, got 'a'"),
         ({"samples": [-1]}, "samples: expected a whole number of at least 0, got -1"),
         ({"batch_axis": "first"}, "batch_axis: expected a whole number"),
     ],
@@ -216,6 +228,8 @@ def test_settings_that_make_no_sense(settings: Any, message: str) -> None:
 def test_what_is_no_model_and_a_trace_entered_twice() -> None:
     with pytest.raises(ConfigError, match=r"expected a torch\.nn\.Module, got list"):
         sg.trace([])
+    with pytest.raises(ConfigError, match=r"got Network; a network of sharedgrad's own has tape\.trace"):
+        sg.trace(sg.Network([sg.Linear(3, 2)], (3,)))
     with sg.trace(nn.Linear(3, 2)) as t:
         pass
     with pytest.raises(ConfigError, match="has been entered before"):
@@ -230,7 +244,13 @@ def test_what_was_not_kept_is_refused() -> None:
         step(model)
     u = t["0.weight"]
     assert u.norm(("position", "sample")).shape == (4, 4, 4)
-    for ask in (lambda: u.norm("sample"), lambda: u.share("sample"), lambda: u.sum(), lambda: u.inner("sample")):
+    for ask in (
+        lambda: u.norm("sample"),
+        lambda: u.norm(3),
+        lambda: u.share("sample"),
+        lambda: u.sum(),
+        lambda: u.inner("sample"),
+    ):
         with pytest.raises(ConfigError, match="not kept"):
             ask()
     with pytest.raises(ConfigError, match="the factors of all uses were not kept"):

@@ -29,3 +29,20 @@ def test_the_first_samples_are_not_shown_where_they_were_not_kept() -> None:
     with sg.trace(model, keep=["share:sample"]) as t:
         model(torch.randn(4, 3)).square().mean().backward()
     assert t.table().splitlines()[2].split()[-2:] == ["–", "–"]
+
+
+def test_what_is_about_all_samples_is_a_dash_where_some_were_looked_at() -> None:
+    model = nn.Linear(3, 2)
+    for keep in ("factors", ["norm:sample"]):
+        with sg.trace(model, keep=keep, samples=[3, 1]) as t:
+            model(torch.randn(4, 3)).square().mean().backward()
+        assert t.table().splitlines()[2].split()[2:] == ["yes", "–", "–", "–", "–"]
+
+
+def test_one_use_cancels_nothing_and_no_zero_is_negative() -> None:
+    for seed in range(5):
+        torch.manual_seed(seed)
+        model = nn.Linear(9, 9)
+        with sg.trace(model) as t:
+            model(torch.randn(1, 9)).square().mean().backward()
+        assert t.table().splitlines()[2].split()[-4:-2] == ["0.000", "(0.000)"]

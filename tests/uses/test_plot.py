@@ -130,6 +130,10 @@ def test_of_pytorch_and_of_answers_that_were_kept() -> None:
         ({"samples": [1.5]}, "expected indices from 0 to 8, got 1.5"),
         ({"images": X[:4]}, r"expected images \(9, channels, height, width\)"),
         ({"images": X[:, 0, 0]}, "expected images"),
+        ({"images": "x.png"}, "expected arrays of numbers, got str"),
+        ({"images": [1, 2]}, "expected images"),
+        ({"samples": 2.5}, "expected indices from 0 to 8, got 2.5"),
+        ({"labels": 3}, "expected a label for every sample, got 3"),
         ({"labels": [1]}, "expected a label for every sample, got 1"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,6 +84,10 @@ class TracedWeight(SharedWeight):
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}; {self.certificate})"
+
+    def __str__(self) -> str:
+        """The sum written out, where it is short enough to read and adds up."""
+        return super().__str__() if self.certified else repr(self)
 
 
 class ChosenWeight(TracedWeight):
@@ -208,7 +212,7 @@ class KeptWeight:
         return self.certificate.zero_up_to_rounding
 
     def _kept(self, kind: str, by: str | Sequence[str]) -> Any:
-        names = (by,) if isinstance(by, str) else tuple(by)
+        names = tuple(by) if isinstance(by, Iterable) and not isinstance(by, str) else (by,)
         question = next((q for q in self._answers if q.kind == kind and set(q.by) == set(names)), None)
         if question is None:
             known = ", ".join(map(str, self._answers)) or "nothing: the callback was given it"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
 
-from sharedgrad.errors import ConfigError
+from sharedgrad.errors import ConfigError, UncertifiedWarning
 from sharedgrad.tracing.answers import KeptWeight, Other, TracedWeight, settled
 from sharedgrad.tracing.certify import TOLERANCE
 from sharedgrad.tracing.graph import leading_to
@@ -131,7 +132,11 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
         return [t for t in found if t in TOLERANCE]
 
     def __getitem__(self, name: str) -> TracedWeight | KeptWeight:
-        """One parameter by its name."""
+        """One parameter by its name; warns if its uses do not add up."""
+        return told(self.weight(name))
+
+    def weight(self, name: str) -> TracedWeight | KeptWeight:
+        """The same without a word, for what says by itself whether it is certified."""
         if name not in self._made:
             if name not in self._deposits:
                 known = ", ".join(self._deposits) or "none"
@@ -164,7 +169,7 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
 
     def certified(self, name: str) -> bool:
         """Whether this parameter's uses add up to what the pass deposited; also where it has no known use."""
-        return self[name].certified if name in self else False
+        return self.weight(name).certified if name in self else False
 
     def operations(self, name: str) -> tuple[str, ...]:
         """What the unexplained part of a gradient came through."""
@@ -184,10 +189,18 @@ class Pass(Mapping[str, TracedWeight | KeptWeight]):
             return Other(None, operations, norm)
         rest = self._deposits[name]
         if self._arrived.get(name):
-            weight = self[name]
+            weight = self.weight(name)
             assert isinstance(weight, TracedWeight)
             rest = rest - torch.as_tensor(weight.gradient, dtype=rest.dtype, device=rest.device)
         return Other(rest, operations, float(rest.double().norm()))
+
+
+def told(weight: Any) -> Any:
+    """A parameter to hand out: warn its reader if its uses do not add up."""
+    if not weight.certified:
+        came = f"the uses of {weight.name} do not add up to its gradient ({weight.certificate})"
+        warnings.warn(f"{came}; see t.other", UncertifiedWarning, stacklevel=3)
+    return weight
 
 
 def _own(gradient: torch.Tensor) -> torch.Tensor:

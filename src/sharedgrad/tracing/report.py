@@ -107,14 +107,14 @@ class Report:
         return Table(head, tuple(self._row(weight) for weight in self.survey.weights.values()))
 
     def _row(self, weight: Tally) -> tuple[str, ...]:
-        cancels = f"{_number(weight.cancellation)} ({_number(weight.random)})"
+        cancels = f"{number(weight.cancellation)} ({number(weight.random)})"
         if weight.zero_up_to_rounding:
             return weight.name, f"{weight.count:,}", "zero", cancels, "–", "–"
         both = [*weight.hardest(1)[:1], *weight.hardest(-1)[:1]]
         top = max(both, key=lambda p: abs(p.share), default=None)
         sample = "–" if top is None else f"{self.numbers[top.sample]} ({percent(top.share)})"
         place = "–" if weight.places is None else f"{_place(weight.places)} ({percent(_largest(weight.places))})"
-        return weight.name, f"{weight.count:,}", _number(weight.coherence), cancels, sample, place
+        return weight.name, f"{weight.count:,}", number(weight.coherence), cancels, sample, place
 
     def pushing(self) -> list[str]:
         """The samples that push hardest each way in all weights together."""
@@ -204,8 +204,9 @@ def _line(cells: Sequence[object], room: int) -> str:
     return f"{above}{numbers}".rstrip()
 
 
-def _number(value: float) -> str:
-    return "–" if isnan(value) else f"{value:.3f}" if value < 100 else f"{value:,.0f}"
+def number(value: float) -> str:
+    """A coherence or cancellation in few digits; a dash where it is undefined, and no zero below zero."""
+    return "–" if isnan(value) else f"{round(value, 3) + 0:.3f}" if value < 100 else f"{value:,.0f}"
 
 
 def _largest(places: Array) -> float:

@@ -54,7 +54,7 @@ def noise_scale(done: Pass) -> float:
             raise ConfigError("noise_scale", f"{name} has another number of samples than the parameters before it")
     n = count.pop()
     if n < 2:
-        raise ConfigError("noise_scale", "expected at least two samples, got one")
+        raise ConfigError("noise_scale", f"expected at least two samples, got {n}")
     trace = (n * n * squares - n * norm) / (n - 1)
     signal = norm - trace / n
     return float(trace / signal) if signal > 0 else float("inf")
@@ -74,7 +74,7 @@ def _weights(done: Pass, where: str) -> Iterator[tuple[str, Any]]:
     for name in done.names:
         if name not in done:
             _certified(done, name, where)
-        weight: Any = done[name]
+        weight: Any = done.weight(name)
         if "sample" not in weight.axes:
             _certified(done, name, where)
             axes = ", ".join(weight.axes) or "none"

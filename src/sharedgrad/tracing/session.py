@@ -12,11 +12,12 @@ from typing import Any, Self
 
 import torch
 
-from sharedgrad.errors import ConfigError, UncertifiedError, UncertifiedWarning
+from sharedgrad.errors import ConfigError, UncertifiedError
+from sharedgrad.network import Network
 from sharedgrad.tracing import samples
 from sharedgrad.tracing.answers import KeptWeight, Other, TracedWeight
 from sharedgrad.tracing.joint import Joint
-from sharedgrad.tracing.passes import Pass
+from sharedgrad.tracing.passes import Pass, told
 from sharedgrad.tracing.recorder import Recorder
 from sharedgrad.tracing.settings import Settings
 from sharedgrad.tracing.site import Use
@@ -40,7 +41,8 @@ class ModelTrace:
 
     def __init__(self, model: Any, params: Iterable[str] | None, settings: Settings) -> None:
         if not isinstance(model, torch.nn.Module):
-            raise ConfigError("trace", f"expected a torch.nn.Module, got {type(model).__name__}")
+            fix = "a network of sharedgrad's own has tape.trace" if isinstance(model, Network) else ""
+            raise ConfigError("trace", f"expected a torch.nn.Module, got {type(model).__name__}", fix)
         self._model, self._settings = model, settings
         self._names = {name: p for name, p in model.named_parameters(remove_duplicate=False)}
         chosen = _chosen(self._names, params)
@@ -142,10 +144,7 @@ class ModelTrace:
             ConfigError: There was not exactly one pass, or no use of the parameter was seen.
         """
         (only,) = self._only()
-        weight = only[self.first_name(name)]
-        if not weight.certified:
-            came = f"the uses of {name} do not add up to its gradient ({weight.certificate})"
-            warnings.warn(f"{came}; see t.other", UncertifiedWarning, stacklevel=2)
+        weight: TracedWeight | KeptWeight = told(only.weight(self.first_name(name)))
         return weight
 
     def first_name(self, name: str) -> str:
@@ -154,6 +153,8 @@ class ModelTrace:
         Raises:
             KeyError: There is no such parameter in this trace.
         """
+        if not isinstance(name, str):
+            raise KeyError(f"expected the name of a parameter, got something of type {type(name).__name__}")
         tensor = self._names.get(name)
         found = next((w.name for w in self._weights.values() if w.tensor is tensor), None)
         if tensor is None or found is None:
@@ -223,11 +224,14 @@ class ModelTrace:
         return samples.noise_scale(only)
 
 
-def _chosen(names: dict[str, Any], params: Iterable[str] | None) -> dict[str, Any]:
+def _chosen(names: dict[str, Any], params: Any) -> dict[str, Any]:
     """First name -> the parameters to look at."""
     if params is not None:
-        wanted = [params] if isinstance(params, str) else list(params)
+        wanted = [params] if isinstance(params, str) or not isinstance(params, Iterable) else list(params)
         for name in wanted:
+            if not isinstance(name, str):
+                problem = f"expected names of parameters, got something of type {type(name).__name__}"
+                raise ConfigError("trace: params", problem, "give names as in model.named_parameters()")
             if name not in names or not names[name].requires_grad:
                 problem = "is not trained" if name in names else "is no parameter of the model"
                 trained = ", ".join(n for n, p in names.items() if p.requires_grad)

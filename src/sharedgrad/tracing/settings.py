@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import whole
 
+AXES = ("sample", "position", "time", "token", "row", "call")  # what uses may be told apart by
+
 
 class Question(NamedTuple):
     """One question that is answered during a pass: "norm" or "share", and the axes to keep apart."""
@@ -17,7 +19,7 @@ class Question(NamedTuple):
     by: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.kind}:{','.join(self.by)}"
+        return f"{self.kind}:{','.join(map(str, self.by))}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ class Settings:
         Raises:
             ConfigError: An argument makes no sense.
         """
-        questions = None if keep == "factors" else tuple(_question(q) for q in ([keep] if type(keep) is str else keep))
+        asked = keep if isinstance(keep, Iterable) and not isinstance(keep, str) else [keep]
+        questions = None if keep == "factors" else tuple(_question(q) for q in asked)
         if questions == ():
             raise ConfigError("trace: keep", "expected 'factors' or questions, got an empty list")
         axis = None if batch_axis is None else whole(batch_axis, "trace: batch_axis", least=0)
@@ -90,8 +93,14 @@ class Settings:
 
 
 def _samples(given: Any) -> slice | tuple[int, ...] | None:
-    if given is None or isinstance(given, slice):
+    if given is None:
+        return None
+    if isinstance(given, slice):
+        for end in (given.start, given.stop, given.step):
+            if end is not None:
+                whole(end, "trace: samples", least=None)
         return given
+    given = given.tolist() if hasattr(given, "tolist") else given
     found = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else ()
     if not found:
         raise ConfigError("trace: samples", f"expected a slice or numbers of samples, got {given!r}")
@@ -104,4 +113,9 @@ def _question(given: object) -> Question:
     by = tuple(name.strip() for name in axes.split(",") if name.strip())
     if kind not in ("norm", "share") or not by:
         raise ConfigError("trace: keep", f"expected 'factors', 'norm:axis,…' or 'share:axis,…', got {given!r}")
+    for name in by:
+        if name not in AXES:
+            raise ConfigError(
+                "trace: keep", f"{given!r} names {name!r}, which no use has", f"choose from {', '.join(AXES)}"
+            )
     return Question(kind, by)

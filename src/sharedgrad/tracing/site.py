@@ -110,7 +110,7 @@ class Lead(NamedTuple):
         """The tensor with these axes first, the others after them in their order."""
         if self.apart is not None:
             tensor = torch.unflatten(tensor, *self.apart)
-        tensor = tensor.permute(*self.order, *(a for a in range(tensor.ndim) if a not in self.order))
+        tensor = tensor.permute((*self.order, *(a for a in range(tensor.ndim) if a not in self.order)))
         return tensor[list(self.samples)] if self.samples else tensor
 
 

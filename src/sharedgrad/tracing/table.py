@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import isnan
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from sharedgrad.errors import ConfigError
 from sharedgrad.geometry import text
 from sharedgrad.tracing.passes import Pass
+from sharedgrad.tracing.report import number
 
 HEAD = (
     ("parameter", "", "", "", "cancellation", "top", "top"),
@@ -33,13 +33,19 @@ def table(done: Pass) -> str:
 def _row(done: Pass, name: str) -> tuple[str, ...]:
     if name not in done:
         return name, "0", "no", "–", "–", "–", "–"
-    weight = done[name]
-    coherence, cancellation = weight.coherence(), weight.cancellation()
-    agrees = "zero" if weight.zero_up_to_rounding else _number(coherence.value)
-    cancels = f"{_number(cancellation.value)} ({_number(cancellation.random)})"
+    weight = done.weight(name)
+    agrees, cancels = ("–", "–") if done.partial else _agreement(weight)
     place = next((axis for axis in PLACES if axis in weight.axes), "position")
-    sample, position = _top(weight, "sample"), _top(weight, place)
+    sample = "–" if done.partial else _top(weight, "sample")
+    position = _top(weight, place)
     return name, str(weight.count), "yes" if weight.certified else "no", agrees, cancels, sample, position
+
+
+def _agreement(weight: Any) -> tuple[str, str]:
+    """Coherence and cancellation, which are about the uses of all samples."""
+    cancellation = weight.cancellation()
+    agrees = "zero" if weight.zero_up_to_rounding else number(weight.coherence().value)
+    return agrees, f"{number(cancellation.value)} ({number(cancellation.random)})"
 
 
 def _top(weight: Any, axis: str) -> str:
@@ -51,10 +57,6 @@ def _top(weight: Any, axis: str) -> str:
     except ConfigError:
         return "–"
     return text(int(i) for i in np.unravel_index(int(norms.argmax()), norms.shape)).replace("×", ",")
-
-
-def _number(value: float) -> str:
-    return "–" if isnan(value) else f"{value:.3f}" if value < 100 else f"{value:.0f}"
 
 
 def _line(cells: tuple[str, ...]) -> str:

@@ -158,7 +158,7 @@ def _groups_at_once(calls: Calls, names: Names, gram: bool, squared: bool = Fals
         return int(get_memory_limit() / (8 * (3 * prod(calls[0].weight.shape) + sum(windows))))
     if squared:
         return int(np.sqrt(get_memory_limit() / (8 * 4)) / (max(uses) or 1))
-    return int(get_memory_limit() / (8 * (2 * sum(windows) + 3 * max(uses) ** 2)))
+    return int(get_memory_limit() / (8 * max(2 * sum(windows) + 3 * max(uses) ** 2, 1)))
 
 
 # ---- from the sums

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ def draw(
     weight: Any, by: str | None, samples: int | Sequence[int], images: Any, labels: Sequence[Any] | None
 ) -> Figure:
     """The figure that ``SharedWeight.plot`` describes, of anything with its ``axes``, ``name`` and ``share``."""
+    if not weight.count:
+        raise ConfigError(f"plot of {weight.name}", "there is no use to draw: the batch is empty")
     by = _axis(weight, by)
     if by == "call":
         names = [call.node or f"call {i}" for i, call in enumerate(weight.calls)]
@@ -73,7 +75,7 @@ def _chosen(shares: Array, samples: int | Sequence[int]) -> list[int]:
         if samples < 0:
             raise ConfigError("plot: samples", f"expected a number of samples or their indices, got {samples}")
         return [int(i) for i in np.argsort(-np.abs(shares), kind="stable")[:samples]]
-    chosen = list(samples)
+    chosen = list(samples) if isinstance(samples, Iterable) else [samples]
     for n in chosen:
         if not isinstance(n, int | np.integer) or not 0 <= n < len(shares):
             raise ConfigError("plot: samples", f"expected indices from 0 to {len(shares) - 1}, got {n!r}")
@@ -82,7 +84,12 @@ def _chosen(shares: Array, samples: int | Sequence[int]) -> list[int]:
 
 def _grey(name: str, images: Any, samples: int) -> Array:
     """Images (N, H, W) or (N, C, H, W), the channels averaged."""
-    array = _plain(images)
+    try:
+        array = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images, np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"plot of {name}: images", f"expected arrays of numbers, got {type(images).__name__}"
+        ) from None
     if array.ndim not in (3, 4) or len(array) != samples:
         expected = f"expected images ({samples}, channels, height, width) or ({samples}, height, width)"
         raise ConfigError(f"plot of {name}: images", f"{expected}, got {text(array.shape)}")
@@ -197,8 +204,9 @@ def _bars(name: str, by: str, names: Sequence[str], shares: Array) -> Figure:
 def _title(sample: int, labels: Sequence[Any] | None) -> str:
     if labels is None:
         return f"sample {sample}"
-    if len(labels) <= sample:
-        raise ConfigError("plot: labels", f"expected a label for every sample, got {len(labels)}")
+    if not hasattr(labels, "__len__") or len(labels) <= sample:
+        got = len(labels) if hasattr(labels, "__len__") else repr(labels)
+        raise ConfigError("plot: labels", f"expected a label for every sample, got {got}")
     label = labels[sample]
     return f"sample {sample} ({label.item() if hasattr(label, 'item') else label})"
 

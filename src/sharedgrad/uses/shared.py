@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import nan, prod, sqrt
@@ -360,6 +360,8 @@ class SharedWeight:
 
     def _by(self, by: By, same: bool = False) -> tuple[tuple[str, ...], list[Sequence[Uses]], bool]:
         """The axes to keep apart, in the first call's order; calls that are added; whether they are kept apart."""
+        if not isinstance(by, str | Iterable):
+            raise ConfigError(f"uses of {self.name}", f"expected names of axes, got {by!r}", 'e.g. by="sample"')
         asked = (by,) if isinstance(by, str) else tuple(by)
         names = self.calls[0].ordered([name for name in asked if name != "call"])
         for number, call in enumerate(self.calls):
@@ -395,4 +397,4 @@ class SharedWeight:
 
     def __str__(self) -> str:
         """The sum written out, where it is short enough to read."""
-        return written.terms(self) if self.count * prod(self.shape) <= written.MOST else repr(self)
+        return written.terms(self) if 0 < self.count * prod(self.shape) <= written.MOST else repr(self)
