@@ -10,6 +10,7 @@ import numpy as np
 
 from sharedgrad import layers
 from sharedgrad.graph import Node
+from sharedgrad.kernels.native.single import contiguous
 from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.layers import own
 from sharedgrad.layers.context import Context
@@ -98,7 +99,7 @@ class Route:
                 else:
                     read = [values[source] for source in piece.inputs]
                     output, saved = own.forward(piece.layer, read, context.enter(piece.name))
-                    values[piece.name] = np.ascontiguousarray(output)
+                    values[piece.name] = contiguous(output)
                     done.append((piece, saved))
         return {name: np.array(values[name]) for name in self._outputs}, done
 
