@@ -188,7 +188,7 @@ def test_what_is_not_compiled_goes_as_the_loop() -> None:
         return sg.Network([sg.Flatten(), sg.Linear(72, 5), Doubled(), sg.Linear(5, 3)], (2, 6, 6))
 
     for make, loss, target, optimizer, why in (
-        (foreign, sg.CrossEntropy(), LABELS, OPTIMIZERS["Adam"], "not compiled: "),
+        (foreign, sg.CrossEntropy(), LABELS, OPTIMIZERS["Adam"], "in Python: "),
         (network, huber, SOFT, OPTIMIZERS["Adam"], "the loss huber"),
         (network, sg.MSE(), SOFT, lambda net: Plain(net.parameters(), 0.1), "the optimizer Plain"),
         (network, sg.MSE(), SOFT, lambda net: Slower(net.parameters(), 0.1), "the optimizer Slower"),

@@ -36,8 +36,8 @@ def parts(nodes: Sequence[Node], shapes: Mapping[str, Shape], samples: int) -> l
     cut: list[tuple[str, list[Node]]] = []
     for why, part in found:
         light = 0 if why else _light_ones(part)
-        cut += [(_TOO_LITTLE, part[:light])] * bool(light) + [(why, part[light:])] * bool(part[light:])
-    return cut
+        cut += [(_TOO_LITTLE, part[:light]), (why, part[light:])]
+    return [(why, part) for why, part in cut if part]
 
 
 def _light_ones(stretch: Sequence[Node]) -> int:

@@ -189,7 +189,7 @@ class CompiledStep:
             found: Passes | str
             if route.whole is None:
                 own = [piece.name for piece in route.pieces if isinstance(piece, Node)]
-                found = f"not compiled: {', '.join(own)}"
+                found = f"in Python: {', '.join(own)}"
             else:
                 found = Passes(route.whole, structure.wanted(False), self._store, descending)
             self._passes = dict([*list(self._passes.items())[1 - _KEPT :], (key, found)])
