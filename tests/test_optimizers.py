@@ -214,3 +214,17 @@ def test_schedules(name: str, points: dict[float, float]) -> None:
 
 def test_every_schedule_is_tested() -> None:
     assert set(SCHEDULES) == {"constant", "step", "cosine", "one-cycle"}
+
+
+def test_a_group_has_its_own_rate_again_after_a_step_and_after_a_mistake() -> None:
+    net = sg.Network([sg.Linear(3, 2)], (3,))
+    group = sg.SGD(net.parameters(), lr=0.1)
+    both = sg.Combined(group)
+    both.lr, group.lr = 0.5, 0.4
+    weight = net.parameter("0.weight")
+    before = weight.value
+    both.step(sg.Gradients({weight: np.ones((2, 3), np.float32)}))  # type: ignore[dict-item]
+    assert np.allclose(weight.value, before - 0.2)
+    with pytest.raises(sg.errors.ShapeError):
+        both.step(sg.Gradients({weight: np.ones(2, np.float32)}))  # type: ignore[dict-item]
+    assert group.lr == 0.4

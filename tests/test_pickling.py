@@ -130,3 +130,14 @@ def test_an_optimizer_goes_along_with_its_network(kind: Any) -> None:
         steps.step(_share(net, _batch(4)))
     for a, b in zip(network.parameters(), twin.parameters(), strict=True):
         same_bits(a.value, b.value)
+
+
+@pytest.mark.parametrize("again", [deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_values_of_a_copy_cannot_be_written_to_either(again: Any) -> None:
+    first = sg.Linear(3, 3)
+    second = sg.Linear(3, 3)
+    second.weight = first.weight.T  # type: ignore[assignment]
+    twin = again(sg.Network([first, sg.Reshape((3, 1, 1)), sg.BatchNorm2d(3), sg.Flatten(), second], (3,)))
+    for held in (*twin.parameters(), *twin._named_buffers().values(), twin.parameter("4.weight")):
+        assert not held.value.flags.writeable
+    assert np.array_equal(twin.parameter("4.weight").value, twin.parameter("0.weight").value.T)

@@ -61,7 +61,11 @@ def compilation(nodes: Sequence[Node], shapes: Mapping[str, Shape], samples: int
         samples: N.
     """
     if not kernels.programs():
-        why = "other kernels were chosen" if kernels.compiled() else "no kernels were compiled where this was installed"
+        why = (
+            "other kernels than the compiled ones were chosen"
+            if kernels.compiled()
+            else "no kernels were compiled where this was installed"
+        )
         return Compilation((Part(tuple(node.name for node in nodes), why),))
     from sharedgrad.plan.route import parts
 

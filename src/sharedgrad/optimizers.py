@@ -7,7 +7,8 @@ its uses), one state and one update.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import cos, inf, nan, pi
 from numbers import Real
 from typing import Any, ClassVar
@@ -242,7 +243,6 @@ class Combined(Optimizer):
         if not optimizers or not all(isinstance(optimizer, Optimizer) for optimizer in optimizers):
             raise ConfigError("Combined", "expected optimizers, one for each group of parameters")
         self.optimizers = optimizers
-        self._rates = [optimizer.lr for optimizer in optimizers]
         super().__init__([p for optimizer in optimizers for p in optimizer.parameters], 1.0)
         if len(self.parameters) != sum(len(optimizer.parameters) for optimizer in optimizers):
             raise ConfigError("Combined", "a parameter is in two groups", "give each to one optimizer")
@@ -250,7 +250,7 @@ class Combined(Optimizer):
     @property
     def rates(self) -> tuple[float, ...]:
         """Those of the groups, in their order."""
-        return tuple(rate * self.lr for rate in self._rates)
+        return tuple(optimizer.lr * self.lr for optimizer in self.optimizers)
 
     def trainer(self, parameter: Parameter) -> tuple[Optimizer, float]:
         """The optimizer of its group, and that group's rate; of a frozen parameter this one."""
@@ -262,11 +262,19 @@ class Combined(Optimizer):
         present = [o for o in self.optimizers if isinstance(gradients, Gradients) and gradients.pairs(o.parameters)]
         if not present:
             super().step(gradients)  # says what is wrong
-        for optimizer, rate in zip(self.optimizers, self._rates, strict=True):
-            if optimizer in present:
-                optimizer.lr = rate * self.lr
+        for optimizer in present:
+            with self.scaled(optimizer):
                 optimizer.step(gradients)
-                optimizer.lr = rate
+
+    @contextmanager
+    def scaled(self, optimizer: Optimizer) -> Iterator[None]:
+        """Within this, the group's optimizer has its rate times ``lr``."""
+        own = optimizer.lr
+        optimizer.lr = own * self.lr
+        try:
+            yield
+        finally:
+            optimizer.lr = own
 
     def _new(self, values: list[Array], gradients: list[Array], states: list[dict[str, Array]]) -> list[Array]:
         raise NotImplementedError  # each group's own optimizer does

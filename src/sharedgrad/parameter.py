@@ -134,6 +134,12 @@ class Parameter(Weight):
         drawn = {} if self._value is None else {"_initializer": None}
         return {**vars(self), **drawn}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copied array could be written to; the value cannot."""
+        vars(self).update(state)
+        if self._value is not None:
+            self._value.setflags(write=False)
+
     @property
     def base(self) -> Parameter:  # type: ignore[override]
         """Itself."""
@@ -239,6 +245,10 @@ class ParameterView(Weight):
     def value(self, new: ArrayLike) -> None:
         raise ConfigError(self.name, "is a view, which has no value of its own", f"set that of {self.base.name}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickling and copying: what is seen is worked out again."""
+        return {**vars(self), "_value": None}
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ParameterView):
             return NotImplemented
@@ -295,6 +305,11 @@ class Buffer:
         """Change the type that real numbers are kept in; whole ones stay whole."""
         if self.dtype.kind == "f" and self.dtype != dtype:
             self._keep(self._value.astype(dtype))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copied array could be written to; the value cannot."""
+        vars(self).update(state)
+        self._keep(self._value)
 
     def _keep(self, array: Array) -> None:
         array.setflags(write=False)

@@ -14,6 +14,7 @@ import sharedgrad as sg
 from sharedgrad.errors import ConfigError, DataError, ShapeError, StaleTapeError
 from sharedgrad.optimizers import SCHEDULES, Optimizer
 from sharedgrad.stepping import CompiledStep
+from tests.helpers import Array
 
 RNG = np.random.default_rng(0)
 X, LABELS = RNG.normal(size=(11, 2, 6, 6)), RNG.integers(0, 3, 11)
@@ -187,7 +188,7 @@ def test_what_is_not_compiled_goes_as_the_loop() -> None:
         return sg.Network([sg.Flatten(), sg.Linear(72, 5), Doubled(), sg.Linear(5, 3)], (2, 6, 6))
 
     for make, loss, target, optimizer, why in (
-        (foreign, sg.CrossEntropy(), LABELS, OPTIMIZERS["Adam"], "not compiled: "),
+        (foreign, sg.CrossEntropy(), LABELS, OPTIMIZERS["Adam"], "in Python: "),
         (network, huber, SOFT, OPTIMIZERS["Adam"], "the loss huber"),
         (network, sg.MSE(), SOFT, lambda net: Plain(net.parameters(), 0.1), "the optimizer Plain"),
         (network, sg.MSE(), SOFT, lambda net: Slower(net.parameters(), 0.1), "the optimizer Slower"),
@@ -354,3 +355,67 @@ def test_two_threads_and_copies() -> None:
         assert isinstance(twin, CompiledStep)
         assert twin.network is not net
         assert "no step" in repr(twin)
+
+
+def _large_dense() -> sg.Network:
+    return sg.Network([sg.Linear(200, 100), sg.ReLU(), sg.Linear(100, 3)], (200,))
+
+
+@pytest.mark.parametrize("held", [["0.weight"], ["0.weight", "2.weight"], ["2.bias"]])
+def test_one_sample_where_the_optimizer_holds_a_few_parameters(held: list[str]) -> None:
+    def some(net: sg.Network) -> Optimizer:
+        return sg.SGD([net.parameter(name) for name in held], lr=0.1, weight_decay=0.01)
+
+    step, loop, same, _ = both(_large_dense, sg.CrossEntropy(), some)
+    x = np.random.default_rng(1).normal(size=(1, 200)).astype(np.float32)
+    for _ in range(3):
+        assert step(x, [1]) == loop(x, [1])
+        same()
+
+
+def _unaligned(array: Array) -> Array:
+    """The same numbers, a byte behind where their type belongs."""
+    found = np.zeros(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    found[:] = array
+    assert not found.flags.aligned
+    return found
+
+
+def test_arrays_that_are_not_aligned() -> None:
+    step, loop, same, _ = both(network, sg.CrossEntropy(), OPTIMIZERS["SGD"])
+    x, labels = X[:4].astype(np.float32), LABELS[:4].astype(np.int64)
+    for _ in range(2):
+        assert step(_unaligned(x), _unaligned(labels)) == loop(x, labels)
+        same()
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "Adam"])
+def test_gradients_that_are_not_aligned(optimizer: str) -> None:
+    values = []
+    for given in (np.array, _unaligned):
+        net = network()
+        made, random = OPTIMIZERS[optimizer](net), np.random.default_rng(0)
+        drawn = {p: given(random.normal(size=p.shape).astype(np.float32)) for p in net.parameters()}
+        made.step(sg.Gradients(drawn))
+        values.append([p.value.tobytes() for p in net.parameters()])
+    assert values[0] == values[1]
+
+
+def test_groups_of_groups_go_as_the_loop() -> None:
+    def nested(net: sg.Network) -> Optimizer:
+        return sg.Combined(groups(net), sg.Adam(net["conv"].parameters().values()))
+
+    step, loop, same, _ = both(network, sg.CrossEntropy(), nested)
+    agree(step, loop, same, LABELS)
+    assert step.way.startswith("as the loop")
+
+
+def test_the_rate_of_a_group_can_be_set_between_steps() -> None:
+    step, loop, same, optimizers = both(network, sg.CrossEntropy(), groups)
+    for rate in (0.1, 0.7):
+        for optimizer in optimizers:
+            optimizer.lr, optimizer.optimizers[0].lr = 0.5, rate
+        agree(step, loop, same, LABELS)
+        for optimizer in optimizers:
+            assert optimizer.rates == (0.5 * rate, 0.01)
+            assert [group.lr for group in optimizer.optimizers] == [rate, 0.02]

@@ -10,6 +10,7 @@ import numpy as np
 
 from sharedgrad.graph import Node
 from sharedgrad.kernels.native.recycled import empty
+from sharedgrad.kernels.native.single import contiguous
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Shape
 from sharedgrad.layers.normalization import BatchNorm2d
@@ -190,7 +191,7 @@ class Recording:
         for i, buffer in back.buffers:
             arrays[i] = self.buffers[buffer]
         for i, (name,) in back.upstreams:
-            arrays[i] = np.ascontiguousarray(upstreams[name])
+            arrays[i] = contiguous(upstreams[name])
         for i, (name,) in back.input_gradients:
             arrays[i] = found.inputs[name] = plan.empty(plan.lowered.shapes[name])
         for i, (name,) in back.deltas:

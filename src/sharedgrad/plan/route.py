@@ -10,6 +10,7 @@ import numpy as np
 
 from sharedgrad import layers
 from sharedgrad.graph import Node
+from sharedgrad.kernels.native.single import contiguous
 from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.layers import own
 from sharedgrad.layers.context import Context
@@ -35,8 +36,8 @@ def parts(nodes: Sequence[Node], shapes: Mapping[str, Shape], samples: int) -> l
     cut: list[tuple[str, list[Node]]] = []
     for why, part in found:
         light = 0 if why else _light_ones(part)
-        cut += [(_TOO_LITTLE, part[:light])] * bool(light) + [(why, part[light:])] * bool(part[light:])
-    return cut
+        cut += [(_TOO_LITTLE, part[:light]), (why, part[light:])]
+    return [(why, part) for why, part in cut if part]
 
 
 def _light_ones(stretch: Sequence[Node]) -> int:
@@ -98,7 +99,7 @@ class Route:
                 else:
                     read = [values[source] for source in piece.inputs]
                     output, saved = own.forward(piece.layer, read, context.enter(piece.name))
-                    values[piece.name] = np.ascontiguousarray(output)
+                    values[piece.name] = contiguous(output)
                     done.append((piece, saved))
         return {name: np.array(values[name]) for name in self._outputs}, done
 

@@ -158,7 +158,7 @@ class CompiledStep:
             from sharedgrad.stepping.update import Update, compiled
 
             if not compiled(self.optimizer):
-                return f"the optimizer {type(self.optimizer).__name__} is not sharedgrad's"
+                return f"no update is compiled for the optimizer {type(self.optimizer).__name__}"
             self._update = Update(self.optimizer)
         return ""
 
@@ -168,7 +168,7 @@ class CompiledStep:
         if type(x) is np.ndarray and len(network.inputs) == 1 and x.dtype == network.dtype and x.flags.c_contiguous:
             (name,), (declared,) = network.inputs, network.inputs.values()
             if x.ndim and len(x) and x.shape != declared:
-                return {name: x}
+                return {name: x if x.flags.aligned else x.copy()}
         named = isinstance(x, Mapping)
         arrays, batched = network.incoming([] if named else [x], x if named else {})  # type: ignore[arg-type, list-item]
         return arrays if batched else None
@@ -189,7 +189,7 @@ class CompiledStep:
             found: Passes | str
             if route.whole is None:
                 own = [piece.name for piece in route.pieces if isinstance(piece, Node)]
-                found = f"not compiled: {', '.join(own)}"
+                found = f"in Python: {', '.join(own)}"
             else:
                 found = Passes(route.whole, structure.wanted(False), self._store, descending)
             self._passes = dict([*list(self._passes.items())[1 - _KEPT :], (key, found)])

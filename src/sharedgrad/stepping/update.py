@@ -17,7 +17,7 @@ COMPILED = (SGD, Adam, AdamW)  # and Combined of them
 def compiled(optimizer: Optimizer) -> bool:
     """Whether :class:`Update` serves it: a subclass may do anything."""
     if type(optimizer) is Combined:
-        return all(compiled(part) for part in optimizer.optimizers)
+        return all(type(part) in COMPILED for part in optimizer.optimizers)
     return type(optimizer) in COMPILED
 
 
@@ -51,7 +51,7 @@ class Update:
         """Update every parameter that has a gradient; some have their new value already."""
         for parameter, value in values.items():
             parameter.replace(value)
-        if values and not gradients:
+        if values and not any(p in gradients for p in self._optimizer.parameters):
             return
         if not isinstance(self._optimizer, Combined):
             self._parts[0].step(gradients)
@@ -59,11 +59,9 @@ class Update:
         present = [part for part in self._parts if any(p in gradients for p in part.optimizer.parameters)]
         if not present:
             self._optimizer.step(Gradients(gradients))  # says what is wrong
-        for part, rate in zip(self._parts, self._optimizer.rates, strict=True):
-            if part in present:
-                own, part.optimizer.lr = part.optimizer.lr, rate
+        for part in present:
+            with self._optimizer.scaled(part.optimizer):
                 part.step(gradients)
-                part.optimizer.lr = own
 
 
 class _Part:

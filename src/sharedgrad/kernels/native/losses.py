@@ -15,6 +15,6 @@ from sharedgrad.parameter import Array
 def cross_entropy(scores: Array, labels: Array, smoothing: float, count: float) -> tuple[float, Array]:
     """−Σ t · log p over scores (N, C) and labels (N,), and p − t; both / count."""
     upstream = empty_like(scores)
-    labels = np.ascontiguousarray(labels, np.int64)
+    labels = contiguous(labels.astype(np.int64, copy=False))
     total = _native.cross_entropy(upstream, contiguous(scores), labels, scores.shape[1], smoothing, count)
     return total / count, upstream

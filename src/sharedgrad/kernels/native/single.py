@@ -23,8 +23,9 @@ def kind_of(array: Array) -> Kind:
 
 
 def contiguous(array: Array) -> Array:
-    """The array in C order, itself if it is."""
-    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+    """The array in C order, each number at an address of its size's multiples; itself if it is so."""
+    flags = array.flags
+    return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
 
 
 def run(program: Program, *arrays: Array) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from sharedgrad.kernels.native import _native
 from sharedgrad.kernels.native.recycled import empty_like
+from sharedgrad.kernels.native.single import contiguous
 from sharedgrad.parameter import Array
 
 Arrays = list[Array]
@@ -25,7 +26,7 @@ def _update(step: Callable[..., bool], values: Arrays, gradients: Arrays, states
         step(new, values, gradients, news, states, *settings, False)
     except (TypeError, ValueError):  # an array of another type or memory order: rare, so it is not checked beforehand
         given = [
-            [np.ascontiguousarray(a, w.dtype).reshape(w.shape) for a, w in zip(arrays, values, strict=True)]
+            [contiguous(np.asarray(a, w.dtype)).reshape(w.shape) for a, w in zip(arrays, values, strict=True)]
             for arrays in (values, gradients, *states)
         ]
         step(new, given[0], given[1], news, given[2:], *settings, False)
