@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from sharedgrad.errors import ConfigError, ShapeError
-from sharedgrad.parameter import Buffer, Gradients, Parameter
+from sharedgrad.gradients import Gradients
+from sharedgrad.parameter import Buffer, Parameter
 
 
 def parameter(*shape: int, name: str = "p", dtype: Any = np.float64) -> Parameter:

@@ -7,6 +7,7 @@ import typing as _typing
 from importlib import import_module as _import_module
 
 from sharedgrad import kernels, uses
+from sharedgrad.gradients import Gradients
 from sharedgrad.kernels import get_threads, get_winograd, set_threads, set_winograd
 from sharedgrad.layers import (
     RNN,
@@ -36,7 +37,7 @@ from sharedgrad.layers import (
 from sharedgrad.losses import MSE, BinaryCrossEntropy, CrossEntropy
 from sharedgrad.network import Network
 from sharedgrad.optimizers import SGD, Adam, AdamW, Combined
-from sharedgrad.parameter import Gradients, Parameter
+from sharedgrad.parameter import Parameter
 from sharedgrad.storage import init_from, load, save
 from sharedgrad.tape import Tape
 from sharedgrad.traces import Trace

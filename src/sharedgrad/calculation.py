@@ -28,10 +28,11 @@ from sharedgrad import configuration
 from sharedgrad.configuration import NUMBERS, close
 from sharedgrad.errors import ConfigError, DataError, ShapeError, SharedgradError
 from sharedgrad.geometry import text
+from sharedgrad.gradients import Gradients
 from sharedgrad.layers import Layer
 from sharedgrad.losses import MSE, BinaryCrossEntropy, CrossEntropy
 from sharedgrad.network import Network
-from sharedgrad.parameter import Array, Gradients, numbers, positive
+from sharedgrad.parameter import Array, numbers, positive
 from sharedgrad.single_layer import SEQUENCES, expanded, sample_axes
 
 if TYPE_CHECKING:

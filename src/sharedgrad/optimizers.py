@@ -17,7 +17,8 @@ import numpy as np
 
 from sharedgrad import kernels
 from sharedgrad.errors import CheckpointError, ConfigError, ShapeError
-from sharedgrad.parameter import Array, Gradients, Parameter, Weight
+from sharedgrad.gradients import Gradients
+from sharedgrad.parameter import Array, Parameter, Weight
 
 
 class Optimizer(ABC):

@@ -13,11 +13,12 @@ from numpy.typing import ArrayLike
 
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError, ShapeError, StaleTapeError
+from sharedgrad.gradients import Gradients
 from sharedgrad.graph import Node, index_inputs
 from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.layers import own
 from sharedgrad.layers.layer import Layer
-from sharedgrad.parameter import Array, Gradients, Parameter, Weight, numbers, positive
+from sharedgrad.parameter import Array, Parameter, Weight, numbers, positive
 from sharedgrad.replay import Pass, Records, Replay, run
 from sharedgrad.traces import Trace
 from sharedgrad.uses import SharedWeight, Uses

@@ -7,10 +7,11 @@ from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from sharedgrad.errors import ConfigError
+from sharedgrad.gradients import Gradients
 from sharedgrad.graph import Node
 from sharedgrad.layers import own
 from sharedgrad.layers.terms import Cells
-from sharedgrad.parameter import Array, Gradients, Parameter, Weight, first_names
+from sharedgrad.parameter import Array, Parameter, Weight, first_names
 from sharedgrad.replay import Replay
 from sharedgrad.uses import SharedWeight, Terms, Uses
 

@@ -12,12 +12,13 @@ from numpy.typing import ArrayLike
 
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError
+from sharedgrad.gradients import Gradients
 from sharedgrad.graph import Node
 from sharedgrad.layers.context import Context
 from sharedgrad.losses import MSE, BinaryCrossEntropy, CrossEntropy, Loss, measured
 from sharedgrad.network import Network
 from sharedgrad.optimizers import Optimizer
-from sharedgrad.parameter import Array, Gradients, positive
+from sharedgrad.parameter import Array, positive
 
 if TYPE_CHECKING:
     from sharedgrad.stepping.passes import Passes, Store

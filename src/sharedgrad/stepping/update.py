@@ -7,9 +7,10 @@ from operator import is_
 
 import numpy as np
 
+from sharedgrad.gradients import Gradients
 from sharedgrad.kernels import native
 from sharedgrad.optimizers import SGD, Adam, AdamW, Combined, Optimizer
-from sharedgrad.parameter import Array, Gradients, Parameter
+from sharedgrad.parameter import Array, Parameter
 
 COMPILED = (SGD, Adam, AdamW)  # and Combined of them
 

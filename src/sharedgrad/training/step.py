@@ -9,8 +9,9 @@ from math import prod
 
 import numpy as np
 
+from sharedgrad.gradients import Gradients
 from sharedgrad.optimizers import Optimizer
-from sharedgrad.parameter import Gradients, Parameter
+from sharedgrad.parameter import Parameter
 from sharedgrad.traces import Trace
 from sharedgrad.uses import Terms, Window
 from sharedgrad.uses.terms import Factor
