@@ -147,6 +147,19 @@ def test_what_people_get_wrong(cli: Cli, run: str, arguments: list[str], words: 
     assert words in cli("trace", *arguments).error
 
 
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(cli: Cli, run: str) -> None:
+    Path("file").write_text("a file")
+    found = cli("trace", "run", "rows.npz", "--out", "file/page.html")
+    assert "file" in found.error
+    assert found.out == ""
+
+
+def test_too_few_images_to_be_divided(cli: Cli, run: str) -> None:
+    x, _ = blobs(60, 0)
+    np.savez("few.npz", x=x[:3], y=np.arange(3))
+    assert "take --part all" in cli("trace", "run", "few.npz").error
+
+
 def test_a_run_that_held_nothing_out(cli: Cli, data: Path) -> None:
     cli("train", data, "--epochs", 1, "--val-fraction", 0, "--out", "run")
     assert "the run held nothing out" in cli("trace", "run", data, "--part", "held-out").error

@@ -18,7 +18,7 @@ import sharedgrad as sg
 from sharedgrad.tracing import page, pictures
 from sharedgrad.tracing.report import Report, number, percent
 from sharedgrad.tracing.survey import survey
-from tests.document.page.browser import Browser, chromium, needs_browser
+from tests.document.page.browser import Browser, chromium, faultless, needs_browser
 
 CLASSES = ("seven", "<script>alert(1)</script>", "drei & \u202evier")
 
@@ -181,14 +181,8 @@ def test_a_page_of_many_weights_stays_small(monkeypatch: pytest.MonkeyPatch, sma
 
 @pytest.fixture
 def browser(running: Any, tmp_path: Path) -> Iterator[Browser]:
-    """Fails the test if the page has written to the console or has asked for anything but its own file."""
-    given = Browser(running, tmp_path)
-    yield given
-    for context in running.contexts:
-        context.close()
-    assert given.complaints == []
-    assert {url.split(":")[0] for url in given.requests} <= {"file", "data"}
-    assert sum(url.startswith("file:") for url in given.requests) == 1
+    with faultless(running, tmp_path) as given:
+        yield given
 
 
 class TestInABrowser:

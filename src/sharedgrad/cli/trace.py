@@ -23,7 +23,7 @@ from sharedgrad.errors import DataError
 from sharedgrad.geometry import text
 from sharedgrad.parameter import Array
 from sharedgrad.randomness import generator
-from sharedgrad.storage import write_text
+from sharedgrad.storage import ensure_writable, write_text
 from sharedgrad.tracing import page
 from sharedgrad.tracing.report import Report, named
 from sharedgrad.tracing.survey import survey
@@ -96,6 +96,8 @@ def trace(
 
     The exit code is 1 if the uses of a parameter do not add up to its gradient.
     """
+    if out is not None:
+        ensure_writable(out.parent)  # before the work, not behind it
     trained = open_run(run, model, f"{context.command_path} {shlex.join([run, data])}")
     plain_sums(trained.settings.get("exact") is True)
     if trained.unfinished:
@@ -159,7 +161,10 @@ def _samples(run: Run, dataset: Dataset, part: str, limit: int) -> tuple[Array, 
         fraction, seed = run.settings.get("val_fraction"), int(run.settings.get("seed", 0))
         tested = None if dataset.y_test is None else _numbers(dataset.y_test)
         # the images' own numbers are divided in their place, as training divided the images
-        parts = divide(replace(dataset, x=_numbers(dataset.y), x_test=tested), fraction, seed)
+        try:
+            parts = divide(replace(dataset, x=_numbers(dataset.y), x_test=tested), fraction, seed)
+        except DataError as error:  # too few images to be divided as the run was
+            raise DataError(error.where, error.problem, "take --part all") from None
         chosen, words = (parts.train, "training") if part == "training" else (parts.final, parts.final_name or "")
         if chosen is None:
             raise DataError(dataset.name, "the run held nothing out", "take --part training or all")

@@ -302,6 +302,8 @@ class SharedWeight:
         if key not in ("share", "norm") or sign not in (-1, 0, 1):
             got = f"key={key!r}, sign={sign!r}"
             raise ConfigError("top", f"expected key='share' or 'norm' and sign=1, 0 or -1, got {got}")
+        if not isinstance(n, int | np.integer) or n < 0:
+            raise ConfigError("top", f"expected how many parts, got {n!r}", "top(10)")
         if key == "share" and self.zero_up_to_rounding:
             raise ConfigError(f"uses of {self.name}", f"shares are undefined: the gradient is {ZERO}", "use key='norm'")
         chosen = ("call", *self.calls[0].axes) if by is None else by

@@ -165,3 +165,15 @@ def same_numbers(opened: Opened, panel: str, truth: Array) -> None:
         ]  # 1.0875, added in another order, rounds the other way
         expected = {printed(v, digits) for digits in (4, 3, 2) for v in around}
         assert reads(text) in expected, f"{panel}[{cell}]: {text} for {value}"
+
+
+@contextmanager
+def faultless(running: Any, folder: Path) -> Iterator[Browser]:
+    """Fails the test if a page has written to the console or has asked for anything but its own file."""
+    given = Browser(running, folder)
+    yield given
+    for context in running.contexts:
+        context.close()
+    assert given.complaints == []
+    assert {url.split(":")[0] for url in given.requests} <= {"file", "data", "blob"}
+    assert len({url.split("#")[0] for url in given.requests if url.startswith("file:")}) <= 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.document.page.browser import Browser, chromium
+from tests.document.page.browser import Browser, chromium, faultless
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +19,5 @@ def running() -> Iterator[Any]:
 
 @pytest.fixture
 def browser(running: Any, tmp_path: Path) -> Iterator[Browser]:
-    """Fails the test if a page has written to the console or has asked for anything but its own file."""
-    given = Browser(running, tmp_path)
-    yield given
-    for context in running.contexts:
-        context.close()
-    assert given.complaints == []
-    assert {url.split(":")[0] for url in given.requests} <= {"file", "data", "blob"}
-    assert len({url.split("#")[0] for url in given.requests if url.startswith("file:")}) <= 1
+    with faultless(running, tmp_path) as given:
+        yield given
