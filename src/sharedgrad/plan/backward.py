@@ -48,7 +48,7 @@ class Backward(Lowering):
     def __init__(
         self, forward: Forward, given: Collection[str], wanted: Collection[str], by_sample: Collection[Parameter]
     ) -> None:
-        super().__init__(forward.shapes, forward.builder.samples, forward.builder.dtype)
+        super().__init__(forward.shapes, forward.builder.another())
         self.forward, self.given, self.wanted, self.by_sample = forward, given, wanted, by_sample
         self.pending: dict[str, Map] = {}
         self.holders: Counter[Map] = Counter()
@@ -106,7 +106,7 @@ class Backward(Lowering):
         """The same map if no operation reads it after this node, else a new one like it."""
         if self.holders[delta] == 1:
             return delta
-        return Map(delta.samples, delta.lanes, *delta.shape)
+        return delta.like()
 
     def give(self, name: str, gradient: Map) -> None:
         """One path's gradient at a node; what comes on several paths adds."""

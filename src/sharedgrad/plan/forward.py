@@ -7,12 +7,13 @@ rewrite of the graph.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from sharedgrad.graph import Node
-from sharedgrad.kernels.native.program import Map
+from sharedgrad.kernels.native.program import Builder, Map
 from sharedgrad.layers.layer import Shape
 from sharedgrad.plan.lowering import Input, Lowering, Output, Statistics
 from sharedgrad.plan.steps import rewrite
@@ -49,11 +50,13 @@ class Forward(Lowering):
         training: bool,
         record: bool,
     ) -> None:
-        super().__init__(shapes, samples, dtype)
+        self.steps = rewrite(nodes, shapes, outputs)
+        builder = Builder(samples, dtype)
+        by_channel = not builder.full and all(step.by_channel for step in self.steps)
+        super().__init__(shapes, replace(builder, by_channel=by_channel))
         self.nodes, self.inputs, self.outputs = nodes, inputs, outputs
         self.by_name = {node.name: node for node in nodes}
         self.training, self.record = training, record
-        self.steps = rewrite(nodes, shapes, outputs)
         self.values: dict[str, Map] = {}
         self.statistics: dict[str, Statistics] = {}
         self.unseen = frozenset(name for step in self.steps for name in step.unseen)

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
 from sharedgrad.kernels.native.program import Builder, Map
@@ -121,8 +119,8 @@ class Lowering:
         shapes: Of inputs and nodes, without the sample axis.
     """
 
-    def __init__(self, shapes: Mapping[str, Shape], samples: int, dtype: np.dtype[Any]) -> None:
-        self.shapes, self.builder = shapes, Builder(samples, dtype)
+    def __init__(self, shapes: Mapping[str, Shape], builder: Builder) -> None:
+        self.shapes, self.builder = shapes, builder
         self.outside: list[Outside] = []
         self._parameters: dict[Weight | Buffer, Map] = {}
         self.emit = self.builder.emit

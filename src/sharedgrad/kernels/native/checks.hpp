@@ -58,8 +58,9 @@ bool slides(const Map<T>& small, const Map<T>& big, const Window& g) {
                pad >= 0 && pad <= before &&
                (out - 1LL) * stride + (kernel - 1LL) * dilation + 1 - pad <= 0LL + size + after;
     };
-    return small.samples == big.samples && small.lanes == big.lanes && g.groups > 0 && small.channels > 0 &&
-           big.channels > 0 &&
+    const bool order =
+        small.by_channel() ? big.by_channel() && g.groups == 1 : !big.by_channel() && small.lanes == big.lanes;
+    return small.samples == big.samples && order && g.groups > 0 && small.channels > 0 && big.channels > 0 &&
            axis(small.height, g.stride_h, g.kernel_h, g.dilation_h, g.pad_h, big.top, big.height, big.bottom) &&
            axis(small.width, g.stride_w, g.kernel_w, g.dilation_w, g.pad_w, big.left, big.width, big.right);
 }
@@ -71,10 +72,16 @@ Map<T> with_margins(Map<T> map) {
     return map;
 }
 
-// The same for a convolution; depthwise ones make the margins that are missing.
+// Whether a depthwise convolution will make the margins that are missing.
+template <typename T>
+bool makes_margins(const Map<T>& small, const Map<T>& big, const Window& g) {
+    return !big.by_channel() && depthwise(small, big, g);
+}
+
+// The same for a convolution.
 template <typename T>
 bool convolves(const Map<T>& small, const Map<T>& big, const Window& g) {
-    return slides(small, depthwise(small, big, g) ? with_margins(big) : big, g);
+    return slides(small, makes_margins(small, big, g) ? with_margins(big) : big, g);
 }
 
 // How far outputs before 0 and after the last are read on the way back, over all phases of one axis.
@@ -91,7 +98,7 @@ inline bool margins_reach(int size, int out, int kernel, int stride, int pad, in
 template <typename T>
 bool slides_back(const Map<T>& dx, const Map<T>& dy, const Window& g) {
     if (!slides(dy, with_margins(dx), g)) return false;  // the windows fit if a padded input's margins are there
-    return depthwise(dy, dx, g) ||
+    return makes_margins(dy, dx, g) ||
            (margins_reach(dx.height, dy.height, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h, dy.top, dy.bottom) &&
             margins_reach(dx.width, dy.width, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w, dy.left, dy.right));
 }
@@ -125,10 +132,16 @@ bool slides_pooled(const Map<T>& small, const Map<T>& big, const Window& g, int 
     return small.lanes == kWidth<T> && kind >= kIdentity && kind <= kTanh && slides(outputs, big, g);
 }
 
+// Plain (N, C, H, W).
+template <typename T>
+bool is_plain(const Map<T>& m) {
+    return m.lanes == 1 && m.bare() && !m.by_channel();
+}
+
 // Plain (N, C).
 template <typename T>
 bool is_vector(const Map<T>& v) {
-    return v.lanes == 1 && v.bare() && v.height * v.width == 1;
+    return is_plain(v) && v.height * v.width == 1;
 }
 
 // A plain vector (N, C) beside a map of C channels.

@@ -1,6 +1,7 @@
 // Which kernels carry out the three passes of a convolution.
 #pragma once
 
+#include "by_channel.hpp"
 #include "conv.hpp"
 #include "conv_gradient.hpp"
 #include "depthwise.hpp"
@@ -17,6 +18,7 @@ namespace {
 // y = x ∗ w + bias, then perhaps ReLU
 template <typename T>
 void convolve(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu) {
+    if (x.by_channel()) return conv_by_channel(y, x, w, bias, g, relu);
     if (depthwise(y, x, g)) return depthwise_conv(y, x, w, bias, g, relu);
     if (pointwise(y, x, g)) return pointwise_conv(y, x, w, bias, relu);
     if (plain_pointwise(y, x, g)) {
@@ -51,6 +53,7 @@ void convolve_pool_2x2(const Map<T>& y, const Map<T>* winners, const Map<T>& x, 
 // dx, or dx added to what is there; where `through` is the output of a ReLU, what flows back goes on through that.
 template <typename T>
 void input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>* through, const Window& g, bool add) {
+    if (dx.by_channel()) return input_gradient_by_channel(dx, dy, w, through, g, add);
     if (depthwise(dy, dx, g)) return depthwise_input_gradient(dx, dy, w, through, g, add);
     if (pointwise(dy, dx, g)) return pointwise_input_gradient(dx, dy, w, through, add);
     if (by_winograd(dx, dy, g, kFewChannels) && g.pad_h <= 2 && g.pad_w <= 2)
@@ -100,8 +103,10 @@ void winograd_kernel_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Wi
 // dw and, where there is a bias, dbias; of all samples or sample by sample
 template <typename T>
 void weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const Window& g, bool by_sample) {
-    if (!by_sample && pointwise(dy, x, g)) return pointwise_weight_gradient(dw, dbias, dy, x);
-    if (!by_sample && depthwise(dy, x, g))
+    if (!dy.by_channel() && !by_sample && pointwise(dy, x, g)) return pointwise_weight_gradient(dw, dbias, dy, x);
+    if (dy.by_channel())
+        weight_gradient_by_channel(dw, dy, x, g, by_sample);
+    else if (!by_sample && depthwise(dy, x, g))
         depthwise_kernel_gradient(dw, dy, x, g);
     else if (!by_sample && plain_pointwise(dy, x, g))
         plain_pointwise_weight_gradient(dw, dy, x, g);
@@ -113,7 +118,7 @@ void weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const W
         conv_kernel_gradients_by_sample<T>(dw, nullptr, dy, x, g, nullptr);
     else
         conv_kernel_gradient<T>(dw, nullptr, dy, x, g, nullptr);
-    if (dbias) channel_sums(dbias, dy, by_sample);
+    if (dbias) sums_of_channels(dbias, dy, by_sample);
 }
 
 }  // namespace

@@ -36,7 +36,8 @@ struct Program {
     int array_count;
 };
 
-constexpr int kMapNumbers = 11;  // array, offset, samples, lanes, channels, height, width, top, bottom, left, right
+// array, offset, samples, lanes, channels, height, width, top, bottom, left, right, whether it lies by channel
+constexpr int kMapNumbers = 12;
 
 // One parameter's step: everything new goes into memory of its own.
 template <typename T>

@@ -4,6 +4,9 @@
 // samples: with many samples one column of V, with a single one V columns of it. Whatever the number of channels and
 // samples, every lane works. The margins are zeros that windows reach. A vector (N, K) is a map of K channels and one
 // cell with I = 1, and so is every plain array (N, C, H, W).
+//
+// With few samples a map may lie *by channel* instead: the channels of a sample take the places of samples. To all code
+// that looks at each channel by itself it is a map of N·⌈C/I⌉·I samples of one channel.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +24,16 @@ struct Map {
     T* data;  // (blocks, channels, top + height + bottom, left + width + right, lanes)
     int samples, lanes, channels, height, width;  // N, I, C, H, W
     int top, bottom, left, right;                 // margins
+    int lane_channels = 0;  // C where the map lies by channel: then `samples` is N·⌈C/I⌉·I and `channels` is 1
 
+    bool by_channel() const { return lane_channels > 0; }
+    int blocks_of_sample() const { return (lane_channels + lanes - 1) / lanes; }
+    // The same map as its shape says, (N, C, H, W): to compare and to count, not for addresses.
+    Map logical() const {
+        Map m = *this;
+        if (by_channel()) m.samples = blocks() / blocks_of_sample(), m.channels = lane_channels;
+        return m;
+    }
     int blocks() const { return (samples + lanes - 1) / lanes; }
     int alive(int block) const { return std::min(lanes, samples - block * lanes); }  // the other lanes are padding
     std::ptrdiff_t row() const { return std::ptrdiff_t(left + width + right) * lanes; }

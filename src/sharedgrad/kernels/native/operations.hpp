@@ -44,31 +44,35 @@ constexpr Operation<T> kOperations[] = {
     // to, from
     {"relayout", 2, 0, 0,
      [](In<T> o) {
-         const auto &a = o.map(0), &b = o.map(1);
+         const Map<T> a = o.map(0).logical(), b = o.map(1).logical();
          const bool cells = a.channels == b.channels && a.height == b.height && a.width == b.width;
          const auto size = [](const Map<T>& m) { return std::ptrdiff_t(m.channels) * m.height * m.width; };
          const bool flat = (is_vector(a) || is_vector(b)) && size(a) == size(b);
-         return a.samples == b.samples && (cells || flat) && (a.lanes == b.lanes || a.lanes == 1 || b.lanes == 1);
+         const bool order = a.by_channel() == b.by_channel()
+                                ? a.lanes == b.lanes || (!a.by_channel() && (a.lanes == 1 || b.lanes == 1))
+                                : is_plain(a) || is_plain(b);
+         return a.samples == b.samples && (cells || flat) && order;
      },
      [](In<T> o) { relayout(o.map(0), o.map(1)); }},
     // y, x, w, bias; window, relu
     {"conv", 4, 10, 1u << 3,
      [](In<T> o) {
-         return convolves(o.map(0), o.map(1), o.window(0)) &&
-                holds(o, 2, kernel_size(o.map(0), o.map(1), o.window(0))) && holds(o, 3, o.map(0).channels);
+         const Map<T> y = o.map(0).logical(), x = o.map(1).logical();
+         return convolves(y, x, o.window(0)) && holds(o, 2, kernel_size(y, x, o.window(0))) && holds(o, 3, y.channels);
      },
      [](In<T> o) { convolve(o.map(0), o.map(1), o.data(2), o.data(3), o.window(0), o.number(9)); }},
     // dx, dy, w, output of the ReLU that dx goes through; window, add
     {"conv_input_gradient", 4, 10, 1u << 3,
      [](In<T> o) {
-         return slides_back(o.map(0), o.map(1), o.window(0)) &&
-                holds(o, 2, kernel_size(o.map(1), o.map(0), o.window(0))) && (!o.has(3) || same(o.map(0), o.map(3)));
+         const Map<T> dx = o.map(0).logical(), dy = o.map(1).logical();
+         return slides_back(dx, dy, o.window(0)) && holds(o, 2, kernel_size(dy, dx, o.window(0))) &&
+                (!o.has(3) || same(o.map(0), o.map(3)));
      },
      [](In<T> o) { input_gradient(o.map(0), o.map(1), o.data(2), o.perhaps(3), o.window(0), o.number(9)); }},
     // dw, dbias, dy, x; window, by_sample
     {"conv_weight_gradient", 4, 10, 1u << 1,
      [](In<T> o) {
-         const auto &dy = o.map(2), &x = o.map(3);
+         const Map<T> dy = o.map(2).logical(), x = o.map(3).logical();
          const std::ptrdiff_t kernel = kernel_size(dy, x, o.window(0)), apart = o.number(9) ? dy.samples : 1;
          const auto fit = o.number(9) ? slides<T> : convolves<T>;
          return fit(dy, x, o.window(0)) && kernel > 0 && holds(o, 0, kernel * apart) &&
@@ -78,10 +82,10 @@ constexpr Operation<T> kOperations[] = {
     // sums, dy; by_sample
     {"channel_sums", 2, 1, 0,
      [](In<T> o) {
-         const auto& dy = o.map(1);
+         const Map<T> dy = o.map(1).logical();
          return holds(o, 0, std::ptrdiff_t(dy.channels) * (o.number(0) ? dy.samples : 1));
      },
-     [](In<T> o) { channel_sums(o.data(0), o.map(1), o.number(0)); }},
+     [](In<T> o) { sums_of_channels(o.data(0), o.map(1), o.number(0)); }},
     // y, x; kind
     {"activate", 2, 1, 0, [](In<T> o) { return same(o.map(0), o.map(1)); },
      [](In<T> o) { activate(o.map(0), o.map(1), o.number(0)); }},

@@ -6,9 +6,9 @@
 namespace sharedgrad {
 namespace {
 
-// to[i·V + l] = from[l][i] for i < count and l < alive; the other lanes are zero
+// to[i·step + l] = from[l][i] for i < count and l < alive; the other lanes are zero
 template <typename T>
-void interleave(T* to, const T* const (&from)[kWidth<T>], int count, int alive) {
+void interleave(T* to, const T* const (&from)[kWidth<T>], int count, int alive, std::ptrdiff_t step = kWidth<T>) {
     constexpr int V = kWidth<T>;
     for (int i = 0; i < count; i += V) {
         const int n = std::min(V, count - i);
@@ -16,7 +16,7 @@ void interleave(T* to, const T* const (&from)[kWidth<T>], int count, int alive) 
         for (int l = 0; l < V; ++l)
             rows[l] = l >= alive ? Vector<T>{} : n == V ? load(from[l] + i) : load_part(from[l] + i, n);
         transpose<T>(rows);
-        for (int j = 0; j < n; ++j) store(to + (i + j) * V, rows[j]);
+        for (int j = 0; j < n; ++j) store(to + (i + j) * step, rows[j]);
     }
 }
 
@@ -48,10 +48,31 @@ void exchange(T* row, T* const (&samples)[kWidth<T>], int cells, int I, int aliv
             for (int l = 0; l < alive; ++l) samples[l][i] = row[std::ptrdiff_t(i) * I + l];
 }
 
+// One sample of a plain array, and of a map by channel, as maps of C samples with one channel.
+template <typename T>
+Map<T> channels_of_sample(Map<T> m, const Map<T>& by_channel, int n) {
+    const int cells = by_channel.height * by_channel.width;
+    const std::ptrdiff_t sample =
+        m.by_channel() ? m.block() * m.blocks_of_sample() : std::ptrdiff_t(by_channel.lane_channels) * cells;
+    m.data += n * sample;
+    m.samples = by_channel.lane_channels;
+    if (!m.by_channel()) m.channels = 1, m.height = by_channel.height, m.width = by_channel.width;
+    return m;
+}
+
 // The same numbers in another memory order; a vector's elements are a map's cells in the order of channel, row, column.
 template <typename T>
 void relayout(const Map<T>& to, const Map<T>& from) {
     constexpr int V = kWidth<T>;
+    if (to.by_channel() != from.by_channel()) {
+        const Map<T> own = to.by_channel() ? to : from;
+        for (int n = 0; n < own.logical().samples; ++n) {
+            Map<T> a = channels_of_sample(to, own, n), b = channels_of_sample(from, own, n);
+            a.lane_channels = b.lane_channels = 0;
+            relayout(a, b);
+        }
+        return;
+    }
     if (to.lanes == from.lanes && to.bare() && from.bare() && (to.lanes == 1 || to.channel() == from.channel())) {
         std::copy_n(from.data, from.size(), to.data);
         return;

@@ -13,9 +13,10 @@ using ProgramMemory = Owner<kMaps>;  // while the operations take theirs
 static_assert(disjoint<ProgramMemory, WindowMemory, ConvMemory, KernelGradientMemory, KernelSquaresMemory>() &&
               disjoint<ProgramMemory, GramMemory>() && disjoint<ProgramMemory, PointwiseMemory>() &&
               disjoint<ProgramMemory, PointwiseGradientMemory>() && disjoint<ProgramMemory, Pool2x2Memory>() &&
-              disjoint<ProgramMemory, PlainMemory>() && disjoint<ProgramMemory, DepthwiseMemory>() &&
-              disjoint<ProgramMemory, SmallMapsMemory>() && disjoint<ProgramMemory, WinogradMemory>() &&
-              disjoint<ProgramMemory, WinogradFewMemory>() && disjoint<ProgramMemory, WinogradGradientMemory>());
+              disjoint<ProgramMemory, PlainMemory>() && disjoint<ProgramMemory, ByChannelMemory>() &&
+              disjoint<ProgramMemory, DepthwiseMemory>() && disjoint<ProgramMemory, SmallMapsMemory>() &&
+              disjoint<ProgramMemory, WinogradMemory>() && disjoint<ProgramMemory, WinogradFewMemory>() &&
+              disjoint<ProgramMemory, WinogradGradientMemory>());
 
 constexpr int kMemories = 2;  // arrays that hold many maps; each other array is one map
 
@@ -35,6 +36,12 @@ bool read_map(Map<T>& map, const std::int64_t* n, const Program& p) {
            int(n[8]),
            int(n[9]),
            int(n[10])};
+    if (n[11]) {
+        map.lane_channels = map.channels;
+        const double samples = double(map.samples) * map.blocks_of_sample() * map.lanes;
+        if (!map.channels || samples > kLargest) return false;
+        map.samples = int(samples), map.channels = 1;
+    }
     const std::int64_t rows = n[7] + n[5] + n[8], columns = n[9] + n[6] + n[10];
     const double cells = double(rows) * columns + (n[3] > 1 && !(rows & columns & 1));  // as Map::channel
     const double size = double(map.blocks()) * map.channels * cells * n[3];

@@ -35,6 +35,7 @@ class Map:
 
     Attributes:
         outside: The number of the array that it is, for arrays from outside.
+        by_channel: Whether channels lie side by side instead, `lanes` of them, as few samples have it.
         kept: Whether the way back reads it.
         offset: Where it lies in the kept or the temporary memory, once that is decided.
     """
@@ -46,8 +47,13 @@ class Map:
     width: int = 1
     margins: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, bottom, left, right
     outside: int | None = None
+    by_channel: bool = False
     kept: bool = False
     offset: int | None = None
+
+    def like(self) -> Map:
+        """Another map of this shape, without margins."""
+        return Map(self.samples, self.lanes, *self.shape, by_channel=self.by_channel)
 
     def widen(self, margins: tuple[int, int, int, int]) -> None:
         """Make the margins at least that wide."""
@@ -65,17 +71,17 @@ class Map:
     def elements(self) -> int:
         """What it takes in memory, with what vectors read beyond its end."""
         top, bottom, left, right = self.margins
-        blocks = -(-self.samples // self.lanes)
         cells = (top + self.height + bottom) * (left + self.width + right)
         if self.lanes > 1:
             cells |= 1  # as Map::channel in layout.hpp
-        return blocks * self.channels * cells * self.lanes + _ALIGNMENT
+        across, along = (self.channels, self.samples) if self.by_channel else (self.samples, self.channels)
+        return -(-across // self.lanes) * along * cells * self.lanes + _ALIGNMENT
 
     def row(self) -> list[int]:
         """As the compiled side reads it."""
         array = _OUTSIDE + self.outside if self.outside is not None else _KEPT if self.kept else _TEMPORARY
         place = [array, self.offset or 0, self.samples, self.lanes]
-        return [*place, self.channels, self.height, self.width, *self.margins]
+        return [*place, self.channels, self.height, self.width, *self.margins, int(self.by_channel)]
 
 
 @dataclass(frozen=True)
@@ -102,22 +108,32 @@ class Builder:
     Args:
         samples: N of all maps.
         dtype: float32 or float64.
+        by_channel: Whether maps lie by channel.
     """
 
     samples: int
     dtype: np.dtype[Any]
+    by_channel: bool = False
     operations: list[Operation] = field(default_factory=list)
     outside: int = 0
 
+    def side_by_side(self, count: int) -> int:
+        """Lanes for so many samples or channels: as many as fill a vector, or all that there are."""
+        return min(_native.lanes(self.dtype.itemsize), 1 << (count - 1).bit_length())
+
     @property
     def lanes(self) -> int:
-        """Samples side by side: as many as fill a vector, or all that there are."""
-        return min(_native.lanes(self.dtype.itemsize), 1 << (self.samples - 1).bit_length())
+        """Samples side by side."""
+        return self.side_by_side(self.samples)
 
     @property
     def full(self) -> bool:
         """Whether a vector holds one cell of as many samples as it has lanes."""
-        return self.lanes == _native.lanes(self.dtype.itemsize)
+        return not self.by_channel and self.lanes == _native.lanes(self.dtype.itemsize)
+
+    def another(self) -> Builder:
+        """One for another program on maps in the same order."""
+        return Builder(self.samples, self.dtype, self.by_channel)
 
     def array(self, channels: int, height: int = 1, width: int = 1, samples: int = 1) -> Map:
         """A plain array from outside: the next in the order in which ``run`` gets them."""
@@ -126,7 +142,8 @@ class Builder:
 
     def map(self, channels: int, height: int, width: int) -> Map:
         """A map in blocks."""
-        return Map(self.samples, self.lanes, channels, height, width)
+        lanes = self.side_by_side(channels if self.by_channel else self.samples)
+        return Map(self.samples, lanes, channels, height, width, by_channel=self.by_channel)
 
     def vector(self, channels: int) -> Map:
         """Plain vectors (N, channels)."""

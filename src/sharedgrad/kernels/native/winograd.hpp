@@ -121,14 +121,19 @@ void transform_output(Vector<T> (&y)[kOutputSide][kOutputSide], const T* from, s
     for (int i = 0; i < kOutputSide; ++i) output_cells(half[i], y[i]);
 }
 
-// Some kernels in their points: [point][filter][channel]. `turned` reads them as the input gradient does: filters and
-// channels change places, and each kernel is turned by 180°.
+// Some kernels in their points: [point][filter][channel]. In w filters and channels lie so far from each other, and
+// each kernel may be turned by 180°, as the input gradient reads it.
 template <typename T>
 struct SmallKernels {
     static constexpr int V = kWidth<T>;
-    const T* w;  // (filters, channels, 3, 3), or (channels, filters, 3, 3) where it is turned
-    int filters, channels;
+    const T* w;
+    std::ptrdiff_t filter, channel;
     bool turned;
+
+    // w is (filters, channels, 3, 3), or (channels, filters, 3, 3) where it is turned
+    static SmallKernels of(const T* w, int filters, int channels, bool turned) {
+        return {w, 9 * (turned ? 1 : channels), 9 * (turned ? filters : 1), turned};
+    }
 
     // sums[row][column] = Σ w · x over some channels, by the definition; x(channel, row, column) are a tile's inputs
     template <typename Input>
@@ -136,8 +141,7 @@ struct SmallKernels {
         for (auto& row : sums)
             for (auto& sum : row) sum = Vector<T>{};
         for (int c = first; c < end; ++c) {
-            const T* const kernel =
-                w + 9 * (turned ? std::ptrdiff_t(c) * filters + f : std::ptrdiff_t(f) * channels + c);
+            const T* const kernel = w + f * filter + c * channel;
             for (int i = 0; i < kOutputSide; ++i)
                 for (int j = 0; j < kOutputSide; ++j)
                     for (int k = 0; k < 9; ++k)
@@ -146,28 +150,32 @@ struct SmallKernels {
     }
 
     void transform(T* to, int first_filter, int end_filter, int first_channel, int end_channel) const {
-        const std::ptrdiff_t filter = 9 * (turned ? 1 : channels), channel = 9 * (turned ? filters : 1);
         const std::ptrdiff_t apart = std::ptrdiff_t(end_filter - first_filter) * (end_channel - first_channel);
         for (int f = first_filter; f < end_filter; ++f)
             for (int c = first_channel, n; c < end_channel; c += n, to += n) {
                 n = std::min(V, end_channel - c);
-                const T* kernels[V];
-                for (int l = 0; l < n; ++l) kernels[l] = w + f * filter + (c + l) * channel;
-                alignas(64) T cells[9][V];  // channels in the lanes
-                interleave<T>(cells[0], kernels, 9, n);
-                Vector<T> half[kInputSide][3];
-                for (int j = 0; j < 3; ++j) {
-                    Vector<T> column[3], u[kInputSide];
-                    for (int i = 0; i < 3; ++i) column[i] = load(cells[turned ? 8 - (3 * i + j) : 3 * i + j]);
-                    kernel_points(column, u);
-                    for (int i = 0; i < kInputSide; ++i) half[i][j] = u[i];
-                }
-                for (int i = 0; i < kInputSide; ++i) {
-                    Vector<T> u[kInputSide];
-                    kernel_points(half[i], u);
-                    for (int j = 0; j < kInputSide; ++j) store_part(to + (i * kInputSide + j) * apart, u[j], n);
-                }
+                transform_lanes(to, apart, f, c, n);
             }
+    }
+
+    // n channels of a filter, into points that lie so far apart
+    void transform_lanes(T* to, std::ptrdiff_t apart, int f, int c, int n) const {
+        const T* kernels[V];
+        for (int l = 0; l < n; ++l) kernels[l] = w + f * filter + (c + l) * channel;
+        alignas(64) T cells[9][V];
+        interleave<T>(cells[0], kernels, 9, n);
+        Vector<T> half[kInputSide][3];
+        for (int j = 0; j < 3; ++j) {
+            Vector<T> column[3], u[kInputSide];
+            for (int i = 0; i < 3; ++i) column[i] = load(cells[turned ? 8 - (3 * i + j) : 3 * i + j]);
+            kernel_points(column, u);
+            for (int i = 0; i < kInputSide; ++i) half[i][j] = u[i];
+        }
+        for (int i = 0; i < kInputSide; ++i) {
+            Vector<T> u[kInputSide];
+            kernel_points(half[i], u);
+            for (int j = 0; j < kInputSide; ++j) store_part(to + (i * kInputSide + j) * apart, u[j], n);
+        }
     }
 };
 
@@ -280,7 +288,7 @@ struct Winograd {
           tiles(out),
           filters(out.channels, kTileFilters),
           channels(in.channels, kAtOnce),
-          kernels{w, out.channels, in.channels, last.turned},
+          kernels(SmallKernels<T>::of(w, out.channels, in.channels, last.turned)),
           weights(transform()) {}
 
     const T* transform() const {

@@ -82,7 +82,7 @@ struct WinogradFew {
     int vectors = ceil_div(tiles.count * in.lanes, V);
     EvenRanges strips{vectors, kTileColumns}, filters{out.channels, kTileFilters};
     std::ptrdiff_t point = std::ptrdiff_t(strips.size(0)) * V * in.channels + kAside<T>;
-    SmallKernels<T> kernels{w, out.channels, in.channels, last.turned};
+    SmallKernels<T> kernels = SmallKernels<T>::of(w, out.channels, in.channels, last.turned);
 
     void run() const {
         if (strips.count < kManyStrips)

@@ -48,7 +48,7 @@ class ConvStep(Weighted):
         self.layer, self.padded = layer, layer.padding_mode != "zeros"
         self.geometry: Geometry = layer.geometry.without_padding() if self.padded else layer.geometry
         (self.source,) = conv.inputs
-        self.seen = graph.is_output(conv)
+        self.seen, self.by_channel = graph.is_output(conv), layer.groups == 1
         self.relu = self._relu_before(graph)
         before = None if self.relu is None else graph.taken[self.relu.name]
         self.norm = before.norm if isinstance(before, NormStep) and before.total is None else None
@@ -151,6 +151,7 @@ class ConvStep(Weighted):
             numbers = (*ops.window(self.geometry), kind(self.activation), apart)
             way.emit("pooled_weight_gradient", (dw, db, delta, y, winners, self._read(way)), *numbers)
             return True
+        early = early and not way.builder.by_channel
         sums = way.gradient(bias)[0] if early and bias is not None and not way.apart(bias) else None
         dx = way.fresh(self.conv.name)
         way.emit("pool_2x2_backward", (dx, sums, delta, y, winners), kind(self.activation))
@@ -234,6 +235,9 @@ class ConvStep(Weighted):
     def norms(self, way: Clipped, delta: Map, summed: bool) -> None:
         """Norms now, sums later: of kernels that are kept, else by going through the scaled map once more."""
         layer, g, x = self.layer, self.geometry, self._read(way)
+        if way.builder.by_channel:
+            self._norms_by_channel(way, delta, x)
+            return
         match cheapest(g, layer.weight.shape, delta, x, way.builder, way.sums_later):
             case "keep":
                 apart = Map(delta.samples, delta.lanes, prod(layer.weight.shape))
@@ -249,6 +253,15 @@ class ConvStep(Weighted):
             sums = way.builder.vector(delta.channels)
             way.emit("channel_sums", (sums, delta), 1)
             way.add_squares(layer.bias, sums)
+
+    def _norms_by_channel(self, way: Clipped, delta: Map, x: Map) -> None:
+        """Samples are few: their gradients are kept."""
+        parameters = [p for p in (self.layer.weight, self.layer.bias) if p is not None]
+        own = [way.builder.vector(prod(p.shape)) for p in parameters]
+        db = own[1] if len(own) == 2 else None
+        way.emit("conv_weight_gradient", (own[0], db, delta, x), *ops.window(self.geometry), 1)
+        for p, apart in zip(parameters, own, strict=True):
+            way.add_squares(p, apart)
 
     def _again(self, way: Clipped, delta: Map, x: Map) -> None:
         """The kernel's gradient from the upstream gradient once that is scaled."""

@@ -30,6 +30,8 @@ class NormStep(Weighted):
         pooled: Whether 2×2 max pooling is all that sees the ReLU.
     """
 
+    by_channel = False
+
     def __init__(self, norm: Node, total: Node | None, relu: Node | None, graph: Graph) -> None:
         super().__init__(norm, total, relu)
         self.norm, self.total, self.relu = norm, total, relu
@@ -133,7 +135,7 @@ class NormStep(Weighted):
     def copies(self, way: Traced, delta: Map, relu: Map | None, *statistics: Map | None) -> tuple[Map, Map]:
         """dy and x (N, C, H, W)."""
         if relu is not None:
-            through = Map(delta.samples, delta.lanes, *delta.shape)
+            through = delta.like()
             way.emit("activate_backward", (through, delta, relu), ops.RELU)
             delta = through
         way.copy(self.norm, delta, self.x)
