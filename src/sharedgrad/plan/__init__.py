@@ -18,7 +18,7 @@ from sharedgrad.parameter import Array, Buffer, Parameter, Weight
 from sharedgrad.plan.backward import Backward
 from sharedgrad.plan.clipped import Clipped, SampleNorms
 from sharedgrad.plan.forward import Forward
-from sharedgrad.plan.lowering import Input, Mask, MaxNorm, Norms, Output
+from sharedgrad.plan.lowering import Input, Kernel, Mask, MaxNorm, Norms, Output
 from sharedgrad.plan.traced import Traced
 
 __all__ = ["Known", "Plan", "Recording"]
@@ -51,7 +51,7 @@ class Plan:
         self.lowered = Forward(nodes, shapes, inputs, outputs, samples, dtype, training, record)
         self.buffers = [what for what in self.lowered.outside if isinstance(what, Buffer)]
         self._weights, self._buffers = self.lowered.numbered(Weight), self.lowered.numbered(Buffer)
-        self._others = self.lowered.numbered(Input | Output | Mask)
+        self._kernels, self._others = self.lowered.numbered(Kernel), self.lowered.numbered(Input | Output | Mask)
         self._back: dict[Any, Backward] = {}
         self._spare: list[Array] = []
 
@@ -63,6 +63,8 @@ class Plan:
         arrays: list[Any] = [None] * len(lowered.outside)
         for i, weight in self._weights:
             arrays[i] = weight.value
+        for i, (parameter, prepared) in self._kernels:
+            arrays[i] = prepared.of_value(parameter)
         for i, buffer in self._buffers:
             arrays[i] = recording.buffers[buffer]
         for i, what in self._others:

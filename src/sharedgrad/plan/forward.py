@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from sharedgrad.geometry import Geometry
 from sharedgrad.graph import Node
 from sharedgrad.kernels.native.program import Builder, Map
 from sharedgrad.layers.layer import Shape
-from sharedgrad.plan.lowering import Input, Lowering, Output, Statistics
+from sharedgrad.parameter import Parameter, Weight
+from sharedgrad.plan.lowering import Input, Kernel, Lowering, Output, Statistics
+from sharedgrad.plan.prepared import Prepared
 from sharedgrad.plan.steps import rewrite
 
 
@@ -68,6 +71,13 @@ class Forward(Lowering):
         for name in outputs:
             self.emit("relayout", (self.array(Output(name), shapes[name]), self.values[name]))
         self.program = self.builder.build()
+
+    def prepared(self, weight: Weight, y: Map, geometry: Geometry) -> Map | None:
+        """The kernel (F, C, *K) prepared, where passes see the same weights again: with no way back to change them."""
+        if self.record or not self.builder.by_channel or not isinstance(weight, Parameter):
+            return None
+        kernel = Kernel(weight, Prepared.of(weight, self.builder, y, geometry))
+        return self.array(kernel, (kernel.prepared.size,), 1)
 
     def keep(self, m: Map) -> Map:
         """The same map, which stays as long as the tape if there will be one."""

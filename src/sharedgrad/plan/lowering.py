@@ -11,6 +11,7 @@ from sharedgrad.kernels.native import program as ops
 from sharedgrad.kernels.native.program import Builder, Map
 from sharedgrad.layers.layer import Shape
 from sharedgrad.parameter import Buffer, Parameter, Weight
+from sharedgrad.plan.prepared import Prepared
 
 
 class Mask(NamedTuple):
@@ -84,6 +85,13 @@ class Rates(NamedTuple):
     """Its learning rate and weight decay."""
 
 
+class Kernel(NamedTuple):
+    """A convolution's kernel, prepared."""
+
+    parameter: Parameter
+    prepared: Prepared
+
+
 class Statistics(NamedTuple):
     """Where batch normalization left its batch's mean and variance."""
 
@@ -106,6 +114,7 @@ Outside = (
     | Squares
     | Next
     | Rates
+    | Kernel
     | Mask
     | Weight
     | Buffer

@@ -1,7 +1,8 @@
 // Which kernels carry out the three passes of a convolution.
 #pragma once
 
-#include "by_channel.hpp"
+#include "by_channel_gradient.hpp"
+#include "by_channel_passes.hpp"
 #include "conv.hpp"
 #include "conv_gradient.hpp"
 #include "depthwise.hpp"
@@ -15,10 +16,11 @@
 namespace sharedgrad {
 namespace {
 
-// y = x ∗ w + bias, then perhaps ReLU
+// y = x ∗ w + bias, then perhaps ReLU; by channel, w may be prepared already
 template <typename T>
-void convolve(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu) {
-    if (x.by_channel()) return conv_by_channel(y, x, w, bias, g, relu);
+void convolve(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const T* prepared, const Window& g,
+              bool relu) {
+    if (x.by_channel()) return conv_by_channel(y, x, w, bias, prepared, g, relu);
     if (depthwise(y, x, g)) return depthwise_conv(y, x, w, bias, g, relu);
     if (pointwise(y, x, g)) return pointwise_conv(y, x, w, bias, relu);
     if (plain_pointwise(y, x, g)) {

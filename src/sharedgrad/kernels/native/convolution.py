@@ -53,11 +53,11 @@ def _conv_program(kind: Kind, x: Index, w: Index, bias: bool, g: Geometry) -> Pr
     y_out, x_in, w_in = plain(b, (x[0], w[0], *small)), plain(b, x), b.array(prod(w))
     b_in = b.array(w[0]) if bias else None
     if _as_it_lies(b, x, w, g):
-        b.emit("conv", (y_out, x_in, w_in, b_in), *window(g), 0)
+        b.emit("conv", (y_out, x_in, w_in, b_in, None), *window(g), 0)
         return b.build()
     big, y = blocked(b, x_in), b.map(*y_out.shape)
     big.widen(input_margins(g, spatial(x[2:]), spatial(small)))
-    b.emit("conv", (y, big, w_in, b_in), *window(g), 0)
+    b.emit("conv", (y, big, w_in, b_in, None), *window(g), 0)
     b.emit("relayout", (y_out, y))
     return b.build()
 

@@ -54,13 +54,27 @@ constexpr Operation<T> kOperations[] = {
          return a.samples == b.samples && (cells || flat) && order;
      },
      [](In<T> o) { relayout(o.map(0), o.map(1)); }},
-    // y, x, w, bias; window, relu
-    {"conv", 4, 10, 1u << 3,
+    // y, x, w, bias, w as prepare_kernel leaves it; window, relu
+    {"conv", 5, 10, 1u << 3 | 1u << 4,
      [](In<T> o) {
          const Map<T> y = o.map(0).logical(), x = o.map(1).logical();
-         return convolves(y, x, o.window(0)) && holds(o, 2, kernel_size(y, x, o.window(0))) && holds(o, 3, y.channels);
+         return convolves(y, x, o.window(0)) && holds(o, 2, kernel_size(y, x, o.window(0))) &&
+                holds(o, 3, y.channels) && holds(o, 4, prepared_size<T>(y.channels, x.channels, o.window(0)));
      },
-     [](In<T> o) { convolve(o.map(0), o.map(1), o.data(2), o.data(3), o.window(0), o.number(9)); }},
+     [](In<T> o) { convolve(o.map(0), o.map(1), o.data(2), o.data(3), o.data(4), o.window(0), o.number(9)); }},
+    // to, w; filters, channels, height and width of outputs, window
+    {"prepare_kernel", 2, 13, 0,
+     [](In<T> o) {
+         const Window g = o.window(4);
+         for (int i = 0; i < 4; ++i)
+             if (o.number(i) < 1 || o.number(i) > kLargest / 64) return false;
+         return g.kernel_h > 0 && g.kernel_h <= kMostCells && g.kernel_w > 0 && g.kernel_w <= kMostCells &&
+                holds(o, 0, prepared_size<T>(o.number(0), o.number(1), g)) &&
+                holds(o, 1, std::ptrdiff_t(o.number(0)) * o.number(1) * g.kernel_h * g.kernel_w);
+     },
+     [](In<T> o) {
+         prepare_kernel(o.data(0), o.data(1), o.number(0), o.number(1), o.number(2), o.number(3), o.window(4));
+     }},
     // dx, dy, w, output of the ReLU that dx goes through; window, add
     {"conv_input_gradient", 4, 10, 1u << 3,
      [](In<T> o) {

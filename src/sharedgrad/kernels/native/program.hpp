@@ -14,9 +14,9 @@ static_assert(disjoint<ProgramMemory, WindowMemory, ConvMemory, KernelGradientMe
               disjoint<ProgramMemory, GramMemory>() && disjoint<ProgramMemory, PointwiseMemory>() &&
               disjoint<ProgramMemory, PointwiseGradientMemory>() && disjoint<ProgramMemory, Pool2x2Memory>() &&
               disjoint<ProgramMemory, PlainMemory>() && disjoint<ProgramMemory, ByChannelMemory>() &&
-              disjoint<ProgramMemory, DepthwiseMemory>() && disjoint<ProgramMemory, SmallMapsMemory>() &&
-              disjoint<ProgramMemory, WinogradMemory>() && disjoint<ProgramMemory, WinogradFewMemory>() &&
-              disjoint<ProgramMemory, WinogradGradientMemory>());
+              disjoint<ProgramMemory, LaneWinogradMemory>() && disjoint<ProgramMemory, DepthwiseMemory>() &&
+              disjoint<ProgramMemory, SmallMapsMemory>() && disjoint<ProgramMemory, WinogradMemory>() &&
+              disjoint<ProgramMemory, WinogradFewMemory>() && disjoint<ProgramMemory, WinogradGradientMemory>());
 
 constexpr int kMemories = 2;  // arrays that hold many maps; each other array is one map
 

@@ -25,6 +25,7 @@ IDENTITY, RELU, SIGMOID, TANH = map(_native.activations().index, ("identity", "r
 PADDINGS = {name: code for code, name in enumerate(_native.paddings())}
 _CLEARING = ("pool_2x2_backward",)  # what writes the margins of its maps itself
 
+_POINTS = 36  # of a 3×3 kernel, as in winograd.hpp
 _ALIGNMENT = 16  # elements: maps begin on 64 bytes, or 128
 _KEPT, _TEMPORARY, _OUTSIDE = 0, 1, 2  # arrays of a run, in this order
 
@@ -117,9 +118,14 @@ class Builder:
     operations: list[Operation] = field(default_factory=list)
     outside: int = 0
 
+    @property
+    def vector_lanes(self) -> int:
+        """How many numbers a vector holds."""
+        return int(_native.lanes(self.dtype.itemsize))
+
     def side_by_side(self, count: int) -> int:
         """Lanes for so many samples or channels: as many as fill a vector, or all that there are."""
-        return min(_native.lanes(self.dtype.itemsize), 1 << (count - 1).bit_length())
+        return min(self.vector_lanes, 1 << (count - 1).bit_length())
 
     @property
     def lanes(self) -> int:
@@ -129,7 +135,7 @@ class Builder:
     @property
     def full(self) -> bool:
         """Whether a vector holds one cell of as many samples as it has lanes."""
-        return not self.by_channel and self.lanes == _native.lanes(self.dtype.itemsize)
+        return not self.by_channel and self.lanes == self.vector_lanes
 
     def another(self) -> Builder:
         """One for another program on maps in the same order."""
@@ -241,6 +247,13 @@ def axes(g: Geometry) -> tuple[tuple[int, ...], ...]:
 def window(g: Geometry) -> tuple[int, ...]:
     """The numbers of a window."""
     return (*(n for pair in axes(g) for n in pair), g.groups)
+
+
+def prepared_size(builder: Builder, kernel: tuple[int, ...], g: Geometry) -> int:
+    """Numbers that a prepared kernel (F, C, *K) takes, as ``by_channel_passes.hpp`` counts them."""
+    size, stride, _, dilation = axes(g)
+    cells = _POINTS if (*size, *stride, *dilation) == (3, 3, 1, 1, 1, 1) else prod(size)
+    return _ALIGNMENT + cells * kernel[1] * -(-kernel[0] // builder.vector_lanes) * builder.vector_lanes
 
 
 def spatial(shape: tuple[int, ...]) -> tuple[int, int]:

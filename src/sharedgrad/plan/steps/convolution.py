@@ -89,7 +89,7 @@ class ConvStep(Weighted):
             maps = (self.pooled.y, self.pooled.winners, *read)
             way.emit("conv_pool_2x2", maps, *ops.window(self.geometry), kind(self.activation))
             return
-        left = self._convolve(way, y)
+        left = self._convolve(way, y, way.prepared(self.layer.weight, y, self.geometry))
         way.values[self.conv.name] = y
         if self.pool is not None:
             self.pooled = Pooled(way, self.pool)
@@ -99,11 +99,11 @@ class ConvStep(Weighted):
             if left != ops.IDENTITY:
                 way.emit("activate", (y, y), left)
 
-    def _convolve(self, way: Forward | Backward, y: Map) -> int:
+    def _convolve(self, way: Forward | Backward, y: Map, prepared: Map | None = None) -> int:
         """y (N, F, *P); what is left to do with it is this activation."""
         fused = is_relu(self.activation) and not self.seen
         maps = (y, self._read(way), way.parameter(self.layer.weight), way.parameter(self.layer.bias))
-        way.emit("conv", maps, *ops.window(self.geometry), int(fused))
+        way.emit("conv", (*maps, prepared), *ops.window(self.geometry), int(fused))
         return ops.IDENTITY if fused else kind(self.activation)
 
     def _read(self, way: Forward | Backward) -> Map:
