@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from math import inf, prod
 
@@ -46,9 +47,15 @@ def _as_it_lies(b: Builder, x: Index, w: Index, g: Geometry) -> bool:
     return depthwise and g.cells <= _DEPTHWISE_TAPS and x[-1] >= _native.lanes(b.dtype.itemsize)
 
 
+def _builder(samples: int, kind: Kind, g: Geometry) -> Builder:
+    """Few samples lie by channel, where each filter sees all channels."""
+    b = builder(samples, kind)
+    return b if b.full or g.groups > 1 else replace(b, by_channel=True)
+
+
 @lru_cache(512)
 def _conv_program(kind: Kind, x: Index, w: Index, bias: bool, g: Geometry) -> Program:
-    b = builder(x[0], kind)
+    b = _builder(x[0], kind, g)
     small = g.output(x[2:])
     y_out, x_in, w_in = plain(b, (x[0], w[0], *small)), plain(b, x), b.array(prod(w))
     b_in = b.array(w[0]) if bias else None
@@ -64,7 +71,7 @@ def _conv_program(kind: Kind, x: Index, w: Index, bias: bool, g: Geometry) -> Pr
 
 @lru_cache(512)
 def _input_gradient_program(kind: Kind, x: Index, dy: Index, w: Index, g: Geometry) -> Program:
-    b = builder(x[0], kind)
+    b = _builder(x[0], kind, g)
     dx_out, dy_in, w_in = plain(b, x), plain(b, dy), b.array(prod(w))
     if _as_it_lies(b, x, w, g):
         b.emit("conv_input_gradient", (dx_out, dy_in, w_in, None), *window(g), 0)
@@ -78,7 +85,7 @@ def _input_gradient_program(kind: Kind, x: Index, dy: Index, w: Index, g: Geomet
 
 @lru_cache(512)
 def _kernel_gradient_program(kind: Kind, x: Index, dy: Index, g: Geometry, by_sample: bool) -> Program:
-    b = builder(x[0], kind)
+    b = _builder(x[0], kind, g)
     size = dy[1] * (x[1] // g.groups) * g.cells
     dw, dy_in, x_in = b.array(size * (x[0] if by_sample else 1)), plain(b, dy), plain(b, x)
     if _as_it_lies(b, x, (dy[1], x[1] // g.groups), g) and not by_sample:
