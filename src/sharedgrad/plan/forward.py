@@ -64,7 +64,7 @@ class Forward(Lowering):
             step.forward(self)
         for name in outputs:
             self.emit("relayout", (self.array(Output(name), shapes[name]), self.values[name]))
-        self.program = self.builder.build()
+        self.build()
 
     def keep(self, m: Map) -> Map:
         """The same map, which stays as long as the tape if there will be one."""
