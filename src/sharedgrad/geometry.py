@@ -169,7 +169,7 @@ def whole(value: Any, where: str, least: int | None = 1) -> int:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
 def per_axis(rank: int, value: Any, where: str, least: int) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from sharedgrad.plan.route import Route
 
 _ROUTES = 8  # compiled ways that a network keeps, one for each number of samples, mode and the like
+
+_REVISION, _SHAPE = attrgetter("layer.revision"), attrgetter("shape")
 
 _ELSEWHERE = {
     "fit": "sg.fit(net, (x, y), epochs=10) trains it",
@@ -79,7 +82,6 @@ class Network:
         self._adopt_parameters()
         for buffer in self._named_buffers().values():
             buffer.cast(self.dtype)
-        self._checked: dict[Any, dict[str, Shape]] = {}
         if all(shape is not None for shape in self.inputs.values()):
             self.shapes()
 
@@ -99,7 +101,6 @@ class Network:
             if name not in known:
                 raise ConfigError("outputs", f"there is no node {name!r}", f"choose from {', '.join(known)}")
         self._outputs = chosen
-        self._routes: dict[Any, Route] = {}
         self._known: Structure | None = None
 
     # ---- parameters
@@ -228,10 +229,10 @@ class Network:
             ShapeError: An input does not fit.
         """
         arrays, batched = self.incoming(inputs, named)
-        context = Context(training, self.seed, self.step)
-        outputs, done, buffers = self._compute(arrays, context, record=True)
-        origin = Pass(arrays, training, self.seed, self.step, buffers)
-        tape = Tape(self.structure(), origin, done, self.shapes_of(arrays), self.dtype, batched)
+        structure, context = self.structure(), Context(training, self.seed, self.step)
+        origin = Pass(arrays, training, self.seed, self.step, {b: b.value for b in structure.buffers})
+        outputs, done = self._compute(structure, arrays, context, record=True)
+        tape = Tape(structure, origin, done, self._shapes_of(structure, arrays), self.dtype, batched)
         if training:
             context.commit()
             self.step += 1
@@ -240,65 +241,65 @@ class Network:
     def predict(self, *inputs: ArrayLike, batch_size: int = 256, **named: ArrayLike) -> Any:
         """The output in evaluation mode, batch by batch, without a tape."""
         batch_size = whole(batch_size, "predict: batch_size")
-        arrays, batched = self.incoming(inputs, named)
-        samples = len(next(iter(arrays.values())))
-        parts = []
-        for start in range(0, max(samples, 1), batch_size):
-            chunk = {name: array[start : start + batch_size] for name, array in arrays.items()}
-            context = Context(False, self.seed, self.step)
-            parts.append(self._compute(chunk, context, record=False)[0])
-        values = {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
-        return self._outgoing(values, batched)
+        arrays, batched = self.incoming(inputs, named, kept=False)
+        structure, samples = self.structure(), len(next(iter(arrays.values())))
+        if samples <= batch_size:
+            return self._outgoing(self._evaluated(structure, arrays), batched)
+        starts = range(0, samples, batch_size)
+        chunks = ({name: array[i : i + batch_size] for name, array in arrays.items()} for i in starts)
+        parts = [self._evaluated(structure, chunk) for chunk in chunks]
+        return self._outgoing({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, batched)
+
+    def _evaluated(self, structure: Structure, arrays: dict[str, Array]) -> dict[str, Array]:
+        context = Context(False, self.seed, self.step)
+        if kernels.programs() and (plan := self.route(structure, arrays, False, record=False).whole):
+            return plan.evaluate(arrays, context)
+        copies = {name: np.array(array) for name, array in arrays.items()}  # layers in Python may write to theirs
+        return self._compute(structure, copies, context, record=False)[0]
 
     def _compute(
-        self, arrays: dict[str, Array], context: Context, record: bool
-    ) -> tuple[dict[str, Array], Sequence[Recording | tuple[Node, Any]], dict[Buffer, Array]]:
-        """The outputs, what going backward needs, and the buffers' values: compiled as far as that can be."""
-        self.refuse_other_types()
-        if kernels.programs():
-            route = self.route(arrays, context.training, record)
-            buffers = {buffer: buffer.value for buffer in self.structure().buffers}
-            return *route.forward(arrays, context), buffers
-        self.shapes_of(arrays)
-        buffers = {buffer: buffer.value for buffer in self.structure().buffers}
+        self, structure: Structure, arrays: dict[str, Array], context: Context, record: bool
+    ) -> tuple[dict[str, Array], Sequence[Recording | tuple[Node, Any]]]:
+        """The outputs, and what going backward needs: compiled as far as that can be."""
+        route = self.route(structure, arrays, context.training, record) if kernels.programs() else None
+        if route is not None:
+            return route.forward(arrays, context)
+        self._shapes_of(structure, arrays)
         values, records = run(self.nodes, arrays, context)
-        return {name: np.array(values[name]) for name in self.outputs}, records, buffers
+        return {name: np.array(values[name]) for name in structure.outputs}, records
 
-    def refuse_other_types(self) -> None:
-        """A layer that two networks hold has one type: that of the network which was made last."""
-        structure = self.structure()
-        together: list[Parameter | Buffer] = [*structure.used, *structure.buffers]
-        for held in together:
-            if held.dtype is not self.dtype and held.dtype != self.dtype and held.dtype.kind == "f":
-                problem = f"is {held.dtype} now, this network {self.dtype}: another network of that type holds it too"
-                raise ConfigError(held.name, problem, "give that one a copy of the layer (copy.deepcopy)")
-
-    def route(self, arrays: Mapping[str, Array], training: bool, record: bool) -> Route:
+    def route(self, structure: Structure, arrays: Mapping[str, Array], training: bool, record: bool) -> Route:
         """The compiled way for arrays of these shapes, worked out when it is first needed."""
-        key = (self.structure().revisions, training, record, *[array.shape for array in arrays.values()])
-        routes = self._routes
-        if key not in routes:
+        key = (training, record, *map(_SHAPE, arrays.values()))
+        route: Route | None = structure.routes.get(key)
+        if route is None:
             from sharedgrad.plan.route import Route
 
-            shapes, samples = self.shapes_of(arrays), len(next(iter(arrays.values())))
-            route = Route(self.nodes, shapes, self.outputs, samples, self.dtype, training, record)
-            newest = list(self._routes.items())[1 - _ROUTES :]
-            self._routes = dict([*newest, (key, route)])  # replaced at once: other threads may be reading it
-            return route
-        return routes[key]
+            shapes, samples = self._shapes_of(structure, arrays), len(next(iter(arrays.values())))
+            route = Route(self.nodes, shapes, structure.outputs, samples, self.dtype, training, record)
+            newest = list(structure.routes.items())[1 - _ROUTES :]
+            structure.routes = dict([*newest, (key, route)])  # replaced at once: other threads may be reading it
+        return route
 
     def structure(self) -> Structure:
-        """What tapes need to know of the graph, worked out anew when an attribute of a layer has been set."""
-        revisions = tuple([node.layer.revision for node in self.nodes])
-        if self._known is None or self._known.revisions != revisions:
-            self._known = Structure(self.nodes, self.outputs, list(self.inputs), revisions)
-        return self._known
+        """What is known of the graph, worked out anew when an attribute of a layer has been set.
 
-    def shapes_of(self, arrays: Mapping[str, Array]) -> dict[str, Shape]:
+        Raises:
+            ConfigError: A layer that two networks hold has one type, that of the network which was made last.
+        """
+        revisions, known, dtype = list(map(_REVISION, self.nodes)), self._known, self.dtype
+        if known is None or known.revisions != revisions:
+            known = self._known = Structure(self.nodes, self.outputs, list(self.inputs), revisions)
+        for held in known.typed:
+            if held.dtype is not dtype and held.dtype != dtype:
+                problem = f"is {held.dtype} now, this network {dtype}: another network of that type holds it too"
+                raise ConfigError(held.name, problem, "give that one a copy of the layer (copy.deepcopy)")
+        return known
+
+    def _shapes_of(self, structure: Structure, arrays: Mapping[str, Array]) -> dict[str, Shape]:
         """Every input's and node's shape without the sample axis, checked once for each set of inputs' shapes."""
         given = tuple([array.shape[1:] for array in arrays.values()])
-        key = self.structure().revisions, given
-        if key not in self._checked:
+        if given not in structure.shapes:
             for name in self.inputs:
                 refuse_channels_last(name, self.inputs[name], arrays[name].shape)
             try:
@@ -306,28 +307,51 @@ class Network:
             except ShapeError as error:
                 arrived = {name: array.shape for name, array in arrays.items()}
                 raise explained(error, self.inputs, arrived, self.shapes) from None
-            self._checked = {key: found, **dict(list(self._checked.items())[: _ROUTES - 1])}
-        return self._checked[key]
+            structure.shapes = {given: found, **dict(list(structure.shapes.items())[: _ROUTES - 1])}
+            return found
+        return structure.shapes[given]
 
-    def incoming(self, inputs: Sequence[ArrayLike], named: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], bool]:
-        """The inputs as arrays of the network's type, copied: later changes to the caller's arrays have no effect."""
-        given = dict(zip(self.inputs, inputs, strict=False))
-        given.update(named)
-        if given.keys() != self.inputs.keys() or len(inputs) + len(named) != len(self.inputs):
-            expected = ", ".join(self.inputs)
-            raise ConfigError("network inputs", f"expected {expected}, got {len(inputs)} arrays and {sorted(named)}")
-        arrays = {name: self._incoming(name, given[name]) for name in self.inputs}
-        single = all([shape is not None and arrays[name].shape == shape for name, shape in self.inputs.items()])
+    def incoming(
+        self, inputs: Sequence[ArrayLike], named: Mapping[str, ArrayLike], kept: bool = True
+    ) -> tuple[dict[str, Array], bool]:
+        """The inputs as arrays (N, *shape) of the network's type, and whether they had the sample axis.
+
+        Args:
+            inputs: In order.
+            named: The others.
+            kept: Whether they outlive the call: then they are copied, so that later changes have no effect.
+
+        Raises:
+            ConfigError: Inputs are missing, or too many.
+            ShapeError: Something is no array of numbers, or their numbers of samples differ.
+        """
+        if named or len(inputs) != len(self.inputs):
+            inputs = self._in_order(inputs, named)
+        arrays, single = dict[str, Array](), True
+        for (name, shape), value in zip(self.inputs.items(), inputs, strict=True):
+            array = arrays[name] = self._incoming(name, value, kept)
+            single = single and array.shape == shape
         if single:
             arrays = {name: array[None] for name, array in arrays.items()}
-        if len({array.shape[:1] for array in arrays.values()}) != 1:
+        if len(arrays) > 1 and len({array.shape[:1] for array in arrays.values()}) != 1:
             got = ", ".join(f"{name} {text(array.shape)}" for name, array in arrays.items())
             raise ShapeError("network inputs", f"expected the same number of samples everywhere, got {got}")
         return arrays, not single
 
-    def _incoming(self, name: str, value: ArrayLike) -> Array:
-        where = f"network input {name!r}"
+    def _in_order(self, inputs: Sequence[ArrayLike], named: Mapping[str, ArrayLike]) -> list[ArrayLike]:
+        given = {**dict(zip(self.inputs, inputs, strict=False)), **named}
+        if given.keys() != self.inputs.keys() or len(inputs) + len(named) != len(given):
+            expected = ", ".join(self.inputs)
+            raise ConfigError("network inputs", f"expected {expected}, got {len(inputs)} arrays and {sorted(named)}")
+        return [given[name] for name in self.inputs]
+
+    def _incoming(self, name: str, value: ArrayLike, kept: bool) -> Array:
         as_indices = name in self._index_inputs
+        if not kept and type(value) is np.ndarray and value.dtype == self.dtype and not as_indices:
+            flags = value.flags
+            if flags.c_contiguous and flags.aligned and value.ndim and value.size:
+                return value
+        where = f"network input {name!r}"
         array = indices(value, where) if as_indices else numbers(value, self.dtype, where, kernels.empty)
         if array.ndim == 0 or array.shape[0] == 0:
             raise ShapeError(where, f"expected samples × shape, got shape {array.shape}")
@@ -335,8 +359,11 @@ class Network:
 
     def _outgoing(self, values: Mapping[str, Array], batched: bool) -> Any:
         """The outputs, without the sample axis where the inputs had none."""
-        results = {name: values[name] if batched else values[name][0] for name in self.outputs}
-        return results[self.outputs[0]] if len(self.outputs) == 1 else results
+        if not batched:
+            values = {name: array[0] for name, array in values.items()}
+        if len(self._outputs) == 1:
+            return values[self._outputs[0]]
+        return {name: values[name] for name in self._outputs}
 
     if not TYPE_CHECKING:
 
@@ -347,7 +374,7 @@ class Network:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickling and copying: compiled ways are worked out again."""
-        return {**vars(self), "_routes": {}, "_known": None}
+        return {**vars(self), "_known": None}
 
     # ---- configuration
 

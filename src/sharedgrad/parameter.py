@@ -147,10 +147,10 @@ class Parameter(Weight):
     @property
     def value(self) -> Array:
         """The array, read-only: assign a new one to change it (``p.value = p.value - 0.1 * g``)."""
-        if self._value is None:
-            self.initialize(0)
-        assert self._value is not None
-        return self._value
+        value = self._value
+        if value is None:
+            value = self.initialize(0)
+        return value
 
     @value.setter
     def value(self, new: ArrayLike) -> None:
@@ -169,7 +169,7 @@ class Parameter(Weight):
         """Its array, which nobody else held, has been written over: the value is another one now."""
         self.version += 1
 
-    def initialize(self, seed: int, key: str = "") -> None:
+    def initialize(self, seed: int, key: str = "") -> Array:
         """Draw the first value; one that is already there stays.
 
         Args:
@@ -188,6 +188,8 @@ class Parameter(Weight):
             except (MemoryError, ValueError) as error:
                 raise ConfigError(self.name, f"{error}", "use a smaller layer") from None
             self.replace(first)
+        assert self._value is not None
+        return self._value
 
     def cast(self, dtype: np.dtype[Any]) -> None:
         """Change the type that the value is kept in."""

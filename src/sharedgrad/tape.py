@@ -18,13 +18,14 @@ from sharedgrad.graph import Node, index_inputs
 from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.layers import own
 from sharedgrad.layers.layer import Layer
-from sharedgrad.parameter import Array, Parameter, Weight, numbers, positive
+from sharedgrad.parameter import Array, Buffer, Parameter, Weight, numbers, positive
 from sharedgrad.replay import Pass, Records, Replay, run
 from sharedgrad.traces import Trace
 from sharedgrad.uses import SharedWeight, Uses
 
 if TYPE_CHECKING:
     from sharedgrad.plan import Known, Recording
+    from sharedgrad.plan.route import Route
 
 Shape = tuple[int, ...]
 T = TypeVar("T")
@@ -71,10 +72,20 @@ def _blas(pieces: Iterable[Piece]) -> AbstractContextManager[None]:
 
 
 class Structure:
-    """What all tapes of a network have in common, as long as no attribute of a layer is set anew."""
+    """What all passes of a network have in common, as long as no attribute of a layer is set anew.
+
+    Attributes:
+        used: Its parameters.
+        typed: What a network keeps in its own type.
+        shapes: Shapes of the inputs, without the sample axis -> those of all nodes.
+        routes: The compiled ways that were asked for last.
+    """
+
+    shapes: dict[tuple[Shape, ...], dict[str, Shape]]
+    routes: dict[Any, Route]
 
     def __init__(
-        self, nodes: Sequence[Node], outputs: Sequence[str], inputs: Sequence[str], revisions: tuple[int, ...]
+        self, nodes: Sequence[Node], outputs: Sequence[str], inputs: Sequence[str], revisions: list[int]
     ) -> None:
         self.nodes, self.outputs, self.inputs, self.revisions = nodes, outputs, inputs, revisions
         self.held = {node.layer: list(node.layer.parameters().values()) for node in nodes}
@@ -85,7 +96,9 @@ class Structure:
         self.tied = frozenset(p for p, times in often.items() if times > 1)
         self.names = {f"{n.name}.{attribute}": p for n in nodes for attribute, p in n.layer.parameters().items()}
         self._wanted: dict[bool, frozenset[str]] = {}
+        self.shapes, self.routes = {}, {}
         self.buffers = list({b: None for node in nodes for b in node.layer.buffers().values()})
+        self.typed: list[Parameter | Buffer] = [*self.used, *(b for b in self.buffers if b.dtype.kind == "f")]
         self.mixes = any(node.layer.mixes_samples for node in nodes)
 
     def wanted(self, inputs: bool) -> frozenset[str]:
@@ -388,7 +401,7 @@ class Tape:
 
     def _refuse_if_stale(self) -> None:
         structure = self._structure
-        if structure.revisions != tuple([node.layer.revision for node in structure.nodes]):
+        if structure.revisions != [node.layer.revision for node in structure.nodes]:
             for layer, held in structure.held.items():
                 if held != list(layer.parameters().values()):
                     problem = "a parameter has been tied since this tape's forward pass"

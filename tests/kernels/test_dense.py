@@ -144,7 +144,7 @@ def test_the_bias_is_added_and_its_gradient_is_the_sum(n: int, dtype: type, inst
         b.emit("linear", (y_map, x_map, w_map, bias_map), 0)
         b.emit("linear_input_gradient", (dx_map, dy_map, w_map))
         b.emit("linear_weight_gradient", (dw_map, db_map, dy_map, x_map), 0)
-        b.build().run(np.empty(0, dtype), (y, p, dx, delta, w, bias, dw, db))
+        b.build().run(np.empty(0, dtype), [y, p, dx, delta, w, bias, dw, db])
         expected = _expected(p, w, delta)
         close(y, expected[0] + bias)
         close(dx, expected[1])

@@ -116,14 +116,40 @@ def test_not_a_number_stays_one(instruction_set: str) -> None:
 @pytest.mark.compiled
 def test_arrays_that_do_not_belong_together_are_refused() -> None:
     native = kernels.native
-    with pytest.raises(TypeError, match="arrays of one type, float32 or float64"):
-        native.relu_backward(np.empty(3), np.empty(3, np.float32))
-    with pytest.raises(TypeError, match="arrays of one type, float32 or float64"):
-        native.relu(np.empty(3, np.int64))
-    with pytest.raises(TypeError, match="expected maps, code and a tuple"):
-        native._native.run(np.empty(3, np.int64))
-    with pytest.raises(TypeError, match="a program of int64"):
-        native._native.run(np.empty(11, np.int32), np.empty(3, np.int64), ())
+    for call in (
+        lambda: native.relu_backward(np.empty(3), np.empty(3, np.float32)),
+        lambda: native.relu(np.empty(3, np.int64)),
+        lambda: native._native.program(np.empty(11, np.int32), np.empty(3, np.int64), 8, 0),
+    ):
+        with pytest.raises(TypeError, match="elements of another type than expected"):
+            call()
+
+
+@pytest.mark.compiled
+def test_a_program_runs_on_its_own_arrays_alone() -> None:
+    native = kernels.native._native
+    zero = native.operations().index("zero")
+    maps, code = np.array([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0]), np.array([zero, 0])
+    made, nothing, array = native.program(maps, code, 8, 1), np.empty(0), np.ones(3)
+    maps[4], code[0] = 9, 0  # they have been read
+    native.run(made, nothing, [array])
+    assert not array.any()
+    for given, error, message in (
+        ((made, nothing, [np.ones(4)]), ValueError, "another size"),
+        ((made, nothing, [np.ones(6)[::2]]), ValueError, "contiguous"),
+        ((made, nothing, [None]), TypeError, "NoneType"),
+        ((made, nothing, []), TypeError, "a list of 1 arrays"),
+        ((made, nothing, (array,)), TypeError, "a list of 1 arrays"),
+        ((made, nothing), TypeError, "expected 3 arguments"),
+        ((None, nothing, [array]), ValueError, "invalid PyCapsule"),
+    ):
+        with pytest.raises(error, match=message):
+            native.run(*given)
+    kept = native.program(np.array([0, 5, 1, 1, 3, 1, 1, 0, 0, 0, 0]), np.array([zero, 0]), 8, 0)
+    with pytest.raises(ValueError, match="another size"):
+        native.run(kept, np.ones(7), [])
+    with pytest.raises(ValueError, match="a size is out of range"):
+        native.program(maps, code, 8, -1)
 
 
 @pytest.mark.compiled
@@ -136,7 +162,9 @@ def test_arrays_that_do_not_belong_together_are_refused() -> None:
         ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["add", 0, 0], "ends within"),
         ([2, 0, 1, 1, 4, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
         ([2, 1, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
-        ([1, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
+        ([0, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
+        ([1, 2**62, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
+        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0, 2, 0, 1, 1, 2, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
         ([5, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
         ([2, 0, 1, 3, 1, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
         ([2, 0, 1, 1, 2**40, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
@@ -145,11 +173,14 @@ def test_arrays_that_do_not_belong_together_are_refused() -> None:
 def test_programs_that_make_no_sense_are_refused(maps: list[int], operation: list[Any], message: str) -> None:
     name, *numbers = operation
     codes = {name: code for code, name in enumerate(kernels.native._native.operations())}
-    arrays = (np.empty(0), np.empty(0), np.ones(3))
+    code = np.array([codes.get(name, len(codes)), *numbers], np.int64)
+
+    def made_and_run() -> None:
+        made = kernels.native._native.program(np.array(maps, np.int64), code, 8, 1)
+        kernels.native._native.run(made, np.empty(0), [np.ones(3)])
+
     with pytest.raises(ValueError, match=message):
-        kernels.native._native.run(
-            np.array(maps, np.int64), np.array([codes.get(name, len(codes)), *numbers], np.int64), arrays
-        )
+        made_and_run()
 
 
 @pytest.mark.compiled

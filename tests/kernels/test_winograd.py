@@ -77,7 +77,7 @@ def test_what_comes_before_and_after(samples: int, channels: int, instruction_se
     builder.emit("conv", (y, inside, weights, bias), *window, 1)
     builder.emit("relayout", (outside[1], y))
     result = np.empty_like(dy)
-    builder.build().run(np.empty(0, x.dtype), (x, result, w, b))
+    builder.build().run(np.empty(0, x.dtype), [x, result, w, b])
     close(result, np.maximum(vectorized.conv(*_double(x, w, b), g), 0), ERROR)
 
     wide = frozen(rng.normal(size=(channels, 50, 3, 3)), np.float32)  # so many channels on the way back
@@ -96,7 +96,7 @@ def test_what_comes_before_and_after(samples: int, channels: int, instruction_se
         builder.emit("conv_input_gradient", (dx, delta, weights, through), *window, add)
         builder.emit("relayout", (out, dx))
         result = np.empty_like(dy)
-        builder.build().run(np.empty(0, x.dtype), (upstream, there, gate, wide, result))
+        builder.build().run(np.empty(0, x.dtype), [upstream, there, gate, wide, result])
         close(result, np.where(gate > 0, expected + add * there, 0), ERROR)
 
 

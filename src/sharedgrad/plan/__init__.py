@@ -14,11 +14,11 @@ from sharedgrad.kernels.native.single import contiguous
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Shape
 from sharedgrad.layers.normalization import BatchNorm2d
-from sharedgrad.parameter import Array, Buffer, Parameter, Weight
+from sharedgrad.parameter import Array, Buffer, Parameter
 from sharedgrad.plan.backward import Backward
 from sharedgrad.plan.clipped import Clipped, SampleNorms
 from sharedgrad.plan.forward import Forward
-from sharedgrad.plan.lowering import Input, Kernel, Mask, MaxNorm, Norms, Output
+from sharedgrad.plan.lowering import Input, Mask, MaxNorm, Norms, Output
 from sharedgrad.plan.traced import Traced
 
 __all__ = ["Known", "Plan", "Recording"]
@@ -49,43 +49,43 @@ class Plan:
     ) -> None:
         self.names = frozenset(node.name for node in nodes)
         self.lowered = Forward(nodes, shapes, inputs, outputs, samples, dtype, training, record)
-        self.buffers = [what for what in self.lowered.outside if isinstance(what, Buffer)]
-        self._weights, self._buffers = self.lowered.numbered(Weight), self.lowered.numbered(Buffer)
-        self._kernels, self._others = self.lowered.numbered(Kernel), self.lowered.numbered(Input | Output | Mask)
+        self._buffers = [buffer for _, buffer in self.lowered.numbered(Buffer)]
+        self._inputs = self.lowered.numbered(Input)
+        self._outputs = [(i, name, (samples, *shapes[name])) for i, (name,) in self.lowered.numbered(Output)]
+        self._masks = self.lowered.numbered(Mask)
         self._back: dict[Any, Backward] = {}
         self._spare: list[Array] = []
 
     def forward(self, inputs: Mapping[str, Array], context: Context) -> tuple[dict[str, Array], Recording]:
         """Outputs, which are the caller's own, and what the way back needs."""
-        lowered = self.lowered
-        outputs = {name: self.empty(lowered.shapes[name]) for name in lowered.outputs}
-        recording = Recording(self, self._memory(), {buffer: context.read(buffer) for buffer in self.buffers})
-        arrays: list[Any] = [None] * len(lowered.outside)
-        for i, weight in self._weights:
-            arrays[i] = weight.value
-        for i, (parameter, prepared) in self._kernels:
-            arrays[i] = prepared.of_value(parameter)
-        for i, buffer in self._buffers:
-            arrays[i] = recording.buffers[buffer]
-        for i, what in self._others:
-            arrays[i] = self._given(what, inputs, outputs, context)
-        lowered.program.run(recording.memory, tuple(arrays))
-        for name, (node, mean, variance, count) in lowered.statistics.items():
+        recording = Recording(self, self._memory(), {buffer: context.read(buffer) for buffer in self._buffers})
+        outputs = self._run(recording.memory, recording.buffers, inputs, context)
+        for name, (node, mean, variance, count) in self.lowered.statistics.items():
             context.enter(name)
             node.layer.track(recording.read(mean), recording.read(variance), count, context)  # type: ignore[attr-defined]
         return outputs, recording
 
-    def _given(self, what: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array], context: Context) -> Array:
-        match what:
-            case Input(name):
-                return inputs[name]
-            case Output(name):
-                return outputs[name]
-            case Mask(node):
-                shape = (self.lowered.builder.samples, *self.lowered.shapes[node.name])
-                context.enter(node.name)
-                return node.layer.mask(shape, self.lowered.builder.dtype, context)  # type: ignore[attr-defined]
-        raise AssertionError(what)
+    def evaluate(self, inputs: Mapping[str, Array], context: Context) -> dict[str, Array]:
+        """Outputs alone, in evaluation mode."""
+        memory = self._memory()
+        outputs = self._run(memory, {buffer: context.read(buffer) for buffer in self._buffers}, inputs, context)
+        self.recycle(memory)
+        return outputs
+
+    def _run(
+        self, memory: Array, buffers: Mapping[Buffer, Array], inputs: Mapping[str, Array], context: Context
+    ) -> dict[str, Array]:
+        lowered, outputs = self.lowered, dict[str, Array]()
+        arrays = lowered.arrays(buffers)
+        for i, (name,) in self._inputs:
+            arrays[i] = inputs[name]
+        for i, name, shape in self._outputs:
+            arrays[i] = outputs[name] = empty(shape, lowered.builder.dtype)
+        for i, (node,) in self._masks:
+            shape = (lowered.builder.samples, *lowered.shapes[node.name])
+            arrays[i] = node.layer.mask(shape, lowered.builder.dtype, context.enter(node.name))
+        lowered.program.run(memory, arrays)
+        return outputs
 
     def _memory(self) -> Array:
         """What a pass before has left, or new memory."""
@@ -187,11 +187,7 @@ class Recording:
         plan, dtype = self.plan, self.plan.lowered.builder.dtype
         samples = plan.lowered.builder.samples
         found = _Found({}, {}, {}, {}, empty((samples,), dtype), np.empty(samples))
-        arrays: list[Any] = [None] * len(back.outside)
-        for i, value in back.weights:
-            arrays[i] = value.value
-        for i, buffer in back.buffers:
-            arrays[i] = self.buffers[buffer]
+        arrays = back.arrays(self.buffers)
         for i, (name,) in back.upstreams:
             arrays[i] = contiguous(upstreams[name])
         for i, (name,) in back.input_gradients:
@@ -207,7 +203,7 @@ class Recording:
                 arrays[i] = np.array([max_norm]).view(dtype)
             else:
                 arrays[i] = found.norms if isinstance(what, Norms) else found.squares.view(dtype)
-        back.program.run(self.memory, tuple(arrays))
+        back.program.run(self.memory, arrays)
         for i, (seen, apart) in back.gradients:  # a shared parameter has one of each of its calls
             own, total, parameter = arrays[i], found.parameters, seen.base
             if not seen.view.identity:

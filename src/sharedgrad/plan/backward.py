@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
 from sharedgrad.kernels.native.program import Map
-from sharedgrad.parameter import Buffer, Parameter, Weight
+from sharedgrad.parameter import Parameter, Weight
 from sharedgrad.plan.forward import Forward
 from sharedgrad.plan.lowering import (
     Delta,
@@ -65,8 +65,7 @@ class Backward(Lowering):
                 out = self.array(InputGradient(name), self.shapes[name])
                 self.emit("relayout", (out, self.pending[name]))
         self.finish()
-        self.program = self.builder.build()
-        self.weights, self.buffers = self.numbered(Weight), self.numbered(Buffer)
+        self.build()
         self.upstreams, self.limits = self.numbered(Upstream), self.numbered(Norms | MaxNorm | Squares)
         self.input_gradients, self.gradients = self.numbered(InputGradient), self.numbered(Gradient)
         self.deltas, self.node_values = self.numbered(Delta), self.numbered(Value)

@@ -70,7 +70,7 @@ class Forward(Lowering):
             step.forward(self)
         for name in outputs:
             self.emit("relayout", (self.array(Output(name), shapes[name]), self.values[name]))
-        self.program = self.builder.build()
+        self.build()
 
     def prepared(self, weight: Weight, y: Map, geometry: Geometry) -> Map | None:
         """The kernel (F, C, *K) prepared, where passes see the same weights again: with no way back to change them."""

@@ -10,7 +10,7 @@ from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
 from sharedgrad.kernels.native.program import Builder, Map
 from sharedgrad.layers.layer import Shape
-from sharedgrad.parameter import Buffer, Parameter, Weight
+from sharedgrad.parameter import Array, Buffer, Parameter, Weight
 from sharedgrad.plan.prepared import Prepared
 
 
@@ -126,11 +126,14 @@ class Lowering:
 
     Attributes:
         shapes: Of inputs and nodes, without the sample axis.
+        fixed: Arrays from outside that are the same in every run, in their places; None elsewhere.
     """
 
     def __init__(self, shapes: Mapping[str, Shape], builder: Builder) -> None:
         self.shapes, self.builder = shapes, builder
         self.outside: list[Outside] = []
+        self._weights, self._buffers = list[tuple[int, Weight]](), list[tuple[int, Buffer]]()
+        self._kernels: list[tuple[int, Kernel]] = []
         self._parameters: dict[Weight | Buffer, Map] = {}
         self.emit = self.builder.emit
 
@@ -145,6 +148,24 @@ class Lowering:
     def numbered(self, kind: Any) -> list[tuple[int, Any]]:
         """Which arrays from outside are of this kind, each with its number."""
         return [(i, what) for i, what in enumerate(self.outside) if isinstance(what, kind)]
+
+    def build(self) -> None:
+        """The program, of all that has been written."""
+        self.program = self.builder.build()
+        self._weights, self._buffers = self.numbered(Weight), self.numbered(Buffer)
+        self._kernels = self.numbered(Kernel)
+        self.fixed: list[Any] = [None] * len(self.outside)
+
+    def arrays(self, buffers: Mapping[Buffer, Array]) -> list[Any]:
+        """What the program runs on: the values that weights and buffers have now; the other places are still empty."""
+        arrays = self.fixed.copy()
+        for i, weight in self._weights:
+            arrays[i] = weight.value
+        for i, (parameter, prepared) in self._kernels:
+            arrays[i] = prepared.of_value(parameter)
+        for i, buffer in self._buffers:
+            arrays[i] = buffers[buffer]
+        return arrays
 
     def parameter(self, p: Weight | Buffer | None) -> Map | None:
         """A parameter's value as one row of numbers."""

@@ -81,13 +81,12 @@ class Passes:
         self.at_once = _at_once(forward, forward.builder.samples, descending)
         self._way = way = Descent(forward, forward.outputs, wanted, self.at_once)
         self._others = way.numbered(Next | Rates)
-        self._fixed: list[Any] = [None] * len(way.outside)  # arrays that stay, by their numbers
         self._gradients: list[tuple[Weight, Array]] = []
         for number, (weight, _) in way.gradients:  # in the order in which a tape adds them
             key = f"{weight.base.name} {len(self._gradients)}", weight.shape
             array = store.setdefault(key, empty(weight.shape, self._dtype))
             self._gradients.append((weight, array))
-            self._fixed[number] = array
+            way.fixed[number] = array
         self._single = {w.base: array for w, array in self._gradients}  # if each has one use and is seen as it is
         self._plain = len(self._single) == len(self._gradients) and all(w.view.identity for w, _ in self._gradients)
 
@@ -106,11 +105,8 @@ class Passes:
             upstream: The gradient at the output.
             rates: Learning rate and weight decay of plain descent.
         """
-        arrays, way, values = self._fixed.copy(), self._way, dict[Parameter, Array]()
-        for i, weight in way.weights:
-            arrays[i] = weight.value
-        for i, buffer in way.buffers:
-            arrays[i] = recording.buffers[buffer]
+        way, values = self._way, dict[Parameter, Array]()
+        arrays = way.arrays(recording.buffers)
         for i, _ in way.upstreams:
             arrays[i] = upstream
         for i, what in self._others:
@@ -118,7 +114,7 @@ class Passes:
                 arrays[i] = np.array(rates, self._dtype)
             else:
                 arrays[i] = values[what.parameter] = empty(what.parameter.shape, self._dtype)
-        way.program.run(recording.memory, tuple(arrays))
+        way.program.run(recording.memory, arrays)
         return self._single if self._plain else self._summed(), values
 
     def _summed(self) -> dict[Parameter, Array]:

@@ -165,13 +165,8 @@ class CompiledStep:
 
     def _arrays(self, x: Inputs) -> dict[str, Array] | None:
         """The inputs; None for one sample without a sample axis. Nothing keeps them, so they are not copied."""
-        network = self.network
-        if type(x) is np.ndarray and len(network.inputs) == 1 and x.dtype == network.dtype and x.flags.c_contiguous:
-            (name,), (declared,) = network.inputs, network.inputs.values()
-            if x.ndim and len(x) and x.shape != declared:
-                return {name: x if x.flags.aligned else x.copy()}
-        named = isinstance(x, Mapping)
-        arrays, batched = network.incoming([] if named else [x], x if named else {})  # type: ignore[arg-type, list-item]
+        inputs, named = ([], x) if isinstance(x, Mapping) else ([x], {})
+        arrays, batched = self.network.incoming(inputs, named, kept=False)
         return arrays if batched else None
 
     def _passes_for(self, arrays: dict[str, Array]) -> Passes | str:
@@ -179,14 +174,13 @@ class CompiledStep:
         structure = self.network.structure()
         assert self._update is not None
         descending = self._update.descending if self.max_norm is None else ()
-        self.network.refuse_other_types()
         if structure is not self._structure:  # an attribute of a layer has been set
             self._structure, self._passes = structure, {}
         key = (bool(descending), *[a.shape for a in arrays.values()])
         if key not in self._passes:
             from sharedgrad.stepping.passes import Passes
 
-            route = self.network.route(arrays, self.training, record=True)
+            route = self.network.route(structure, arrays, self.training, record=True)
             found: Passes | str
             if route.whole is None:
                 own = [piece.name for piece in route.pieces if isinstance(piece, Node)]

@@ -14,8 +14,9 @@ namespace {
 
 template <typename T>
 constexpr Kernels<T> kKernels = {
-    kWidth<T>,       run<T>,     blocks<T>,           blocks_input_gradient<T>, outer_sum<T>, along_directions<T>,
-    channel_uses<T>, softmax<T>, softmax_backward<T>, cross_entropy<T>,         sgd<T>,       adam<T>,
+    kWidth<T>,           {check<T>, run<T>},  blocks<T>,       blocks_input_gradient<T>,
+    outer_sum<T>,        along_directions<T>, channel_uses<T>, softmax<T>,
+    softmax_backward<T>, cross_entropy<T>,    sgd<T>,          adam<T>,
 };
 
 const char* operation_name(int code) { return code < kOperationCount ? kOperations<float>[code].name : nullptr; }

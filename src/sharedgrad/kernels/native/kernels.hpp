@@ -31,8 +31,7 @@ struct Program {
     const std::int64_t* maps;  // (map_count, kMapNumbers)
     const std::int64_t* code;  // (code_size)
     std::ptrdiff_t map_count, code_size;
-    void* const* arrays;          // (array_count): memory that the maps lie in
-    const std::ptrdiff_t* sizes;  // (array_count): their numbers of elements
+    std::ptrdiff_t* sizes;  // (array_count): how many elements the maps take of each array; −1 where no map lies there
     int array_count;
 };
 
@@ -60,11 +59,16 @@ struct AdamSettings {
     bool decoupled;
 };
 
+// What is wrong with a program, or null: then its sizes are set, and it may run on arrays of these sizes.
+struct Programs {
+    const char* (*check)(const Program& program);
+    void (*run)(const Program& program, void* const* arrays);
+};
+
 template <typename T>
 struct Kernels {
     int lanes;
-    // null, or what is wrong with the program, in which case nothing has been computed
-    const char* (*run)(const Program& program);
+    Programs programs;
 
     // p (U, B, I), w (B, O, I), y (U, B, O); the last four numbers are U, B, O, I
     void (*blocks)(T* y, const T* p, const T* w, int, int, int, int);

@@ -150,83 +150,6 @@ FUNCTION(channel_uses, 6, 4,
 FUNCTION(softmax, 2, 2, hold(n(0) * n(1), n(0) * n(1)), p(0), p(1), n(0), n(1))
 FUNCTION(softmax_backward, 3, 2, hold(n(0) * n(1), n(0) * n(1), n(0) * n(1)), p(0), p(1), p(2), n(0), n(1))
 
-// The buffers of a call, released at its end.
-class Buffers {
-  public:
-    ~Buffers() {
-        for (Py_ssize_t i = 0; i < count_; ++i) PyBuffer_Release(&views_[i]);
-    }
-    // The type character of the buffer's elements, or 0 with a Python error set.
-    char add(PyObject* object) {
-        if (count_ == kMost) {
-            PyErr_SetString(PyExc_ValueError, "too many arrays");
-            return 0;
-        }
-        Py_buffer& view = views_[count_];
-        if (PyObject_GetBuffer(object, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) return 0;
-        memory_[count_] = view.buf;
-        sizes_[count_] = view.len / view.itemsize;
-        ++count_;
-        return view.format ? view.format[0] : 'B';
-    }
-    void* const* memory() const { return memory_; }
-    const Py_ssize_t* sizes() const { return sizes_; }
-    Py_ssize_t count() const { return count_; }
-
-  private:
-    static constexpr int kMost = 1024;
-    Py_buffer views_[kMost];
-    void* memory_[kMost];
-    Py_ssize_t sizes_[kMost];
-    Py_ssize_t count_ = 0;
-};
-
-// run(maps, code, arrays): a program (see program.hpp) on arrays of one type.
-PyObject* run(PyObject*, PyObject* const* objects, Py_ssize_t count) {
-    if (count != 3 || !PyTuple_Check(objects[2])) {
-        PyErr_SetString(PyExc_TypeError, "expected maps, code and a tuple of arrays");
-        return nullptr;
-    }
-    Buffers program, arrays;
-    for (int i = 0; i < 2; ++i) {
-        const char kind = program.add(objects[i]);
-        if (!kind) return nullptr;
-        if (kind != 'l' && kind != 'q') {
-            PyErr_SetString(PyExc_TypeError, "expected a program of int64");
-            return nullptr;
-        }
-    }
-    char kind = 0;
-    for (Py_ssize_t i = 0; i < PyTuple_Size(objects[2]); ++i) {
-        const char own = arrays.add(PyTuple_GetItem(objects[2], i));
-        if (!own) return nullptr;
-        if ((own != 'f' && own != 'd') || (kind && own != kind)) {
-            PyErr_SetString(PyExc_TypeError, "expected arrays of one type, float32 or float64");
-            return nullptr;
-        }
-        kind = own;
-    }
-    const auto* numbers = reinterpret_cast<const std::int64_t* const*>(program.memory());
-    const Program p{numbers[0],         numbers[1],      program.sizes()[0] / kMapNumbers,
-                    program.sizes()[1], arrays.memory(), arrays.sizes(),
-                    int(arrays.count())};
-    const char* problem = nullptr;
-    bool memory = true;
-    Py_BEGIN_ALLOW_THREADS;
-    try {
-        problem = kind == 'f' ? table->f32.run(p) : table->f64.run(p);
-    } catch (const std::bad_alloc&) {
-        memory = false;
-    }
-    Py_END_ALLOW_THREADS;
-    if (!memory) return PyErr_NoMemory();
-    if (problem) {
-        PyErr_SetString(PyExc_ValueError, problem);
-        return nullptr;
-    }
-    Py_RETURN_NONE;
-}
-
 // Lanes of a vector of elements of this many bytes.
 PyObject* lanes(PyObject*, PyObject* itemsize) {
     const Py_ssize_t bytes = PyLong_AsSsize_t(itemsize);
@@ -308,7 +231,6 @@ PyObject* choose(PyObject*, PyObject* name) {
 #define METHOD(name) {#name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(name)), METH_FASTCALL, nullptr}
 
 PyMethodDef methods[] = {
-    METHOD(run),
     METHOD(blocks),
     METHOD(blocks_input_gradient),
     METHOD(outer_sum),
@@ -339,8 +261,8 @@ const sharedgrad::Table& sharedgrad::table_in_use() { return *table; }
 PyMODINIT_FUNC PyInit__native() {
     table = best();
     PyObject* module = PyModule_Create(&definition);
-    if (module && (PyModule_AddFunctions(module, training_methods) || add_memory(module) ||
-                   PyModule_AddIntConstant(module, "LARGEST", kLargest) ||
+    if (module && (PyModule_AddFunctions(module, training_methods) || PyModule_AddFunctions(module, program_methods) ||
+                   add_memory(module) || PyModule_AddIntConstant(module, "LARGEST", kLargest) ||
                    PyModule_AddIntConstant(module, "DIRECTIONS", kDirections) ||
                    PyModule_AddIntConstant(module, "MOST_CELLS", kMostCells))) {
         Py_DecRef(module);

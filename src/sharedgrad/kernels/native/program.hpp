@@ -1,7 +1,8 @@
 // A program: operations on maps, one after the other. Each takes maps (by number) and whole numbers.
 //
 // The Python side (native/program.py) writes programs: it knows which shapes belong together and where maps lie.
-// Here every map is checked to lie within its array, and every operation that its maps fit, before anything runs.
+// Here a program is checked once, when it is made: how much of its array every map takes, and that the maps of every
+// operation fit. A run only compares the arrays' sizes.
 #pragma once
 
 #include "operations.hpp"
@@ -20,59 +21,72 @@ static_assert(disjoint<ProgramMemory, WindowMemory, ConvMemory, KernelGradientMe
 
 constexpr int kMemories = 2;  // arrays that hold many maps; each other array is one map
 
-// A map's row of numbers, checked to lie within its array.
+constexpr double kMostElements = 1e15;  // of an array: far more than there is, and every sum of sizes is exact
+
+// The map that a row of numbers stands for.
 template <typename T>
-bool read_map(Map<T>& map, const std::int64_t* n, const Program& p) {
+Map<T> map_at(T* array, const std::int64_t* n) {
+    const int lanes = int(n[3]), channels = int(n[4]), rounded = ceil_div(channels, lanes) * lanes;
+    const int height = int(n[5]), width = int(n[6]), top = int(n[7]), bottom = int(n[8]), left = int(n[9]);
+    if (n[11])
+        return {array, int(n[2]) * rounded, lanes, 1, height, width, top, bottom, left, int(n[10]), channels};
+    return {array, int(n[2]), lanes, channels, height, width, top, bottom, left, int(n[10])};
+}
+
+// Whether a row of numbers is a map, and how far it reaches into its array.
+template <typename T>
+bool check_map(const std::int64_t* n, const Program& p) {
     for (int i = 0; i < kMapNumbers; ++i)
         if (n[i] < 0 || (i != 1 && n[i] > kLargest)) return false;
     if (n[0] >= p.array_count || !n[2] || !n[3] || n[3] > kWidth<T> || (n[3] & (n[3] - 1))) return false;
-    map = {static_cast<T*>(p.arrays[n[0]]) + n[1],
-           int(n[2]),
-           int(n[3]),
-           int(n[4]),
-           int(n[5]),
-           int(n[6]),
-           int(n[7]),
-           int(n[8]),
-           int(n[9]),
-           int(n[10])};
-    if (n[11]) {
-        map.lane_channels = map.channels;
-        const double samples = double(map.samples) * map.blocks_of_sample() * map.lanes;
-        if (!map.channels || samples > kLargest) return false;
-        map.samples = int(samples), map.channels = 1;
-    }
+    if (n[11] && (!n[4] || double(n[2]) * (n[4] + n[3]) > kLargest)) return false;
+    const Map<T> map = map_at<T>(nullptr, n);
     const std::int64_t rows = n[7] + n[5] + n[8], columns = n[9] + n[6] + n[10];
     const double cells = double(rows) * columns + (n[3] > 1 && !(rows & columns & 1));  // as Map::channel
-    const double size = double(map.blocks()) * map.channels * cells * n[3];
+    const double end = double(n[1]) + double(map.blocks()) * map.channels * cells * n[3];
     // vectors of several columns are loaded whole, also at a row's end
     const double spare = n[3] == 1 && map.bare() ? 0 : kWidth<T>;
-    if (n[0] >= kMemories) return double(n[1]) + size == double(p.sizes[n[0]]);
-    return double(n[1]) + size + spare <= double(p.sizes[n[0]]);
+    if (end + spare > kMostElements) return false;
+    std::ptrdiff_t& size = p.sizes[n[0]];
+    const bool memory = n[0] < kMemories, first = size < 0;
+    if (memory || first) size = std::max(size, std::ptrdiff_t(memory ? end + spare : end));
+    return memory || double(size) == end;
 }
 
 template <typename T>
-const char* run(const Program& p) {
+const char* check(const Program& p) {
+    std::fill_n(p.sizes, p.array_count, -1);
     Map<T>* maps = ProgramMemory::memory<Map<T>, kMaps>(p.map_count);
-    for (std::ptrdiff_t i = 0; i < p.map_count; ++i)
-        if (!read_map(maps[i], p.maps + i * kMapNumbers, p)) return "an array has another size than its map";
-    for (const bool check : {true, false})
-        for (std::ptrdiff_t at = 0; at < p.code_size;) {
-            if (p.code[at] < 0 || p.code[at] >= kOperationCount) return "there is no such operation";
-            const Operation<T>& op = kOperations<T>[p.code[at]];
-            if (at + 1 + op.maps + op.numbers > p.code_size) return "the program ends within an operation";
-            const Operands<T> o{maps, p.code + at + 1, p.code + at + 1 + op.maps};
-            if (check) {
-                for (int i = 0; i < op.maps; ++i)
-                    if (o.maps[i] >= p.map_count || o.maps[i] < -int(op.optional >> i & 1))
-                        return "there is no such map";
-                if (!op.fits(o)) return "an operation's maps do not fit";
-            } else {
-                op.run(o);
-            }
-            at += 1 + op.maps + op.numbers;
-        }
+    for (std::ptrdiff_t i = 0; i < p.map_count; ++i) {
+        const std::int64_t* const row = p.maps + i * kMapNumbers;
+        if (!check_map<T>(row, p)) return "an array has another size than its map";
+        maps[i] = map_at<T>(nullptr, row);
+    }
+    for (std::ptrdiff_t at = 0; at < p.code_size;) {
+        if (p.code[at] < 0 || p.code[at] >= kOperationCount) return "there is no such operation";
+        const Operation<T>& op = kOperations<T>[p.code[at]];
+        if (at + 1 + op.maps + op.numbers > p.code_size) return "the program ends within an operation";
+        const Operands<T> o{maps, p.code + at + 1, p.code + at + 1 + op.maps};
+        for (int i = 0; i < op.maps; ++i)
+            if (o.maps[i] >= p.map_count || o.maps[i] < -int(op.optional >> i & 1)) return "there is no such map";
+        if (!op.fits(o)) return "an operation's maps do not fit";
+        at += 1 + op.maps + op.numbers;
+    }
     return nullptr;
+}
+
+template <typename T>
+void run(const Program& p, void* const* arrays) {
+    Map<T>* maps = ProgramMemory::memory<Map<T>, kMaps>(p.map_count);
+    for (std::ptrdiff_t i = 0; i < p.map_count; ++i) {
+        const std::int64_t* const row = p.maps + i * kMapNumbers;
+        maps[i] = map_at(static_cast<T*>(arrays[row[0]]) + row[1], row);
+    }
+    for (std::ptrdiff_t at = 0; at < p.code_size;) {
+        const Operation<T>& op = kOperations<T>[p.code[at]];
+        op.run({maps, p.code + at + 1, p.code + at + 1 + op.maps});
+        at += 1 + op.maps + op.numbers;
+    }
 }
 
 }  // namespace

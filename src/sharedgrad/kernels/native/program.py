@@ -8,15 +8,16 @@ are *kept* for the way back, and temporary ones, whose memory is used again once
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels.native import _native
-from sharedgrad.kernels.native.recycled import empty
 from sharedgrad.parameter import Array
 
 LARGEST, MOST_CELLS = _native.LARGEST, _native.MOST_CELLS  # of all sizes; of a window's cells along one axis
@@ -85,18 +86,17 @@ class Map:
         return [*place, self.channels, self.height, self.width, *self.margins, int(self.by_channel)]
 
 
-@dataclass(frozen=True)
-class Program:
-    """Numbers that the compiled side reads, and how much memory it takes besides the arrays from outside."""
+class Program(NamedTuple):
+    """What can be carried out.
 
-    maps: Array
-    code: Array
+    Attributes:
+        run: ``run(memory, arrays)``: with memory that is kept, and the list of the arrays from outside; they are
+            contiguous and of the program's type.
+        kept: How many numbers that memory has.
+    """
+
+    run: Callable[[Array, list[Array]], None]
     kept: int
-    temporary: int
-
-    def run(self, kept: Array, arrays: tuple[Array, ...]) -> None:
-        """Carry it out; the arrays are contiguous and of the program's type."""
-        _native.run(self.maps, self.code, (kept, empty((self.temporary,), kept.dtype), *arrays))
 
 
 Operation = tuple[str, tuple[Map | None, ...], tuple[int, ...]]  # name, maps, numbers
@@ -164,11 +164,13 @@ class Builder:
         self._clear_margins()
         used = list(dict.fromkeys(m for _, maps, _ in self.operations for m in maps if m is not None))
         kept = self._place_kept(used)
-        temporary = self._place_temporary(used)
+        self._place_temporary(used)
         number = {m: i for i, m in enumerate(used)} | {None: -1}
         code = [n for name, maps, nums in self.operations for n in (_CODES[name], *(number[m] for m in maps), *nums)]
         rows = [n for m in used for n in m.row()]
-        return Program(np.array(rows, np.int64), np.array(code, np.int64), kept, temporary)
+        numbers = np.array(rows, np.int64), np.array(code, np.int64)
+        compiled = _native.program(*numbers, self.dtype.itemsize, self.outside)
+        return Program(partial(_native.run, compiled), kept)
 
     def _clear_margins(self) -> None:
         """Temporary memory has been used before: make margins zero before the map is first written."""
@@ -191,7 +193,7 @@ class Builder:
                 m.offset, end = end, end + _aligned(m.elements)
         return end
 
-    def _place_temporary(self, used: list[Map]) -> int:
+    def _place_temporary(self, used: list[Map]) -> None:
         """Each at the lowest place that no map with an overlapping life holds."""
         first: dict[Map, int] = {}
         last: dict[Map, int] = {}
@@ -214,7 +216,6 @@ class Builder:
                 at = max(at, end)
             m.offset = at
             placed.append(m)
-        return max(((m.offset or 0) + _aligned(m.elements) for m in placed), default=0)
 
 
 def _aligned(elements: int) -> int:

@@ -31,7 +31,7 @@ def contiguous(array: Array) -> Array:
 def run(program: Program, *arrays: Array) -> None:
     """Carry out a program that keeps nothing."""
     dtype = arrays[0].dtype
-    program.run(np.empty(0, dtype), tuple(map(contiguous, arrays)))
+    program.run(np.empty(0, dtype), list(map(contiguous, arrays)))
 
 
 def builder(samples: int, kind: Kind) -> Builder:

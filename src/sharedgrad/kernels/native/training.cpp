@@ -1,8 +1,6 @@
 // Losses and optimizers' steps as Python functions. As in module.cpp, types and numbers of elements are checked here,
 // so that no wrong argument reads or writes beyond an array.
 
-#include <algorithm>
-#include <new>
 #include <vector>
 
 #include "methods.hpp"
@@ -10,56 +8,6 @@
 namespace {
 
 using namespace sharedgrad;
-
-// The arrays of one call, released at its end.
-class Buffers {
-  public:
-    explicit Buffers(Py_ssize_t most) { views_.reserve(most); }
-    Buffers(const Buffers&) = delete;
-    ~Buffers() {
-        for (auto& view : views_) PyBuffer_Release(&view);
-    }
-
-    // The array's memory if its elements are of one of the `kinds`; else null, with a Python error set.
-    void* add(PyObject* object, const char* kinds, Py_ssize_t* size, char* kind, bool output = false) {
-        Py_buffer view;
-        if (PyObject_GetBuffer(object, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (output ? PyBUF_WRITABLE : 0)))
-            return nullptr;
-        views_.push_back(view);
-        *kind = view.format ? view.format[0] : 'B';
-        *size = view.len / view.itemsize;
-        if (std::find(kinds, kinds + 2, *kind) == kinds + 2) {
-            PyErr_SetString(PyExc_TypeError, "an array has elements of another type than expected");
-            return nullptr;
-        }
-        static double nothing;  // an empty array may have no memory at all
-        return view.buf ? view.buf : &nothing;
-    }
-
-  private:
-    std::vector<Py_buffer> views_;
-};
-
-// Run function(), without the interpreter's lock if it is to be `released`; false, with a Python error set, if there is
-// no memory.
-template <typename Function>
-bool carried_out(bool released, const Function& function) {
-    bool memory = true;
-    PyThreadState* const state = released ? PyEval_SaveThread() : nullptr;
-    try {
-        function();
-    } catch (const std::bad_alloc&) {
-        memory = false;
-    }
-    if (state) PyEval_RestoreThread(state);
-    if (!memory) PyErr_NoMemory();
-    return memory;
-}
-
-bool expect(Py_ssize_t count, Py_ssize_t expected) {
-    if (count != expected) PyErr_Format(PyExc_TypeError, "expected %zd arguments, got %zd", expected, count);
-    return count == expected;
-}
 
 // cross_entropy(upstream, scores, labels, classes, smoothing, count): the sum of the losses; IndexError where a label
 // is no class.
@@ -207,10 +155,6 @@ PyObject* adam(PyObject*, PyObject* const* objects, Py_ssize_t count) {
     if (PyErr_Occurred()) return nullptr;
     return update(Lists(objects, 2, 2), objects[5], objects[12] == Py_True,
                   [&](const auto& k, const auto* updates, int n) { k.adam(updates, n, settings); });
-}
-
-PyMethodDef method(const char* name, PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t)) {
-    return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function)), METH_FASTCALL, nullptr};
 }
 
 }  // namespace

@@ -1,0 +1,89 @@
+// Programs (see program.hpp) for Python: checked when they are made, then carried out as often as one likes.
+
+#include <memory>
+
+#include "methods.hpp"
+
+namespace {
+
+using namespace sharedgrad;
+
+constexpr int kKept = 0, kTemporary = 1, kOutside = 2;  // the arrays of a program; all others are from outside
+constexpr const char* kName = "sharedgrad program";
+
+struct Made {
+    char kinds[2];  // of its arrays' elements
+    void (*run)(const Program& program, void* const* arrays);
+    std::vector<std::int64_t> maps, code;
+    std::vector<std::ptrdiff_t> sizes;
+
+    Program program() {
+        return {maps.data(),  code.data(),      std::ptrdiff_t(maps.size() / kMapNumbers), std::ptrdiff_t(code.size()),
+                sizes.data(), int(sizes.size())};
+    }
+};
+
+Made* made(PyObject* capsule) { return static_cast<Made*>(PyCapsule_GetPointer(capsule, kName)); }
+
+// program(maps, code, bytes of an element, how many arrays from outside): with the instruction set in use now, whose
+// lanes the maps have.
+PyObject* program(PyObject*, PyObject* const* objects, Py_ssize_t count) {
+    if (!expect(count, 4)) return nullptr;
+    Buffers buffers(2);
+    Py_ssize_t sizes[2];
+    char kind;
+    const auto* maps = static_cast<std::int64_t*>(buffers.add(objects[0], "lq", &sizes[0], &kind));
+    const auto* code = maps ? static_cast<std::int64_t*>(buffers.add(objects[1], "lq", &sizes[1], &kind)) : nullptr;
+    const Py_ssize_t bytes = code ? PyLong_AsSsize_t(objects[2]) : 0, arrays = code ? PyLong_AsSsize_t(objects[3]) : 0;
+    if (PyErr_Occurred()) return nullptr;
+    if (arrays < 0 || arrays > kLargest) return PyErr_Format(PyExc_ValueError, "a size is out of range");
+    PyObject* capsule = nullptr;
+    const auto make = [&](const Programs& programs, char own) {
+        std::unique_ptr<Made> result(
+            new Made{{own, own}, programs.run, {maps, maps + sizes[0]}, {code, code + sizes[1]}, {}});
+        result->sizes.resize(std::size_t(kOutside + arrays));
+        if (const char* const problem = programs.check(result->program()))
+            PyErr_SetString(PyExc_ValueError, problem);
+        else if ((capsule = PyCapsule_New(result.get(), kName, [](PyObject* self) { delete made(self); })))
+            result.release();
+    };
+    const Table& table = table_in_use();
+    carried_out(false, [&] { bytes == 4 ? make(table.f32.programs, 'f') : make(table.f64.programs, 'd'); });
+    return capsule;
+}
+
+// run(program, kept memory, list of arrays from outside)
+PyObject* run(PyObject*, PyObject* const* objects, Py_ssize_t count) {
+    if (!expect(count, 3)) return nullptr;
+    Made* const own = made(objects[0]);
+    if (!own) return nullptr;
+    const Program p = own->program();
+    if (!PyList_Check(objects[2]) || PyList_Size(objects[2]) != p.array_count - kOutside)
+        return PyErr_Format(PyExc_TypeError, "expected a list of %d arrays", p.array_count - kOutside);
+    Buffers buffers(p.array_count);
+    std::vector<void*> arrays(std::size_t(p.array_count));
+    for (int i = 0; i < p.array_count; ++i) {
+        if (i == kTemporary) continue;
+        PyObject* const array = i == kKept ? objects[1] : PyList_GetItem(objects[2], i - kOutside);
+        Py_ssize_t size;
+        char kind;
+        if (!array || !(arrays[i] = buffers.add(array, own->kinds, &size, &kind))) return nullptr;
+        if (i == kKept ? size < p.sizes[i] : size != p.sizes[i] && p.sizes[i] >= 0)
+            return PyErr_Format(PyExc_ValueError, "an array has another size than its map");
+    }
+    const std::size_t bytes = std::size_t(p.sizes[kTemporary] + 1) * sizeof(double);
+    void* const temporary = arrays[kTemporary] = take(bytes);
+    if (!temporary) return PyErr_NoMemory();
+    const bool done = carried_out(true, [&] { own->run(p, arrays.data()); });
+    give_back(temporary, bytes);
+    if (!done) return nullptr;
+    Py_RETURN_NONE;
+}
+
+}  // namespace
+
+PyMethodDef sharedgrad::program_methods[] = {
+    method("program", program),
+    method("run", run),
+    {nullptr, nullptr, 0, nullptr},
+};
