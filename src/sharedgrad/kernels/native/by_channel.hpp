@@ -159,12 +159,16 @@ struct ByChannel {
                              step = std::ptrdiff_t(at.across) * lanes;
         T* const to = out.cell(block, 0, at.top + h * at.down) + begin;
         const T* const gate = last.through ? last.through->cell(block, 0, at.top + h * at.down) + begin : nullptr;
-        const auto read = [lanes](const T* from) { return load_part(from, lanes); };
-        for (int p = 0; p < positions; ++p)
-            store_part(to + p * step,
-                       finished<T>(load(sums + p * apart) + bias, last.add, last.relu, to + p * step,
-                                   gate ? gate + p * step : nullptr, read),
-                       lanes);
+        const auto each = [&](const auto& read, const auto& write) {
+            for (int p = 0; p < positions; ++p)
+                write(to + p * step, finished<T>(load(sums + p * apart) + bias, last.add, last.relu, to + p * step,
+                                                 gate ? gate + p * step : nullptr, read));
+        };
+        if (lanes == V)
+            each([](const T* from) { return load(from); }, [](T* at, Vector<T> v) { store(at, v); });
+        else
+            each([lanes](const T* from) { return load_part(from, lanes); },
+                 [lanes](T* at, Vector<T> v) { store_part(at, v, lanes); });
     }
 };
 
