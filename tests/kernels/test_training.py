@@ -125,9 +125,9 @@ def test_updates_that_do_not_belong_together_are_refused() -> None:
             kernels.native.sgd(values, gradients, kept, 0.1, 0.9, False, 0.0)
     native, new = kernels.native._native, [np.empty(3)]
     with pytest.raises(ValueError, match="lists of as many"):
-        native.adam(new, [one], [one], [], [], [1], 0.1, 0.9, 0.99, 1e-8, 0.0, False, False)
+        native.adam([new, [one], [one]], [1], 0.1, 0.9, 0.99, 1e-8, 0.0, False, False)
     with pytest.raises((ValueError, BufferError)):
-        native.sgd([frozen(one)], [one], [one], [], [], 0.1, 0.0, 0.0, False, False)
+        native.sgd([[frozen(one)], [one], [one]], 0.1, 0.0, 0.0, False, False)
 
 
 @BOTH

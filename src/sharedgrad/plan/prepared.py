@@ -29,7 +29,7 @@ class Prepared:
         own = Builder(1, builder.dtype)
         self.size = ops.prepared_size(builder, shape, geometry)
         maps = own.array(self.size), own.array(prod(shape))
-        own.emit("prepare_kernel", maps, *shape[:2], y.height, y.width, *ops.window(geometry))
+        own.emit("prepare_kernel", maps, *ops.window(geometry), *shape[:2], y.height, y.width)
         self._program = own.build()
         self._made: tuple[int, Array] | None = None  # from which version of the parameter
 

@@ -18,11 +18,7 @@ def softmax(y: Any, x: Any, *numbers: int) -> None: ...
 def softmax_backward(dx: Any, dy: Any, y: Any, *numbers: int) -> None: ...
 def cross_entropy(upstream: Any, scores: Any, labels: Any, classes: int, smoothing: float, count: float) -> float: ...
 def sgd(
-    values: list[Any],
-    old_values: list[Any],
-    gradients: list[Any],
-    states: list[list[Any]],
-    old_states: list[list[Any]],
+    lists: list[list[Any]],
     lr: float,
     momentum: float,
     weight_decay: float,
@@ -30,11 +26,7 @@ def sgd(
     in_place: bool,
 ) -> bool: ...
 def adam(
-    values: list[Any],
-    old_values: list[Any],
-    gradients: list[Any],
-    states: list[list[Any]],
-    old_states: list[list[Any]],
+    lists: list[list[Any]],
     steps: list[int],
     lr: float,
     beta1: float,

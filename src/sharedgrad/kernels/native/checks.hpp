@@ -8,6 +8,36 @@
 namespace sharedgrad {
 namespace {
 
+// Whether they hold the same channels of the same samples, of other cells perhaps.
+template <typename T>
+bool same_channels(const Map<T>& a, const Map<T>& b) {
+    return a.samples == b.samples && a.lanes == b.lanes && a.channels == b.channels;
+}
+
+// Whether cell by cell and lane by lane the maps belong together; their margins may differ.
+template <typename T>
+bool same(const Map<T>& a, const Map<T>& b) {
+    return same_channels(a, b) && a.height == b.height && a.width == b.width;
+}
+
+// (N, C), samples side by side.
+template <typename T>
+bool is_cell(const Map<T>& m) {
+    return m.bare() && m.height * m.width == 1;
+}
+
+// Plain (N, C, H, W).
+template <typename T>
+bool is_plain(const Map<T>& m) {
+    return m.lanes == 1 && m.bare() && !m.by_channel();
+}
+
+// Plain (N, C).
+template <typename T>
+bool is_vector(const Map<T>& m) {
+    return m.lanes == 1 && is_cell(m);
+}
+
 // The maps and numbers that one operation takes.
 template <typename T>
 struct Operands {
@@ -16,39 +46,44 @@ struct Operands {
     const std::int64_t* numbers;  // the operation's own
 
     bool has(int i) const { return maps[i] >= 0; }
-    const Map<T>& map(int i) const { return all[maps[i]]; }
-    const Map<T>* perhaps(int i) const { return has(i) ? &map(i) : nullptr; }
-    T* data(int i) const { return has(i) ? map(i).data : nullptr; }
+    const Map<T>& operator[](int i) const { return all[maps[i]]; }
+    const Map<T>* perhaps(int i) const { return has(i) ? &all[maps[i]] : nullptr; }
+    T* data(int i) const { return has(i) ? (*this)[i].data : nullptr; }
+    double* squares(int i) const { return reinterpret_cast<double*>(data(i)); }  // in float64, in memory of T
     int number(int i) const { return int(numbers[i]); }
     T real(int i) const {  // written as the bits of a double
         double value;
         std::memcpy(&value, numbers + i, sizeof value);
         return T(value);
     }
-    Window window(int from) const {
-        const auto n = [&](int i) { return number(from + i); };
+    Window window() const {
+        const auto n = [&](int i) { return number(i); };
         return {n(0), n(1), n(2), n(3), n(4), n(5), n(6), n(7), n(8)};
     }
+
+    // Whether each of these maps is missing, or like the first.
+    template <typename... Maps>
+    bool alike(int first, Maps... others) const {
+        return ((!has(others) || same((*this)[first], (*this)[others])) && ...);
+    }
+    // Whether each of these maps is missing, or a plain array of so many elements.
+    template <typename... Maps>
+    bool hold(std::ptrdiff_t elements, Maps... maps) const {
+        return ((!has(maps) || ((*this)[maps].bare() && (*this)[maps].size() == elements)) && ...);
+    }
+    // The same for numbers in float64.
+    bool hold_squares(std::ptrdiff_t elements, int i) const {
+        return hold(elements * int(sizeof(double) / sizeof(T)), i);
+    }
+    // Whether these are plain vectors, of as many samples.
+    template <typename... Maps>
+    bool vectors(int first, Maps... others) const {
+        return is_vector((*this)[first]) &&
+               ((is_vector((*this)[others]) && (*this)[others].samples == (*this)[first].samples) && ...);
+    }
+    // Whether map i has a factor for each sample of a map, and for its padding.
+    bool factors(int i, const Map<T>& m) const { return vectors(i) && (*this)[i].size() >= m.blocks() * m.lanes; }
 };
-
-// Whether cell by cell and lane by lane the maps belong together; their margins may differ.
-template <typename T>
-bool same(const Map<T>& a, const Map<T>& b) {
-    return a.samples == b.samples && a.lanes == b.lanes && a.channels == b.channels && a.height == b.height &&
-           a.width == b.width;
-}
-
-// Whether they hold the same channels of the same samples, of other cells perhaps.
-template <typename T>
-bool same_channels(const Map<T>& a, const Map<T>& b) {
-    return a.samples == b.samples && a.lanes == b.lanes && a.channels == b.channels;
-}
-
-// Whether map i is missing, or a plain array of so many elements.
-template <typename T>
-bool holds(const Operands<T>& o, int i, std::ptrdiff_t elements) {
-    return !o.has(i) || (o.map(i).bare() && o.map(i).size() == elements);
-}
 
 // Windows over `big` give `small`, and reach no further than big's margins.
 template <typename T>
@@ -119,8 +154,7 @@ bool slides_pool(const Map<T>& small, const Map<T>& big, const Window& g) {
 // `small` has one cell for each window of 2×2 cells of `big`.
 template <typename T>
 bool is_pooled_2x2(const Map<T>& small, const Map<T>& big) {
-    return small.samples == big.samples && small.lanes == big.lanes && small.channels == big.channels &&
-           small.height == big.height / 2 && small.width == big.width / 2;
+    return same_channels(small, big) && small.height == big.height / 2 && small.width == big.width / 2;
 }
 
 // Windows over `big` give the cells that are pooled to `small`, whose lanes all are samples.
@@ -132,40 +166,10 @@ bool slides_pooled(const Map<T>& small, const Map<T>& big, const Window& g, int 
     return small.lanes == kWidth<T> && kind >= kIdentity && kind <= kTanh && slides(outputs, big, g);
 }
 
-// Plain (N, C, H, W).
-template <typename T>
-bool is_plain(const Map<T>& m) {
-    return m.lanes == 1 && m.bare() && !m.by_channel();
-}
-
-// Plain (N, C).
-template <typename T>
-bool is_vector(const Map<T>& v) {
-    return is_plain(v) && v.height * v.width == 1;
-}
-
 // A plain vector (N, C) beside a map of C channels.
 template <typename T>
 bool vector_of(const Map<T>& vector, const Map<T>& map) {
     return is_vector(vector) && vector.samples == map.samples && vector.channels == map.channels;
-}
-
-// A number in float64 for each of so many samples, in memory of T.
-template <typename T>
-bool holds_squares(const Operands<T>& o, int i, int samples) {
-    return holds(o, i, std::ptrdiff_t(samples) * int(sizeof(double) / sizeof(T)));
-}
-
-// (N,) in float64, in memory of T.
-template <typename T>
-double* squares(const Operands<T>& o, int i) {
-    return reinterpret_cast<double*>(o.data(i));
-}
-
-// A factor for each sample of a map, and for its padding.
-template <typename T>
-bool holds_factors(const Operands<T>& o, int i, const Map<T>& m) {
-    return is_vector(o.map(i)) && o.map(i).size() >= m.blocks() * m.lanes;
 }
 
 }  // namespace

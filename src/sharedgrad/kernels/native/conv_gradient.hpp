@@ -133,14 +133,6 @@ void kernel_sums(const Map<T>& dy, const Map<T>& x, const Window& g, const Windo
     });
 }
 
-// What one sample has of a vector of sums: its columns added.
-template <typename T>
-inline T of_sample(const T* lanes, int l, int samples) {
-    T sum = 0;
-    for (int i = l; i < kWidth<T>; i += samples) sum += lanes[i];
-    return sum;
-}
-
 // to (size) = Σ over the parts of from (parts, size)
 template <typename T>
 void add_parts(T* to, const T* from, int parts, std::ptrdiff_t size) {

@@ -5,14 +5,10 @@
 //   input gradient   dx[n,i] = Σ_o dy[n,o] · w[o,i]         rows of w run along i: lanes are different results
 //   weight gradient  dw[o,i] = Σ_n dy[n,o] · x[n,i]         rows of x run along i: likewise
 //
-// Each result is summed in an order that the shapes decide: neither its place in the batch nor the threads change a
-// bit.
+// Each result is summed in an order that the shapes decide: its place in the batch changes no bit.
 #pragma once
 
 #include <algorithm>
-#include <array>
-#include <type_traits>
-#include <utility>
 
 #include "even_ranges.hpp"
 #include "pack.hpp"
@@ -32,6 +28,15 @@ struct Rows {
 };
 
 constexpr int kDenseTasks = 16;  // enough for the threads to share evenly
+
+// function(row) for all rows, cut into tasks
+template <typename Function>
+void rows_in_tasks(int rows, double operations, const Function& function) {
+    const EvenRanges ranges(rows, ceil_div(rows, kDenseTasks));
+    parallel(ranges.count, operations, [&](int range) {
+        for (int row = ranges.begin(range); row < ranges.begin(range + 1); ++row) function(row);
+    });
+}
 
 // A vector's worth of multiplications counted as one operation, as in a convolution; fetching the weights takes as long
 // as multiplying three rows with them.
@@ -54,17 +59,14 @@ void dots(Rows<T> y, Rows<const T> x, Rows<const T> w, int begin, int end, int r
     for (int r = 0; r < R; ++r) from[r] = x[std::min(r, rows - 1)];
     for (int c = 0; c < C; ++c) weights[c] = w[std::min(c, columns - 1)];
     Vector<T> sum[R * C] = {};
-    const auto step = [&](const auto& take) {
+    vectors_of<T>(end - begin, [&](auto i, auto n, int) {
         Vector<T> v[C];
-        for (int c = 0; c < C; ++c) v[c] = take(weights[c]);
+        for (int c = 0; c < C; ++c) v[c] = load_part(weights[c] + begin + i, n);
         for (int r = 0; r < R; ++r) {
-            const Vector<T> u = take(from[r]);
+            const Vector<T> u = load_part(from[r] + begin + i, n);
             for (int c = 0; c < C; ++c) sum[r * C + c] += u * v[c];
         }
-    };
-    std::ptrdiff_t i = begin;
-    for (; i + kWidth<T> <= end; i += kWidth<T>) step([i](const T* row) { return load(row + i); });
-    if (i < end) step([i, end](const T* row) { return load_part(row + i, int(end - i)); });
+    });
     T sums[R * C];
     sum_lanes(sums, sum);
     for (int r = 0; r < std::min(R, rows); ++r)
@@ -139,32 +141,14 @@ void multiply(Rows<T> c, Rows<const T> start, Rows<const T> a, Rows<const T> b, 
     }
 }
 
-template <typename T>
-using Multiply = void (*)(Rows<T>, Rows<const T>, Rows<const T>, Rows<const T>, int, int);
-
-template <typename T, bool Across, int V, std::size_t... M>
-constexpr std::array<Multiply<T>, sizeof...(M)> multiplies(std::index_sequence<M...>) {
-    return {multiply<T, Across, M + 1, V>...};
-}
-
-// [rows − 1] for a number of vectors
-template <typename T, bool Across, int V>
-constexpr auto kMultiply = multiplies<T, Across, V>(std::make_index_sequence<sum_rows(V)>());
-
-template <typename T, bool Across>
-Multiply<T> multiply_tile(int rows, int vectors) {
-    switch (vectors) {
-        case 1:
-            return kMultiply<T, Across, 1>[rows - 1];
-        case 2:
-            return kMultiply<T, Across, 2>[rows - 1];
-#if defined(__AVX512F__)
-        case 4:
-            return kMultiply<T, Across, 4>[rows - 1];
-#endif
-        default:
-            return kMultiply<T, Across, 3>[rows - 1];
-    }
+// The same for so many rows and vectors.
+template <typename T, bool Across, int V = kSumVectors, int M = sum_rows(V), typename... Rest>
+void multiply_tile(int rows, int vectors, const Rest&... rest) {
+    if constexpr (V > 1)
+        if (vectors < V) return multiply_tile<T, Across, V - 1>(rows, vectors, rest...);
+    if constexpr (M > 1)
+        if (rows < M) return multiply_tile<T, Across, V, M - 1>(rows, vectors, rest...);
+    multiply<T, Across, M, V>(rest...);
 }
 
 // A panel of b in the first-level cache: its rows side by side, filled up with zeros to whole vectors.
@@ -208,14 +192,12 @@ struct Start {
 template <typename T, bool Across, bool Turned>
 void product(Rows<T> c, const Start<T>& start, Rows<const T> a, Rows<const T> b, int rows, int columns, int terms) {
     if (rows == 0 || columns == 0) return;
-    if (Across && terms == 1 && !start.resume) {  // nothing to add up: write row by row
-        const EvenRanges ranges(rows, ceil_div(rows, kDenseTasks));
-        parallel(ranges.count, double(rows) * columns, [&](int range) {
-            for (int m = ranges.begin(range); m < ranges.begin(range) + ranges.size(range); ++m)
-                for (int j = 0; j < columns; ++j) c[m][j] = a[0][m] * b[0][j];
+    if (Across && terms == 1 && !start.resume)  // nothing to add up: write row by row
+        return rows_in_tasks(rows, double(rows) * columns, [&](int m) {
+            vectors_of<T>(columns, [to = c[m], from = b[0], factor = splat(a[0][m])](auto i, auto n, int) {
+                store_part<T>(to + i, factor * load_part(from + i, n), n);
+            });
         });
-        return;
-    }
     constexpr int W = kWidth<T>;
     static constexpr T zeros[kSumVectors * W] = {};
     const EvenRanges panels(ceil_div(columns, W), kSumVectors), depths(std::max(terms, 1), kDepth);
@@ -252,8 +234,8 @@ void product(Rows<T> c, const Start<T>& start, Rows<const T> a, Rows<const T> b,
                     for (int m = 0; m < tiles.size(i); ++m) std::fill_n(filled[m], vectors * W, start.rows[row + m]);
                     from = {filled[0], kSumVectors * W};
                 }
-                multiply_tile<T, Across>(tiles.size(i), vectors)(
-                    to, from, {Across ? a[begin] + row : a[row] + begin, a.stride}, factors, count, last);
+                const Rows<const T> own{Across ? a[begin] + row : a[row] + begin, a.stride};
+                multiply_tile<T, Across>(tiles.size(i), vectors, to, from, own, factors, count, last);
             }
         }
     });
@@ -273,89 +255,120 @@ void linear(Rows<T> y, Rows<const T> x, Rows<const T> w, const T* bias, int n, i
         product<T, false, true>(y, {bias}, x, w, n, outputs, inputs);
 }
 
+// Plain vectors (N, K) as a matrix.
+template <typename T>
+Rows<const T> matrix(const Map<T>& m) {
+    return {m.data, m.channels};
+}
+
 // y (N, O) = x (N, I) · wᵀ (O, I) + bias (O)
 template <typename T>
-void linear(T* y, const T* x, const T* w, const T* bias, int n, int inputs, int outputs) {
-    linear<T>({y, outputs}, {x, inputs}, {w, inputs}, bias, n, outputs, inputs);
+void linear(const Map<T>& y, const Map<T>& x, const T* w, const T* bias) {
+    linear<T>({y.data, y.channels}, matrix(x), {w, x.channels}, bias, y.samples, y.channels, x.channels);
 }
 
 // dx (N, I) = dy (N, O) · w (O, I)
 template <typename T>
-void linear_input_gradient(T* dx, const T* dy, const T* w, int n, int inputs, int outputs) {
-    product<T, false, false>({dx, inputs}, {}, {dy, outputs}, {w, inputs}, n, inputs, outputs);
+void linear_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w) {
+    product<T, false, false>({dx.data, dx.channels}, {}, matrix(dy), {w, dx.channels}, dx.samples, dx.channels,
+                             dy.channels);
 }
 
-// dw (O, I) = dyᵀ (N, O) · x (N, I); dbias (O) may be null
+#if defined(__AVX512F__)
+// Past the caches: what is written will not be read soon. `to` lies on a vector's boundary.
+inline void stream(float* to, Vector<float> v) { _mm512_stream_ps(to, v); }
+inline void stream(double* to, Vector<double> v) { _mm512_stream_pd(to, v); }
+inline void end_of_stream() { _mm_sfence(); }
+#else
 template <typename T>
-void linear_weight_gradient(T* dw, T* dbias, const T* dy, const T* x, int n, int inputs, int outputs) {
-    product<T, true, false>({dw, inputs}, {}, {dy, outputs}, {x, inputs}, outputs, inputs, n);
+inline void stream(T* to, Vector<T> v) {
+    store(to, v);
+}
+inline void end_of_stream() {}
+#endif
+
+constexpr std::size_t kStreamed = std::size_t(1) << 22;  // bytes from which on the caches would not hold them
+
+// dw (N, O, I) = δ_n ⊗ x_n
+template <typename T>
+void outer_products(T* dw, const Map<T>& dy, const Map<T>& x) {
+    const std::size_t size = std::size_t(dy.samples) * dy.channels * x.channels;
+    const bool streamed =
+        size * sizeof(T) >= kStreamed && x.channels % kWidth<T> == 0 && std::uintptr_t(dw) % kVectorBytes == 0;
+    parallel(dy.samples, double(size) / 4, [&](int n) {
+        const T* const from = x.cell(n, 0, 0);
+        T* to = dw + std::ptrdiff_t(n) * dy.channels * x.channels;
+        for (int o = 0; o < dy.channels; ++o, to += x.channels)
+            vectors_of<T>(x.channels, [&, delta = splat(dy.cell(n, o, 0)[0])](auto i, auto count, int) {
+                const Vector<T> v = delta * load_part(from + i, count);
+                streamed ? stream(to + i, v) : store_part(to + i, v, count);
+            });
+        if (streamed) end_of_stream();
+    });
+}
+
+// dw (O, I) = dyᵀ (N, O) · x (N, I) or by sample; dbias (O), likewise, may be null
+template <typename T>
+void linear_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, bool by_sample) {
+    if (by_sample) {
+        outer_products(dw, dy, x);
+        if (dbias) std::copy_n(dy.data, dy.size(), dbias);
+        return;
+    }
+    product<T, true, false>({dw, x.channels}, {}, matrix(dy), matrix(x), dy.channels, x.channels, dy.samples);
     if (!dbias) return;
-    std::fill_n(dbias, outputs, T(0));
-    for (int row = 0; row < n; ++row)
-        for (int o = 0; o < outputs; ++o) dbias[o] += dy[std::ptrdiff_t(row) * outputs + o];
+    std::fill_n(dbias, dy.channels, T(0));
+    for (int n = 0; n < dy.samples; ++n)
+        for (int o = 0; o < dy.channels; ++o) dbias[o] += matrix(dy)[n][o];
 }
 
 // One sample's plain step w' (O, I) = w − lr · (dy ⊗ x + decay · w), with the bits of the gradient and the update one
 // after the other, though the gradient is never written; dbias (O) may be null.
 template <typename T>
-void linear_descent(T* next, T* dbias, const T* w, const T* dy, const T* x, int inputs, int outputs, T lr, T decay) {
-    constexpr int V = kWidth<T>;
-    const EvenRanges ranges(outputs, ceil_div(outputs, kDenseTasks));
-    parallel(ranges.count, double(outputs) * inputs, [&](int range) {
-        for (int o = ranges.begin(range); o < ranges.begin(range + 1); ++o) {
-            const T* const from = w + std::ptrdiff_t(o) * inputs;
-            T* const to = next + std::ptrdiff_t(o) * inputs;
-            const Vector<T> factor = splat(dy[o]);
-            const auto stepped = [&](Vector<T> old, Vector<T> input) {
-                return old - lr * (rounded(factor * input) + decay * old);
-            };
-            int i = 0;
-            for (; i + V <= inputs; i += V) store(to + i, stepped(load(from + i), load(x + i)));
-            const int rest = inputs - i;
-            if (rest) store_part(to + i, stepped(load_part(from + i, rest), load_part(x + i, rest)), rest);
-        }
+void linear_descent(T* next, T* dbias, const T* w, const Map<T>& dy, const Map<T>& x, T lr, T decay) {
+    rows_in_tasks(dy.channels, double(dy.channels) * x.channels, [&](int o) {
+        const std::ptrdiff_t row = std::ptrdiff_t(o) * x.channels;
+        vectors_of<T>(x.channels, [&, factor = splat(dy.data[o])](auto i, auto n, int) {
+            const Vector<T> old = load_part(w + row + i, n);
+            store_part<T>(next + row + i, old - lr * (rounded(factor * load_part(x.data + i, n)) + decay * old), n);
+        });
     });
-    for (int o = 0; dbias && o < outputs; ++o) dbias[o] = T(0) + dy[o];
+    for (int o = 0; dbias && o < dy.channels; ++o) dbias[o] = T(0) + dy.data[o];
 }
 
 // ---- many layers side by side, each with a matrix of its own: p (U, B, I), w (B, O, I), y (U, B, O)
 
+// Block b of the vectors (U, B, size): (U, size).
+template <typename T>
+Rows<T> block_of(T* data, int b, int count, int size) {
+    return {data + std::ptrdiff_t(b) * size, std::ptrdiff_t(count) * size};
+}
+
 template <typename T>
 void blocks(T* y, const T* p, const T* w, int uses, int count, int outputs, int inputs) {
-    const auto across = [count](auto* data, int block, int size) {
-        return Rows<std::remove_pointer_t<decltype(data)>>{data + std::ptrdiff_t(block) * size,
-                                                           std::ptrdiff_t(count) * size};
-    };
     parallel(count, count * dense_operations(uses, outputs, inputs), [&](int b) {
-        const Rows<const T> own{w + std::ptrdiff_t(b) * outputs * inputs, inputs};
-        linear<T>(across(y, b, outputs), across(p, b, inputs), own, nullptr, uses, outputs, inputs);
+        linear<T>(block_of(y, b, count, outputs), block_of(p, b, count, inputs),
+                  {w + std::ptrdiff_t(b) * outputs * inputs, inputs}, nullptr, uses, outputs, inputs);
     });
 }
 
 // dp (U, B, I) from δ (U, B, O) and w (B, O, I)
 template <typename T>
 void blocks_input_gradient(T* dp, const T* delta, const T* w, int uses, int count, int outputs, int inputs) {
-    const auto across = [count](auto* data, int block, int size) {
-        return Rows<std::remove_pointer_t<decltype(data)>>{data + std::ptrdiff_t(block) * size,
-                                                           std::ptrdiff_t(count) * size};
-    };
     parallel(count, count * dense_operations(uses, outputs, inputs), [&](int b) {
-        const Rows<const T> own{w + std::ptrdiff_t(b) * outputs * inputs, inputs};
-        product<T, false, false>(across(dp, b, inputs), {}, across(delta, b, outputs), own, uses, inputs, outputs);
+        product<T, false, false>(block_of(dp, b, count, inputs), {}, block_of(delta, b, count, outputs),
+                                 {w + std::ptrdiff_t(b) * outputs * inputs, inputs}, uses, inputs, outputs);
     });
 }
 
 // total (kept, B, O, I) = Σ over uses of δ (kept, uses, B, O) ⊗ p (kept, uses, B, I)
 template <typename T>
 void outer_sum(T* total, const T* delta, const T* p, int kept, int uses, int count, int outputs, int inputs) {
-    const double each = count * dense_operations(uses, outputs, inputs);
-    parallel(kept, kept * each, [&](int k) {
-        parallel(count, each, [&](int b) {
-            const std::ptrdiff_t first = std::ptrdiff_t(k) * uses * count + b, to = std::ptrdiff_t(k) * count + b;
-            product<T, true, false>({total + to * outputs * inputs, inputs}, {},
-                                    {delta + first * outputs, std::ptrdiff_t(count) * outputs},
-                                    {p + first * inputs, std::ptrdiff_t(count) * inputs}, outputs, inputs, uses);
-        });
+    parallel(kept * count, kept * count * dense_operations(uses, outputs, inputs), [&](int task) {
+        const std::ptrdiff_t first = std::ptrdiff_t(task / count) * uses * count;
+        product<T, true, false>({total + std::ptrdiff_t(task) * outputs * inputs, inputs}, {},
+                                block_of(delta + first * outputs, task % count, count, outputs),
+                                block_of(p + first * inputs, task % count, count, inputs), outputs, inputs, uses);
     });
 }
 

@@ -45,6 +45,5 @@ def channel_uses(delta: Array, x: Array | None, coefficients: Array) -> tuple[Ar
         samples,
         channels,
         cells,
-        int(x is not None),
     )
     return squares, products, totals

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
+#include "kernels.hpp"
 #include "vector.hpp"
 
 namespace sharedgrad {
@@ -53,6 +55,33 @@ inline double tanh_of(double x) { return std::tanh(x); }
 template <typename V>
 inline V larger(V a, V b) {
     return (b > a) | (b != b) ? b : a;  // NaN wins
+}
+
+// function(kind), an activation as a compile-time number
+template <int Kind = kActivationCount - 1, typename Function>
+void for_kind(int kind, const Function& function) {
+    if constexpr (Kind > kIdentity)
+        if (kind != Kind) return for_kind<Kind - 1>(kind, function);
+    function(std::integral_constant<int, Kind>());
+}
+
+template <int Kind, typename T>
+inline Vector<T> activated(Vector<T> x) {
+    if constexpr (Kind == kIdentity) return x;
+    if constexpr (Kind == kReLU) return relu_of<T>(x);
+    T lanes[kWidth<T>];
+    store(lanes, x);
+    for (T& v : lanes) v = Kind == kSigmoid ? sigmoid_of(v) : tanh_of(v);
+    return load(lanes);
+}
+
+// dx from dy and the activation's output.
+template <int Kind, typename T>
+inline Vector<T> through(Vector<T> dy, Vector<T> y) {
+    if constexpr (Kind == kReLU) return relu_gate<T>(dy, y);
+    if constexpr (Kind == kSigmoid) return dy * y * (T(1) - y);
+    if constexpr (Kind == kTanh) return dy * (T(1) - y * y);
+    return dy;
 }
 
 // e^x for x ≤ 0, lane by lane: 0 at −∞ (and, for float, below the smallest normal number)

@@ -52,5 +52,18 @@ struct Map {
     double operations() const { return double(samples) * channels * height * width; }
 };
 
+// Zeros in the cells of one channel.
+template <typename T>
+void clear(const Map<T>& map, int block, int c) {
+    for (int h = 0; h < map.height; ++h) std::fill_n(map.cell(block, c, h), map.used(), T(0));
+}
+
+// function(block, channel) for all channels, where the whole takes so many operations
+template <typename T, typename Function>
+void channels_of(const Map<T>& map, double operations, const Function& function) {
+    parallel(map.blocks() * map.channels, operations,
+             [&, C = map.channels](int task) { function(task / C, task % C); });
+}
+
 }  // namespace
 }  // namespace sharedgrad

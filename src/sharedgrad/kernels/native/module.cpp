@@ -2,15 +2,13 @@
 // protocol. The Python side (native/*.py) makes the outputs and says what has which shape; here types, order and
 // numbers of elements are checked, so that no wrong argument reads beyond an array.
 
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030B0000
-#include <Python.h>
-
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <new>
+#include <utility>
+#include <vector>
 
-#include "kernels.hpp"
 #include "methods.hpp"
 #include "threads.hpp"
 
@@ -20,94 +18,79 @@ using namespace sharedgrad;
 
 const Table* table = &baseline();
 
-const Table* best() {
+// Of the instruction sets that this processor has, each is better than those before it.
+std::vector<const Table*> tables() {
+    std::vector<const Table*> found{&baseline()};
 #if defined(__x86_64__)
     __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+        found.push_back(&avx2());
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd"))
-        return &avx512();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
-        return &avx2();
+        found.push_back(&avx512());
 #endif
-    return &baseline();
+    return found;
 }
 
-constexpr int kMostArrays = 6, kMostNumbers = 17;
+PyObject* failure(PyObject* kind, const char* message) {
+    PyErr_SetString(kind, message);
+    return nullptr;
+}
 
-// The arguments of one call: arrays (or None), then whole numbers.
-class Arguments {
-  public:
-    Arguments(PyObject* const* objects, Py_ssize_t count, int arrays, int numbers) : arrays_(arrays) {
-        if (count != arrays + numbers) {
-            PyErr_Format(PyExc_TypeError, "expected %d arguments, got %zd", arrays + numbers, count);
-            return;
+// The arguments of one call: arrays, then whole numbers, each with a letter as its name. An array's shape is made of
+// these letters and of digits, and "?" before it says that None will do.
+struct Arguments {
+    Py_buffer views[6] = {};
+    int numbers[5];
+    char kind = 0;  // of the arrays' elements
+
+    ~Arguments() {
+        for (auto& view : views) PyBuffer_Release(&view);  // nothing happens to one that was never filled
+    }
+
+    // False, with a Python error set, if they are not what they must be: the kernels trust the sizes.
+    bool read(PyObject* const* objects, Py_ssize_t count, const char* names, const char* const* shapes, int arrays) {
+        const int all = arrays + int(std::strlen(names));
+        if (count != all) return PyErr_Format(PyExc_TypeError, "expected %d arguments, got %zd", all, count);
+        for (int i = arrays; i < all; ++i) {
+            const Py_ssize_t number = PyLong_AsSsize_t(objects[i]);
+            if (PyErr_Occurred()) return false;
+            if (number < 0 || number > kLargest) return failure(PyExc_ValueError, "a size is out of range");
+            numbers[i - arrays] = int(number);
         }
         for (int i = 0; i < arrays; ++i) {
-            if (objects[i] == Py_None) continue;
-            if (PyObject_GetBuffer(objects[i], &views_[i], PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) return;
-            const char kind = views_[i].format ? views_[i].format[0] : '?';
-            if (kind_ && kind != kind_) {
-                PyErr_SetString(PyExc_TypeError, "arrays of different types");
-                return;
-            }
-            kind_ = kind;
+            if (*shapes[i] == '?' && objects[i] == Py_None) continue;
+            Py_buffer& view = views[i];
+            if (PyObject_GetBuffer(objects[i], &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) return false;
+            const char own = view.format ? view.format[0] : '?';
+            if ((own != 'f' && own != 'd') || (kind && own != kind))
+                return failure(PyExc_TypeError, "expected arrays of one type, float32 or float64");
+            kind = own;
+            double size = 1;  // a product of whole numbers may be too large for them
+            for (const char* c = shapes[i] + (*shapes[i] == '?'); *c; ++c)
+                size *= *c <= '9' ? *c - '0' : numbers[std::strchr(names, *c) - names];
+            const Py_ssize_t found = view.len / view.itemsize;
+            if (double(found) != size)
+                return PyErr_Format(PyExc_ValueError, "array %d: expected %zd elements, got %zd", i,
+                                    Py_ssize_t(std::min(size, 1e18)), found);
         }
-        if (kind_ != 'f' && kind_ != 'd') {
-            PyErr_SetString(PyExc_TypeError, "expected arrays of float32 or float64");
-            return;
-        }
-        for (int i = 0; i < numbers; ++i) {
-            numbers_[i] = PyLong_AsSsize_t(objects[arrays + i]);
-            if (PyErr_Occurred()) return;
-            if (numbers_[i] < 0 || numbers_[i] > kLargest) {
-                PyErr_SetString(PyExc_ValueError, "a size is out of range");
-                return;
-            }
-        }
-        good_ = true;
+        return true;
     }
-    ~Arguments() {
-        for (auto& view : views_) PyBuffer_Release(&view);  // nothing happens to one that was never filled
-    }
-
-    bool is_float() const { return kind_ == 'f'; }
-    Py_ssize_t number(int i) const { return numbers_[i]; }
-    Py_ssize_t size(int i) const { return views_[i].obj ? views_[i].len / views_[i].itemsize : 0; }
-    template <typename T>
-    T* array(int i) const {
-        return static_cast<T*>(views_[i].buf);
-    }
-
-    // Whether every array holds as many elements as it must: the kernels trust their sizes.
-    template <typename... Sizes>
-    bool hold(Sizes... expected) const {
-        const Py_ssize_t sizes[] = {expected...};
-        for (int i = 0; good_ && i < arrays_; ++i)
-            if (size(i) != sizes[i]) {
-                PyErr_Format(PyExc_ValueError, "array %d: expected %zd elements, got %zd", i, sizes[i], size(i));
-                return false;
-            }
-        return good_;
-    }
-
-  private:
-    Py_buffer views_[kMostArrays] = {};
-    Py_ssize_t numbers_[kMostNumbers] = {};
-    int arrays_;
-    char kind_ = 0;
-    bool good_ = false;
 };
 
-// Call function(kernels, type tag) for the arrays' element type, without the interpreter's lock.
-template <typename Function>
-PyObject* call(const Arguments& a, const Function& function) {
+// Call a kernel for the arrays' element type, without the interpreter's lock.
+template <typename Kernel, std::size_t... Arrays, std::size_t... Numbers>
+PyObject* call(PyObject* const* objects, Py_ssize_t count, const char* names, const char* const* shapes,
+               const Kernel& kernel, std::index_sequence<Arrays...>, std::index_sequence<Numbers...>) {
+    Arguments a;
+    if (!a.read(objects, count, names, shapes, sizeof...(Arrays))) return nullptr;
+    const auto run = [&](const auto& kernels, auto type) {
+        kernel(kernels)(static_cast<decltype(type)*>(a.views[Arrays].buf)..., a.numbers[Numbers]...);
+    };
     bool memory = true;
     Py_BEGIN_ALLOW_THREADS;
     try {
-        if (a.is_float())
-            function(table->f32, float());
-        else
-            function(table->f64, double());
+        a.kind == 'f' ? run(table->f32, float()) : run(table->f64, double());
     } catch (const std::bad_alloc&) {
         memory = false;
     }
@@ -116,39 +99,23 @@ PyObject* call(const Arguments& a, const Function& function) {
     Py_RETURN_NONE;
 }
 
-// A kernel as a Python function of arrays and numbers; `hold` says how many elements each array must have.
-#define FUNCTION(name, arrays, numbers, hold, ...)                          \
-    PyObject* name(PyObject*, PyObject* const* objects, Py_ssize_t count) { \
-        const Arguments a(objects, count, arrays, numbers);                 \
-        const auto n = [&](int i) { return a.number(i); };                  \
-        (void)n;                                                            \
-        if (!a.hold) return nullptr;                                        \
-        return call(a, [&](const auto& k, auto type) {                      \
-            using T = decltype(type);                                       \
-            const auto p = [&](int i) { return a.array<T>(i); };            \
-            k.name(__VA_ARGS__);                                            \
-        });                                                                 \
+// A kernel as a Python function: the names of its numbers, and the shapes of its arrays.
+#define FUNCTION(name, names, ...)                                                                        \
+    PyObject* name(PyObject*, PyObject* const* objects, Py_ssize_t count) {                               \
+        constexpr const char* shapes[] = {__VA_ARGS__};                                                   \
+        return call(                                                                                      \
+            objects, count, names, shapes, [](const auto& k) { return k.name; },                          \
+            std::make_index_sequence<std::size(shapes)>(), std::make_index_sequence<sizeof names - 1>()); \
     }
 
-FUNCTION(blocks, 3, 4, hold(n(0) * n(1) * n(2), n(0) * n(1) * n(3), n(1) * n(2) * n(3)), p(0), p(1), p(2), n(0), n(1),
-         n(2), n(3))
-FUNCTION(blocks_input_gradient, 3, 4, hold(n(0) * n(1) * n(3), n(0) * n(1) * n(2), n(1) * n(2) * n(3)), p(0), p(1),
-         p(2), n(0), n(1), n(2), n(3))
-FUNCTION(outer_sum, 3, 5, hold(n(0) * n(2) * n(3) * n(4), n(0) * n(1) * n(2) * n(3), n(0) * n(1) * n(2) * n(4)), p(0),
-         p(1), p(2), n(0), n(1), n(2), n(3), n(4))
-
-FUNCTION(along_directions, 4, 4,
-         hold(n(0) * n(1) * n(3), n(0) * n(1) * n(3) * kDirections, n(0) * n(1) * n(2) * n(3),
-              n(1) * n(2) * kDirections),
-         p(0), p(1), p(2), p(3), n(0), n(1), n(2), n(3))
-
-// the last number: 1 with x, 0 without
-FUNCTION(channel_uses, 6, 4,
-         hold(n(0) * n(2), n(0) * n(2), n(0) * n(1), n(0) * n(1) * n(2), n(0) * n(1) * n(2) * n(3), n(1) * 3), p(0),
-         p(1), p(2), p(3), p(4), p(5), n(0), n(1), n(2))
-
-FUNCTION(softmax, 2, 2, hold(n(0) * n(1), n(0) * n(1)), p(0), p(1), n(0), n(1))
-FUNCTION(softmax_backward, 3, 2, hold(n(0) * n(1), n(0) * n(1), n(0) * n(1)), p(0), p(1), p(2), n(0), n(1))
+FUNCTION(blocks, "UBOI", "UBO", "UBI", "BOI")
+FUNCTION(blocks_input_gradient, "UBOI", "UBI", "UBO", "BOI")
+FUNCTION(outer_sum, "KUBOI", "KBOI", "KUBO", "KUBI")
+FUNCTION(along_directions, "NGCS", "NGS", "NG8S", "NGCS", "GC8")
+static_assert(kDirections == 8, "as in these shapes");
+FUNCTION(channel_uses, "NCS", "NS", "NS", "NC", "NCS", "?NCS", "3C")
+FUNCTION(softmax, "NC", "NC", "NC")
+FUNCTION(softmax_backward, "NC", "NC", "NC", "NC")
 
 // Lanes of a vector of elements of this many bytes.
 PyObject* lanes(PyObject*, PyObject* itemsize) {
@@ -203,29 +170,12 @@ PyObject* paddings(PyObject*, PyObject*) {
 
 // For tests: use the named instruction set if this processor has it.
 PyObject* choose(PyObject*, PyObject* name) {
-    PyObject* bytes = PyUnicode_AsUTF8String(name);
-    if (!bytes) return nullptr;
-    const char* wanted = PyBytes_AsString(bytes);
-    const Table* top = best();
-    bool found = false;
-#if defined(__x86_64__)
-    const Table* known[] = {&baseline(), &avx2(), &avx512()};
-#else
-    const Table* known[] = {&baseline()};
-#endif
-    for (const Table* t : known) {
-        if (!std::strcmp(t->name, wanted)) {
-            table = t;
-            found = true;
-        }
-        if (t == top) break;
+    for (const Table* known : tables()) {
+        if (!PyUnicode_Check(name) || PyUnicode_CompareWithASCIIString(name, known->name)) continue;
+        table = known;
+        Py_RETURN_NONE;
     }
-    Py_DecRef(bytes);
-    if (!found) {
-        PyErr_SetString(PyExc_ValueError, "this processor does not have that instruction set");
-        return nullptr;
-    }
-    Py_RETURN_NONE;
+    return failure(PyExc_ValueError, "this processor does not have that instruction set");
 }
 
 #define METHOD(name) {#name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(name)), METH_FASTCALL, nullptr}
@@ -259,7 +209,7 @@ std::atomic<bool> sharedgrad::minimal_filtering{true};
 const sharedgrad::Table& sharedgrad::table_in_use() { return *table; }
 
 PyMODINIT_FUNC PyInit__native() {
-    table = best();
+    table = tables().back();
     PyObject* module = PyModule_Create(&definition);
     if (module && (PyModule_AddFunctions(module, training_methods) || PyModule_AddFunctions(module, program_methods) ||
                    add_memory(module) || PyModule_AddIntConstant(module, "LARGEST", kLargest) ||

@@ -24,8 +24,7 @@ inline bool pads(int before, int size, int padded, int mode) {
 // y is x with copies of its cells around it.
 template <typename T>
 void pad(const Map<T>& y, const Map<T>& x, int mode, int top, int left) {
-    parallel(y.blocks() * y.channels, y.operations(), [&, I = x.lanes](int task) {
-        const int b = task / y.channels, c = task % y.channels;
+    channels_of(y, y.operations(), [&, I = x.lanes](int b, int c) {
         for (int h = 0; h < y.height; ++h) {
             const T* from = x.cell(b, c, copied_cell(h - top, x.height, mode));
             T* to = y.cell(b, c, h);
@@ -43,9 +42,8 @@ void pad(const Map<T>& y, const Map<T>& x, int mode, int top, int left) {
 // Each cell of dx is the sum over all its copies in dy.
 template <typename T>
 void pad_backward(const Map<T>& dx, const Map<T>& dy, int mode, int top, int left) {
-    parallel(dy.blocks() * dy.channels, dy.operations(), [&, I = dx.lanes](int task) {
-        const int b = task / dy.channels, c = task % dy.channels;
-        for (int h = 0; h < dx.height; ++h) std::fill_n(dx.cell(b, c, h), dx.used(), T(0));
+    channels_of(dy, dy.operations(), [&, I = dx.lanes](int b, int c) {
+        clear(dx, b, c);
         for (int h = 0; h < dy.height; ++h) {
             const T* from = dy.cell(b, c, h);
             T* to = dx.cell(b, c, copied_cell(h - top, dx.height, mode));

@@ -14,61 +14,29 @@ constexpr int kSeveral = 4;     // sums side by side, so that none waits for the
 constexpr int kTogether = 128;  // vectors whose mean is taken before their squares are: they stay in the first cache
 
 template <typename T>
-inline Vector<T> get(const T* from, int count) {
-    return count == kWidth<T> ? load(from) : load_part(from, count);
-}
-
-template <typename T>
-inline void put(T* to, Vector<T> v, int count) {
-    if (count == kWidth<T>)
-        store(to, v);
-    else
-        store_part(to, v, count);
-}
-
-// The vectors of `used` numbers: function(which of the sums, offset, lanes that exist).
-template <typename T, typename Function>
-inline void vectors_of(std::ptrdiff_t used, const Function& function) {
-    constexpr int V = kWidth<T>;
-    std::ptrdiff_t i = 0;
-    for (; i + kSeveral * V <= used; i += kSeveral * V)
-        for (int k = 0; k < kSeveral; ++k) function(k, i + k * V, V);
-    for (; i + V <= used; i += V) function(0, i, V);
-    if (i < used) function(0, i, int(used - i));
-}
-
-template <typename T>
 inline Vector<T> sum_of(const Vector<T> (&v)[kSeveral]) {
     Vector<T> sum = v[0];
     for (int k = 1; k < kSeveral; ++k) sum += v[k];
     return sum;
 }
 
+// Ones in the lanes for whose number `holds` is true.
+template <typename T, typename Holds>
+Vector<T> mask_of(const Holds& holds) {
+    T lanes[kWidth<T>];
+    for (int l = 0; l < kWidth<T>; ++l) lanes[l] = T(holds(l));
+    return load(lanes);
+}
+
 // Ones in the lanes that hold samples. Padding must not enter a sum, and what flows back into it must stay zero.
 template <typename T>
 Vector<T> alive(const Map<T>& map, int block) {
-    T lanes[kWidth<T>];
-    for (int l = 0; l < kWidth<T>; ++l) lanes[l] = T(l % map.lanes < map.alive(block));
-    return load(lanes);
+    return mask_of<T>([&](int l) { return l % map.lanes < map.alive(block); });
 }
 
 template <typename T>
 inline Vector<T> where(Vector<T> mask, Vector<T> v) {
     return mask > T(0) ? v : Vector<T>{};  // not a product: NaN in padding would come through
-}
-
-template <typename T>
-inline Vector<T> first_lanes(int count) {
-    T lanes[kWidth<T>];
-    for (int l = 0; l < kWidth<T>; ++l) lanes[l] = T(l < count);
-    return load(lanes);
-}
-
-// Zeros in the padding lanes of a row. No statistics keep them small: normalized again and again they would grow beyond
-// all numbers, and where weights' gradients add over lanes, 0 · ∞ is NaN.
-template <typename T>
-void clear_padding(T* row, std::ptrdiff_t used, Vector<T> mask) {
-    vectors_of<T>(used, [&](int, std::ptrdiff_t i, int n) { put(row + i, where<T>(mask, get(row + i, n)), n); });
 }
 
 // Mean and (biased) variance over samples and positions, in one pass over memory: each lane of a few rows has its mean
@@ -77,7 +45,8 @@ template <typename T>
 void channel_statistics(T& mean, T& variance, const Map<T>& x, int c) {
     constexpr int V = kWidth<T>;
     const int whole = int(x.used() / V), rest = int(x.used() % V);
-    const Vector<T> in_row = splat(T(whole)) + first_lanes<T>(rest);  // numbers of one row in each lane
+    const Vector<T> rest_mask = mask_of<T>([=](int l) { return l < rest; });
+    const Vector<T> in_row = splat(T(whole)) + rest_mask;  // numbers of one row in each lane
     const Vector<T> share = in_row > T(0) ? T(1) / in_row : Vector<T>{};
     const int together = std::max(1, kTogether / std::max(1, whole));
     Vector<T> means = {}, squares = {};
@@ -89,14 +58,15 @@ void channel_statistics(T& mean, T& variance, const Map<T>& x, int c) {
             Vector<T> sum[kSeveral] = {}, part[kSeveral] = {};
             for (int r = 0; r < n; ++r) {
                 const T* row = x.cell(b, c, h + r);
-                vectors_of<T>(x.used(), [&](int k, std::ptrdiff_t i, int count) { sum[k] += get(row + i, count); });
+                vectors_of<T, kSeveral>(x.used(),
+                                        [&](auto i, auto lanes, int k) { sum[k] += load_part(row + i, lanes); });
             }
             const Vector<T> own = sum_of<T>(sum) * share * splat(T(1) / T(n));
             for (int r = 0; r < n; ++r) {
                 const T* row = x.cell(b, c, h + r);
-                vectors_of<T>(x.used(), [&](int k, std::ptrdiff_t i, int count) {
-                    Vector<T> d = get(row + i, count) - own;
-                    if (count < V) d = where<T>(first_lanes<T>(count), d);
+                vectors_of<T, kSeveral>(x.used(), [&](auto i, auto lanes, int k) {
+                    Vector<T> d = load_part(row + i, lanes) - own;
+                    if (lanes < V) d = where<T>(rest_mask, d);
                     part[k] += d * d;
                 });
             }
@@ -141,12 +111,17 @@ void normalize(const Map<T>& y, const Map<T>& x, const Map<T>* shortcut, T* mean
                 const T* from = x.cell(b, c, h);
                 const T* more = shortcut ? shortcut->cell(b, c, h) : nullptr;
                 T* to = y.cell(b, c, h);
-                vectors_of<T>(x.used(), [&](int, std::ptrdiff_t i, int n) {
-                    Vector<T> v = scaled(get(from + i, n));
-                    if (more) v += get(more + i, n);
-                    put(to + i, relu ? (v <= T(0) ? Vector<T>{} : v) : v, n);  // NaN stays NaN
+                vectors_of<T, kSeveral>(x.used(), [&](auto i, auto n, int) {
+                    Vector<T> v = scaled(load_part(from + i, n));
+                    if (more) v += load_part(more + i, n);
+                    store_part<T>(to + i, relu ? relu_of<T>(v) : v, n);
                 });
-                if (x.alive(b) < x.lanes) clear_padding(to, x.used(), alive(x, b));
+                // No statistics keep padding small: normalized again and again it would grow beyond all numbers, and
+                // where weights' gradients add over lanes, 0 · ∞ is NaN.
+                if (x.alive(b) < x.lanes)
+                    vectors_of<T>(x.used(), [&, mask = alive(x, b)](auto i, auto n, int) {
+                        store_part<T>(to + i, where<T>(mask, load_part(to + i, n)), n);
+                    });
             }
     });
 }
@@ -168,8 +143,8 @@ void normalize_backward(const Map<T>* dx, T* dweight, T* dbias, const Map<T>& dy
             Vector<T> part[kSeveral] = {}, product[kSeveral] = {};
             for (int h = 0; h < x.height; ++h) {
                 const T *up = dy.cell(b, c, h), *from = x.cell(b, c, h);
-                vectors_of<T>(x.used(), [&](int k, std::ptrdiff_t i, int n) {
-                    const Vector<T> in = get(from + i, n), d = through(get(up + i, n), in);
+                vectors_of<T, kSeveral>(x.used(), [&](auto i, auto n, int k) {
+                    const Vector<T> in = load_part(from + i, n), d = through(load_part(up + i, n), in);
                     part[k] += d;
                     product[k] += d * (in - splat(mean[c]));
                 });
@@ -188,9 +163,10 @@ void normalize_backward(const Map<T>* dx, T* dweight, T* dbias, const Map<T>& dy
             for (int h = 0; h < x.height; ++h) {
                 const T *up = dy.cell(b, c, h), *from = x.cell(b, c, h);
                 T* to = dx->cell(b, c, h);
-                vectors_of<T>(x.used(), [&](int, std::ptrdiff_t i, int n) {
-                    const Vector<T> in = get(from + i, n), d = through(get(up + i, n), in);
-                    put(to + i, where<T>(mask, (d - splat(less) - (in - splat(mean[c])) * splat(slope)) * factor), n);
+                vectors_of<T, kSeveral>(x.used(), [&](auto i, auto n, int) {
+                    const Vector<T> in = load_part(from + i, n), d = through(load_part(up + i, n), in);
+                    const Vector<T> back = (d - splat(less) - (in - splat(mean[c])) * splat(slope)) * factor;
+                    store_part<T>(to + i, where<T>(mask, back), n);
                 });
             }
         }

@@ -11,17 +11,19 @@ namespace {
 
 // The first `count` numbers, and zeros; nothing beyond them is touched. At most a vector's width.
 #if defined(__AVX512F__)
-inline Vector<float> load_part(const float* from, int count) {
-    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
+template <typename T>
+inline Vector<T> load_part(const T* from, int count) {
+    if constexpr (sizeof(T) == 4)
+        return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
+    else
+        return _mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), from);
 }
-inline Vector<double> load_part(const double* from, int count) {
-    return _mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), from);
-}
-inline void store_part(float* to, Vector<float> v, int count) {
-    _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), v);
-}
-inline void store_part(double* to, Vector<double> v, int count) {
-    _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1), v);
+template <typename T>
+inline void store_part(T* to, Vector<T> v, int count) {
+    if constexpr (sizeof(T) == 4)
+        _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), v);
+    else
+        _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1), v);
 }
 #else
 #if defined(__AVX2__)
@@ -50,7 +52,50 @@ inline void store_part(T* to, Vector<T> v, int count) {
 }
 #endif
 
+// The number of lanes of a vector that is full, where that is known when the code is compiled.
+template <typename T>
+struct Full {
+    constexpr operator int() const { return kWidth<T>; }
+};
+template <typename T>
+inline Vector<T> load_part(const T* from, Full<T>) {
+    return load(from);
+}
+template <typename T>
+inline void store_part(T* to, Vector<T> v, Full<T>) {
+    store(to, v);
+}
+
+// The vectors of a row of so many numbers: function(offset, lanes that exist, which of `Turns` follows which).
+template <typename T, int Turns = 1, typename Function>
+inline void vectors_of(std::ptrdiff_t numbers, const Function& function) {
+    constexpr int V = kWidth<T>;
+    std::ptrdiff_t i = 0;
+    for (; i + Turns * V <= numbers; i += Turns * V)
+        for (int turn = 0; turn < Turns; ++turn) function(i + turn * V, Full<T>(), turn);
+    for (; Turns > 1 && i + V <= numbers; i += V) function(i, Full<T>(), 0);
+    if (i < numbers) function(i, int(numbers - i), 0);
+}
+
 // ---- between lanes
+
+// What sample l has of a vector of `samples` side by side: its columns added.
+template <typename T>
+inline T of_sample(const T* lanes, int l, int samples) {
+    T sum = 0;
+    for (int i = l; i < kWidth<T>; i += samples) sum += lanes[i];
+    return sum;
+}
+
+// The same of each; the other lanes are zero.
+template <typename T>
+inline Vector<T> columns_added(Vector<T> v, int samples) {
+    if (samples == kWidth<T>) return v;
+    T lanes[kWidth<T>], own[kWidth<T>] = {};
+    store(lanes, v);
+    for (int l = 0; l < samples; ++l) own[l] = of_sample(lanes, l, samples);
+    return load(own);
+}
 
 // Of two vectors the blocks of D lanes that lie at even places, or with Odd at odd ones: a's and b's in turn.
 template <int D, bool Odd, typename V, std::size_t... L>

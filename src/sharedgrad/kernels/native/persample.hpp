@@ -39,59 +39,44 @@ void add_lanes(double* to, const Wide<T>& v, int samples, int alive) {
         if (i % samples < alive) to[i % samples] += v[i];
 }
 
-// squares[n] += ‖m_n‖², the whole map of sample n
+// The squares of a row of numbers, added lane by lane.
 template <typename T>
-void add_squares(double* squares, const Map<T>& m) {
-    constexpr int V = kWidth<T>;
-    parallel(m.blocks(), m.operations(), [&](int b) {
-        Wide<T> sum = {};
-        for (int c = 0; c < m.channels; ++c)
-            for (int h = 0; h < m.height; ++h) {
-                const T* row = m.cell(b, c, h);
-                for (std::ptrdiff_t i = 0; i < m.used(); i += V) {
-                    const auto v = widen<T>(load_part(row + i, int(std::min<std::ptrdiff_t>(V, m.used() - i))));
-                    sum += v * v;
-                }
-            }
-        add_lanes<T>(squares + b * m.lanes, sum, m.lanes, m.alive(b));
+void add_squares(Wide<T>& sum, const T* row, std::ptrdiff_t numbers) {
+    vectors_of<T>(numbers, [&](auto i, auto n, int) {
+        const auto v = widen<T>(load_part(row + i, n));
+        sum += v * v;
     });
 }
 
-// squares[n] += Σ v², v a plain row of numbers
+// squares[n] += ‖m_n‖², the whole map of sample n
 template <typename T>
-double square(const T* v, int count) {
-    constexpr int V = kWidth<T>;
-    Wide<T> sum = {};
-    for (int i = 0; i < count; i += V) {
-        const auto part = widen<T>(load_part(v + i, std::min(V, count - i)));
-        sum += part * part;
-    }
-    double all = 0;
-    for (int i = 0; i < V; ++i) all += sum[i];
-    return all;
+void add_squares(double* squares, const Map<T>& m) {
+    parallel(m.blocks(), m.operations(), [&](int b) {
+        Wide<T> sum = {};
+        for (int c = 0; c < m.channels; ++c)
+            for (int h = 0; h < m.height; ++h) add_squares<T>(sum, m.cell(b, c, h), m.used());
+        add_lanes<T>(squares + b * m.lanes, sum, m.lanes, m.alive(b));
+    });
 }
 
 // Of a dense layer's weight, and its bias if it has one: dy (N, O) and x (N, I) plain.
 template <typename T>
 void add_linear_squares(double* squares, const Map<T>& dy, const Map<T>& x, bool bias) {
-    parallel(dy.samples, dy.operations() + x.operations(), [&](int n) {
-        squares[n] += square(dy.cell(n, 0, 0), dy.channels) * (square(x.cell(n, 0, 0), x.channels) + (bias ? 1 : 0));
-    });
+    const auto square = [](const Map<T>& m, int n) {
+        Wide<T> lanes = {};
+        double sum = 0;
+        add_squares<T>(lanes, m.cell(n, 0, 0), m.channels);
+        add_lanes<T>(&sum, lanes, 1, 1);
+        return sum;
+    };
+    parallel(dy.samples, dy.operations() + x.operations(),
+             [&](int n) { squares[n] += square(dy, n) * (square(x, n) + (bias ? 1 : 0)); });
 }
 
 // Partial squares of all tasks (tasks, N), added in the tasks' order whatever thread had them.
 inline void add_tasks(double* squares, const double* partial, int tasks, int samples) {
     for (int task = 0; task < tasks; ++task)
         for (int n = 0; n < samples; ++n) squares[n] += partial[std::ptrdiff_t(task) * samples + n];
-}
-
-// Each sample's sum over the columns of a vector; the other lanes are zero.
-template <typename T>
-Vector<T> columns_added(const T* from, int samples) {
-    if (samples == kWidth<T>) return load(from);
-    T own[kWidth<T>] = {};
-    for (int l = 0; l < samples; ++l) own[l] = of_sample(from, l, samples);
-    return load(own);
 }
 
 // Of a kernel. Where `gradients` is given, its samples' gradients are left there: a map with a channel for each weight.
@@ -108,7 +93,7 @@ void add_kernel_squares(double* squares, const Map<T>& dy, const Map<T>& x, cons
             const T* from = own.row(f);
             T* to = gradients ? gradients->cell(block, int(own.weight(f, in.count)), 0) : nullptr;
             for (int t = 0; t < own.taps; ++t, from += V) {
-                const Vector<T> v = columns_added(from, dy.lanes);
+                const Vector<T> v = columns_added<T>(load(from), dy.lanes);
                 sum += widen<T>(v) * widen<T>(v);
                 if (to) store_part(to + t * dy.lanes, v, dy.lanes);
             }
@@ -246,19 +231,17 @@ void normalize_gradients(T* dweight, T* dbias, const Map<T>& dy, const Map<T>& x
         for (int b = 0; b < x.blocks(); ++b) {
             Vector<T> sum = {}, product = {};
             for (int h = 0; h < x.height; ++h)
-                vectors_of<T>(x.used(), [&](int, std::ptrdiff_t i, int n) {
-                    Vector<T> d = get(dy.cell(b, c, h) + i, n);
-                    if (y) d = relu_gate<T>(d, get(y->cell(b, c, h) + i, n));
+                vectors_of<T>(x.used(), [&](auto i, auto n, int) {
+                    Vector<T> d = load_part(dy.cell(b, c, h) + i, n);
+                    if (y) d = relu_gate<T>(d, load_part(y->cell(b, c, h) + i, n));
                     sum += d;
-                    product += d * (get(x.cell(b, c, h) + i, n) - splat(mean[c])) * splat(inverse);
+                    product += d * (load_part(x.cell(b, c, h) + i, n) - splat(mean[c])) * splat(inverse);
                 });
-            T sums[kWidth<T>], products[kWidth<T>];
-            store(sums, sum);
-            store(products, product);
+            sum = columns_added<T>(sum, x.lanes), product = columns_added<T>(product, x.lanes);
             for (int l = 0; l < x.alive(b); ++l) {
                 const std::ptrdiff_t at = (std::ptrdiff_t(b) * x.lanes + l) * x.channels + c;
-                if (dweight) dweight[at] = of_sample(products, l, x.lanes);
-                if (dbias) dbias[at] = of_sample(sums, l, x.lanes);
+                if (dweight) dweight[at] = product[l];
+                if (dbias) dbias[at] = sum[l];
             }
         }
     });
@@ -288,19 +271,14 @@ Vector<T> lane_factors(const T* factors, const Map<T>& m, int block) {
 // m_n ← factors[n] · m_n
 template <typename T>
 void scale_samples(const Map<T>& m, const T* factors) {
-    constexpr int V = kWidth<T>;
-    const bool whole = m.lanes == 1 && m.bare();  // a sample is one row
-    const int rows = whole ? 1 : m.height, channels = whole ? 1 : m.channels;
-    const std::ptrdiff_t used = whole ? m.block() : m.used();
-    parallel(m.blocks() * channels, m.operations(), [&](int task) {
-        const int block = task / channels;
-        const Vector<T> factor = lane_factors(factors, m, block);
-        for (int h = 0; h < rows; ++h) {
-            T* row = m.cell(block, task % channels, h);
-            std::ptrdiff_t i = 0;
-            for (; i + V <= used; i += V) store(row + i, load(row + i) * factor);
-            if (i < used) store_part(row + i, load_part(row + i, int(used - i)) * factor, int(used - i));
-        }
+    Map<T> rows = m;
+    if (m.lanes == 1 && m.bare()) rows.channels = rows.height = 1, rows.width = int(m.block());  // a sample is one
+    channels_of(rows, m.operations(), [&](int b, int c) {
+        const Vector<T> factor = lane_factors(factors, m, b);
+        for (int h = 0; h < rows.height; ++h)
+            vectors_of<T>(rows.used(), [&, row = rows.cell(b, c, h)](auto i, auto n, int) {
+                store_part<T>(row + i, load_part(row + i, n) * factor, n);
+            });
     });
 }
 
@@ -328,44 +306,6 @@ void weighted_sum(T* sum, const Map<T>& m, const T* factors) {
             }
             std::copy_n(own, count, sum + first);
         }
-    });
-}
-
-// ---- gradients that are kept
-
-#if defined(__AVX512F__)
-// Past the caches: what is written will not be read soon. `to` lies on a vector's boundary.
-inline void stream(float* to, Vector<float> v) { _mm512_stream_ps(to, v); }
-inline void stream(double* to, Vector<double> v) { _mm512_stream_pd(to, v); }
-inline void end_of_stream() { _mm_sfence(); }
-#else
-template <typename T>
-inline void stream(T* to, Vector<T> v) {
-    store(to, v);
-}
-inline void end_of_stream() {}
-#endif
-
-constexpr std::size_t kStreamed = std::size_t(1) << 22;  // bytes from which on the caches would not hold them
-
-// dw (N, O, I) = δ_n ⊗ x_n for dy (N, O) and x (N, I)
-template <typename T>
-void outer_products(T* dw, const T* dy, const T* x, int samples, int outputs, int inputs) {
-    constexpr int V = kWidth<T>;
-    const std::size_t size = std::size_t(samples) * outputs * inputs;
-    const bool streamed = size * sizeof(T) >= kStreamed && inputs % V == 0 && std::uintptr_t(dw) % kVectorBytes == 0;
-    parallel(samples, double(size) / 4, [&](int n) {
-        const T* from = x + std::ptrdiff_t(n) * inputs;
-        T* to = dw + std::ptrdiff_t(n) * outputs * inputs;
-        for (int o = 0; o < outputs; ++o, to += inputs) {
-            const Vector<T> delta = splat(dy[std::ptrdiff_t(n) * outputs + o]);
-            int i = 0;
-            if (streamed)
-                for (; i < inputs; i += V) stream(to + i, delta * load(from + i));
-            for (; i + V <= inputs; i += V) store(to + i, delta * load(from + i));
-            if (i < inputs) store_part(to + i, delta * load_part(from + i, inputs - i), inputs - i);
-        }
-        if (streamed) end_of_stream();
     });
 }
 

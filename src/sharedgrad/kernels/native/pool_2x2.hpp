@@ -57,25 +57,6 @@ struct Columns {
 
 // ---- forward
 
-template <int Kind, typename T>
-inline Vector<T> activated(Vector<T> x) {
-    if constexpr (Kind == kIdentity) return x;
-    if constexpr (Kind == kReLU) return relu_of<T>(x);
-    T lanes[kWidth<T>];
-    store(lanes, x);
-    for (T& v : lanes) v = Kind == kSigmoid ? sigmoid_of(v) : tanh_of(v);
-    return load(lanes);
-}
-
-// dx from dy and the activation's output.
-template <int Kind, typename T>
-inline Vector<T> through(Vector<T> dy, Vector<T> y) {
-    if constexpr (Kind == kReLU) return relu_gate<T>(dy, y);
-    if constexpr (Kind == kSigmoid) return dy * y * (T(1) - y);
-    if constexpr (Kind == kTanh) return dy * (T(1) - y * y);
-    return dy;
-}
-
 // Whether a comparison holds in any lane.
 template <typename Mask>
 inline bool any(Mask mask) {
@@ -207,10 +188,9 @@ double pool_2x2_backward(const Map<T>& dx, const Map<T>& dy, const Map<T>& y, co
             for (int r = 0; r < 2; ++r) std::fill_n(back + r * dx.row() + 2 * y.used(), I, T(0));
     }
     if (dx.height % 2) std::fill_n(dx.cell(b, c, dx.height - 1), dx.used(), T(0));
-    T lanes[kWidth<T>];
-    sum_samples(lanes, sum, I);
+    const Vector<T> own = columns_added<T>(sum, I);
     double all = 0;
-    for (int l = 0; l < y.alive(b); ++l) all += lanes[l];
+    for (int l = 0; l < y.alive(b); ++l) all += own[l];
     return all;
 }
 
@@ -263,25 +243,11 @@ FusedUnpool<T> fused_unpool(const Map<T>& dy, const Map<T>& y, const Map<T>& win
 // ---- for each activation and number of lanes
 
 // function(kind, lanes), both as compile-time numbers
-template <typename T, int Kind, int I = 1, typename Function>
-void for_lanes(int lanes, const Function& function) {
+template <typename T, int I = 1, typename Function>
+void for_kind_and_lanes(int kind, int lanes, const Function& function) {
     if constexpr (I < kWidth<T>)
-        if (lanes != I) return for_lanes<T, Kind, 2 * I>(lanes, function);
-    function(std::integral_constant<int, Kind>(), std::integral_constant<int, I>());
-}
-
-template <typename T, typename Function>
-void for_kind(int kind, int lanes, const Function& function) {
-    switch (kind) {
-        case kReLU:
-            return for_lanes<T, kReLU>(lanes, function);
-        case kSigmoid:
-            return for_lanes<T, kSigmoid>(lanes, function);
-        case kTanh:
-            return for_lanes<T, kTanh>(lanes, function);
-        default:
-            return for_lanes<T, kIdentity>(lanes, function);
-    }
+        if (lanes != I) return for_kind_and_lanes<T, 2 * I>(kind, lanes, function);
+    for_kind(kind, [&](auto k) { function(k, std::integral_constant<int, I>()); });
 }
 
 // For maps whose lanes all are samples.
@@ -294,12 +260,13 @@ FusedPool<T> fused_pool(const Map<T>& y, const Map<T>* winners, int kind) {
 
 template <typename T>
 void pool_2x2(const Map<T>& y, const Map<T>* winners, const Map<T>& x, int kind) {
-    for_kind<T>(kind, x.lanes, [&](auto k, auto lanes) { pool_2x2<k, T, lanes>(y, winners, x); });
+    for_kind_and_lanes<T>(kind, x.lanes, [&](auto k, auto lanes) { pool_2x2<k, T, lanes>(y, winners, x); });
 }
 
 template <typename T>
 void pool_2x2_backward(const Map<T>& dx, T* sums, const Map<T>& dy, const Map<T>& y, const Map<T>& winners, int kind) {
-    for_kind<T>(kind, y.lanes, [&](auto k, auto lanes) { pool_2x2_backward<k, T, lanes>(dx, sums, dy, y, winners); });
+    for_kind_and_lanes<T>(kind, y.lanes,
+                          [&](auto k, auto lanes) { pool_2x2_backward<k, T, lanes>(dx, sums, dy, y, winners); });
 }
 
 }  // namespace

@@ -28,8 +28,7 @@ template <typename T>
 Map<T> map_at(T* array, const std::int64_t* n) {
     const int lanes = int(n[3]), channels = int(n[4]), rounded = ceil_div(channels, lanes) * lanes;
     const int height = int(n[5]), width = int(n[6]), top = int(n[7]), bottom = int(n[8]), left = int(n[9]);
-    if (n[11])
-        return {array, int(n[2]) * rounded, lanes, 1, height, width, top, bottom, left, int(n[10]), channels};
+    if (n[11]) return {array, int(n[2]) * rounded, lanes, 1, height, width, top, bottom, left, int(n[10]), channels};
     return {array, int(n[2]), lanes, channels, height, width, top, bottom, left, int(n[10])};
 }
 

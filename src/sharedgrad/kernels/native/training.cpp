@@ -50,43 +50,30 @@ PyObject* cross_entropy(PyObject*, PyObject* const* objects, Py_ssize_t count) {
 
 // The lists of arrays of an update: values, old values, gradients, then new and old ones of each state; each list has
 // one array for each parameter.
-constexpr int kMostStates = 2, kMostLists = 3 + 2 * kMostStates;
+constexpr int kMostLists = 7;
 
-struct Lists {
-    PyObject* list[kMostLists];
-    int states;
-    Py_ssize_t length;  // of each list; −1 with a Python error set
+bool is_output(Py_ssize_t list) { return list == 0 || (list > 2 && list % 2); }
 
-    // objects: values, old values, gradients, list of new states, list of old states
-    Lists(PyObject* const* objects, int least, int most) : states(0), length(-1) {
-        if (!read(objects, least, most)) PyErr_SetString(PyExc_ValueError, "expected lists of as many arrays");
+// So many lists of as many arrays as the first has; false, with a Python error set, if they are not.
+bool are_lists(PyObject* lists, Py_ssize_t least, Py_ssize_t most) {
+    const Py_ssize_t count = PyList_Check(lists) ? PyList_Size(lists) : 0;
+    bool good = least <= count && count <= most && count % 2;
+    for (Py_ssize_t l = 0; good && l < count; ++l) {
+        PyObject* const list = PyList_GetItem(lists, l);
+        good = PyList_Check(list) && PyList_Size(list) == PyList_Size(PyList_GetItem(lists, 0));
     }
-    int count() const { return 3 + 2 * states; }
-    static bool is_output(int l) { return l == 0 || (l > 2 && l % 2); }
-
-  private:
-    bool read(PyObject* const* objects, int least, int most) {
-        for (int i = 0; i < 5; ++i)
-            if (!PyList_Check(objects[i])) return false;
-        const Py_ssize_t own = PyList_Size(objects[3]);
-        if (own < least || own > most || PyList_Size(objects[4]) != own) return false;
-        states = int(own);
-        for (int i = 0; i < 3; ++i) list[i] = objects[i];
-        for (int i = 0; i < states; ++i)
-            for (int old = 0; old < 2; ++old) list[3 + 2 * i + old] = PyList_GetItem(objects[3 + old], i);
-        for (int i = 0; i < count(); ++i)
-            if (!PyList_Check(list[i]) || PyList_Size(list[i]) != PyList_Size(list[0])) return false;
-        length = PyList_Size(list[0]);
-        return true;
-    }
-};
+    if (!good) PyErr_SetString(PyExc_ValueError, "expected lists of as many arrays");
+    return good;
+}
 
 // Whether nobody but its owner and the list itself holds any array that is to be written over.
-bool held_here_alone(const Lists& lists) {
+bool held_here_alone(PyObject* lists) {
     constexpr Py_ssize_t holders = 2;
-    for (int l = 0; l < lists.count(); ++l)
-        for (Py_ssize_t i = 0; lists.is_output(l) && i < lists.length; ++i)
-            if (Py_REFCNT(PyList_GetItem(lists.list[l], i)) != holders) return false;
+    for (Py_ssize_t l = 0; l < PyList_Size(lists); ++l) {
+        PyObject* const list = PyList_GetItem(lists, l);
+        for (Py_ssize_t i = 0; is_output(l) && i < PyList_Size(list); ++i)
+            if (Py_REFCNT(PyList_GetItem(list, i)) != holders) return false;
+    }
     return true;
 }
 
@@ -94,20 +81,19 @@ bool held_here_alone(const Lists& lists) {
 // keeps the interpreter's lock, so that nobody gets hold of an array meanwhile; False where somebody does hold one, in
 // which case nothing has changed.
 template <typename Step>
-PyObject* update(const Lists& lists, PyObject* steps, bool in_place, const Step& step) {
-    if (lists.length < 0) return nullptr;
+PyObject* update(PyObject* lists, PyObject* steps, bool in_place, const Step& step) {
     if (in_place && !held_here_alone(lists)) Py_RETURN_FALSE;
-    Buffers buffers(lists.count() * lists.length);
+    const Py_ssize_t count = PyList_Size(lists), length = PyList_Size(PyList_GetItem(lists, 0));
+    Buffers buffers(count * length);
     std::vector<Update<float>> singles;
     std::vector<Update<double>> doubles;
-    for (Py_ssize_t i = 0; i < lists.length; ++i) {
+    for (Py_ssize_t i = 0; i < length; ++i) {
         void* memory[kMostLists] = {};
         Py_ssize_t sizes[kMostLists];
         char kinds[kMostLists];
-        for (int l = 0; l < lists.count(); ++l) {
-            PyObject* const array = PyList_GetItem(lists.list[l], i);
-            memory[l] =
-                array ? buffers.add(array, "fd", &sizes[l], &kinds[l], !in_place && lists.is_output(l)) : nullptr;
+        for (Py_ssize_t l = 0; l < count; ++l) {
+            PyObject* const array = PyList_GetItem(PyList_GetItem(lists, l), i);
+            memory[l] = array ? buffers.add(array, "fd", &sizes[l], &kinds[l], !in_place && is_output(l)) : nullptr;
             if (!memory[l]) return nullptr;
             if (sizes[l] != sizes[0] || kinds[l] != kinds[0]) {
                 PyErr_Format(PyExc_ValueError, "parameter %zd: arrays of different types or sizes", i);
@@ -133,27 +119,25 @@ PyObject* update(const Lists& lists, PyObject* steps, bool in_place, const Step&
     Py_RETURN_TRUE;
 }
 
-// sgd(values, old values, gradients, states, old states, lr, momentum, weight decay, nesterov, in place), with
-// velocities as the only state, or none
+// sgd(lists, lr, momentum, weight decay, nesterov, in place), with velocities as the only state, or none
 PyObject* sgd(PyObject*, PyObject* const* objects, Py_ssize_t count) {
-    if (!expect(count, 10)) return nullptr;
-    const SGDSettings settings{PyFloat_AsDouble(objects[5]), PyFloat_AsDouble(objects[6]), PyFloat_AsDouble(objects[7]),
-                               PyObject_IsTrue(objects[8]) == 1};
+    if (!expect(count, 6) || !are_lists(objects[0], 3, 5)) return nullptr;
+    const SGDSettings settings{PyFloat_AsDouble(objects[1]), PyFloat_AsDouble(objects[2]), PyFloat_AsDouble(objects[3]),
+                               PyObject_IsTrue(objects[4]) == 1};
     if (PyErr_Occurred()) return nullptr;
-    return update(Lists(objects, 0, 1), nullptr, objects[9] == Py_True,
+    return update(objects[0], nullptr, objects[5] == Py_True,
                   [&](const auto& k, const auto* updates, int n) { k.sgd(updates, n, settings); });
 }
 
-// adam(values, old values, gradients, states, old states, steps, lr, β₁, β₂, ε, weight decay, decoupled, in place),
-// with means and squares as states
+// adam(lists, steps, lr, β₁, β₂, ε, weight decay, decoupled, in place), with means and squares as states
 PyObject* adam(PyObject*, PyObject* const* objects, Py_ssize_t count) {
-    if (!expect(count, 13)) return nullptr;
+    if (!expect(count, 9) || !are_lists(objects[0], 7, 7)) return nullptr;
     double numbers[5];
-    for (int i = 0; i < 5; ++i) numbers[i] = PyFloat_AsDouble(objects[6 + i]);
+    for (int i = 0; i < 5; ++i) numbers[i] = PyFloat_AsDouble(objects[2 + i]);
     const AdamSettings settings{numbers[0], numbers[1], numbers[2],
-                                numbers[3], numbers[4], PyObject_IsTrue(objects[11]) == 1};
+                                numbers[3], numbers[4], PyObject_IsTrue(objects[7]) == 1};
     if (PyErr_Occurred()) return nullptr;
-    return update(Lists(objects, 2, 2), objects[5], objects[12] == Py_True,
+    return update(objects[0], objects[1], objects[8] == Py_True,
                   [&](const auto& k, const auto* updates, int n) { k.adam(updates, n, settings); });
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,22 @@ def _like(arrays: Arrays) -> Arrays:
     return [empty_like(a) for a in arrays]
 
 
+def _lists(new: Arrays, values: Arrays, gradients: Arrays, news: list[Arrays], states: list[Arrays]) -> list[Arrays]:
+    """In the order in which the compiled side takes them."""
+    return [new, values, gradients, *chain.from_iterable(zip(news, states, strict=True))]
+
+
 def _update(step: Callable[..., bool], values: Arrays, gradients: Arrays, states: list[Arrays], *settings: Any) -> Any:
     """New values, and for each list of arrays in ``states`` a new one."""
     new, news = _like(values), [_like(values) for _ in states]
     try:
-        step(new, values, gradients, news, states, *settings, False)
+        step(_lists(new, values, gradients, news, states), *settings, False)
     except (TypeError, ValueError):  # an array of another type or memory order: rare, so it is not checked beforehand
         given = [
             [contiguous(np.asarray(a, w.dtype)).reshape(w.shape) for a, w in zip(arrays, values, strict=True)]
             for arrays in (values, gradients, *states)
         ]
-        step(new, given[0], given[1], news, given[2:], *settings, False)
+        step(_lists(new, given[0], given[1], news, given[2:]), *settings, False)
     return new, *news
 
 
@@ -76,7 +82,8 @@ def sgd_in_place(
 ) -> bool:
     """:func:`sgd`, writing over values and velocities; False, and nothing done, if anybody holds one of them besides
     its one owner and these lists."""
-    return _native.sgd(values, values, gradients, states, states, lr, momentum, weight_decay, nesterov, True)
+    lists = _lists(values, values, gradients, states, states)
+    return _native.sgd(lists, lr, momentum, weight_decay, nesterov, True)
 
 
 def adam_in_place(
@@ -91,5 +98,5 @@ def adam_in_place(
     decoupled: bool,
 ) -> bool:
     """:func:`adam`, writing over values, means and squares; False as for :func:`sgd_in_place`."""
-    settings = (steps, lr, *betas, eps, weight_decay, decoupled)
-    return _native.adam(values, values, gradients, states, states, *settings, True)
+    lists = _lists(values, values, gradients, states, states)
+    return _native.adam(lists, steps, lr, *betas, eps, weight_decay, decoupled, True)
