@@ -2,7 +2,6 @@
 #pragma once
 
 #include "by_channel.hpp"
-#include "maps.hpp"
 
 namespace sharedgrad {
 namespace {
@@ -83,23 +82,6 @@ void weight_gradient_by_channel(T* dw, const Map<T>& dy, const Map<T>& x, const 
             }
         }
     });
-}
-
-// Each channel's sum over positions, of all samples (C) or sample by sample (N, C).
-template <typename T>
-void sums_of_channels(T* sums, const Map<T>& dy, bool by_sample) {
-    if (!dy.by_channel()) return channel_sums(sums, dy, by_sample);
-    const int channels = dy.lane_channels, rounded = dy.blocks_of_sample() * dy.lanes;
-    T* const own = ByChannelMemory::memory<T, kWeights>(dy.samples);
-    channel_sums(own, dy, true);
-    for (int c = 0; c < channels; ++c) {
-        double all = 0;
-        for (int n = 0; n < dy.samples / rounded; ++n) {
-            all += own[n * rounded + c];
-            if (by_sample) sums[n * channels + c] = own[n * rounded + c];
-        }
-        if (!by_sample) sums[c] = T(all);
-    }
 }
 
 }  // namespace

@@ -11,7 +11,8 @@ namespace {
 // Whether they hold the same channels of the same samples, of other cells perhaps.
 template <typename T>
 bool same_channels(const Map<T>& a, const Map<T>& b) {
-    return a.samples == b.samples && a.lanes == b.lanes && a.channels == b.channels;
+    return a.samples == b.samples && a.lanes == b.lanes && a.channels == b.channels &&
+           a.lane_channels == b.lane_channels;
 }
 
 // Whether cell by cell and lane by lane the maps belong together; their margins may differ.
@@ -169,7 +170,8 @@ bool slides_pooled(const Map<T>& small, const Map<T>& big, const Window& g, int 
 // A plain vector (N, C) beside a map of C channels.
 template <typename T>
 bool vector_of(const Map<T>& vector, const Map<T>& map) {
-    return is_vector(vector) && vector.samples == map.samples && vector.channels == map.channels;
+    const Map<T> m = map.logical();
+    return is_vector(vector) && vector.samples == m.samples && vector.channels == m.channels;
 }
 
 }  // namespace

@@ -120,7 +120,7 @@ void weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const W
         conv_kernel_gradients_by_sample<T>(dw, nullptr, dy, x, g, nullptr);
     else
         conv_kernel_gradient<T>(dw, nullptr, dy, x, g, nullptr);
-    if (dbias) sums_of_channels(dbias, dy, by_sample);
+    if (dbias) channel_sums(dbias, dy, by_sample);
 }
 
 }  // namespace

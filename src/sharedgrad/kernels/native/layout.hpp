@@ -35,7 +35,16 @@ struct Map {
         return m;
     }
     int blocks() const { return (samples + lanes - 1) / lanes; }
-    int alive(int block) const { return std::min(lanes, samples - block * lanes); }  // the other lanes are padding
+    int alive(int block) const {  // the other lanes are padding
+        return by_channel() ? std::min(lanes, lane_channels - block % blocks_of_sample() * lanes)
+                            : std::min(lanes, samples - block * lanes);
+    }
+    // Which number of a plain (N, C) belongs to a lane of a block's channel.
+    std::ptrdiff_t number(int block, int c, int lane) const {
+        if (!by_channel()) return (std::ptrdiff_t(block) * lanes + lane) * channels + c;
+        const int sample = block / blocks_of_sample();
+        return std::ptrdiff_t(sample) * lane_channels + block % blocks_of_sample() * lanes + lane;
+    }
     std::ptrdiff_t row() const { return std::ptrdiff_t(left + width + right) * lanes; }
     // An odd number of lines from channel to channel: at powers of two they would all fall into a few sets of a cache.
     std::ptrdiff_t channel() const {

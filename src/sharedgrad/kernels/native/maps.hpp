@@ -179,6 +179,54 @@ void avg_pool_backward(const Map<T>& dx, const Map<T>& dy, const Window& g, bool
 
 // ---- sums of whole maps
 
+// Ones in the lanes for whose number `holds` is true.
+template <typename T, typename Holds>
+Vector<T> mask_of(const Holds& holds) {
+    T lanes[kWidth<T>];
+    for (int l = 0; l < kWidth<T>; ++l) lanes[l] = T(holds(l));
+    return load(lanes);
+}
+
+// What one task takes where channels have numbers of their own: a channel of all samples, or a vector of channels where
+// these are the lanes.
+template <typename T>
+struct Group {
+    static constexpr int V = kWidth<T>;
+    const Map<T>& map;
+    int index;
+
+    static int count(const Map<T>& map) { return map.by_channel() ? map.blocks_of_sample() : map.channels; }
+
+    int first() const { return map.by_channel() ? index * map.lanes : index; }  // of its channels
+    int channels() const { return map.by_channel() ? std::min(map.lanes, map.lane_channels - first()) : 1; }
+    int of_lane(int l) const { return map.by_channel() ? l % map.lanes : 0; }  // which of them
+    int blocks() const { return map.by_channel() ? map.blocks() / map.blocks_of_sample() : map.blocks(); }
+    int block(int i) const { return map.by_channel() ? i * map.blocks_of_sample() + index : i; }
+    T* row(const Map<T>& m, int i, int h) const { return m.cell(block(i), map.by_channel() ? 0 : index, h); }
+    int alive(int i) const { return map.alive(block(i)); }
+
+    // Ones in the lanes that hold samples. Padding must not enter a sum, and what flows back into it must stay zero.
+    Vector<T> mask(int i) const {
+        return mask_of<T>([&](int l) { return l % map.lanes < alive(i); });
+    }
+    // In each lane the number of its channel: of (C), and of numbers for this group's own channels.
+    Vector<T> per_lane(const T* numbers) const {
+        T lanes[V];
+        for (int l = 0; l < V; ++l) lanes[l] = numbers[first() + std::min(of_lane(l), channels() - 1)];
+        return load(lanes);
+    }
+    Vector<T> own_per_lane(const T* numbers) const {
+        T lanes[V];
+        for (int l = 0; l < V; ++l) lanes[l] = numbers[of_lane(l)];
+        return load(lanes);
+    }
+    // What the lanes of v add to each of its channels.
+    void add(double* sums, Vector<T> v) const {
+        if (!map.by_channel()) sums[0] += total<T>(v);
+        for (int l = 0; map.by_channel() && l < V; ++l) sums[of_lane(l)] += v[l];
+    }
+};
+
 // The sum over one channel's positions, sample by sample.
 template <typename T>
 Vector<T> sample_sums(const Map<T>& x, int b, int c) {
@@ -191,16 +239,18 @@ Vector<T> sample_sums(const Map<T>& x, int b, int c) {
 // Each channel's sum over positions, of all samples (C) or sample by sample (N, C).
 template <typename T>
 void channel_sums(T* sums, const Map<T>& dy, bool by_sample) {
-    parallel(dy.channels, dy.operations(), [&, I = dy.lanes](int c) {
-        double all = 0;
-        for (int b = 0; b < dy.blocks(); ++b) {
-            const Vector<T> own = sample_sums(dy, b, c);
+    parallel(Group<T>::count(dy), dy.operations(), [&](int task) {
+        const Group<T> group{dy, task};
+        double all[kWidth<T>] = {};
+        for (int i = 0; i < group.blocks(); ++i) {
+            const int b = group.block(i);
+            const Vector<T> own = sample_sums(dy, b, dy.by_channel() ? 0 : task);
             for (int l = 0; l < dy.alive(b); ++l) {
-                all += own[l];
-                if (by_sample) sums[(std::ptrdiff_t(b) * I + l) * dy.channels + c] = own[l];
+                all[group.of_lane(l)] += own[l];
+                if (by_sample) sums[dy.number(b, task, l)] = own[l];
             }
         }
-        if (!by_sample) sums[c] = T(all);
+        for (int c = 0; c < group.channels() && !by_sample; ++c) sums[group.first() + c] = T(all[c]);
     });
 }
 
@@ -210,7 +260,7 @@ void global_mean(const Map<T>& y, const Map<T>& x) {
     const T part = T(1) / T(x.height * x.width);
     channels_of(x, x.operations(), [&](int b, int c) {
         const Vector<T> sums = sample_sums(x, b, c);
-        for (int l = 0; l < x.alive(b); ++l) *y.cell(b * x.lanes + l, c, 0) = sums[l] * part;
+        for (int l = 0; l < x.alive(b); ++l) y.data[x.number(b, c, l)] = sums[l] * part;
     });
 }
 
@@ -219,7 +269,7 @@ void global_mean_backward(const Map<T>& dx, const Map<T>& dy) {
     const T part = T(1) / T(dx.height * dx.width);
     channels_of(dx, dx.operations(), [&, I = dx.lanes](int b, int c) {
         T up[kWidth<T>];
-        for (int i = 0; i < kWidth<T>; ++i) up[i] = i % I < dx.alive(b) ? *dy.cell(b * I + i % I, c, 0) * part : T(0);
+        for (int i = 0; i < kWidth<T>; ++i) up[i] = i % I < dx.alive(b) ? dy.data[dx.number(b, c, i % I)] * part : T(0);
         for (int h = 0; h < dx.height; ++h)
             vectors_of<T>(dx.used(),
                           [&, row = dx.cell(b, c, h)](auto i, auto n, int) { store_part(row + i, load(up), n); });

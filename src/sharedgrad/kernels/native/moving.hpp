@@ -59,6 +59,17 @@ void pad_backward(const Map<T>& dx, const Map<T>& dy, int mode, int top, int lef
 // So many channels, from one map into another of the same cells.
 template <typename T>
 void copy_channels(const Map<T>& to, const Map<T>& from, int first_to, int first_from, int count) {
+    if (to.by_channel()) {  // number by number: samples are few
+        for (int n = 0; n < to.logical().samples; ++n)
+            for (int c = 0; c < count; ++c)
+                for (int h = 0; h < to.height; ++h) {
+                    const int i = first_to + c, j = first_from + c;
+                    T* const row = to.cell(n * to.blocks_of_sample() + i / to.lanes, 0, h) + i % to.lanes;
+                    const T* const own = from.cell(n * from.blocks_of_sample() + j / from.lanes, 0, h) + j % from.lanes;
+                    for (std::ptrdiff_t w = 0; w < to.width; ++w) row[w * to.lanes] = own[w * from.lanes];
+                }
+        return;
+    }
     if (to.bare() && from.bare()) {
         parallel(to.blocks(), double(count) * to.channel() * to.blocks(), [&](int b) {
             std::copy_n(from.cell(b, first_from, 0), count * from.channel(), to.cell(b, first_to, 0));

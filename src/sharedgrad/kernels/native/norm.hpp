@@ -1,11 +1,12 @@
 // Batch normalization, channel by channel: x̂ = (x − mean) / √(variance + ε), y = weight · x̂ + bias.
 //
-// A task is one channel of all samples: what its first pass reads is still in the cache when the second one comes.
+// A task is one channel of all samples, or a vector of channels where these are the lanes: what its first pass reads is
+// still in the cache when the second one comes.
 #pragma once
 
 #include <cmath>
 
-#include "layout.hpp"
+#include "maps.hpp"
 
 namespace sharedgrad {
 namespace {
@@ -20,20 +21,6 @@ inline Vector<T> sum_of(const Vector<T> (&v)[kSeveral]) {
     return sum;
 }
 
-// Ones in the lanes for whose number `holds` is true.
-template <typename T, typename Holds>
-Vector<T> mask_of(const Holds& holds) {
-    T lanes[kWidth<T>];
-    for (int l = 0; l < kWidth<T>; ++l) lanes[l] = T(holds(l));
-    return load(lanes);
-}
-
-// Ones in the lanes that hold samples. Padding must not enter a sum, and what flows back into it must stay zero.
-template <typename T>
-Vector<T> alive(const Map<T>& map, int block) {
-    return mask_of<T>([&](int l) { return l % map.lanes < map.alive(block); });
-}
-
 template <typename T>
 inline Vector<T> where(Vector<T> mask, Vector<T> v) {
     return mask > T(0) ? v : Vector<T>{};  // not a product: NaN in padding would come through
@@ -42,7 +29,7 @@ inline Vector<T> where(Vector<T> mask, Vector<T> v) {
 // Mean and (biased) variance over samples and positions, in one pass over memory: each lane of a few rows has its mean
 // and its squared differences from that, which join those of the rows before (Chan, Golub & LeVeque 1983).
 template <typename T>
-void channel_statistics(T& mean, T& variance, const Map<T>& x, int c) {
+void channel_statistics(T* mean, T* variance, const Map<T>& x, const Group<T>& group) {
     constexpr int V = kWidth<T>;
     const int whole = int(x.used() / V), rest = int(x.used() % V);
     const Vector<T> rest_mask = mask_of<T>([=](int l) { return l < rest; });
@@ -51,19 +38,19 @@ void channel_statistics(T& mean, T& variance, const Map<T>& x, int c) {
     const int together = std::max(1, kTogether / std::max(1, whole));
     Vector<T> means = {}, squares = {};
     double rows = 0;
-    for (int b = 0; b < x.blocks(); ++b) {
-        const Vector<T> mask = alive(x, b);
+    for (int b = 0; b < group.blocks(); ++b) {
+        const Vector<T> mask = group.mask(b);
         for (int h = 0; h < x.height; h += together) {
             const int n = std::min(together, x.height - h);
             Vector<T> sum[kSeveral] = {}, part[kSeveral] = {};
             for (int r = 0; r < n; ++r) {
-                const T* row = x.cell(b, c, h + r);
+                const T* row = group.row(x, b, h + r);
                 vectors_of<T, kSeveral>(x.used(),
                                         [&](auto i, auto lanes, int k) { sum[k] += load_part(row + i, lanes); });
             }
             const Vector<T> own = sum_of<T>(sum) * share * splat(T(1) / T(n));
             for (int r = 0; r < n; ++r) {
-                const T* row = x.cell(b, c, h + r);
+                const T* row = group.row(x, b, h + r);
                 vectors_of<T, kSeveral>(x.used(), [&](auto i, auto lanes, int k) {
                     Vector<T> d = load_part(row + i, lanes) - own;
                     if (lanes < V) d = where<T>(rest_mask, d);
@@ -76,26 +63,36 @@ void channel_statistics(T& mean, T& variance, const Map<T>& x, int c) {
             rows += n;
         }
     }
-    const Vector<T> last = alive(x, x.blocks() - 1);
-    double counts[V], count = 0, sum = 0, total_squares = 0;
+    const Vector<T> last = group.mask(group.blocks() - 1);
+    double counts[V], count[V] = {}, sum[V] = {}, total_squares[V] = {};
     for (int l = 0; l < V; ++l) {
-        counts[l] = double(in_row[l]) * x.height * (x.blocks() - (last[l] > 0 ? 0 : 1));
-        count += counts[l];
-        sum += counts[l] * means[l];
+        const int c = group.of_lane(l);
+        counts[l] = double(in_row[l]) * x.height * (group.blocks() - (last[l] > 0 ? 0 : 1));
+        count[c] += counts[l];
+        sum[c] += counts[l] * means[l];
     }
-    sum /= count;
-    for (int l = 0; l < V; ++l) total_squares += squares[l] + counts[l] * (means[l] - sum) * (means[l] - sum);
-    mean = T(sum);
-    variance = T(total_squares / count);
+    for (int c = 0; c < group.channels(); ++c) sum[c] /= count[c];
+    for (int l = 0; l < V; ++l) {
+        const int c = group.of_lane(l);
+        total_squares[c] += squares[l] + counts[l] * (means[l] - sum[c]) * (means[l] - sum[c]);
+    }
+    for (int c = 0; c < group.channels(); ++c) {
+        mean[group.first() + c] = T(sum[c]);
+        variance[group.first() + c] = T(total_squares[c] / count[c]);
+    }
 }
 
-// y of one channel, as forward and (for its ReLU) backward compute it.
+// y of a task's channels, as forward and (for its ReLU) backward compute it.
 template <typename T>
 struct Scaling {
-    T scale, shift;
-    Scaling(T mean, T variance, T weight, T bias, T epsilon)
-        : scale(weight / std::sqrt(variance + epsilon)), shift(bias - mean * scale) {}
-    Vector<T> operator()(Vector<T> x) const { return x * splat(scale) + splat(shift); }
+    Vector<T> mean, inverse, scale, shift;
+    Scaling(const Group<T>& group, const T* mean_of, const T* variance, const T* weight, const T* bias, T epsilon)
+        : mean(group.per_lane(mean_of)), inverse(group.per_lane(variance)) {
+        for (int l = 0; l < kWidth<T>; ++l) inverse[l] = T(1) / std::sqrt(inverse[l] + epsilon);
+        scale = group.per_lane(weight) * inverse;
+        shift = group.per_lane(bias) - mean * scale;
+    }
+    Vector<T> operator()(Vector<T> x) const { return x * scale + shift; }
 };
 
 // y = x̂ · weight + bias, then perhaps + shortcut, then perhaps ReLU. With Own, mean and variance are first taken from
@@ -103,14 +100,15 @@ struct Scaling {
 template <typename T, bool Own>
 void normalize(const Map<T>& y, const Map<T>& x, const Map<T>* shortcut, T* mean, T* variance, const T* weight,
                const T* bias, bool relu, T epsilon) {
-    parallel(x.channels, 2 * x.operations(), [&](int c) {
-        if (Own) channel_statistics(mean[c], variance[c], x, c);
-        const Scaling<T> scaled(mean[c], variance[c], weight[c], bias[c], epsilon);
-        for (int b = 0; b < x.blocks(); ++b)
+    parallel(Group<T>::count(x), 2 * x.operations(), [&](int task) {
+        const Group<T> group{x, task};
+        if (Own) channel_statistics(mean, variance, x, group);
+        const Scaling<T> scaled(group, mean, variance, weight, bias, epsilon);
+        for (int b = 0; b < group.blocks(); ++b)
             for (int h = 0; h < x.height; ++h) {
-                const T* from = x.cell(b, c, h);
-                const T* more = shortcut ? shortcut->cell(b, c, h) : nullptr;
-                T* to = y.cell(b, c, h);
+                const T* from = group.row(x, b, h);
+                const T* more = shortcut ? group.row(*shortcut, b, h) : nullptr;
+                T* to = group.row(y, b, h);
                 vectors_of<T, kSeveral>(x.used(), [&](auto i, auto n, int) {
                     Vector<T> v = scaled(load_part(from + i, n));
                     if (more) v += load_part(more + i, n);
@@ -118,8 +116,8 @@ void normalize(const Map<T>& y, const Map<T>& x, const Map<T>* shortcut, T* mean
                 });
                 // No statistics keep padding small: normalized again and again it would grow beyond all numbers, and
                 // where weights' gradients add over lanes, 0 · ∞ is NaN.
-                if (x.alive(b) < x.lanes)
-                    vectors_of<T>(x.used(), [&, mask = alive(x, b)](auto i, auto n, int) {
+                if (group.alive(b) < x.lanes)
+                    vectors_of<T>(x.used(), [&, mask = group.mask(b)](auto i, auto n, int) {
                         store_part<T>(to + i, where<T>(mask, load_part(to + i, n)), n);
                     });
             }
@@ -133,43 +131,46 @@ void normalize(const Map<T>& y, const Map<T>& x, const Map<T>* shortcut, T* mean
 template <typename T>
 void normalize_backward(const Map<T>* dx, T* dweight, T* dbias, const Map<T>& dy, const Map<T>& x, const T* mean,
                         const T* variance, const T* weight, const T* bias, bool training, bool relu, T epsilon) {
-    const double count = x.operations() / x.channels;
-    parallel(x.channels, 3 * x.operations(), [&](int c) {
-        const T inverse = T(1) / std::sqrt(variance[c] + epsilon);
-        const Scaling<T> scaled(mean[c], variance[c], weight[c], bias[c], epsilon);
+    const double count = x.logical().operations() / x.logical().channels;
+    parallel(Group<T>::count(x), 3 * x.operations(), [&](int task) {
+        const Group<T> group{x, task};
+        const Scaling<T> scaled(group, mean, variance, weight, bias, epsilon);
         const auto through = [&](Vector<T> up, Vector<T> in) { return relu ? relu_gate<T>(up, scaled(in)) : up; };
-        double sum = 0, products = 0;
-        for (int b = 0; b < x.blocks(); ++b) {
+        double sums[kWidth<T>] = {}, products[kWidth<T>] = {};
+        for (int b = 0; b < group.blocks(); ++b) {
             Vector<T> part[kSeveral] = {}, product[kSeveral] = {};
             for (int h = 0; h < x.height; ++h) {
-                const T *up = dy.cell(b, c, h), *from = x.cell(b, c, h);
+                const T *up = group.row(dy, b, h), *from = group.row(x, b, h);
                 vectors_of<T, kSeveral>(x.used(), [&](auto i, auto n, int k) {
                     const Vector<T> in = load_part(from + i, n), d = through(load_part(up + i, n), in);
                     part[k] += d;
-                    product[k] += d * (in - splat(mean[c]));
+                    product[k] += d * (in - scaled.mean);
                 });
             }
-            const Vector<T> mask = alive(x, b);
-            sum += total<T>(where<T>(mask, sum_of<T>(part)));
-            products += total<T>(where<T>(mask, sum_of<T>(product)));
+            const Vector<T> mask = group.mask(b);
+            group.add(sums, where<T>(mask, sum_of<T>(part)));
+            group.add(products, where<T>(mask, sum_of<T>(product)));
         }
-        products *= inverse;
-        dweight[c] = T(products);
-        dbias[c] = T(sum);
+        T less[kWidth<T>] = {}, slope[kWidth<T>] = {};
+        for (int c = 0; c < group.channels(); ++c) {
+            const T inverse = scaled.inverse[c];
+            products[c] *= inverse;
+            dweight[group.first() + c] = T(products[c]);
+            dbias[group.first() + c] = T(sums[c]);
+            if (training) less[c] = T(sums[c] / count), slope[c] = T(products[c] / count) * inverse;
+        }
         if (!dx) return;
-        const T less = training ? T(sum / count) : T(0), slope = training ? T(products / count) * inverse : T(0);
-        for (int b = 0; b < x.blocks(); ++b) {
-            const Vector<T> factor = splat(weight[c] * inverse), mask = alive(x, b);
+        const Vector<T> minus = group.own_per_lane(less), times = group.own_per_lane(slope);
+        for (int b = 0; b < group.blocks(); ++b)
             for (int h = 0; h < x.height; ++h) {
-                const T *up = dy.cell(b, c, h), *from = x.cell(b, c, h);
-                T* to = dx->cell(b, c, h);
-                vectors_of<T, kSeveral>(x.used(), [&](auto i, auto n, int) {
+                const T *up = group.row(dy, b, h), *from = group.row(x, b, h);
+                T* to = group.row(*dx, b, h);
+                vectors_of<T, kSeveral>(x.used(), [&, mask = group.mask(b)](auto i, auto n, int) {
                     const Vector<T> in = load_part(from + i, n), d = through(load_part(up + i, n), in);
-                    const Vector<T> back = (d - splat(less) - (in - splat(mean[c])) * splat(slope)) * factor;
+                    const Vector<T> back = (d - minus - (in - scaled.mean) * times) * scaled.scale;
                     store_part<T>(to + i, where<T>(mask, back), n);
                 });
             }
-        }
     });
 }
 

@@ -30,7 +30,7 @@ using In = const Operands<T>&;
 
 template <typename T>
 bool normalizes(In<T> o) {
-    return o.alike(0, 1, 2) && o.hold(o[0].channels, 3, 4, 5, 6);
+    return o.alike(0, 1, 2) && o.hold(o[0].logical().channels, 3, 4, 5, 6);
 }
 
 template <typename T, bool Own>
@@ -113,7 +113,7 @@ constexpr Operation<T> kOperations[] = {
          const Map<T> dy = o[1].logical();
          return o.hold(std::ptrdiff_t(dy.channels) * (o.number(0) ? dy.samples : 1), 0);
      },
-     [](In<T> o) { sums_of_channels(o.data(0), o[1], o.number(0)); }},
+     [](In<T> o) { channel_sums(o.data(0), o[1], o.number(0)); }},
     // y, x; kind
     {"activate", 2, 1, 0, [](In<T> o) { return o.alike(0, 1); }, [](In<T> o) { activate(o[0], o[1], o.number(0)); }},
     // dx, dy, y; kind
@@ -149,7 +149,7 @@ constexpr Operation<T> kOperations[] = {
     {"normalize", 7, 2, 1u << 2, normalizes<T>, normalize_with<T, false>},
     // dx, dweight, dbias, dy, x, mean, variance, weight, bias; training, relu, epsilon
     {"normalize_backward", 9, 3, 1u << 0,
-     [](In<T> o) { return o.alike(3, 0, 4) && o.hold(o[3].channels, 1, 2, 5, 6, 7, 8); },
+     [](In<T> o) { return o.alike(3, 0, 4) && o.hold(o[3].logical().channels, 1, 2, 5, 6, 7, 8); },
      [](In<T> o) {
          normalize_backward(o.perhaps(0), o.data(1), o.data(2), o[3], o[4], o.data(5), o.data(6), o.data(7), o.data(8),
                             o.number(0), o.number(1), o.real(2));
@@ -221,8 +221,8 @@ constexpr Operation<T> kOperations[] = {
     // dweight, dbias, dy, x, y, mean, variance; epsilon
     {"normalize_gradients", 7, 1, 1u << 0 | 1u << 1 | 1u << 4,
      [](In<T> o) {
-         return o.alike(2, 3, 4) && o.hold(std::ptrdiff_t(o[2].channels) * o[2].samples, 0, 1) &&
-                o.hold(o[2].channels, 5, 6);
+         const Map<T> dy = o[2].logical();
+         return o.alike(2, 3, 4) && o.hold(std::ptrdiff_t(dy.channels) * dy.samples, 0, 1) && o.hold(dy.channels, 5, 6);
      },
      [](In<T> o) {
          normalize_gradients(o.data(0), o.data(1), o[2], o[3], o.perhaps(4), o.data(5), o.data(6), o.real(0));
@@ -260,9 +260,10 @@ constexpr Operation<T> kOperations[] = {
     {"copy_channels", 2, 3, 0,
      [](In<T> o) {
          const auto has = [&](int i) {
-             return o.number(i) >= 0 && o.number(2) >= 0 && o.number(i) <= o[i].channels - o.number(2);
+             return o.number(i) >= 0 && o.number(2) >= 0 && o.number(i) <= o[i].logical().channels - o.number(2);
          };
-         return o[0].samples == o[1].samples && o[0].lanes == o[1].lanes && o[0].height == o[1].height &&
+         const bool order = o[0].by_channel() == o[1].by_channel() && (o[0].by_channel() || o[0].lanes == o[1].lanes);
+         return o[0].logical().samples == o[1].logical().samples && order && o[0].height == o[1].height &&
                 o[0].width == o[1].width && has(0) && has(1);
      },
      [](In<T> o) { copy_channels(o[0], o[1], o.number(0), o.number(1), o.number(2)); }},

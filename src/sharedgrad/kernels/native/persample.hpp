@@ -226,20 +226,21 @@ void add_gram_squares(double* squares, const Map<T>& dy, const Map<T>& x, const 
 template <typename T>
 void normalize_gradients(T* dweight, T* dbias, const Map<T>& dy, const Map<T>& x, const Map<T>* y, const T* mean,
                          const T* variance, T epsilon) {
-    parallel(x.channels, 2 * x.operations(), [&](int c) {
-        const T inverse = T(1) / std::sqrt(variance[c] + epsilon);
-        for (int b = 0; b < x.blocks(); ++b) {
+    parallel(Group<T>::count(x), 2 * x.operations(), [&](int task) {
+        const Group<T> group{x, task};
+        const Scaling<T> scaled(group, mean, variance, mean, mean, epsilon);
+        for (int b = 0; b < group.blocks(); ++b) {
             Vector<T> sum = {}, product = {};
             for (int h = 0; h < x.height; ++h)
                 vectors_of<T>(x.used(), [&](auto i, auto n, int) {
-                    Vector<T> d = load_part(dy.cell(b, c, h) + i, n);
-                    if (y) d = relu_gate<T>(d, load_part(y->cell(b, c, h) + i, n));
+                    Vector<T> d = load_part(group.row(dy, b, h) + i, n);
+                    if (y) d = relu_gate<T>(d, load_part(group.row(*y, b, h) + i, n));
                     sum += d;
-                    product += d * (load_part(x.cell(b, c, h) + i, n) - splat(mean[c])) * splat(inverse);
+                    product += d * (load_part(group.row(x, b, h) + i, n) - scaled.mean) * scaled.inverse;
                 });
             sum = columns_added<T>(sum, x.lanes), product = columns_added<T>(product, x.lanes);
-            for (int l = 0; l < x.alive(b); ++l) {
-                const std::ptrdiff_t at = (std::ptrdiff_t(b) * x.lanes + l) * x.channels + c;
+            for (int l = 0; l < group.alive(b); ++l) {
+                const std::ptrdiff_t at = x.number(group.block(b), group.index, l);
                 if (dweight) dweight[at] = product[l];
                 if (dbias) dbias[at] = sum[l];
             }

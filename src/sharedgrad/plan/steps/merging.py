@@ -61,8 +61,6 @@ class AddStep(Step):
 class ConcatStep(Step):
     """Maps, or vectors, side by side along the channels."""
 
-    by_channel = False
-
     def __init__(self, node: Node) -> None:
         super().__init__(node)
         self.node = node

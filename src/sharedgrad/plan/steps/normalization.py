@@ -30,8 +30,6 @@ class NormStep(Weighted):
         pooled: Whether 2×2 max pooling is all that sees the ReLU.
     """
 
-    by_channel = False
-
     def __init__(self, norm: Node, total: Node | None, relu: Node | None, graph: Graph) -> None:
         super().__init__(norm, total, relu)
         self.norm, self.total, self.relu = norm, total, relu

@@ -183,8 +183,6 @@ class AvgPoolStep(_PoolStep):
 class GlobalMeanStep(_PoolStep):
     """The mean of each map."""
 
-    by_channel = False
-
     def forward(self, way: Forward) -> None:
         """x (N, C, *S) -> y (N, C)."""
         y = way.values[self.pool.name] = way.place(way.shapes[self.pool.name])
