@@ -9,8 +9,6 @@
 #include "maps.hpp"
 #include "plain.hpp"
 #include "pointwise.hpp"
-#include "small_maps.hpp"
-#include "winograd_few.hpp"
 #include "winograd_gradient.hpp"
 
 namespace sharedgrad {
@@ -30,12 +28,6 @@ void convolve(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const
     }
     if (by_winograd(y, x, g, kFewChannels))
         return Winograd<T>(y, x, w, {g.pad_h, g.pad_w, false, bias, relu, false, nullptr, nullptr}).run();
-    if (few_by_winograd(y, x, g))
-        return WinogradFew<T>{y, x, w, {g.pad_h, g.pad_w, false, bias, relu, false, nullptr, nullptr}}.run();
-    if (by_small_maps(y, x, g))
-        return SmallMaps<T>{y,          x,          w,
-                            g.kernel_h, g.kernel_w, {g.pad_h, g.pad_w, false, bias, relu, false, nullptr, nullptr}}
-            .run();
     conv<T>(y, x, w, bias, g, relu, nullptr);
 }
 
@@ -60,17 +52,6 @@ void input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>
     if (pointwise(dy, dx, g)) return pointwise_input_gradient(dx, dy, w, through, add);
     if (by_winograd(dx, dy, g, kFewChannels) && g.pad_h <= 2 && g.pad_w <= 2)
         return Winograd<T>(dx, dy, w, {2 - g.pad_h, 2 - g.pad_w, true, nullptr, false, add, through, nullptr}).run();
-    if (few_by_winograd(dx, dy, g) && g.pad_h <= 2 && g.pad_w <= 2)
-        return WinogradFew<T>{dx, dy, w, {2 - g.pad_h, 2 - g.pad_w, true, nullptr, false, add, through, nullptr}}.run();
-    if (by_small_maps(dx, dy, g) && g.pad_h < g.kernel_h && g.pad_w < g.kernel_w)
-        return SmallMaps<T>{
-            dx,
-            dy,
-            w,
-            g.kernel_h,
-            g.kernel_w,
-            {g.kernel_h - 1 - g.pad_h, g.kernel_w - 1 - g.pad_w, true, nullptr, false, add, through, nullptr}}
-            .run();
     if (plain_pointwise(dy, dx, g))
         plain_pointwise_input_gradient(dx, dy, w, g, add);
     else
@@ -114,8 +95,6 @@ void weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const W
         plain_pointwise_weight_gradient(dw, dy, x, g);
     else if (!by_sample && by_winograd(dy, x, g, kFewSummed))
         winograd_kernel_gradient(dw, dy, x, g);
-    else if (!by_sample && gradient_by_small_maps(dy, x, g))
-        small_maps_gradient(dw, dy, x, g);
     else if (by_sample)
         conv_kernel_gradients_by_sample<T>(dw, nullptr, dy, x, g, nullptr);
     else

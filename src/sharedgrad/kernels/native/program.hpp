@@ -16,8 +16,7 @@ static_assert(disjoint<ProgramMemory, WindowMemory, ConvMemory, KernelGradientMe
               disjoint<ProgramMemory, PointwiseGradientMemory>() && disjoint<ProgramMemory, Pool2x2Memory>() &&
               disjoint<ProgramMemory, PlainMemory>() && disjoint<ProgramMemory, ByChannelMemory>() &&
               disjoint<ProgramMemory, LaneWinogradMemory>() && disjoint<ProgramMemory, DepthwiseMemory>() &&
-              disjoint<ProgramMemory, SmallMapsMemory>() && disjoint<ProgramMemory, WinogradMemory>() &&
-              disjoint<ProgramMemory, WinogradFewMemory>() && disjoint<ProgramMemory, WinogradGradientMemory>());
+              disjoint<ProgramMemory, WinogradMemory>() && disjoint<ProgramMemory, WinogradGradientMemory>());
 
 constexpr int kMemories = 2;  // arrays that hold many maps; each other array is one map
 
@@ -38,7 +37,7 @@ bool check_map(const std::int64_t* n, const Program& p) {
     for (int i = 0; i < kMapNumbers; ++i)
         if (n[i] < 0 || (i != 1 && n[i] > kLargest)) return false;
     if (n[0] >= p.array_count || !n[2] || !n[3] || n[3] > kWidth<T> || (n[3] & (n[3] - 1))) return false;
-    if (n[11] && (!n[4] || double(n[2]) * (n[4] + n[3]) > kLargest)) return false;
+    if (n[11] && double(n[2]) * (n[4] + n[3]) > kLargest) return false;
     const Map<T> map = map_at<T>(nullptr, n);
     const std::int64_t rows = n[7] + n[5] + n[8], columns = n[9] + n[6] + n[10];
     const double cells = double(rows) * columns + (n[3] > 1 && !(rows & columns & 1));  // as Map::channel
