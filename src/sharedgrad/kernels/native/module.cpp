@@ -6,9 +6,7 @@
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
-#include <algorithm>
 #include <cstring>
-#include <new>
 
 #include "kernels.hpp"
 #include "methods.hpp"
@@ -101,18 +99,8 @@ class Arguments {
 // Call function(kernels, type tag) for the arrays' element type, without the interpreter's lock.
 template <typename Function>
 PyObject* call(const Arguments& a, const Function& function) {
-    bool memory = true;
-    Py_BEGIN_ALLOW_THREADS;
-    try {
-        if (a.is_float())
-            function(table->f32, float());
-        else
-            function(table->f64, double());
-    } catch (const std::bad_alloc&) {
-        memory = false;
-    }
-    Py_END_ALLOW_THREADS;
-    if (!memory) return PyErr_NoMemory();
+    const auto both = [&] { a.is_float() ? function(table->f32, float()) : function(table->f64, double()); };
+    if (!carried_out(true, both)) return nullptr;
     Py_RETURN_NONE;
 }
 
