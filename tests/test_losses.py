@@ -276,6 +276,12 @@ def test_senseless_class_weights(weight: object) -> None:
         sg.CrossEntropy(weight=weight)
 
 
+def test_class_weights_by_name() -> None:
+    message = "expected a number for each class, in the order of the classes, got a dict; pass a list"
+    with pytest.raises(ConfigError, match=message):
+        sg.CrossEntropy(weight={0: 1.0, 1: 2.0})  # type: ignore[arg-type]
+
+
 def test_class_weights_of_another_number_of_classes() -> None:
     with pytest.raises(ConfigError, match="expected a weight for each of 3 classes, got 2"):
         sg.CrossEntropy(weight=[1, 2])(np.zeros((2, 3)), np.array([0, 1]))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -276,6 +279,143 @@ def test_predict_goes_batch_by_batch_in_evaluation_mode(rng: np.random.Generator
     for size in (0, -1, 2.5):
         with pytest.raises(ConfigError, match=f"batch_size: expected a whole number of at least 1, got {size}"):
             net.predict(x, batch_size=size)
+
+
+def changing(dtype: str = "float32") -> sg.Network:
+    layers = {"conv": sg.Conv2d(2, 3, 3), "norm": sg.BatchNorm2d(3), "relu": sg.ReLU(), "flat": sg.Flatten()}
+    return sg.Network({**layers, "out": sg.Linear(48, 4), "last": sg.Linear(4, 4)}, (2, 6, 6), dtype=dtype)
+
+
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "nothing": lambda net: None,
+    "an attribute": lambda net: setattr(net["norm"], "eps", 3.0),
+    "a value": lambda net: setattr(net["out"].bias, "value", np.arange(4)),
+    "a buffer": lambda net: setattr(net["norm"].running_mean, "value", np.arange(3)),
+    "all values": lambda net: net.load_state_dict({name: a + 1 for name, a in net.state_dict().items()}),
+    "a tie": lambda net: net["last"].tie("weight", net["out"].weight[:, 8:12]),
+    "a parameter": lambda net: setattr(
+        net["last"], "weight", sg.Network([sg.Linear(4, 4)], dtype=net.dtype)["0"].weight
+    ),
+    "a step of an optimizer": lambda net: sg.SGD(net.parameters(), lr=1).step(
+        net.forward(np.ones((2, 2, 6, 6)))[1].backward(np.ones((2, 4)))
+    ),
+    "outputs": lambda net: setattr(net, "outputs", ["relu", "last"]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_changes_between_passes_is_seen(change: str, dtype: str, rng: np.random.Generator) -> None:
+    net, x = changing(dtype), rng.normal(size=(3, 2, 6, 6)).astype(dtype)
+
+    def everything(of: sg.Network) -> list[Any]:
+        ran = [of.predict(x), of.predict(x[:1]), of.predict(x[0]), of.forward(x, training=False)[0]]
+        return [array for one in ran for array in (one.values() if isinstance(one, dict) else [one])]
+
+    before = everything(net)
+    kept = [array.copy() for array in before]
+    CHANGES[change](net)
+    found = everything(net)
+    for array, expected in zip(found, everything(copy.deepcopy(net)), strict=True):  # which has to begin anew
+        assert array.tobytes() == expected.tobytes()
+    assert change == "nothing" or len(found) != len(kept) or not np.array_equal(found[0], kept[0])
+    for array, expected in zip(before, kept, strict=True):
+        np.testing.assert_array_equal(array, expected)
+
+
+class Careless(sg.Layer):
+    """Writes over what it reads, and keeps it."""
+
+    def forward(self, *inputs: Any, context: sg.Context) -> Any:
+        inputs[0][:] += 1
+        self.__dict__["seen"] = inputs[0]
+        return inputs[0], None
+
+    def backward(self, saved: Any, upstream: Any, needs: Any) -> Any:
+        return (upstream,), []
+
+    def output_shape(self, *shapes: Any) -> Any:
+        return shapes[0]
+
+
+@pytest.mark.parametrize("layer", [sg.ReLU, sg.Flatten, sg.Dropout, sg.Softmax, Careless])
+@pytest.mark.parametrize("kernels", ["native", "vectorized"])
+def test_the_callers_array_and_what_predict_returns_are_apart(layer: Any, kernels: Any) -> None:
+    if kernels == "native" and not sg.kernels.compiled():
+        pytest.skip("no kernels were compiled")
+    net, x = sg.Network([layer()], (4,)), np.arange(12, dtype=np.float32).reshape(3, 4)
+    with sg.kernels.use(kernels):
+        for given in (x, x[:1], x[0]):
+            y = net.predict(given)
+            assert not np.shares_memory(x, y)
+            expected = y.copy()
+            y[:] = -1
+            np.testing.assert_array_equal(x, np.arange(12).reshape(3, 4))
+            np.testing.assert_array_equal(net.predict(given), expected)
+    if layer is Careless:
+        assert not np.shares_memory(x, net["0"].seen)  # type: ignore[attr-defined]
+
+
+def test_arrays_that_the_compiled_code_cannot_read_as_they_are(rng: np.random.Generator) -> None:
+    net, x = small(), rng.normal(size=(3, 1, 6, 6)).astype(np.float32)
+    expected = net.predict(x)
+    bytes_apart = np.zeros(x.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(x.shape)
+    bytes_apart[:] = x
+    frozen = x.copy()
+    frozen.setflags(write=False)
+    strided, fortran = np.repeat(x, 2, axis=3)[..., ::2], np.asfortranarray(x)
+    for given in (bytes_apart, frozen, strided, fortran, x.astype(">f4"), x.astype(np.float64)):
+        np.testing.assert_array_equal(net.predict(given), expected)
+
+
+def test_passes_in_several_threads_while_values_and_attributes_change(rng: np.random.Generator) -> None:
+    """Every pass sees a weight of before or after, whole."""
+    dense = sg.Linear(6, 5, bias=False)
+    net, x = sg.Network([dense, sg.ReLU()], (6,)), rng.normal(size=(40, 6)).astype(np.float32)
+    weights = [rng.normal(size=(5, 6)).astype(np.float32) for _ in range(2)]
+    expected: list[dict[int, Any]] = []
+    for weight in weights:
+        dense.weight.value = weight
+        expected.append({n: net.predict(x[:n]) for n in range(1, 41)})
+    done = False
+
+    def change() -> None:
+        while not done:
+            for weight in weights:
+                dense.weight.value = weight
+                net["1"].name = "1"
+
+    def predict(seed: int) -> bool:
+        sizes = np.random.default_rng(seed).integers(1, 41, 300)
+        found = [(n, net.predict(x[:n])) for n in sizes]
+        return all(any(np.array_equal(y, known[n]) for known in expected) for n, y in found)
+
+    with ThreadPoolExecutor(4) as pool:
+        changing = pool.submit(change)
+        results = [pool.submit(predict, seed) for seed in range(3)]
+        right = [result.result() for result in results]
+        done = True
+        changing.result()
+    assert right == [True] * 3
+
+
+@pytest.mark.compiled
+def test_a_program_stays_with_its_instruction_set(rng: np.random.Generator) -> None:
+    native = sg.kernels.native._native  # type: ignore[attr-defined]
+    net, x, best = small(), rng.normal(size=(20, 1, 6, 6)), native.instruction_set()
+    expected = net.predict(x)
+    native.choose("baseline")
+    try:
+        np.testing.assert_array_equal(net.predict(x), expected)
+        np.testing.assert_allclose(net.forward(x, training=False)[0], expected, rtol=1e-4, atol=1e-5)
+    finally:
+        native.choose(best)
+
+
+def test_a_network_is_no_function() -> None:
+    message = r"network: cannot be called; y = net\.predict\(x\), or y, tape = net\.forward\(x\)"
+    with pytest.raises(ConfigError, match=message):
+        small()(np.zeros((1, 1, 6, 6)))
 
 
 def test_predict_returns_every_output(rng: np.random.Generator) -> None:

@@ -6,7 +6,7 @@ nothing else in this package ever divides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from sharedgrad.errors import ConfigError, DataError, ShapeError
 from sharedgrad.parameter import Array, numbers
 
 Loss = Callable[[Any, Any], tuple[float, Any]]
+
+_FLOATS = np.dtype(np.float32), np.dtype(np.float64)
 
 
 class MSE:
@@ -76,7 +78,7 @@ class CrossEntropy:
         if self.weight is not None and len(self.weight) != scores.shape[1]:
             problem = f"expected a weight for each of {scores.shape[1]} classes, got {len(self.weight)}"
             raise ConfigError("CrossEntropy: weight", problem)
-        if np.ndim(target) == scores.ndim and np.shape(target) == scores.shape:
+        if np.shape(target) == scores.shape:
             return self._against(scores, _probabilities(target), scores.size // scores.shape[1])
         labels = _labels(scores, target)
         try:
@@ -163,11 +165,10 @@ def _one_of(where: str, reduction: str, known: tuple[str, ...]) -> str:
 
 
 def _floats(where: str, y: ArrayLike) -> Array:
-    kind = getattr(y, "dtype", None)
-    if type(y) is np.ndarray and (kind == np.float32 or kind == np.float64):
+    if type(y) is np.ndarray and y.dtype in _FLOATS:
         array: Array = y  # only read: no copy
     else:
-        array = numbers(y, np.float32 if kind == np.float32 else np.float64, where)
+        array = numbers(y, np.float32 if getattr(y, "dtype", None) == np.float32 else np.float64, where)
     if array.size == 0:
         raise ShapeError(where, f"expected at least one output, got shape {array.shape}")
     return array
@@ -182,6 +183,9 @@ def _pair(where: str, y: ArrayLike, target: ArrayLike) -> tuple[Array, Array]:
 
 
 def _class_weights(weight: Sequence[float] | Array) -> tuple[float, ...]:
+    if isinstance(weight, Mapping):
+        problem = f"expected a number for each class, in the order of the classes, got a {type(weight).__name__}"
+        raise ConfigError("CrossEntropy: weight", problem, "pass a list: [weights[c] for c in range(classes)]")
     array = numbers(weight, np.float64, "CrossEntropy: weight")
     if array.ndim != 1 or not (np.isfinite(array).all() and (array >= 0).all() and array.any()):
         problem = f"expected a number of at least 0 for each class, got {weight!r}"

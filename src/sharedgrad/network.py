@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -328,8 +328,8 @@ class Network:
         if named or len(inputs) != len(self.inputs):
             inputs = self._in_order(inputs, named)
         arrays, single = dict[str, Array](), True
-        for (name, shape), value in zip(self.inputs.items(), inputs, strict=True):
-            array = arrays[name] = self._incoming(name, value, kept)
+        for i, (name, shape) in enumerate(self.inputs.items()):
+            array = arrays[name] = self._incoming(name, inputs[i], kept)
             single = single and array.shape == shape
         if single:
             arrays = {name: array[None] for name, array in arrays.items()}
@@ -364,6 +364,14 @@ class Network:
         if len(self._outputs) == 1:
             return values[self._outputs[0]]
         return {name: values[name] for name in self._outputs}
+
+    def __call__(self, *inputs: ArrayLike, **named: ArrayLike) -> NoReturn:
+        """A network is no function: with a tape or without one is for the caller to say.
+
+        Raises:
+            ConfigError: Always; says which methods there are.
+        """
+        raise ConfigError("network", "cannot be called", "y = net.predict(x), or y, tape = net.forward(x)")
 
     if not TYPE_CHECKING:
 

@@ -165,10 +165,6 @@ class Parameter(Weight):
         self._value = new
         self.version += 1
 
-    def rewritten(self) -> None:
-        """Its array, which nobody else held, has been written over: the value is another one now."""
-        self.version += 1
-
     def initialize(self, seed: int, key: str = "") -> Array:
         """Draw the first value; one that is already there stays.
 

@@ -155,7 +155,7 @@ def test_several_python_threads_use_one_network_at_once(seed: int) -> None:
         return _arrays(tape.backward(ups[i], inputs=True))
 
     expected = [step(i) for i in range(4)]
-    case.net._routes.clear()  # now all work them out at once
+    case.net.structure().routes.clear()  # now all work them out at once
     meeting = Barrier(4, timeout=30)
 
     def work(i: int) -> list[dict[str, Array]]:

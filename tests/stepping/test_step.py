@@ -260,6 +260,27 @@ def test_layers_and_values_that_are_set_between_steps() -> None:
     agree(step, loop, same, LABELS)
 
 
+def test_an_optimizer_that_is_given_other_parameters_between_steps() -> None:
+    x = RNG.normal(size=(11, 200))
+    for name in ("SGD", "momentum", "Adam"):
+        step, loop, same, optimizers = both(_large_dense, sg.CrossEntropy(), OPTIMIZERS[name])
+        agree(step, loop, same, LABELS, x)
+        frozen = [optimizer.parameters.pop(2) for optimizer in optimizers]
+        agree(step, loop, same, LABELS, x)
+        for optimizer, parameter in zip(optimizers, frozen, strict=True):
+            optimizer.parameters.insert(0, parameter)
+        agree(step, loop, same, LABELS, x)
+
+
+def test_a_network_of_another_type_takes_the_layers_over_between_steps() -> None:
+    step, loop, same, _ = both(network, sg.CrossEntropy(), OPTIMIZERS["SGD"])
+    agree(step, loop, same, LABELS)
+    for one, net in ((step, step.network), (loop, _net_of(loop))):
+        sg.Network([net["norm"]], (4, 3, 3), dtype="float64")
+        with pytest.raises(ConfigError, match=r"0\.\w+: is float64 now, this network float32"):
+            one(X[:4], LABELS[:4])
+
+
 def _net_of(loop: Any) -> sg.Network:
     return next(c.cell_contents for c in loop.__closure__ if isinstance(c.cell_contents, sg.Network))
 

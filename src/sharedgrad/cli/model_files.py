@@ -157,7 +157,7 @@ def _function(path: Path, name: str) -> Callable[..., Any]:
     except (Exception, SystemExit) as error:
         raise ConfigError(path, f"does not import: {_cause(error, path)}") from error
     function = getattr(module, name, None)
-    if not callable(function):
+    if isinstance(function, Network) or not callable(function):
         problem = f"has no function {name!r}" if function is None else f"{name!r} is no function"
         guess = difflib.get_close_matches(name, [n for n, v in vars(module).items() if callable(v)], 1)
         raise ConfigError(path, problem, f"did you mean {guess[0]!r}?" if guess else _HOW_TO)

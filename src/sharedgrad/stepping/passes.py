@@ -17,6 +17,7 @@ from sharedgrad.plan.forward import Forward
 from sharedgrad.plan.lowering import Next, Rates
 from sharedgrad.plan.steps.dense import LinearStep
 from sharedgrad.plan.steps.step import Weighted
+from sharedgrad.stepping.update import Lasting
 
 Store = dict[tuple[str, tuple[int, ...]], Array]
 Values = dict[Parameter, Array]
@@ -87,7 +88,9 @@ class Passes:
             array = store.setdefault(key, empty(weight.shape, self._dtype))
             self._gradients.append((weight, array))
             way.fixed[number] = array
-        self._single = {w.base: array for w, array in self._gradients}  # if each has one use and is seen as it is
+        self._single = Lasting(
+            {w.base: array for w, array in self._gradients}
+        )  # if each has one use and is seen as it is
         self._plain = len(self._single) == len(self._gradients) and all(w.view.identity for w, _ in self._gradients)
 
     def forward(self, inputs: Mapping[str, Array], context: Context) -> tuple[Array, Recording]:

@@ -153,8 +153,6 @@ class CompiledStep:
             return "no kernels were compiled, or others were chosen"
         if type(self.loss) not in _LOSSES:
             return f"the loss {_name(self.loss)} is not sharedgrad's"
-        if len(self.network.outputs) != 1:
-            return "the network has several outputs"
         if self._update is None:
             from sharedgrad.stepping.update import Update, compiled
 
@@ -165,7 +163,7 @@ class CompiledStep:
 
     def _arrays(self, x: Inputs) -> dict[str, Array] | None:
         """The inputs; None for one sample without a sample axis. Nothing keeps them, so they are not copied."""
-        inputs, named = ([], x) if isinstance(x, Mapping) else ([x], {})
+        inputs, named = ([], x) if type(x) is not np.ndarray and isinstance(x, Mapping) else ([x], {})
         arrays, batched = self.network.incoming(inputs, named, kept=False)
         return arrays if batched else None
 
@@ -182,7 +180,9 @@ class CompiledStep:
 
             route = self.network.route(structure, arrays, self.training, record=True)
             found: Passes | str
-            if route.whole is None:
+            if len(structure.outputs) != 1:
+                found = "the network has several outputs"
+            elif route.whole is None:
                 own = [piece.name for piece in route.pieces if isinstance(piece, Node)]
                 found = f"in Python: {', '.join(own)}"
             else:

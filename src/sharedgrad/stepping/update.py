@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from operator import is_
+from operator import attrgetter, is_
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from sharedgrad.kernels import native
 from sharedgrad.optimizers import SGD, Adam, AdamW, Combined, Optimizer
 from sharedgrad.parameter import Array, Parameter
 
+_VALUE = attrgetter("value")
 COMPILED = (SGD, Adam, AdamW)  # and Combined of them
 
 
@@ -65,20 +66,37 @@ class Update:
                 part.step(gradients)
 
 
+class Lasting(dict[Parameter, Array]):
+    """Gradients in memory that every step writes over."""
+
+
 class _Part:
     """One optimizer, and the arrays that it has made: parameter by parameter, and for each kind of state."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
+        self._lasting: Lasting | None = None
+        self._of, self._found = list[Parameter](), (list[Parameter](), list[Array]())
         self._parameters: list[Parameter] = []
         self._values: list[Array] = []
         self._states: list[list[Array]] = []
 
     def step(self, gradients: dict[Parameter, Array]) -> None:
-        used = [p for p in self.optimizer.parameters if p in gradients]
-        if used != self._parameters or not self._known() or not self._write([gradients[p] for p in used]):
+        used, given = self._pairs(gradients)
+        if used != self._parameters or not self._known() or not self._write(given):
             self.optimizer.step(Gradients(gradients))
             self._adopt(used)
+
+    def _pairs(self, gradients: dict[Parameter, Array]) -> tuple[list[Parameter], list[Array]]:
+        """The parameters that have a gradient, and these: looked up once where they stay where they are."""
+        parameters = self.optimizer.parameters
+        if gradients is self._lasting and parameters == self._of:
+            return self._found
+        used = [p for p in parameters if p in gradients]
+        found = used, [gradients[p] for p in used]
+        if isinstance(gradients, Lasting):
+            self._lasting, self._of, self._found = gradients, parameters.copy(), found
+        return found
 
     def _names(self) -> tuple[str, ...]:
         """Which states are arrays in the parameter's shape."""
@@ -96,15 +114,12 @@ class _Part:
     def _known(self) -> bool:
         """Whether values and states are still these arrays."""
         state, names = self.optimizer.state, self._names()
-        return (
-            bool(self._values)
-            and len(names) == len(self._states)
-            and all(map(is_, [p.value for p in self._parameters], self._values))
-            and all(
-                all(map(is_, [state[p].get(name) for p in self._parameters], held))
-                for name, held in zip(names, self._states, strict=True)
-            )
-        )
+        if not self._values or len(names) != len(self._states):
+            return False
+        for name, held in zip(names, self._states, strict=True):
+            if not all(map(is_, [state[p].get(name) for p in self._parameters], held)):
+                return False
+        return all(map(is_, map(_VALUE, self._parameters), self._values))
 
     def _write(self, gradients: list[Array]) -> bool:
         """Write over them; False if somebody else holds one, in which case all is as it was."""
@@ -121,8 +136,8 @@ class _Part:
             if done:
                 self._count(o, steps)
         if done:
-            for p in self._parameters:
-                p.rewritten()
+            for p in self._parameters:  # nobody else holds the array, and it is another value now
+                p.version += 1
         return done
 
     def _count(self, adam: Adam, steps: Iterable[int]) -> None:

@@ -15,6 +15,9 @@ from sharedgrad.parameter import Array
 def cross_entropy(scores: Array, labels: Array, smoothing: float, count: float) -> tuple[float, Array]:
     """−Σ t · log p over scores (N, C) and labels (N,), and p − t; both / count."""
     upstream = empty_like(scores)
-    labels = contiguous(labels.astype(np.int64, copy=False))
-    total = _native.cross_entropy(upstream, contiguous(scores), labels, scores.shape[1], smoothing, count)
+    settings = scores.shape[1], smoothing, count
+    try:
+        total = _native.cross_entropy(upstream, scores, labels, *settings)
+    except (TypeError, ValueError):  # another type or memory order: rare, so it is not checked beforehand
+        total = _native.cross_entropy(upstream, contiguous(scores), contiguous(labels.astype(np.int64)), *settings)
     return total / count, upstream

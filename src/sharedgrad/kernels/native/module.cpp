@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <cstring>
 #include <iterator>
-#include <new>
 #include <utility>
 #include <vector>
+
 
 #include "methods.hpp"
 #include "threads.hpp"
@@ -87,15 +87,8 @@ PyObject* call(PyObject* const* objects, Py_ssize_t count, const char* names, co
     const auto run = [&](const auto& kernels, auto type) {
         kernel(kernels)(static_cast<decltype(type)*>(a.views[Arrays].buf)..., a.numbers[Numbers]...);
     };
-    bool memory = true;
-    Py_BEGIN_ALLOW_THREADS;
-    try {
-        a.kind == 'f' ? run(table->f32, float()) : run(table->f64, double());
-    } catch (const std::bad_alloc&) {
-        memory = false;
-    }
-    Py_END_ALLOW_THREADS;
-    if (!memory) return PyErr_NoMemory();
+    if (!carried_out(true, [&] { a.kind == 'f' ? run(table->f32, float()) : run(table->f64, double()); }))
+        return nullptr;
     Py_RETURN_NONE;
 }
 

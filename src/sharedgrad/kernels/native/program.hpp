@@ -41,13 +41,13 @@ bool check_map(const std::int64_t* n, const Program& p) {
     const Map<T> map = map_at<T>(nullptr, n);
     const std::int64_t rows = n[7] + n[5] + n[8], columns = n[9] + n[6] + n[10];
     const double cells = double(rows) * columns + (n[3] > 1 && !(rows & columns & 1));  // as Map::channel
-    const double end = double(n[1]) + double(map.blocks()) * map.channels * cells * n[3];
+    const bool memory = n[0] < kMemories;
     // vectors of several columns are loaded whole, also at a row's end
-    const double spare = n[3] == 1 && map.bare() ? 0 : kWidth<T>;
-    if (end + spare > kMostElements) return false;
+    const double spare = memory && (n[3] > 1 || !map.bare()) ? kWidth<T> : 0;
+    const double end = double(n[1]) + double(map.blocks()) * map.channels * cells * n[3] + spare;
+    if (end > kMostElements) return false;
     std::ptrdiff_t& size = p.sizes[n[0]];
-    const bool memory = n[0] < kMemories, first = size < 0;
-    if (memory || first) size = std::max(size, std::ptrdiff_t(memory ? end + spare : end));
+    if (memory || size < 0) size = std::max(size, std::ptrdiff_t(end));
     return memory || double(size) == end;
 }
 

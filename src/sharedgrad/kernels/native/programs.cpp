@@ -71,7 +71,7 @@ PyObject* run(PyObject*, PyObject* const* objects, Py_ssize_t count) {
         if (i == kKept ? size < p.sizes[i] : size != p.sizes[i] && p.sizes[i] >= 0)
             return PyErr_Format(PyExc_ValueError, "an array has another size than its map");
     }
-    const std::size_t bytes = std::size_t(p.sizes[kTemporary] + 1) * sizeof(double);
+    const std::size_t bytes = std::size_t(p.sizes[kTemporary] + 1) * (own->kinds[0] == 'f' ? 4 : 8);
     void* const temporary = arrays[kTemporary] = take(bytes);
     if (!temporary) return PyErr_NoMemory();
     const bool done = carried_out(true, [&] { own->run(p, arrays.data()); });

@@ -69,10 +69,6 @@ void* from_system(std::size_t bytes) {
     return block;
 }
 
-}  // namespace
-
-namespace sharedgrad {
-
 void* take(std::size_t bytes) {
     const Size size = size_for(bytes);
     Block* block = nullptr;
@@ -94,7 +90,7 @@ void* take(std::size_t bytes) {
 }
 
 // Out of the store, largest size first, until only `most` bytes are kept: a list of what is to be freed.
-static Block* surplus(std::size_t most) {
+Block* surplus(std::size_t most) {
     Block* list = nullptr;
     for (int number = kSizes; number >= 0 && store.free_bytes > most; --number)
         while (store.free[number] && store.free_bytes > most) {
@@ -125,13 +121,7 @@ void give_back(void* memory, std::size_t bytes) {
     while (rest) std::free(std::exchange(rest, rest->next));
 }
 
-}  // namespace sharedgrad
-
 // ---- the Python type
-
-namespace {
-
-using namespace sharedgrad;
 
 struct Memory {
     PyObject ob_base;
@@ -187,6 +177,9 @@ PyMethodDef methods[] = {
 };
 
 }  // namespace
+
+void* sharedgrad::take(std::size_t bytes) { return ::take(bytes); }
+void sharedgrad::give_back(void* memory, std::size_t bytes) { ::give_back(memory, bytes); }
 
 int sharedgrad::add_memory(PyObject* module) {
 #if defined(__unix__) || defined(__APPLE__)
