@@ -8,6 +8,7 @@
 #include "plain.hpp"
 #include "pointwise.hpp"
 #include "small_maps.hpp"
+#include "winograd_by_sample.hpp"
 #include "winograd_few.hpp"
 #include "winograd_gradient.hpp"
 
@@ -109,10 +110,10 @@ void weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const W
         winograd_kernel_gradient(dw, dy, x, g);
     else if (!by_sample && gradient_by_small_maps(dy, x, g))
         small_maps_gradient(dw, dy, x, g);
-    else if (by_sample)
-        conv_kernel_gradients_by_sample<T>(dw, nullptr, dy, x, g, nullptr);
-    else
+    else if (!by_sample)
         conv_kernel_gradient<T>(dw, nullptr, dy, x, g, nullptr);
+    else if (!by_winograd(dy, x, g, kFewSummed) || !RowGradient<T>{dy, x, g.pad_h, g.pad_w, dw}.run())
+        conv_kernel_gradients_by_sample<T>(dw, nullptr, dy, x, g, nullptr);
     if (dbias) channel_sums(dbias, dy, by_sample);
 }
 

@@ -144,10 +144,7 @@ struct WinogradGradient {
         if (there < V) std::fill_n(points[0][0], kPairPoints * V * V, T(0));
         for (int c = 0; c < there; ++c)
             transform_pair<Pair, kInputSide>(points[0][c], V * V, patch.from + (first + c) * x.channel(), x.row(),
-                                             patch.rows, patch.columns, [](auto& d, auto& u) {
-                                                 input_points(d);
-                                                 std::copy_n(d, kInputSide, u);
-                                             });
+                                             patch.rows, patch.columns, [](auto& d, auto& u) { input_points(d, u); });
         for (int p = 0; p < kPairPoints; ++p) {
             Vector<T> rows[V];
             for (int c = 0; c < V; ++c) rows[c] = load(points[p][c]);
