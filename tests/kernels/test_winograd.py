@@ -56,6 +56,7 @@ def test_all_three_passes(case: tuple[int, int, int, tuple[int, int], int], inst
     close(kernels.native.conv(x, w, b, g), vectorized.conv(x64, w64, b64, g), ERROR)
     close(kernels.native.conv_input_gradient(dy, w, g, size), vectorized.conv_input_gradient(dy64, w64, g, size), ERROR)
     close(kernels.native.conv_kernel_gradient(dy, x, g), vectorized.conv_kernel_gradient(dy64, x64, g), ERROR)
+    close(kernels.native.conv_kernel_gradients(dy, x, g), vectorized.conv_kernel_gradients(dy64, x64, g), ERROR)
 
 
 @pytest.mark.parametrize(("samples", "channels"), [(19, 30), (19, 150), (1, 30), (4, 50)])
@@ -111,6 +112,7 @@ def test_the_same_bits_for_any_number_of_threads(samples: int) -> None:
                 kernels.native.conv(x, w, b, g),
                 kernels.native.conv_input_gradient(dy, w, g, (12, 11)),
                 kernels.native.conv_kernel_gradient(dy, x, g),
+                kernels.native.conv_kernel_gradients(dy, x, g),
             )
         )
     for result in results[1:]:
@@ -202,6 +204,7 @@ def test_a_number_out_of_range_reaches_only_the_outputs_that_see_it(
             native.conv(x, w, b, g),
             native.conv_input_gradient(dy, w, g, size),
             native.conv_kernel_gradient(dy, x, g),
+            native.conv_kernel_gradients(dy, x, g),
         ]
 
     expected = passes()

@@ -46,13 +46,13 @@ bool by_winograd(const Map<T>& out, const Map<T>& in, const Window& g, int least
 
 // Bᵀ applied to six values: in each point the product of the other points' (x − p).
 template <typename V>
-inline void input_points(V (&d)[kInputSide]) {
+inline void input_points(const V (&d)[kInputSide], V (&v)[kInputSide]) {
     const V even_a = d[4] - kB2 * d[2], odd_a = kA * (d[3] - kB2 * d[1]);
     const V even_b = d[4] - kA2 * d[2], odd_b = kB * (d[3] - kA2 * d[1]);
-    d[0] = d[4] - kA2PlusB2 * d[2] + kA2TimesB2 * d[0];
-    d[5] = d[5] - kA2PlusB2 * d[3] + kA2TimesB2 * d[1];
-    d[1] = even_a + odd_a, d[2] = even_a - odd_a;
-    d[3] = even_b + odd_b, d[4] = even_b - odd_b;
+    v[0] = d[4] - kA2PlusB2 * d[2] + kA2TimesB2 * d[0];
+    v[1] = even_a + odd_a, v[2] = even_a - odd_a;
+    v[3] = even_b + odd_b, v[4] = even_b - odd_b;
+    v[5] = d[5] - kA2PlusB2 * d[3] + kA2TimesB2 * d[1];
 }
 
 // G applied to three values: a polynomial's values, each over the product of the other points' distances.
@@ -82,19 +82,19 @@ inline void output_cells(const V (&m)[kInputSide], V (&y)[kOutputSide]) {
 template <typename T, typename Cell>
 Vector<T> transform_cells(T* to, std::ptrdiff_t apart, const Cell& cell) {
     constexpr int end = kInputSide - 1;
-    Vector<T> half[kInputSide][kInputSide];
+    Vector<T> half[kInputSide][kInputSide], points[kInputSide][kInputSide];
     for (int j = 0; j < kInputSide; ++j) {
-        Vector<T> d[kInputSide];
+        Vector<T> d[kInputSide], v[kInputSide];
         for (int i = 0; i < kInputSide; ++i) d[i] = cell(i, j);
-        input_points(d);
-        for (int i = 0; i < kInputSide; ++i) half[i][j] = d[i];
+        input_points(d, v);
+        for (int i = 0; i < kInputSide; ++i) half[i][j] = v[i];
     }
     for (int i = 0; i < kInputSide; ++i) {
-        input_points(half[i]);
-        for (int j = 0; j < kInputSide; ++j) store(to + (i * kInputSide + j) * apart, half[i][j]);
+        input_points(half[i], points[i]);
+        for (int j = 0; j < kInputSide; ++j) store(to + (i * kInputSide + j) * apart, points[i][j]);
     }
     Vector<T> range = {};
-    for (const Vector<T>& corner : {half[0][0], half[0][end], half[end][0], half[end][end]})
+    for (const Vector<T>& corner : {points[0][0], points[0][end], points[end][0], points[end][end]})
         range += corner * T(kBeyond) * T(0);
     return range;
 }

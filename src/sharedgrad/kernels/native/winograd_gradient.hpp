@@ -13,18 +13,14 @@ namespace {
 
 using WinogradGradientMemory = Owner<kWeights, kInputs, kSums>;
 
-constexpr std::size_t kAllSums = 16 << 20;                         // bytes for the partial sums of all chunks
-constexpr int kMostChunks = 8, kFewChunks = 4, kEnoughStrips = 4;  // of a chunk: then adding it up costs little
+constexpr std::size_t kAllSums = 16 << 20;         // bytes for the partial sums of all chunks
+constexpr int kMostChunks = 4, kEnoughStrips = 4;  // of a chunk: then adding it up costs little
 
-// Transposed: to[s·apart] = lane s of each of V channels, from[c·V + s]
-template <typename T>
-void samples_to_rows(T* to, std::ptrdiff_t apart, const T* from) {
-    constexpr int V = kWidth<T>;
-    Vector<T> rows[V];
-    for (int c = 0; c < V; ++c) rows[c] = load(from + c * V);
-    transpose<T>(rows);
-    for (int s = 0; s < V; ++s) store(to + s * apart, rows[s]);
-}
+// Two rows of points at a time: so many terms, and the sums for so many channels, stay in the second-level cache.
+constexpr int kTerms = 64, kChannelsAtOnce = 64;
+constexpr int kPairs = kInputSide / 2, kPairRows[kPairs][2] = {{0, 5}, {1, 2}, {3, 4}};  // these share their sums
+constexpr int kPlaceOfRow[kInputSide] = {0, 2, 3, 4, 5, 1};                              // among all pairs' rows
+constexpr int kPairPoints = 2 * kInputSide;
 
 // G applied to four values, but for the factors 1 / Π (p − q), which are left to the end.
 template <typename V>
@@ -47,22 +43,24 @@ inline void kernel_cells(const V (&s)[kInputSide], V (&w)[3]) {
     w[2] = kA2 * even_a + kB2 * even_b + s[5];
 }
 
-// A tile of upstream gradients, of which so many rows and columns are there, into its points, `apart` from each other.
-template <typename T>
-void transform_upstream(T* to, std::ptrdiff_t apart, const T* from, std::ptrdiff_t line, int rows, int columns) {
-    using V = Vector<T>;
-    V half[kInputSide][kOutputSide];
-    for (int j = 0; j < kOutputSide; ++j) {
-        V d[kOutputSide], u[kInputSide];
-        for (int i = 0; i < kOutputSide; ++i)
-            d[i] = i < rows && j < columns ? load(from + i * line + j * kWidth<T>) : V{};
-        upstream_points(d, u);
-        for (int i = 0; i < kInputSide; ++i) half[i][j] = u[i];
+// Two rows of the points of a tile, of which so many rows and columns are there, `apart` from each other; `points`
+// makes six values of those of a row or column.
+template <int Pair, int Cells, typename T, typename Points>
+void transform_pair(T* to, std::ptrdiff_t apart, const T* from, std::ptrdiff_t line, int rows, int columns,
+                    const Points& points) {
+    const bool whole = rows >= Cells && columns >= Cells;
+    Vector<T> half[2][Cells];
+    for (int j = 0; j < Cells; ++j) {
+        Vector<T> d[Cells], u[kInputSide];
+        for (int i = 0; i < Cells; ++i)
+            d[i] = whole || (i < rows && j < columns) ? load(from + i * line + j * kWidth<T>) : Vector<T>{};
+        points(d, u);
+        for (int r = 0; r < 2; ++r) half[r][j] = u[kPairRows[Pair][r]];
     }
-    for (int i = 0; i < kInputSide; ++i) {
-        V u[kInputSide];
-        upstream_points(half[i], u);
-        for (int j = 0; j < kInputSide; ++j) store(to + (i * kInputSide + j) * apart, u[j]);
+    for (int r = 0; r < 2; ++r) {
+        Vector<T> u[kInputSide];
+        points(half[r], u);
+        for (int j = 0; j < kInputSide; ++j) store(to + (r * kInputSide + j) * apart, u[j]);
     }
 }
 
@@ -73,8 +71,8 @@ struct WinogradGradient {
     const Map<T>&dy, &x;
     int pad_h, pad_w;
     Tiling tiles;
-    EvenRanges strips, parts;  // of tiles; of vectors of channels
-    std::ptrdiff_t all;        // sums of a chunk
+    EvenRanges strips, parts, groups;  // of tiles; of vectors of channels; of parts
+    std::ptrdiff_t all;                // sums of a chunk
 
     WinogradGradient(const Map<T>& dy, const Map<T>& x, int pad_h, int pad_w)
         : dy(dy),
@@ -82,8 +80,9 @@ struct WinogradGradient {
           pad_h(pad_h),
           pad_w(pad_w),
           tiles(dy),
-          strips(tiles.count, kTileColumns),
+          strips(tiles.count, kTerms / V),
           parts(ceil_div(x.channels, V), kTileColumns),
+          groups(parts.count, ceil_div(kChannelsAtOnce, kTileColumns * V)),
           all(std::ptrdiff_t(kPoints) * dy.channels * parts.begin(parts.count) * V) {}
 
     T* sums_of(T* sums, int chunk, int part) const {
@@ -91,50 +90,67 @@ struct WinogradGradient {
     }
 
     void run(T* dw) const {
-        const int most = std::max(1, std::min(kMostChunks / parts.count, int(kAllSums / (all * sizeof(T)))));
-        const int enough = std::min(kEnoughStrips, ceil_div(strips.count, kFewChunks));
+        const int most = std::max(1, std::min(kMostChunks / groups.count, int(kAllSums / (all * sizeof(T)))));
+        const int enough = std::min(kEnoughStrips, ceil_div(strips.count, kMostChunks));
         const EvenRanges chunks(strips.count, std::max(enough, ceil_div(strips.count, most)));
         T* sums = WinogradGradientMemory::memory<T, kWeights>(all * chunks.count);
-        parallel(chunks.count * parts.count, operations(dy, x, {3, 3, 1, 1, 0, 0, 1, 1, 1}), [&](int task) {
-            const int chunk = task / parts.count, part = task % parts.count;
+        parallel(chunks.count * groups.count * kPairs, operations(dy, x, {3, 3, 1, 1, 0, 0, 1, 1, 1}), [&](int task) {
+            const int chunk = task / kPairs / groups.count, group = task / kPairs % groups.count;
+            constexpr decltype(&WinogradGradient::one_strip<0>) pairs[] = {
+                &WinogradGradient::one_strip<0>, &WinogradGradient::one_strip<1>, &WinogradGradient::one_strip<2>};
             for (int strip = chunks.begin(chunk); strip < chunks.begin(chunk + 1); ++strip)
-                one_strip(sums_of(sums, chunk, part), strip, part, strip > chunks.begin(chunk));
+                (this->*pairs[task % kPairs])(sums + chunk * all, strip, group, strip > chunks.begin(chunk));
         });
         parallel(dy.channels, double(all) * chunks.count, [&](int f) { finish(dw, sums, f, chunks.count); });
     }
 
-    void one_strip(T* sums, int strip, int part, bool resume) const {
-        const int count = strips.size(strip), vectors = parts.size(part);
-        const std::ptrdiff_t terms = std::ptrdiff_t(count) * V, row = std::ptrdiff_t(vectors) * V;
-        const std::ptrdiff_t inputs_point = terms * row + kAside<T>, deltas_point = terms * dy.channels + kAside<T>;
-        T* const inputs = WinogradGradientMemory::memory<T, kInputs>(kPoints * inputs_point);
-        T* const deltas = WinogradGradientMemory::memory<T, kSums>(kPoints * deltas_point);
-        for (int t = 0; t < count; ++t) {
-            const auto at = tiles.place(strips.begin(strip) + t);
-            const Patch<T> patch(x, at, pad_h, pad_w);
-            for (int v = 0; v < vectors; ++v)
-                transform_vector(inputs + t * V * row + v * V, inputs_point, row, patch, (parts.begin(part) + v) * V);
-            for (int f = 0; f < dy.channels; ++f)
-                transform_upstream(deltas + f * terms + t * V, deltas_point, dy.cell(at.block, f, at.h) + at.w * V,
-                                   dy.row(), dy.height - at.h, dy.width - at.w);
-        }
+    template <int Pair>
+    void one_strip(T* sums, int strip, int group, bool resume) const {
+        const int count = strips.size(strip), terms = count * V;
+        const std::ptrdiff_t most = std::ptrdiff_t(parts.size(0)) * V;
+        const std::ptrdiff_t inputs_point = terms * most + kAside<T>, deltas_point = terms * dy.channels + kAside<T>;
+        T* const inputs = WinogradGradientMemory::memory<T, kInputs>(kPairPoints * inputs_point);
+        T* const deltas = WinogradGradientMemory::memory<T, kSums>(kPairPoints * deltas_point);
+        for (int f = 0; f < dy.channels; ++f)
+            for (int t = 0; t < count; ++t) {
+                const auto at = tiles.place(strips.begin(strip) + t);
+                transform_pair<Pair, kOutputSide>(deltas + f * terms + t * V, deltas_point,
+                                                  dy.cell(at.block, f, at.h) + at.w * V, dy.row(), dy.height - at.h,
+                                                  dy.width - at.w, [](auto& d, auto& u) { upstream_points(d, u); });
+            }
         const EvenRanges filters(dy.channels, kTileFilters);
-        for (int p = 0; p < kPoints; ++p)
-            for (int i = 0; i < filters.count; ++i)
-                tile_for<PointProduct<T>>(filters.size(i), vectors)(
-                    sums + (p * dy.channels + filters.begin(i)) * row, inputs + p * inputs_point,
-                    deltas + p * deltas_point + filters.begin(i) * terms, int(terms), resume);
+        for (int part = groups.begin(group); part < groups.begin(group + 1); ++part) {
+            const int vectors = parts.size(part);
+            const std::ptrdiff_t row = std::ptrdiff_t(vectors) * V;
+            for (int t = 0; t < count; ++t)
+                for (int v = 0; v < vectors; ++v)
+                    transform_vector<Pair>(inputs + t * V * row + v * V, inputs_point, row,
+                                           {x, tiles.place(strips.begin(strip) + t), pad_h, pad_w},
+                                           (parts.begin(part) + v) * V);
+            T* to = sums_of(sums, 0, part) + Pair * kPairPoints * dy.channels * row;
+            for (int p = 0; p < kPairPoints; ++p)
+                for (int i = 0; i < filters.count; to += filters.size(i++) * row)
+                    tile_for<PointProduct<T>>(filters.size(i), vectors)(
+                        to, inputs + p * inputs_point, deltas + p * deltas_point + filters.begin(i) * terms, terms,
+                        resume);
+        }
     }
 
-    // A tile of V channels into its points: to[point][sample][channel].
+    // A tile of V channels into two rows of its points: to[point][sample][channel].
+    template <int Pair>
     void transform_vector(T* to, std::ptrdiff_t apart, std::ptrdiff_t row, const Patch<T>& patch, int first) const {
-        alignas(64) T points[kPoints][V][V];
+        alignas(64) T points[kPairPoints][V][V];
         const int there = std::min(V, x.channels - first);
-        if (there < V) std::fill_n(points[0][0], kPoints * V * V, T(0));
+        if (there < V) std::fill_n(points[0][0], kPairPoints * V * V, T(0));
         for (int c = 0; c < there; ++c)
-            transform_input(points[0][c], V * V, patch.from + (first + c) * x.channel(), x.row(), patch.rows,
-                            patch.columns);
-        for (int p = 0; p < kPoints; ++p) samples_to_rows(to + p * apart, row, points[p][0]);
+            transform_pair<Pair, kInputSide>(points[0][c], V * V, patch.from + (first + c) * x.channel(), x.row(),
+                                             patch.rows, patch.columns, [](auto& d, auto& u) { input_points(d, u); });
+        for (int p = 0; p < kPairPoints; ++p) {
+            Vector<T> rows[V];
+            for (int c = 0; c < V; ++c) rows[c] = load(points[p][c]);
+            transpose<T>(rows);
+            for (int s = 0; s < V; ++s) store(to + p * apart + s * row, rows[s]);
+        }
     }
 
     // The chunks' sums, added in their order, from points back to the kernel's cells.
@@ -148,7 +164,7 @@ struct WinogradGradient {
                 Vector<T> s[kInputSide] = {}, cells[3];
                 for (int chunk = 0; chunk < chunks; ++chunk)
                     for (int i = 0; i < kInputSide; ++i)
-                        s[i] += load(from + chunk * all + (i * kInputSide + j) * dy.channels * row);
+                        s[i] += load(from + chunk * all + (kPlaceOfRow[i] * kInputSide + j) * dy.channels * row);
                 kernel_cells(s, cells);
                 for (int i = 0; i < 3; ++i) half[i][j] = cells[i];
             }
