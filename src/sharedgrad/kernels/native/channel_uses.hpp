@@ -14,16 +14,14 @@ namespace {
 // One channel of some cells: adds to the squares and products, gives the sum.
 template <bool Alone, typename T>
 T add_channel(T* squares, T* products, const T* delta, const T* x, T a, T b, T v, int size) {
-    constexpr int W = kWidth<T>;
     Vector<T> sum{};
-    for (int s = 0; s < size; s += W) {
-        const int count = std::min(W, size - s);
+    vectors_of<T>(size, [&](auto s, auto count, int) {
         Vector<T> t = load_part(delta + s, count);
         if constexpr (!Alone) t *= load_part(x + s, count) * splat(a) + splat(b);
         store(squares + s, load(squares + s) + t * t);
         store(products + s, load(products + s) + splat(v) * t);
         sum += t;
-    }
+    });
     return total<T>(sum);
 }
 

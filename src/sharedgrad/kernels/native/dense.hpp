@@ -49,58 +49,53 @@ constexpr int kDotRows = 4, kDotColumns = 4;
 #else
 constexpr int kDotRows = 4, kDotColumns = 3;
 #endif
-constexpr int kDotBlock = 2 * kDotColumns;  // rows of w that stay in the first-level cache while x passes
-constexpr int kDotLength = 1024;            // of so many numbers each
+constexpr int kDotBlock = 2 * kDotColumns;  // rows of w that stay in the caches while x passes
+constexpr int kDotLength = 1024;            // terms whose sum is taken before it joins the others: it rounds less
 
-// y[n][o] (+)= Σ x[n][i] · w[o][i], begin ≤ i < end, for a tile of R × C; beyond the last row the last one is repeated
+// y[n][o] = bias[o] + Σ x[n][i] · w[o][i] for a tile of R × C; beyond the last row the last one is repeated
 template <typename T, int R, int C>
-void dots(Rows<T> y, Rows<const T> x, Rows<const T> w, int begin, int end, int rows, int columns, const T* bias) {
+void dots(Rows<T> y, Rows<const T> x, Rows<const T> w, int terms, int rows, int columns, const T* bias) {
     const T *from[R], *weights[C];
     for (int r = 0; r < R; ++r) from[r] = x[std::min(r, rows - 1)];
     for (int c = 0; c < C; ++c) weights[c] = w[std::min(c, columns - 1)];
-    Vector<T> sum[R * C] = {};
-    vectors_of<T>(end - begin, [&](auto i, auto n, int) {
-        Vector<T> v[C];
-        for (int c = 0; c < C; ++c) v[c] = load_part(weights[c] + begin + i, n);
-        for (int r = 0; r < R; ++r) {
-            const Vector<T> u = load_part(from[r] + begin + i, n);
-            for (int c = 0; c < C; ++c) sum[r * C + c] += u * v[c];
-        }
-    });
-    T sums[R * C];
-    sum_lanes(sums, sum);
-    for (int r = 0; r < std::min(R, rows); ++r)
-        for (int c = 0; c < std::min(C, columns); ++c) {
-            const T before = begin ? y[r][c] : bias ? bias[c] : T(0);
-            y[r][c] = before + sums[r * C + c];
-        }
+    const EvenRanges lengths(std::max(terms, 1), kDotLength);
+    for (int length = 0; length < lengths.count; ++length) {
+        Vector<T> sum[R * C] = {};
+        vectors_of<T>(std::min(terms, lengths.size(length)), [&, at = lengths.begin(length)](auto i, auto n, int) {
+            Vector<T> v[C];
+            for (int c = 0; c < C; ++c) v[c] = load_part(weights[c] + at + i, n);
+            for (int r = 0; r < R; ++r) {
+                const Vector<T> u = load_part(from[r] + at + i, n);
+                for (int c = 0; c < C; ++c) sum[r * C + c] += u * v[c];
+            }
+        });
+        T sums[R * C];
+        sum_lanes(sums, sum);
+        for (int r = 0; r < std::min(R, rows); ++r)
+            for (int c = 0; c < std::min(C, columns); ++c)
+                y[r][c] = (length ? y[r][c] : bias ? bias[c] : T(0)) + sums[r * C + c];
+    }
 }
 
 template <typename T>
 void linear_by_dots(Rows<T> y, Rows<const T> x, Rows<const T> w, const T* bias, int n, int outputs, int inputs) {
     if (n == 0 || outputs == 0) return;
-    const EvenRanges lengths(std::max(inputs, 1), kDotLength), blocks(outputs, kDotBlock);
-    const EvenRanges ranges(blocks.count, ceil_div(blocks.count, kDenseTasks));
-    parallel(ranges.count, dense_operations(n, outputs, inputs), [&](int range) {
-        for (int length = 0; length < lengths.count; ++length)
-            for (int block = ranges.begin(range); block < ranges.begin(range) + ranges.size(range); ++block) {
-                const int from = lengths.begin(length), to = std::min(inputs, from + lengths.size(length));
-                const int first = blocks.begin(block), last = first + blocks.size(block);
-                const auto tile = [&](auto dots, int row, int column) {
-                    dots(Rows<T>{y[row] + column, y.stride}, Rows<const T>{x[row], x.stride},
-                         Rows<const T>{w[column], w.stride}, from, to, n - row, last - column,
-                         bias ? bias + column : nullptr);
-                };
-                for (int row = 0; row < n;) {
-                    if (n - row < kDotRows - 1) {  // one row at a time, with more columns
-                        tile(dots<T, 1, kDotBlock>, row++, first);
-                        continue;
-                    }
-                    for (int column = first; column < last; column += kDotColumns)
-                        tile(dots<T, kDotRows, kDotColumns>, row, column);
-                    row += kDotRows;
-                }
+    const EvenRanges blocks(outputs, kDotBlock);
+    rows_in_tasks(blocks.count, dense_operations(n, outputs, inputs), [&](int block) {
+        const int first = blocks.begin(block), last = blocks.begin(block + 1);
+        const auto tile = [&](auto dots, int row, int column) {
+            dots({y[row] + column, y.stride}, {x[row], x.stride}, {w[column], w.stride}, inputs, n - row, last - column,
+                 bias ? bias + column : nullptr);
+        };
+        for (int row = 0; row < n;) {
+            if (n - row < kDotRows - 1) {  // one row at a time, with more columns
+                tile(dots<T, 1, kDotBlock>, row++, first);
+                continue;
             }
+            for (int column = first; column < last; column += kDotColumns)
+                tile(dots<T, kDotRows, kDotColumns>, row, column);
+            row += kDotRows;
+        }
     });
 }
 
@@ -195,7 +190,7 @@ void product(Rows<T> c, const Start<T>& start, Rows<const T> a, Rows<const T> b,
     if (Across && terms == 1 && !start.resume)  // nothing to add up: write row by row
         return rows_in_tasks(rows, double(rows) * columns, [&](int m) {
             vectors_of<T>(columns, [to = c[m], from = b[0], factor = splat(a[0][m])](auto i, auto n, int) {
-                store_part<T>(to + i, factor * load_part(from + i, n), n);
+                store_part(to + i, factor * load_part(from + i, n), n);
             });
         });
     constexpr int W = kWidth<T>;
@@ -330,7 +325,7 @@ void linear_descent(T* next, T* dbias, const T* w, const Map<T>& dy, const Map<T
         const std::ptrdiff_t row = std::ptrdiff_t(o) * x.channels;
         vectors_of<T>(x.channels, [&, factor = splat(dy.data[o])](auto i, auto n, int) {
             const Vector<T> old = load_part(w + row + i, n);
-            store_part<T>(next + row + i, old - lr * (rounded(factor * load_part(x.data + i, n)) + decay * old), n);
+            store_part(next + row + i, old - lr * (rounded(factor * load_part(x.data + i, n)) + decay * old), n);
         });
     });
     for (int o = 0; dbias && o < dy.channels; ++o) dbias[o] = T(0) + dy.data[o];

@@ -89,7 +89,7 @@ template <typename T>
 inline Vector<T> exp_of_negative(Vector<T> x) {
     T lanes[kWidth<T>];
     store(lanes, x);
-    for (int l = 0; l < kWidth<T>; ++l) lanes[l] = sizeof(T) == 4 && lanes[l] < T(-87) ? T(0) : exp_of(lanes[l]);
+    for (T& v : lanes) v = sizeof(T) == 4 && v < T(-87) ? T(0) : exp_of(v);
     return load(lanes);
 }
 

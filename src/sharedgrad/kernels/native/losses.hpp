@@ -22,10 +22,7 @@ constexpr double kExponentialCost = 4;  // elementwise operations that one expon
 template <typename T>
 inline Vector<T> scores_at(const T* row, int count) {
     if (count >= kWidth<T>) return load(row);
-    T lanes[kWidth<T>];
-    std::fill_n(lanes, kWidth<T>, -std::numeric_limits<T>::infinity());
-    std::copy_n(row, count, lanes);
-    return load(lanes);
+    return vector_of_lanes<T>([=](int l) { return l < count ? row[l] : -std::numeric_limits<T>::infinity(); });
 }
 
 // e[c] = e^(x[c] − largest), and their sum; NaN anywhere is NaN everywhere

@@ -15,7 +15,7 @@ constexpr std::ptrdiff_t kPiece = 1 << 14;  // numbers worth handing to a thread
 template <typename T, typename F, typename... Maps>
 void each(const F& f, const Map<T>& y, const Maps&... x) {
     const auto row = [&](std::ptrdiff_t numbers, T* to, const auto*... from) {
-        vectors_of<T>(numbers, [&](auto i, auto n, int) { store_part<T>(to + i, f(load_part(from + i, n)...), n); });
+        vectors_of<T>(numbers, [&](auto i, auto n, int) { store_part(to + i, f(load_part(from + i, n)...), n); });
     };
     if (!(y.bare() && ... && x.bare())) {
         channels_of(y, double(y.size()), [&](int b, int c) {
@@ -179,14 +179,6 @@ void avg_pool_backward(const Map<T>& dx, const Map<T>& dy, const Window& g, bool
 
 // ---- sums of whole maps
 
-// Ones in the lanes for whose number `holds` is true.
-template <typename T, typename Holds>
-Vector<T> mask_of(const Holds& holds) {
-    T lanes[kWidth<T>];
-    for (int l = 0; l < kWidth<T>; ++l) lanes[l] = T(holds(l));
-    return load(lanes);
-}
-
 // What one task takes where channels have numbers of their own: a channel of all samples, or a vector of channels where
 // these are the lanes.
 template <typename T>
@@ -207,18 +199,14 @@ struct Group {
 
     // Ones in the lanes that hold samples. Padding must not enter a sum, and what flows back into it must stay zero.
     Vector<T> mask(int i) const {
-        return mask_of<T>([&](int l) { return l % map.lanes < alive(i); });
+        return vector_of_lanes<T>([&](int l) { return T(l % map.lanes < alive(i)); });
     }
     // In each lane the number of its channel: of (C), and of numbers for this group's own channels.
     Vector<T> per_lane(const T* numbers) const {
-        T lanes[V];
-        for (int l = 0; l < V; ++l) lanes[l] = numbers[first() + std::min(of_lane(l), channels() - 1)];
-        return load(lanes);
+        return vector_of_lanes<T>([&](int l) { return numbers[first() + std::min(of_lane(l), channels() - 1)]; });
     }
     Vector<T> own_per_lane(const T* numbers) const {
-        T lanes[V];
-        for (int l = 0; l < V; ++l) lanes[l] = numbers[of_lane(l)];
-        return load(lanes);
+        return vector_of_lanes<T>([&](int l) { return numbers[of_lane(l)]; });
     }
     // What the lanes of v add to each of its channels.
     void add(double* sums, Vector<T> v) const {
@@ -268,11 +256,10 @@ template <typename T>
 void global_mean_backward(const Map<T>& dx, const Map<T>& dy) {
     const T part = T(1) / T(dx.height * dx.width);
     channels_of(dx, dx.operations(), [&, I = dx.lanes](int b, int c) {
-        T up[kWidth<T>];
-        for (int i = 0; i < kWidth<T>; ++i) up[i] = i % I < dx.alive(b) ? dy.data[dx.number(b, c, i % I)] * part : T(0);
+        const auto up = vector_of_lanes<T>(
+            [&](int l) { return l % I < dx.alive(b) ? dy.data[dx.number(b, c, l % I)] * part : T(0); });
         for (int h = 0; h < dx.height; ++h)
-            vectors_of<T>(dx.used(),
-                          [&, row = dx.cell(b, c, h)](auto i, auto n, int) { store_part(row + i, load(up), n); });
+            vectors_of<T>(dx.used(), [&, row = dx.cell(b, c, h)](auto i, auto n, int) { store_part(row + i, up, n); });
     });
 }
 

@@ -32,7 +32,7 @@ template <typename T>
 void channel_statistics(T* mean, T* variance, const Map<T>& x, const Group<T>& group) {
     constexpr int V = kWidth<T>;
     const int whole = int(x.used() / V), rest = int(x.used() % V);
-    const Vector<T> rest_mask = mask_of<T>([=](int l) { return l < rest; });
+    const Vector<T> rest_mask = vector_of_lanes<T>([=](int l) { return T(l < rest); });
     const Vector<T> in_row = splat(T(whole)) + rest_mask;  // numbers of one row in each lane
     const Vector<T> share = in_row > T(0) ? T(1) / in_row : Vector<T>{};
     const int together = std::max(1, kTogether / std::max(1, whole));
@@ -112,13 +112,13 @@ void normalize(const Map<T>& y, const Map<T>& x, const Map<T>* shortcut, T* mean
                 vectors_of<T, kSeveral>(x.used(), [&](auto i, auto n, int) {
                     Vector<T> v = scaled(load_part(from + i, n));
                     if (more) v += load_part(more + i, n);
-                    store_part<T>(to + i, relu ? relu_of<T>(v) : v, n);
+                    store_part(to + i, relu ? relu_of<T>(v) : v, n);
                 });
                 // No statistics keep padding small: normalized again and again it would grow beyond all numbers, and
                 // where weights' gradients add over lanes, 0 · ∞ is NaN.
                 if (group.alive(b) < x.lanes)
                     vectors_of<T>(x.used(), [&, mask = group.mask(b)](auto i, auto n, int) {
-                        store_part<T>(to + i, where<T>(mask, load_part(to + i, n)), n);
+                        store_part(to + i, where<T>(mask, load_part(to + i, n)), n);
                     });
             }
     });
@@ -168,7 +168,7 @@ void normalize_backward(const Map<T>* dx, T* dweight, T* dbias, const Map<T>& dy
                 vectors_of<T, kSeveral>(x.used(), [&, mask = group.mask(b)](auto i, auto n, int) {
                     const Vector<T> in = load_part(from + i, n), d = through(load_part(up + i, n), in);
                     const Vector<T> back = (d - minus - (in - scaled.mean) * times) * scaled.scale;
-                    store_part<T>(to + i, where<T>(mask, back), n);
+                    store_part(to + i, where<T>(mask, back), n);
                 });
             }
     });

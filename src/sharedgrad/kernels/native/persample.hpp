@@ -11,6 +11,7 @@
 #include <cmath>
 
 #include "conv_gradient.hpp"
+#include "dense.hpp"
 #include "norm.hpp"
 
 namespace sharedgrad {
@@ -261,24 +262,16 @@ void clip_factors(const Map<T>& factors, const Map<T>& norms, const double* squa
     }
 }
 
-// The factors of a vector's lanes.
-template <typename T>
-Vector<T> lane_factors(const T* factors, const Map<T>& m, int block) {
-    T lanes[kWidth<T>];
-    for (int i = 0; i < kWidth<T>; ++i) lanes[i] = factors[block * m.lanes + i % m.lanes];
-    return load(lanes);
-}
-
 // m_n ← factors[n] · m_n
 template <typename T>
 void scale_samples(const Map<T>& m, const T* factors) {
     Map<T> rows = m;
     if (m.lanes == 1 && m.bare()) rows.channels = rows.height = 1, rows.width = int(m.block());  // a sample is one
     channels_of(rows, m.operations(), [&](int b, int c) {
-        const Vector<T> factor = lane_factors(factors, m, b);
+        const auto factor = vector_of_lanes<T>([&](int l) { return factors[b * m.lanes + l % m.lanes]; });
         for (int h = 0; h < rows.height; ++h)
             vectors_of<T>(rows.used(), [&, row = rows.cell(b, c, h)](auto i, auto n, int) {
-                store_part<T>(row + i, load_part(row + i, n) * factor, n);
+                store_part(row + i, load_part(row + i, n) * factor, n);
             });
     });
 }
@@ -286,27 +279,22 @@ void scale_samples(const Map<T>& m, const T* factors) {
 // sum[c] = Σ_n factors[n] · m_n[c] for maps of one cell
 template <typename T>
 void weighted_sum(T* sum, const Map<T>& m, const T* factors) {
+    if (m.lanes == 1)
+        return product<T, false, false>({sum, m.channels}, {}, {factors, m.samples}, matrix(m), 1, m.channels,
+                                        m.samples);
     constexpr int R = 16;
     const EvenRanges pieces(m.channels, R);  // of neighbouring channels
-    const EvenRanges ranges(pieces.count, ceil_div(pieces.count, kTasks));
-    parallel(ranges.count, m.operations(), [&](int range) {
-        for (int i = ranges.begin(range); i < ranges.begin(range + 1); ++i) {
-            const int first = pieces.begin(i), count = pieces.size(i);
-            T own[R] = {};
-            if (m.lanes == 1) {
-                for (int n = 0; n < m.samples; ++n)
-                    for (int c = 0; c < count; ++c) own[c] += factors[n] * m.cell(n, first, 0)[c];
-            } else {
-                Vector<T> lanes[R] = {};
-                for (int b = 0; b < m.blocks(); ++b) {
-                    const Vector<T> factor = load_part(factors + b * m.lanes, m.lanes);
-                    const T* from = m.cell(b, first, 0);
-                    for (int c = 0; c < count; ++c) lanes[c] += factor * load_part(from + c * m.lanes, m.lanes);
-                }
-                sum_lanes(own, lanes);
-            }
-            std::copy_n(own, count, sum + first);
+    rows_in_tasks(pieces.count, m.operations(), [&](int piece) {
+        const int first = pieces.begin(piece), count = pieces.size(piece);
+        Vector<T> lanes[R] = {};
+        for (int b = 0; b < m.blocks(); ++b) {
+            const Vector<T> factor = load_part(factors + b * m.lanes, m.lanes);
+            const T* from = m.cell(b, first, 0);
+            for (int c = 0; c < count; ++c) lanes[c] += factor * load_part(from + c * m.lanes, m.lanes);
         }
+        T own[R];
+        sum_lanes(own, lanes);
+        std::copy_n(own, count, sum + first);
     });
 }
 

@@ -30,17 +30,11 @@ std::size_t bytes_of(int number) {
     return power + power / kSteps * (number % kSteps);
 }
 
-struct Size {
-    int number;  // among all sizes
-    std::size_t bytes;
-};
-
-Size size_for(std::size_t bytes) {
+int number_for(std::size_t bytes) {  // of the least size that is enough
     int number = 0;
-    while (bytes_of(number) < bytes) number += kSteps;
-    number = std::max(0, number - kSteps);
+    while (bytes_of(number + kSteps) < bytes) number += kSteps;
     while (bytes_of(number) < bytes) ++number;
-    return {number, bytes_of(number)};
+    return number;
 }
 
 struct Block {
@@ -70,55 +64,42 @@ void* from_system(std::size_t bytes) {
 }
 
 void* take(std::size_t bytes) {
-    const Size size = size_for(bytes);
+    const int number = number_for(bytes);
+    bytes = bytes_of(number);
     Block* block = nullptr;
     {
         std::lock_guard lock(store.mutex);
-        block = store.free[size.number];
-        if (block) {
-            store.free[size.number] = block->next;
-            store.free_bytes -= size.bytes;
-        }
+        block = store.free[number];
+        if (block) store.free[number] = block->next, store.free_bytes -= bytes;
     }
-    void* const memory = block ? block : from_system(size.bytes);
+    void* const memory = block ? block : from_system(bytes);
     if (memory) {
         std::lock_guard lock(store.mutex);
-        store.used += size.bytes;
+        store.used += bytes;
         store.most_used = std::max(store.most_used, store.used);
     }
     return memory;
 }
 
-// Out of the store, largest size first, until only `most` bytes are kept: a list of what is to be freed.
-Block* surplus(std::size_t most) {
-    Block* list = nullptr;
-    for (int number = kSizes; number >= 0 && store.free_bytes > most; --number)
+// Free blocks, largest first, until only `most` bytes are kept.
+void free_surplus(std::size_t most) {
+    for (int number = kSizes; number >= 0; --number)
         while (store.free[number] && store.free_bytes > most) {
-            Block* const block = store.free[number];
-            store.free[number] = block->next;
+            std::free(std::exchange(store.free[number], store.free[number]->next));
             store.free_bytes -= bytes_of(number);
-            block->next = list;
-            list = block;
         }
-    return list;
 }
 
 void give_back(void* memory, std::size_t bytes) {
-    const Size size = size_for(bytes);
-    Block* rest;
-    {
-        std::lock_guard lock(store.mutex);
-        store.used -= size.bytes;
-        const std::size_t most = std::min(kMostFree, store.most_used);
-        rest = surplus(most > size.bytes ? most - size.bytes : 0);  // what came last is needed soonest
-        if (size.bytes <= most) {
-            store.free[size.number] = new (memory) Block{store.free[size.number]};
-            store.free_bytes += size.bytes;
-            memory = nullptr;
-        }
-    }
-    std::free(memory);
-    while (rest) std::free(std::exchange(rest, rest->next));
+    const int number = number_for(bytes);
+    bytes = bytes_of(number);
+    std::lock_guard lock(store.mutex);
+    store.used -= bytes;
+    const std::size_t most = std::min(kMostFree, store.most_used);
+    free_surplus(most > bytes ? most - bytes : 0);  // what came last is needed soonest
+    if (bytes > most) return std::free(memory);
+    store.free[number] = new (memory) Block{store.free[number]};
+    store.free_bytes += bytes;
 }
 
 // ---- the Python type

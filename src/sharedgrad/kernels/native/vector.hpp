@@ -48,6 +48,14 @@ inline Vector<T> splat(T value) {
     return value - Vector<T>{};  // minus zero changes nothing, so no instruction is spent on it
 }
 
+// A vector of function(lane).
+template <typename T, typename Function>
+inline Vector<T> vector_of_lanes(const Function& function) {
+    T lanes[kWidth<T>];
+    for (int l = 0; l < kWidth<T>; ++l) lanes[l] = function(l);
+    return load(lanes);
+}
+
 // Lanes by their places: a's count from 0, b's go on behind them.
 template <int... Places, typename V>
 inline V lanes_of(V a, V b) {
