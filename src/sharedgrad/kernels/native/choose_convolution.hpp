@@ -5,7 +5,6 @@
 #include "conv_gradient.hpp"
 #include "depthwise.hpp"
 #include "maps.hpp"
-#include "plain.hpp"
 #include "pointwise.hpp"
 #include "small_maps.hpp"
 #include "winograd_few.hpp"
@@ -18,12 +17,7 @@ namespace {
 template <typename T>
 void convolve(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu) {
     if (depthwise(y, x, g)) return depthwise_conv(y, x, w, bias, g, relu);
-    if (pointwise(y, x, g)) return pointwise_conv(y, x, w, bias, relu);
-    if (plain_pointwise(y, x, g)) {
-        plain_pointwise_conv(y, x, w, bias, g);
-        if (relu) activate(y, y, kReLU);
-        return;
-    }
+    if (pointwise(y, x, g)) return pointwise_conv(y, x, w, bias, g, relu);
     if (by_winograd(y, x, g, kFewChannels))
         return Winograd<T>(y, x, w, {g.pad_h, g.pad_w, false, bias, relu, false, nullptr, nullptr}).run();
     if (few_by_winograd(y, x, g))
@@ -52,7 +46,7 @@ void convolve_pool_2x2(const Map<T>& y, const Map<T>* winners, const Map<T>& x, 
 template <typename T>
 void input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>* through, const Window& g, bool add) {
     if (depthwise(dy, dx, g)) return depthwise_input_gradient(dx, dy, w, through, g, add);
-    if (pointwise(dy, dx, g)) return pointwise_input_gradient(dx, dy, w, through, add);
+    if (pointwise(dy, dx, g)) return pointwise_input_gradient(dx, dy, w, through, g, add);
     if (by_winograd(dx, dy, g, kFewChannels) && g.pad_h <= 2 && g.pad_w <= 2)
         return Winograd<T>(dx, dy, w, {2 - g.pad_h, 2 - g.pad_w, true, nullptr, false, add, through, nullptr}).run();
     if (few_by_winograd(dx, dy, g) && g.pad_h <= 2 && g.pad_w <= 2)
@@ -66,10 +60,7 @@ void input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>
             g.kernel_w,
             {g.kernel_h - 1 - g.pad_h, g.kernel_w - 1 - g.pad_w, true, nullptr, false, add, through, nullptr}}
             .run();
-    if (plain_pointwise(dy, dx, g))
-        plain_pointwise_input_gradient(dx, dy, w, g, add);
-    else
-        conv_input_gradient(dx, dy, w, g, add);
+    conv_input_gradient(dx, dy, w, g, add);
     if (through) activate_backward(dx, dx, *through, kReLU);
 }
 
@@ -100,12 +91,10 @@ void winograd_kernel_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Wi
 // dw and, where there is a bias, dbias; of all samples or sample by sample
 template <typename T>
 void weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const Window& g, bool by_sample) {
-    if (!by_sample && pointwise(dy, x, g)) return pointwise_weight_gradient(dw, dbias, dy, x);
-    if (!by_sample && depthwise(dy, x, g))
-        depthwise_kernel_gradient(dw, dy, x, g);
-    else if (!by_sample && plain_pointwise(dy, x, g))
-        plain_pointwise_weight_gradient(dw, dy, x, g);
-    else if (!by_sample && by_winograd(dy, x, g, kFewSummed))
+    if (!by_sample && pointwise(dy, x, g) && x.channels > kTileTaps)
+        return pointwise_weight_gradient(dw, dbias, dy, x, g);
+    if (!by_sample && depthwise(dy, x, g)) return depthwise_weight_gradient(dw, dbias, dy, x, g);
+    if (!by_sample && by_winograd(dy, x, g, kFewSummed))
         winograd_kernel_gradient(dw, dy, x, g);
     else if (!by_sample && gradient_by_small_maps(dy, x, g))
         small_maps_gradient(dw, dy, x, g);

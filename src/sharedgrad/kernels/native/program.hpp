@@ -12,8 +12,8 @@ namespace {
 using ProgramMemory = Owner<kMaps>;  // while the operations take theirs
 static_assert(disjoint<ProgramMemory, WindowMemory, ConvMemory, KernelGradientMemory, KernelSquaresMemory>() &&
               disjoint<ProgramMemory, GramMemory>() && disjoint<ProgramMemory, PointwiseMemory>() &&
-              disjoint<ProgramMemory, PointwiseGradientMemory>() && disjoint<ProgramMemory, Pool2x2Memory>() &&
-              disjoint<ProgramMemory, PlainMemory>() && disjoint<ProgramMemory, DepthwiseMemory>() &&
+              disjoint<ProgramMemory, PointwiseSumsMemory>() && disjoint<ProgramMemory, Pool2x2Memory>() &&
+              disjoint<ProgramMemory, DepthwiseMemory>() &&
               disjoint<ProgramMemory, SmallMapsMemory>() && disjoint<ProgramMemory, WinogradMemory>() &&
               disjoint<ProgramMemory, WinogradFewMemory>() && disjoint<ProgramMemory, WinogradGradientMemory>());
 

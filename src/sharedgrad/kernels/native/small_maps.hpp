@@ -131,8 +131,8 @@ constexpr int kTilesAtOnce = 4;  // tiles of filters that pass over the copies a
 
 template <typename T>
 bool gradient_by_small_maps(const Map<T>& dy, const Map<T>& x, const Window& g) {
-    return dy.lanes < kWidth<T> && g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 && g.dilation_w == 1 &&
-           g.groups == 1 && std::ptrdiff_t(x.channels) * dy.channels >= kManySums;
+    return dy.blocks() == 1 && dy.lanes < kWidth<T> && g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 &&
+           g.dilation_w == 1 && g.groups == 1 && std::ptrdiff_t(x.channels) * dy.channels >= kManySums;
 }
 
 // dw (F, C, *K) of all samples, which fill less than a vector
