@@ -39,22 +39,30 @@ template <typename T>
 struct Channels {
     const Map<T>& map;
     Field f;
-    int phase;  // columns of one remainder
+    int phase = ceil_div(f.columns, f.split);  // columns of one remainder
+    int first_row = first_of(f.top, f.spread_h), end_row = end_of(map.height, f.rows, f.top, f.spread_h);
+    int first = first_of(f.left, f.spread_w), count = end_of(map.width, f.columns, f.left, f.spread_w) - first;
     std::ptrdiff_t row = map.row(), size = 0;
     T* copies = nullptr;  // of some channels, where they do not lie so already, or nothing is behind them
 
     template <Slot slot>
     static Channels in(const Map<T>& map, const Field& f) {
-        Channels all{map, f, ceil_div(f.columns, f.split)};
+        Channels all{map, f};
         const bool moved = f.spread_h * f.spread_w * f.split > 1;
         if (!moved && f.top <= map.top && f.left <= map.left && f.rows - f.top <= map.height + map.bottom &&
-            f.columns - f.left <= map.width + map.right && !(map.lanes == 1 && map.bare()))
+            f.columns - f.left <= map.width + map.right && !map.plain())
             return all;
         all.row = std::ptrdiff_t(all.phase) * f.split * map.lanes;
         all.size = f.rows * all.row + kWidth<T>;
         all.copies = DepthwiseMemory::memory<T, slot>(kCopies * all.size);
         std::fill_n(all.copies, kCopies * all.size, T(0));
         return all;
+    }
+
+    // The first cells that lie in the field, and those behind the last.
+    static int first_of(int before, int spread) { return before < 0 ? ceil_div(-before, spread) : 0; }
+    static int end_of(int cells, int size, int before, int spread) {
+        return std::min(cells, size > before ? (size - before - 1) / spread + 1 : 0);
     }
 
     // Where a column lies in its row.
@@ -64,14 +72,9 @@ struct Channels {
     const T* at(int block, int c, int place) const {
         if (!copies) return map.cell(block, c, 0) - f.top * row - std::ptrdiff_t(f.left) * map.lanes;
         T* const copy = copies + place * size;
-        const auto first = [](int before, int spread) { return before < 0 ? ceil_div(-before, spread) : 0; };
-        const auto end = [](int count, int size, int before, int spread) {
-            return std::min(count, size > before ? (size - before - 1) / spread + 1 : 0);
-        };
-        const int w = first(f.left, f.spread_w), count = end(map.width, f.columns, f.left, f.spread_w) - w;
-        for (int h = first(f.top, f.spread_h); h < end(map.height, f.rows, f.top, f.spread_h) && count > 0; ++h)
-            copy_row(copy + (h * f.spread_h + f.top) * row, map.cell(block, c, h) + std::ptrdiff_t(w) * map.lanes,
-                     w * f.spread_w + f.left, count);
+        for (int h = first_row; h < end_row; ++h)
+            copy_row(copy + (h * f.spread_h + f.top) * row, map.cell(block, c, h) + std::ptrdiff_t(first) * map.lanes,
+                     first * f.spread_w + f.left, count);
         return copy;
     }
 
@@ -99,8 +102,12 @@ struct Channels {
         for (int n; begin < end; begin += n) {
             n = std::min(kCopies, end - begin);
             const T* cells[kCopies];
-            for (int i = 0; i < n; ++i) cells[i] = at(place(begin + i).first, place(begin + i).second, i);
-            for (int i = 0; i < n; ++i) function(place(begin + i).first, place(begin + i).second, cells[i]);
+            std::pair<int, int> at_place[kCopies];
+            for (int i = 0; i < n; ++i) {
+                at_place[i] = place(begin + i);
+                cells[i] = at(at_place[i].first, at_place[i].second, i);
+            }
+            for (int i = 0; i < n; ++i) function(at_place[i].first, at_place[i].second, cells[i]);
         }
     }
 };
@@ -193,15 +200,17 @@ struct DepthwisePass {
     }
 
     // A channel of outputs, row by row, or where rows are one vector column by column. Where only the outputs are in
-    // `to`, what a row has too much in its last vector is mended by the next.
+    // `to`, what a row has too much in its last vector is mended by the next, and by the next channel if one follows.
     void channel(T* to, std::ptrdiff_t to_row, const T* from, const T* gate, std::ptrdiff_t gate_row, int rows,
-                 std::ptrdiff_t numbers) const {
+                 std::ptrdiff_t numbers, bool follows) const {
         constexpr int V = kWidth<T>;
-        const bool together = !add && !gate && to_row == numbers;
         const int vectors = int((numbers + V - 1) / V), last = int(numbers - (vectors - 1) * std::ptrdiff_t(V));
-        const int over = together ? std::max(0, rows - int((V + to_row - 1) / to_row)) : 0;  // rows that may
+        int over = 0;  // rows that may
+        if (!add && !gate && to_row == numbers)
+            over = follows && rows * to_row >= V ? rows : std::max(0, rows - int((V + to_row - 1) / to_row));
         if (vectors == 1) {
             if (over) run<false>({to, from, gate, to_row, in.row, gate_row}, over, V, V);
+            if (over == rows) return;
             return run<false>({to + over * to_row, from + over * in.row, gate, to_row, in.row, gate_row}, rows - over,
                               last, last);
         }
@@ -221,7 +230,8 @@ void depthwise_correlate(const Map<T>& out, const Map<T>& in, const Field& field
                          const T* w, bool turned, const T* bias, const Window& g, bool add, bool relu,
                          const Map<T>* through) {
     const int cells = g.kernel_h * g.kernel_w;
-    const EvenRanges tasks(out.blocks() * out.channels, 2 * kCopies);
+    const int count = out.blocks() * out.channels;
+    const EvenRanges tasks(count, std::max(2 * kCopies, ceil_div(count, 4 * kTasks)));
     parallel(tasks.count, out.operations() * cells / 8, [&](int task) {
         const auto all = Channels<T>::template in<kCells>(in, field);
         const DepthwiseTaps<T> taps(all, g, stride_h, stride_w);
@@ -231,7 +241,8 @@ void depthwise_correlate(const Map<T>& out, const Map<T>& in, const Field& field
             for (int k = 0; k < cells; ++k) weights[k] = w[c * cells + (turned ? cells - 1 - k : k)];
             const DepthwisePass<T> pass{taps, weights, splat(bias ? bias[c] : T(0)), add, relu};
             pass.channel(out.cell(b, c, 0), out.row(), from, through ? through->cell(b, c, 0) : nullptr,
-                         through ? through->row() : 0, out.height, out.used());
+                         through ? through->row() : 0, out.height, out.used(),
+                         out.plain() && b * out.channels + c + 1 < tasks.begin(task + 1));
         });
     });
 }

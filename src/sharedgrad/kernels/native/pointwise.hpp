@@ -15,20 +15,16 @@ using PointwiseSumsMemory = Owner<kWeights>;
 static_assert(disjoint<PointwiseMemory, ConvMemory>() && disjoint<PointwiseMemory, PointwiseSumsMemory>());
 
 constexpr int kChannels = 8192 / kVectorBytes;     // whose share of a tile stays in the first-level cache
-constexpr int kCopied = 48 * 1024 / kVectorBytes;  // vectors of inputs that do
+constexpr int kCopied = 24 * 1024 / kVectorBytes;  // vectors of inputs that do
 constexpr int kAcross = 33;                        // vectors of each channel
-constexpr int kPointwiseParts = 8;                 // of the cells, each with weight gradients of its own
-
-template <typename T>
-bool plain(const Map<T>& map) {
-    return map.lanes == 1 && map.bare();
-}
+constexpr int kLine = kVectorBytes < 64 ? 64 / kVectorBytes : 1;  // vectors
+constexpr int kPointwiseParts = 8;                                // of the cells, each with weight gradients of its own
 
 template <typename T>
 bool pointwise(const Map<T>& small, const Map<T>& big, const Window& g) {
     const bool same = g.stride_h * g.stride_w == 1 && small.height == big.height && small.width == big.width;
     return g.groups == 1 && g.kernel_h * g.kernel_w == 1 && !g.pad_h && !g.pad_w &&
-           ((plain(small) && plain(big)) || (big.lanes == kWidth<T> && same));
+           ((small.plain() && big.plain()) || (big.lanes == kWidth<T> && same));
 }
 
 // The numbers of a channel that lie side by side in two maps: all of them, or row by row.
@@ -65,12 +61,12 @@ struct Ahead {
     int share, c = 0, v = 0;
     Ahead(const T* const* at, int count, const Map<T>& map, int calls)
         : at(at), count(count), channels(count ? map.channels : 0), channel(map.channel()) {
-        share = ceil_div(channels * count, calls);
+        share = ceil_div(channels * ceil_div(count, kLine), calls);
     }
     void fetch() {
         for (int i = 0; i < share && c < channels; ++i) {
             __builtin_prefetch(at[v] + c * channel, Write, Write ? 3 : 2);
-            if (++v == count) v = 0, ++c;
+            if ((v += kLine) >= count) v = 0, ++c;
         }
     }
 };

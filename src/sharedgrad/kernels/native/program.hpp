@@ -13,9 +13,9 @@ using ProgramMemory = Owner<kMaps>;  // while the operations take theirs
 static_assert(disjoint<ProgramMemory, WindowMemory, ConvMemory, KernelGradientMemory, KernelSquaresMemory>() &&
               disjoint<ProgramMemory, GramMemory>() && disjoint<ProgramMemory, PointwiseMemory>() &&
               disjoint<ProgramMemory, PointwiseSumsMemory>() && disjoint<ProgramMemory, Pool2x2Memory>() &&
-              disjoint<ProgramMemory, DepthwiseMemory>() &&
-              disjoint<ProgramMemory, SmallMapsMemory>() && disjoint<ProgramMemory, WinogradMemory>() &&
-              disjoint<ProgramMemory, WinogradFewMemory>() && disjoint<ProgramMemory, WinogradGradientMemory>());
+              disjoint<ProgramMemory, DepthwiseMemory>() && disjoint<ProgramMemory, SmallMapsMemory>() &&
+              disjoint<ProgramMemory, WinogradMemory>() && disjoint<ProgramMemory, WinogradFewMemory>() &&
+              disjoint<ProgramMemory, WinogradGradientMemory>());
 
 constexpr int kMemories = 2;  // arrays that hold many maps; each other array is one map
 
