@@ -40,6 +40,21 @@ def residual() -> Layers:
     }
 
 
+def strided() -> Layers:
+    """Depthwise convolutions with strides and dilations among 1×1 ones."""
+    return {
+        "conv": (sg.Conv2d(2, 9, 1), "input"),
+        "depth1": sg.Conv2d(9, 9, 3, stride=2, padding=1, groups=9),
+        "relu1": sg.ReLU(),
+        "point1": sg.Conv2d(9, 9, 1),
+        "relu2": sg.ReLU(),
+        "depth2": sg.Conv2d(9, 9, (2, 3), stride=(1, 2), padding=(1, 2), dilation=(1, 2), groups=9, bias=False),
+        "point2": sg.Conv2d(9, 7, 1, stride=2),
+        "mean": sg.GlobalAvgPool(),
+        "out": sg.Linear(7, 3),
+    }
+
+
 def separable() -> Layers:
     """Depthwise and 1×1 convolutions, each ReLU's gradient completed by the convolution after it, or by two paths."""
     return {
@@ -133,6 +148,7 @@ def test_depthwise_and_pointwise_convolutions(samples: int) -> None:
     compare(separable, samples, (7, 9))
     compare(separable, samples, (16, 11), "float32")
     compare(broad, samples, (3, 5))
+    compare(strided, samples, (13, 10))
 
 
 @pytest.mark.parametrize("names", [("relu1",), ("relu2", "depth1"), ("relu3", "relu4"), ("relu5", "sum"), ("point1",)])

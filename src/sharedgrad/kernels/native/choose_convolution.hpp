@@ -1,4 +1,5 @@
-// Which kernels carry out the passes of a convolution: one table of strategies, of which the first that serves is taken.
+// Which kernels carry out the passes of a convolution: one table of strategies, of which the first that serves is
+// taken.
 #pragma once
 
 #include "by_channel_gradient.hpp"
@@ -96,13 +97,13 @@ bool finite(const T* from, std::ptrdiff_t count) {
 template <typename T>
 bool filters_minimally(C<T> c) {
     const bool gradient = c.dw, padded = c.g.pad_h <= 2 && c.g.pad_w <= 2;
-    return by_winograd(c.small, c.big, c.g, gradient ? kFewSummed : kFewChannels) && (c.pass != kInputGradient || padded);
+    return by_winograd(c.small, c.big, c.g, gradient ? kFewSummed : kFewChannels) &&
+           (c.pass != kInputGradient || padded);
 }
 
 template <typename T>
 bool run_minimal_filtering(C<T> c) {
-    if (c.pass == kBySample)
-        return RowGradient<T>{c.small, c.big, c.g.pad_h, c.g.pad_w, c.dw}.run() && with_bias(c);
+    if (c.pass == kBySample) return RowGradient<T>{c.small, c.big, c.g.pad_h, c.g.pad_w, c.dw}.run() && with_bias(c);
     if (c.sums_weights()) {
         WinogradGradient<T>(c.small, c.big, c.g.pad_h, c.g.pad_w).run(c.dw);
         // the definition may do without what is not finite
@@ -122,7 +123,7 @@ bool run_sums(C<T> c) {
         if (c.through) activate_backward(c.big, c.big, *c.through, kReLU);
     } else {
         (c.sums_weights() ? conv_kernel_gradient<T> : conv_kernel_gradients_by_sample<T>)(c.dw, nullptr, c.small, c.big,
-                                                                                         c.g, nullptr);
+                                                                                          c.g, nullptr);
     }
     return with_bias(c);
 }

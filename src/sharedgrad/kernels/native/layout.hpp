@@ -58,6 +58,7 @@ struct Map {
         return data + block * this->block() + c * channel() + (top + h) * row() + std::ptrdiff_t(left) * lanes;
     }
     bool bare() const { return !(top | bottom | left | right); }
+    bool plain() const { return lanes == 1 && bare(); }
     double operations() const { return double(samples) * channels * height * width; }
 };
 

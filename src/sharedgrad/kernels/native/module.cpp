@@ -8,7 +8,6 @@
 #include <utility>
 #include <vector>
 
-
 #include "methods.hpp"
 #include "threads.hpp"
 

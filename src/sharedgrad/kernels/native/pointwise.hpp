@@ -1,227 +1,238 @@
-// 1×1 convolution at stride 1: products of matrices over rows of cells. While all filters use one row of all channels,
-// the next row is on its way from memory.
+// 1×1 convolutions: products of matrices over the cells of all channels, in blocks or in plain arrays as they lie. Some
+// vectors of all inputs are copied to where they stay in the first-level cache while all filters use them and the next
+// ones are on their way from memory.
 #pragma once
 
 #include "conv.hpp"
+#include "conv_gradient.hpp"
+#include "dense.hpp"
 
 namespace sharedgrad {
 namespace {
 
-using PointwiseMemory = Owner<kTaps, kWeights>;
-using PointwiseGradientMemory = Owner<kTaps, kSums, kParts>;
+using PointwiseMemory = Owner<kInputs, kSums, kParts>;
+using PointwiseSumsMemory = Owner<kWeights>;
+static_assert(disjoint<PointwiseMemory, ConvMemory>() && disjoint<PointwiseMemory, PointwiseSumsMemory>());
 
-constexpr int kRowVectors = 32;     // of each channel in one piece of work
-constexpr int kChannels = 128;      // whose share of a tile stays in the first-level cache
-constexpr int kSumBytes = 1 << 19;  // of weight gradients, lane by lane, that stay in the second-level cache
-constexpr int kSumTasks = 8;        // each has sums of its own
+constexpr int kChannels = 8192 / kVectorBytes;     // whose share of a tile stays in the first-level cache
+constexpr int kCopied = 24 * 1024 / kVectorBytes;  // vectors of inputs that do
+constexpr int kAcross = 33;                        // vectors of each channel
+constexpr int kLine = kVectorBytes < 64 ? 64 / kVectorBytes : 1;  // vectors
+constexpr int kPointwiseParts = 8;                                // of the cells, each with weight gradients of its own
 
 template <typename T>
 bool pointwise(const Map<T>& small, const Map<T>& big, const Window& g) {
-    return big.lanes == kWidth<T> && g.groups == 1 && g.kernel_h * g.kernel_w * g.stride_h * g.stride_w == 1 &&
-           !g.pad_h && !g.pad_w && small.height == big.height && small.width == big.width;
+    const bool same = g.stride_h * g.stride_w == 1 && small.height == big.height && small.width == big.width;
+    return g.groups == 1 && g.kernel_h * g.kernel_w == 1 && !g.pad_h && !g.pad_w &&
+           ((small.plain() && big.plain()) || (big.lanes == kWidth<T> && same));
 }
 
-// Some cells of some rows of one block, in all channels.
-struct Piece {
-    int block, row, rows, column, columns;
-};
-
-// A map cut into pieces of about kRowVectors cells: whole rows, or parts of one.
-struct Pieces {
-    int height, width, rows, down, across;
-    Pieces(int height, int width)
-        : height(height),
-          width(width),
-          rows(std::max(1, kRowVectors / width)),
-          down(ceil_div(height, rows)),
-          across(ceil_div(width, kRowVectors)) {}
-    int of_block() const { return down * across; }
-    Piece operator[](int i) const {
-        const int row = i / across % down * rows, column = i % across * kRowVectors;
-        return {i / of_block(), row, std::min(rows, height - row), column, std::min(kRowVectors, width - column)};
-    }
-};
-
-// Asks for the cells of a piece, channel by channel, a few at a time.
+// The numbers of a channel that lie side by side in two maps: all of them, or row by row.
 template <typename T>
+struct Runs {
+    int count;
+    std::ptrdiff_t numbers;  // of a run
+    int vectors, last;       // of a run, and the numbers in the last one
+    Runs(const Map<T>& a, bool whole) : count(whole ? 1 : a.height), numbers(a.used() * a.height / count) {
+        vectors = int((numbers + kWidth<T> - 1) / kWidth<T>);
+        last = int(numbers - (vectors - 1) * std::ptrdiff_t(kWidth<T>));
+    }
+    // Of a block's first channel vector i of all.
+    T* at(const Map<T>& map, int i) const {
+        return map.cell(i / vectors / count, 0, i / vectors % count) + std::ptrdiff_t(i % vectors) * kWidth<T>;
+    }
+    int valid(int i) const { return (i + 1) % vectors ? kWidth<T> : last; }
+};
+
+// Some vectors one after the other, as they lie in the first channel of each map.
+template <typename T>
+struct Stretch {
+    int count, valid[kAcross];
+    const T *in[kAcross], *gate[kAcross];
+    T* out[kAcross];
+};
+
+// Asks for some vectors of all channels, channel by channel, a few at a time.
+template <typename T, bool Write>
 struct Ahead {
-    const T *at, *row_end;
-    std::ptrdiff_t columns, to_row, to_channel;
-    int rows, row = 0, left, share;
-
-    Ahead(const Map<T>& map, const Piece& p, int calls)
-        : at(map.cell(p.block, 0, p.row) + std::ptrdiff_t(p.column) * kWidth<T>),
-          columns(std::ptrdiff_t(p.columns) * kWidth<T>),
-          to_row(map.row() - columns),
-          to_channel(map.channel() - (p.rows - 1) * map.row() - columns),
-          rows(p.rows),
-          left(map.channels * p.rows * p.columns),
-          share(ceil_div(left, calls)) {
-        row_end = at + columns;
+    const T* const* at;  // (count), in the first channel
+    int count, channels;
+    std::ptrdiff_t channel;
+    int share, c = 0, v = 0;
+    Ahead(const T* const* at, int count, const Map<T>& map, int calls)
+        : at(at), count(count), channels(count ? map.channels : 0), channel(map.channel()) {
+        share = ceil_div(channels * ceil_div(count, kLine), calls);
     }
-
-    template <bool Write>
     void fetch() {
-        const int n = std::min(share, left);
-        left -= n;
-        for (int i = 0; i < n; ++i) {
-            __builtin_prefetch(at, Write, Write ? 3 : 2);
-            if ((at += kWidth<T>) != row_end) continue;
-            const bool done = ++row == rows;
-            if (done) row = 0;
-            at += done ? to_channel : to_row;
-            row_end = at + columns;
+        for (int i = 0; i < share && c < channels; ++i) {
+            __builtin_prefetch(at[v] + c * channel, Write, Write ? 3 : 2);
+            if ((v += kLine) >= count) v = 0, ++c;
         }
     }
 };
 
-// out[f] = Σ_c w[c][f] · in[c] + bias or what out holds; then perhaps ReLU, or zero where `through`, the output of a
-// ReLU, is. The weights lie tile by tile of filters: [channel][filter].
+// out[f] = Σ_c w[f][c] · in[c] + bias or what out holds; then perhaps ReLU, or zero where `through`, the output of a
+// ReLU, is. In w filters and channels lie so far apart.
 template <typename T>
-void multiply_channels(const Map<T>& out, const Map<T>& in, const T* weights, const T* bias, bool add, bool relu,
-                       const Map<T>* through) {
-    const EvenRanges tiles(out.channels, kTileFilters), chunks(in.channels, kChannels);
-    const int most = most_columns(tiles.size(0));
-    const Pieces pieces(out.height, out.width);
-    const int count = out.blocks() * pieces.of_block();
-    const EvenRanges tasks(count, ceil_div(count, kTasks));
-    auto* taps = PointwiseMemory::memory<std::ptrdiff_t, kTaps>(in.channels);
-    for (int c = 0; c < in.channels; ++c) taps[c] = c * in.channel();
-    parallel(tasks.count, out.operations() * in.channels / 8, [&](int task) {
-        const int end = tasks.begin(task) + tasks.size(task);
-        for (int i = tasks.begin(task); i < end; ++i) {
-            const Piece p = pieces[i], next = pieces[std::min(i + 1, end - 1)];
-            const EvenRanges columns(p.columns, most);
-            const int calls = p.rows * columns.count * chunks.count * tiles.count;
-            Ahead<T> ahead_in(in, next, calls), ahead_out(out, next, calls),
-                ahead_gate(through ? *through : out, next, calls);
-            for (int r = 0; r < p.rows; ++r)
-                for (int k = 0; k < columns.count; ++k) {
-                    const int n = columns.size(k);
-                    const std::ptrdiff_t at = std::ptrdiff_t(p.column + columns.begin(k)) * kWidth<T>;
-                    const T* from[kMostColumns];
-                    T* to[kMostColumns];
-                    const T* gate[kMostColumns];
-                    int valid[kMostColumns];
-                    for (int c = 0; c < n; ++c) {
-                        from[c] = in.cell(p.block, 0, p.row + r) + at + c * kWidth<T>;
-                        valid[c] = kWidth<T>;
+struct Pointwise {
+    const Map<T>&out, &in;
+    const T *w, *bias;
+    std::ptrdiff_t w_filter, w_channel;
+    bool add, relu;
+    const Map<T>* through;
+
+    EvenRanges tiles{out.channels, kTileFilters}, chunks{in.channels, kChannels};
+    Runs<T> runs{out, out.bare() && in.bare() && (!through || through->bare())};
+    int columns = most_columns(tiles.size(0)), vectors = out.blocks() * runs.count * runs.vectors;
+    bool copies = in.lanes < kWidth<T>;  // the vectors of a plain array go on beyond its end
+    int most = std::max(1, std::min(kAcross, copies ? kCopied / in.channels : kAcross) / columns) * columns;
+
+    void run() const {
+        const std::ptrdiff_t copied = std::ptrdiff_t(most) * kWidth<T>, channel = copies ? copied : in.channel();
+        const Taps taps = ordered(
+            {in.channels, 1, 1, in.channels, nullptr, nullptr, 1, 0, nullptr},
+            [&](int c, int, int) { return c * channel; }, [&](int c, int, int) { return c * w_channel; });
+        const T* const weights = packed(w, taps, 1, out.channels, 0, w_filter);
+        const int pieces = ceil_div(vectors, most);
+        const EvenRanges tasks(pieces, ceil_div(pieces, kTasks));
+        parallel(tasks.count, out.operations() * in.channels / 8, [&](int task) {
+            T* const copy = PointwiseMemory::memory<T, kInputs>(copies ? in.channels * copied : 0);
+            const int end = std::min(vectors, tasks.begin(task + 1) * most);
+            Stretch<T> stretches[2];
+            int at = tasks.begin(task) * most;
+            place(stretches[0], at, end);
+            for (int i = 0; at < end; i ^= 1) {
+                Stretch<T>& own = stretches[i];
+                place(stretches[i ^ 1], at += own.count, end);
+                for (int v = 0; copies && v < own.count; ++v) {
+                    T* const to = copy + v * kWidth<T>;
+                    const T* const from = std::exchange(own.in[v], to);
+                    for (int c = 0; c < in.channels; ++c) {
+                        const T* const cells = from + c * in.channel();
+                        const bool whole = own.valid[v] == kWidth<T>;
+                        store(to + c * copied, whole ? load(cells) : load_part(cells, own.valid[v]));
                     }
-                    for (int chunk = 0; chunk < chunks.count; ++chunk)
-                        for (int t = 0; t < tiles.count; ++t) {
-                            const int f = tiles.begin(t), size = tiles.size(t), first = chunks.begin(chunk);
-                            const bool last = chunk == chunks.count - 1;
-                            for (int c = 0; c < n; ++c) {
-                                to[c] = out.cell(p.block, f, p.row + r) + at + c * kWidth<T>;
-                                if (through) gate[c] = through->cell(p.block, f, p.row + r) + at + c * kWidth<T>;
-                            }
-                            if (i + 1 < end) {
-                                ahead_in.template fetch<false>();
-                                ahead_out.template fetch<true>();
-                                if (through) ahead_gate.template fetch<false>();
-                            }
-                            const T* w = weights + std::size_t(f) * in.channels + std::size_t(first) * size;
-                            kCorrelate<T>[size - 1][n - 1]({to, out.channel(), from, taps + first, chunks.size(chunk),
-                                                            w, bias ? bias + f : nullptr, valid, add || chunk,
-                                                            relu && last, through && last ? gate : nullptr,
-                                                            through ? through->channel() : 0});
-                        }
                 }
+                multiply(own, stretches[i ^ 1], taps, weights);
+            }
+        });
+    }
+
+    void place(Stretch<T>& to, int first, int end) const {
+        to.count = std::min(most, end - first);
+        for (int v = 0; v < to.count; ++v) {
+            to.in[v] = runs.at(in, first + v), to.out[v] = runs.at(out, first + v);
+            to.gate[v] = through ? runs.at(*through, first + v) : nullptr;
+            to.valid[v] = runs.valid(first + v);
         }
-    });
-}
+    }
 
-template <typename T>
-void pointwise_conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, bool relu) {
-    const EvenRanges tiles(y.channels, kTileFilters);
-    T* weights = PointwiseMemory::memory<T, kWeights>(std::size_t(y.channels) * x.channels);
-    for (int i = 0; i < tiles.count; ++i)
-        for (int c = 0; c < x.channels; ++c)
-            for (int f = 0; f < tiles.size(i); ++f)
-                weights[std::size_t(tiles.begin(i)) * x.channels + c * tiles.size(i) + f] =
-                    w[std::size_t(tiles.begin(i) + f) * x.channels + c];
-    multiply_channels<T>(y, x, weights, bias, false, relu, nullptr);
-}
-
-template <typename T>
-void pointwise_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>* through, bool add) {
-    const EvenRanges tiles(dx.channels, kTileFilters);
-    T* weights = PointwiseMemory::memory<T, kWeights>(std::size_t(dy.channels) * dx.channels);
-    for (int i = 0; i < tiles.count; ++i)
-        for (int f = 0; f < dy.channels; ++f)
-            std::copy_n(w + std::size_t(f) * dx.channels + tiles.begin(i), tiles.size(i),
-                        weights + std::size_t(tiles.begin(i)) * dy.channels + std::size_t(f) * tiles.size(i));
-    multiply_channels<T>(dx, dy, weights, nullptr, add, false, through);
-}
-
-// dw[f][c] = Σ dy[f] · x[c], dbias[f] = Σ dy[f]. Each task goes over its pieces once, with the sums of some filters
-// and all channels apart by lane; at the end the tasks' sums are added.
-template <typename T>
-void pointwise_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x) {
-    constexpr int V = kWidth<T>;
-    const int filters = dy.channels, channels = x.channels;
-    const EvenRanges f_tiles(filters, kTileDeltas), c_tiles(channels, kTileTaps);
-    const int together = std::max(1, int(kSumBytes / sizeof(T) / V / (channels + 1) / kTileDeltas));  // tiles
-    const EvenRanges ranges(f_tiles.count, together);
-    const Pieces pieces(dy.height, dy.width);
-    const int count = dy.blocks() * pieces.of_block();
-    const EvenRanges shares(count, ceil_div(count, ceil_div(kSumTasks, ranges.count)));
-    const std::size_t size = std::size_t(filters) * (channels + 1);
-    T* parts =
-        PointwiseGradientMemory::memory<T, kParts>(size * shares.count);  // of each share: [filter][channel, then bias]
-    auto* taps = PointwiseGradientMemory::memory<std::ptrdiff_t, kTaps>(channels);
-    for (int c = 0; c < channels; ++c) taps[c] = c * x.channel();
-    parallel(ranges.count * shares.count, dy.operations() * channels / 8, [&](int task) {
-        const int range = task % ranges.count, share = task / ranges.count;
-        const int first_tile = ranges.begin(range), end_tile = first_tile + ranges.size(range);
-        const int first = f_tiles.begin(first_tile);
-        const int own = f_tiles.begin(end_tile) - first;
-        const std::ptrdiff_t row = std::ptrdiff_t(channels + 1) * V;
-        T* sums = PointwiseGradientMemory::memory<T, kSums>(own * row);
-        std::fill_n(sums, own * row, T(0));
-        const int end = shares.begin(share) + shares.size(share);
-        for (int i = shares.begin(share); i < end; ++i) {
-            const Piece p = pieces[i], next = pieces[std::min(i + 1, end - 1)];
-            const std::ptrdiff_t at = std::ptrdiff_t(p.column) * V;
-            const int calls = (end_tile - first_tile) * c_tiles.count;
-            Ahead<T> ahead_x(x, next, calls), ahead_dy(dy, next, calls);
-            for (int pair = first_tile; pair < end_tile; pair += 2)  // their cells stay in the first-level cache
-                for (int k = 0; k < c_tiles.count; ++k)
-                    for (int t = pair; t < std::min(pair + 2, end_tile); ++t) {
-                        const int f = f_tiles.begin(t);
-                        if (i + 1 < end) {
-                            ahead_x.template fetch<false>();
-                            ahead_dy.template fetch<false>();
-                        }
-                        T* to = sums + (f - first) * row;
-                        outer<T>(f_tiles.size(t), c_tiles.size(k),
-                                 {to + c_tiles.begin(k) * V, row, dy.cell(p.block, f, p.row) + at, dy.channel(),
-                                  dy.row(), x.cell(p.block, 0, p.row) + at, V, x.row(), taps + c_tiles.begin(k), p.rows,
-                                  p.columns, V, true});
-                        if (k || !dbias) continue;
-                        for (int g = 0; g < f_tiles.size(t); ++g) {
-                            Vector<T> sum = load(to + g * row + channels * V);
-                            for (int r = 0; r < p.rows; ++r)
-                                for (int c = 0; c < p.columns; ++c)
-                                    sum += load(dy.cell(p.block, f + g, p.row + r) + at + c * V);
-                            store(to + g * row + channels * V, sum);
-                        }
+    void multiply(const Stretch<T>& own, const Stretch<T>& next, const Taps& taps, const T* weights) const {
+        T* to[kMostColumns];
+        const T* gate[kMostColumns];
+        const int calls = ceil_div(own.count, columns) * chunks.count * tiles.count;
+        Ahead<T, false> ahead_in(next.in, next.count, in, calls),
+            ahead_gate(next.gate, through ? next.count : 0, through ? *through : out, calls);
+        Ahead<T, true> ahead_out(next.out, next.count, out, calls);
+        for (int v = 0; v < own.count; v += columns)
+            for (int k = 0; k < chunks.count; ++k)
+                for (int t = 0; t < tiles.count; ++t) {
+                    const int n = std::min(columns, own.count - v);
+                    const int f = tiles.begin(t), size = tiles.size(t), first = chunks.begin(k);
+                    const bool last = k == chunks.count - 1;
+                    for (int c = 0; c < n; ++c) {
+                        to[c] = own.out[v + c] + f * out.channel();
+                        if (through) gate[c] = own.gate[v + c] + f * through->channel();
                     }
-        }
-        T* part = parts + share * size + std::size_t(first) * (channels + 1);
-        for (std::ptrdiff_t i = 0; i < std::ptrdiff_t(own) * (channels + 1); ++i)
-            part[i] = total<T>(load(sums + i * V));
+                    ahead_in.fetch(), ahead_gate.fetch(), ahead_out.fetch();
+                    kCorrelate<T>[size - 1][n - 1]({to, out.channel(), own.in + v, taps.offsets + first, chunks.size(k),
+                                                    weights + std::size_t(f) * in.channels + std::size_t(first) * size,
+                                                    bias ? bias + f : nullptr, own.valid + v, add || k, relu && last,
+                                                    through && last ? gate : nullptr,
+                                                    through ? through->channel() : 0});
+                }
+    }
+};
+
+// Of a plain map at stride the cells that 1×1 windows see, or where they would go: (N, C, *P); itself at stride 1.
+template <typename T>
+Map<T> seen(const Map<T>& big, const Map<T>& small) {
+    if (big.height == small.height && big.width == small.width) return big;
+    Map<T> own = big;
+    own.height = small.height, own.width = small.width;
+    own.data = PointwiseMemory::memory<T, kParts>(own.size());
+    return own;
+}
+
+// function(a number of the map, the one of `own` that is seen) for all that are
+template <typename T, typename Function>
+void each_seen(const Map<T>& big, const Map<T>& own, const Window& g, const Function& function) {
+    parallel(own.samples, own.operations(), [&](int n) {
+        for (int c = 0; c < own.channels; ++c)
+            for (int h = 0; h < own.height; ++h)
+                for (int w = 0; w < own.width; ++w)
+                    function(big.cell(n, c, h * g.stride_h)[w * g.stride_w], own.cell(n, c, h)[w]);
     });
-    for (int f = 0; f < filters; ++f)
-        for (int c = 0; c <= channels; ++c) {
-            double sum = 0;
-            for (int share = 0; share < shares.count; ++share)
-                sum += parts[share * size + std::size_t(f) * (channels + 1) + c];
-            if (c < channels)
-                dw[std::size_t(f) * channels + c] = T(sum);
-            else if (dbias)
-                dbias[f] = T(sum);
+}
+
+template <typename T>
+Map<T> gathered(const Map<T>& x, const Map<T>& y, const Window& g) {
+    const Map<T> own = seen(x, y);
+    if (own.data != x.data) each_seen(x, own, g, [](T from, T& to) { to = from; });
+    return own;
+}
+
+template <typename T>
+void pointwise_conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu) {
+    const Map<T> in = gathered(x, y, g);
+    Pointwise<T>{y, in, w, bias, x.channels, 1, false, relu, nullptr}.run();
+}
+
+template <typename T>
+void pointwise_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>* through, const Window& g,
+                              bool add) {
+    const Map<T> own = seen(dx, dy);
+    if (own.data == dx.data) return Pointwise<T>{dx, dy, w, nullptr, 1, dx.channels, add, false, through}.run();
+    Pointwise<T>{own, dy, w, nullptr, 1, dx.channels, false, false, nullptr}.run();
+    if (!add) std::fill_n(dx.data, dx.size(), T(0));
+    each_seen(dx, own, g, [](T& to, T from) { to += from; });
+    if (through) activate_backward(dx, dx, *through, kReLU);
+}
+
+// dw[f][c] = Σ dy[f] · x[c], dbias[f] = Σ dy[f]
+template <typename T>
+void pointwise_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const Window& g) {
+    constexpr int V = kWidth<T>;
+    const Map<T> in = gathered(x, dy, g);
+    const Runs<T> runs(dy, dy.bare() && in.bare());
+    const EvenRanges lengths(runs.vectors, kDepth / V);
+    const int count = dy.blocks() * runs.count * lengths.count;
+    const EvenRanges parts(count, ceil_div(count, kPointwiseParts));
+    const std::ptrdiff_t kernel = std::ptrdiff_t(dy.channels) * x.channels;
+    T* const all = PointwiseSumsMemory::memory<T, kWeights>(parts.count * (kernel + dy.channels));
+    T* const biases = all + parts.count * kernel;
+    parallel(parts.count, dy.operations() * x.channels / 8, [&](int part) {
+        T* const own = all + part * kernel;
+        T* const sums = PointwiseMemory::memory<T, kSums>(std::ptrdiff_t(dy.channels) * V);
+        std::fill_n(sums, std::ptrdiff_t(dy.channels) * V, T(0));
+        for (int i = parts.begin(part); i < parts.begin(part + 1); ++i) {
+            const int length = i % lengths.count, first = i / lengths.count * runs.vectors + lengths.begin(length);
+            const std::ptrdiff_t numbers = std::min(runs.numbers - std::ptrdiff_t(lengths.begin(length)) * V,
+                                                    std::ptrdiff_t(lengths.size(length)) * V);
+            const Rows<const T> delta{runs.at(dy, first), dy.channel()};
+            product<T, false, true>({own, x.channels}, {nullptr, nullptr, i > parts.begin(part)}, delta,
+                                    {runs.at(in, first), in.channel()}, dy.channels, x.channels, int(numbers));
+            for (int f = 0; dbias && f < dy.channels; ++f) {
+                Vector<T> sum = load(sums + f * V);
+                for (std::ptrdiff_t at = 0; at < numbers; at += V)
+                    sum += load_part(delta[f] + at, int(std::min<std::ptrdiff_t>(V, numbers - at)));
+                store(sums + f * V, sum);
+            }
         }
+        for (int f = 0; f < dy.channels; ++f) biases[part * dy.channels + f] = total<T>(load(sums + f * V));
+    });
+    add_parts(dw, all, parts.count, kernel);
+    if (dbias) add_parts(dbias, biases, parts.count, dy.channels);
 }
 
 }  // namespace

@@ -13,10 +13,10 @@ namespace {
 using ProgramMemory = Owner<kMaps>;  // while the operations take theirs
 static_assert(disjoint<ProgramMemory, WindowMemory, ConvMemory, KernelGradientMemory, KernelSquaresMemory>() &&
               disjoint<ProgramMemory, GramMemory>() && disjoint<ProgramMemory, PointwiseMemory>() &&
-              disjoint<ProgramMemory, PointwiseGradientMemory>() && disjoint<ProgramMemory, Pool2x2Memory>() &&
-              disjoint<ProgramMemory, PlainMemory>() && disjoint<ProgramMemory, ByChannelMemory>() &&
-              disjoint<ProgramMemory, LaneWinogradMemory>() && disjoint<ProgramMemory, DepthwiseMemory>() &&
-              disjoint<ProgramMemory, WinogradMemory>() && disjoint<ProgramMemory, WinogradGradientMemory>());
+              disjoint<ProgramMemory, PointwiseSumsMemory>() && disjoint<ProgramMemory, Pool2x2Memory>() &&
+              disjoint<ProgramMemory, DepthwiseMemory>() && disjoint<ProgramMemory, ByChannelMemory>() &&
+              disjoint<ProgramMemory, LaneWinogradMemory>() && disjoint<ProgramMemory, WinogradMemory>() &&
+              disjoint<ProgramMemory, WinogradGradientMemory>());
 
 constexpr int kMemories = 2;  // arrays that hold many maps; each other array is one map
 

@@ -1,0 +1,69 @@
+"""Depthwise and 1×1 convolutions, compiled, of any stride, dilation, width and number of samples, against NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sharedgrad import kernels
+from sharedgrad.geometry import Geometry
+from sharedgrad.kernels import vectorized
+from sharedgrad.kernels.threads import set_threads
+from tests.helpers import Array, close, numbers, same_bits
+
+pytestmark = pytest.mark.compiled
+
+
+Case = tuple[Geometry, Array, Array, Array, Array]
+
+
+def _case(seed: int, kernel: tuple[int, ...], channels: int, groups: int) -> Case:
+    """A geometry and x, w, b, dy: 1 to 17 samples, rows of 1 to 40 cells."""
+    rng = np.random.default_rng([seed, groups])
+    stride, dilation = numbers(rng, 1, 3, 2), numbers(rng, 1, 2, 2)
+    padding = tuple(numbers(rng, 0, 3, 2) if groups > 1 else (0, 0) for _ in kernel)
+    g = Geometry(kernel, stride, padding, dilation, groups)
+    least = (max(1, d * (k - 1) + 1 - sum(p)) for k, d, p in zip(kernel, dilation, padding, strict=True))
+    spatial = tuple(n + int(rng.integers(0, most)) for n, most in zip(least, (6, 40), strict=True))
+    samples, filters = int(rng.integers(1, 18)), groups if groups > 1 else int(rng.integers(1, 80))
+    shapes = ((samples, channels, *spatial), (filters, channels // groups, *kernel), (filters,))
+    x, w, b = (rng.normal(size=shape).astype(rng.choice(["f4", "f8"])) for shape in shapes)
+    dy = rng.normal(size=(samples, filters, *g.output(spatial)))
+    return g, x, w.astype(x.dtype), b.astype(x.dtype), dy.astype(x.dtype)
+
+
+def _agree(g: Geometry, x: Array, w: Array, b: Array, dy: Array) -> None:
+    for name, arguments in {
+        "conv": (x, w, b, g),
+        "conv_input_gradient": (dy, w, g, x.shape[2:]),
+        "conv_kernel_gradient": (dy, x, g),
+    }.items():
+        results = []
+        for threads in (1, 3):
+            set_threads(threads)
+            results.append(getattr(kernels.native, name)(*arguments))
+        same_bits(*results)
+        close(results[0], getattr(vectorized, name)(*arguments))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_depthwise(seed: int, instruction_set: str) -> None:
+    rng = np.random.default_rng(seed)
+    channels = int(rng.integers(2, 40))
+    _agree(*_case(seed, numbers(rng, 1, 5, 2), channels, channels))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_one_cell(seed: int, instruction_set: str) -> None:
+    _agree(*_case(seed, (1, 1), int(np.random.default_rng(seed).integers(1, 70)), 1))
+
+
+def test_an_infinite_number_reaches_only_what_sees_it() -> None:
+    """Rows that end before a vector does are filled with zeros: what lies behind them is not multiplied by these."""
+    rng = np.random.default_rng(0)
+    for width in (5, 7, 13):
+        g = Geometry.of(2, 3, padding=1, groups=4)
+        x, dy = rng.normal(size=(2, 9, 4, 6, width)).astype(np.float32)
+        x[2, 1, 3, 0] = np.inf
+        dw = kernels.native.conv_kernel_gradient(dy, x, g)
+        assert np.array_equal(np.isfinite(dw), np.isfinite(vectorized.conv_kernel_gradient(dy, x, g)))
