@@ -19,9 +19,9 @@ def test_no_filters_are_refused() -> None:
 
 
 def test_a_stride_beyond_all_sizes_is_refused() -> None:
-    maps = np.array([[i, 0, 1, 1, 1, 1, n, 0, 0, 0, 0] for i, n in ((2, 1), (3, 4), (4, 1))], np.int64)
+    maps = np.array([[i, 0, 1, 1, 1, 1, n, 0, 0, 0, 0, 0] for i, n in ((2, 1), (3, 4), (4, 1))], np.int64)
     window = (1, 1, 1, 2**31 - 1, 0, 0, 1, 1, 1)
-    code = np.array([kernels.native._native.operations().index("conv"), 0, 1, 2, -1, *window, 0], np.int64)
+    code = np.array([kernels.native._native.operations().index("conv"), 0, 1, 2, -1, -1, *window, 0], np.int64)
     with pytest.raises(ValueError, match="do not fit"):
         kernels.native._native.program(maps, code, 8, 3)
 
@@ -42,7 +42,7 @@ def test_more_padding_than_a_million_cells() -> None:
 def test_the_odd_line_between_channels_counts_in_a_maps_size() -> None:
     """Two samples side by side: 2 cells take 3 lines of 2 numbers, and a vector may be read beyond them."""
     native = kernels.native._native
-    maps = np.array([0, 0, 2, 2, 1, 1, 2, 0, 0, 0, 0], np.int64)
+    maps = np.array([0, 0, 2, 2, 1, 1, 2, 0, 0, 0, 0, 0], np.int64)
     code = np.array([native.operations().index("clear_margins"), 0], np.int64)
     program = native.program(maps, code, 8, 0)
     native.run(program, np.zeros(3 * 2 + native.lanes(8)), [])

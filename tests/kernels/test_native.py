@@ -129,7 +129,7 @@ def test_arrays_that_do_not_belong_together_are_refused() -> None:
 def test_a_program_runs_on_its_own_arrays_alone() -> None:
     native = kernels.native._native
     zero = native.operations().index("zero")
-    maps, code = np.array([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0]), np.array([zero, 0])
+    maps, code = np.array([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0, 0]), np.array([zero, 0])
     made, nothing, array = native.program(maps, code, 8, 1), np.empty(0), np.ones(3)
     maps[4], code[0] = 9, 0  # they have been read
     native.run(made, nothing, [array])
@@ -145,29 +145,34 @@ def test_a_program_runs_on_its_own_arrays_alone() -> None:
     ):
         with pytest.raises(error, match=message):
             native.run(*given)
-    kept = native.program(np.array([0, 5, 1, 1, 3, 1, 1, 0, 0, 0, 0]), np.array([zero, 0]), 8, 0)
+    kept = native.program(np.array([0, 5, 1, 1, 3, 1, 1, 0, 0, 0, 0, 0]), np.array([zero, 0]), 8, 0)
     with pytest.raises(ValueError, match="another size"):
         native.run(kept, np.ones(7), [])
     with pytest.raises(ValueError, match="a size is out of range"):
         native.program(maps, code, 8, -1)
 
 
+ONE_CELL = (1, 1, 0, 0, 0, 0, 0)
+
+
 @pytest.mark.compiled
 @pytest.mark.parametrize(
     ("maps", "operation", "message"),
     [
-        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["nothing", 0], "no such operation"),
-        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["clear_margins", 1], "no such map"),
-        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["clear_margins", -1], "no such map"),
-        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["add", 0, 0], "ends within"),
-        ([2, 0, 1, 1, 4, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
-        ([2, 1, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
-        ([0, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
-        ([1, 2**62, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
-        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0, 2, 0, 1, 1, 2, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
-        ([5, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
-        ([2, 0, 1, 3, 1, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
-        ([2, 0, 1, 1, 2**40, 1, 1, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
+        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0, 0], ["nothing", 0], "no such operation"),
+        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0, 0], ["clear_margins", 1], "no such map"),
+        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0, 0], ["clear_margins", -1], "no such map"),
+        ([2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0, 0], ["add", 0, 0], "ends within"),
+        ([2, 0, 1, 1, 4, 1, 1, 0, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
+        ([2, 1, 1, 1, 3, 1, 1, 0, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
+        ([0, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
+        ([1, 2**62, 1, 1, 3, 1, 1, 0, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
+        ([2, 0, 1, 1, 3, *ONE_CELL, 2, 0, 1, 1, 2, *ONE_CELL], ["clear_margins", 0], "another size"),
+        ([5, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
+        ([2, 0, 1, 3, 1, 1, 1, 0, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
+        ([2, 0, 1, 1, 2**40, 1, 1, 0, 0, 0, 0, 0], ["clear_margins", 0], "another size"),
+        ([2, 0, 1, 2, 3, 1, 1, 0, 0, 0, 0, 1], ["clear_margins", 0], "another size"),  # by channel: two lines of 2
+        ([2, 0, 2**29, 2, 3, 1, 1, 0, 0, 0, 0, 1], ["clear_margins", 0], "another size"),
     ],
 )
 def test_programs_that_make_no_sense_are_refused(maps: list[int], operation: list[Any], message: str) -> None:

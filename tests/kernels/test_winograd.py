@@ -28,12 +28,15 @@ CASES = [  # samples, channels, filters, size, padding
     (16, 16, 130, (6, 4), 1),  # likewise on the way back
     (5, 40, 70, (9, 2), 1),
     (64, 20, 16, (13, 13), 1),  # several strips to a task
-    # few samples: a vector holds several tiles
+    # few samples, by channel: numbers of channels that fill vectors and others
     (1, 48, 53, (16, 15), 1),
     (1, 51, 48, (13, 14), 0),
     (2, 48, 48, (9, 14), 2),
-    (3, 60, 49, (8, 7), 1),  # one lane in four is empty
-    (1, 48, 48, (59, 62), 1),  # the threads share the strips
+    (3, 60, 49, (8, 7), 1),
+    (1, 48, 48, (59, 62), 1),
+    (4, 16, 32, (8, 8), 1),  # by channel: sixteen tiles
+    (2, 32, 16, (9, 11), 0),
+    (1, 80, 48, (16, 16), 2),
 ]
 
 
@@ -59,34 +62,37 @@ def test_all_three_passes(case: tuple[int, int, int, tuple[int, int], int], inst
     close(kernels.native.conv_kernel_gradients(dy, x, g), vectorized.conv_kernel_gradients(dy64, x64, g), ERROR)
 
 
-@pytest.mark.parametrize(("samples", "channels"), [(19, 30), (19, 150), (1, 30), (4, 50)])
-def test_what_comes_before_and_after(samples: int, channels: int, instruction_set: str) -> None:
+@pytest.mark.parametrize(
+    ("samples", "channels", "by_channel"),
+    [(19, 30, False), (19, 150, False), (1, 30, False), (1, 30, True), (4, 50, True), (2, 64, True)],
+)
+def test_what_comes_before_and_after(samples: int, channels: int, by_channel: bool, instruction_set: str) -> None:
     """A ReLU at once; a gradient that is added to another; one that goes back through a ReLU."""
     from sharedgrad.kernels.native import program
 
-    x, w, b, dy = _case(samples, channels, 50, (7, 6), 1)
+    x, w, b, dy = _case(samples, channels, 48, (7, 6), 1)
     g, rng = Geometry.of(2, 3, padding=1), np.random.default_rng(0)
     window = program.window(g)
 
-    builder = program.Builder(len(x), x.dtype)
+    builder = program.Builder(len(x), x.dtype, by_channel)
     outside = [builder.array(*a.shape[1:], samples=len(a)) for a in (x, dy)]
     weights, bias = builder.array(w.size), builder.array(b.size)
     inside, y = builder.map(*x.shape[1:]), builder.map(*dy.shape[1:])
     inside.widen((1, 1, 1, 1))
     y.widen((0, 1, 2, 1))  # for the next convolution
     builder.emit("relayout", (inside, outside[0]))
-    builder.emit("conv", (y, inside, weights, bias), *window, 1)
+    builder.emit("conv", (y, inside, weights, bias, None), *window, 1)
     builder.emit("relayout", (outside[1], y))
     result = np.empty_like(dy)
     builder.build().run(np.empty(0, x.dtype), [x, result, w, b])
     close(result, np.maximum(vectorized.conv(*_double(x, w, b), g), 0), ERROR)
 
-    wide = frozen(rng.normal(size=(channels, 50, 3, 3)), np.float32)  # so many channels on the way back
+    wide = frozen(rng.normal(size=(channels, 48, 3, 3)), np.float32)  # so many channels on the way back
     upstream = frozen(rng.normal(size=(samples, channels, 7, 6)), np.float32)
     there, gate = (frozen(rng.normal(size=dy.shape), np.float32) for _ in range(2))
     expected = vectorized.conv_input_gradient(*_double(upstream, wide), g, (7, 6))
     for add in (0, 1):
-        builder = program.Builder(len(x), x.dtype)
+        builder = program.Builder(len(x), x.dtype, by_channel)
         outside = [builder.array(*a.shape[1:], samples=len(a)) for a in (upstream, there, gate)]
         weights, out = builder.array(wide.size), builder.array(*dy.shape[1:], samples=len(dy))
         delta, dx, through = (builder.map(*m.shape) for m in outside)
