@@ -39,11 +39,11 @@ _INNER = 2.3  # an inner product's time beside a convolution's multiplication, m
 
 
 def _as_it_lies(b: Builder, x: Index, w: Index, g: Geometry) -> bool:
-    """Whether a convolution takes and gives plain arrays: 1×1, and depthwise with rows that half fill a vector."""
+    """Whether a convolution takes and gives plain arrays: 1×1, and depthwise with rows that fill a vector."""
     if g.cells == 1 and g.groups == 1:
         return not any(map(sum, g.padding))
     depthwise = w[:2] == (g.groups, 1) and g.cells <= _DEPTHWISE_TAPS
-    return depthwise and 2 * g.output(x[2:])[-1] > _native.lanes(b.dtype.itemsize)
+    return depthwise and g.output(x[2:])[-1] >= _native.lanes(b.dtype.itemsize)
 
 
 def _builder(samples: int, kind: Kind, g: Geometry) -> Builder:

@@ -6,6 +6,7 @@
 #include "conv.hpp"
 #include "conv_gradient.hpp"
 #include "dense.hpp"
+#include "maps.hpp"
 
 namespace sharedgrad {
 namespace {
@@ -18,7 +19,8 @@ constexpr int kChannels = 8192 / kVectorBytes;     // whose share of a tile stay
 constexpr int kCopied = 24 * 1024 / kVectorBytes;  // vectors of inputs that do
 constexpr int kAcross = 33;                        // vectors of each channel
 constexpr int kLine = kVectorBytes < 64 ? 64 / kVectorBytes : 1;  // vectors
-constexpr int kPointwiseParts = 8;                                // of the cells, each with weight gradients of its own
+constexpr int kFewInputs = 8;       // channels: of plain arrays with more the dense layer's product takes less time
+constexpr int kPointwiseParts = 8;  // of the cells, each with weight gradients of its own
 
 template <typename T>
 bool pointwise(const Map<T>& small, const Map<T>& big, const Window& g) {
@@ -182,20 +184,35 @@ Map<T> gathered(const Map<T>& x, const Map<T>& y, const Window& g) {
     return own;
 }
 
+// out (N, F, cells) = in (N, C, cells) times w (F, C) + bias or what out holds; w is given as (C, F) with Across
+template <typename T, bool Across>
+void multiply_plain(const Map<T>& out, const Map<T>& in, const T* w, const T* bias, bool add) {
+    const std::ptrdiff_t cells = out.channel();
+    parallel(out.samples, out.operations() * in.channels / 8, [&](int n) {
+        product<T, Across, false>({out.cell(n, 0, 0), cells}, {nullptr, bias, add},
+                                  {w, Across ? out.channels : in.channels}, {in.cell(n, 0, 0), cells}, out.channels,
+                                  int(cells), in.channels);
+    });
+}
+
 template <typename T>
 void pointwise_conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu) {
     const Map<T> in = gathered(x, y, g);
-    Pointwise<T>{y, in, w, bias, x.channels, 1, false, relu, nullptr}.run();
+    if (!in.plain() || in.channels <= kFewInputs)
+        return Pointwise<T>{y, in, w, bias, x.channels, 1, false, relu, nullptr}.run();
+    multiply_plain<T, false>(y, in, w, bias, false);
+    if (relu) activate(y, y, kReLU);
 }
 
 template <typename T>
 void pointwise_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>* through, const Window& g,
                               bool add) {
     const Map<T> own = seen(dx, dy);
-    if (own.data == dx.data) return Pointwise<T>{dx, dy, w, nullptr, 1, dx.channels, add, false, through}.run();
-    Pointwise<T>{own, dy, w, nullptr, 1, dx.channels, false, false, nullptr}.run();
-    if (!add) std::fill_n(dx.data, dx.size(), T(0));
-    each_seen(dx, own, g, [](T& to, T from) { to += from; });
+    if (!dx.plain()) return Pointwise<T>{dx, dy, w, nullptr, 1, dx.channels, add, false, through}.run();
+    const bool whole = own.data == dx.data;
+    multiply_plain<T, true>(own, dy, w, nullptr, whole && add);
+    if (!whole && !add) std::fill_n(dx.data, dx.size(), T(0));
+    if (!whole) each_seen(dx, own, g, [](T& to, T from) { to += from; });
     if (through) activate_backward(dx, dx, *through, kReLU);
 }
 
