@@ -141,3 +141,14 @@ def test_values_of_a_copy_cannot_be_written_to_either(again: Any) -> None:
     for held in (*twin.parameters(), *twin._named_buffers().values(), twin.parameter("4.weight")):
         assert not held.value.flags.writeable
     assert np.array_equal(twin.parameter("4.weight").value, twin.parameter("0.weight").value.T)
+
+
+@pytest.mark.parametrize("samples", [1, 6])
+def test_a_tape_goes_back_from_its_copy(samples: int) -> None:
+    network = _network()
+    y, tape = network.forward(_batch(0, samples))
+    expected = tape.backward(np.asarray(y), inputs=True)
+    for copied in (deepcopy(tape), pickle.loads(pickle.dumps(tape))):
+        found = copied.backward(np.asarray(y), inputs=True)
+        for a, b in zip(found.values(), expected.values(), strict=True):
+            same_bits(a, b)

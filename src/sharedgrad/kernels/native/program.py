@@ -8,17 +8,15 @@ are *kept* for the way back, and temporary ones, whose memory is used again once
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels.native import _native
-from sharedgrad.parameter import Array
 
 LARGEST, MOST_CELLS = _native.LARGEST, _native.MOST_CELLS  # of all sizes; of a window's cells along one axis
 _CODES = {name: code for code, name in enumerate(_native.operations())}
@@ -86,17 +84,25 @@ class Map:
         return [*place, self.channels, self.height, self.width, *self.margins, int(self.by_channel)]
 
 
-class Program(NamedTuple):
-    """What can be carried out.
+class Program:
+    """What can be carried out, and copied.
+
+    Args:
+        kept: How many numbers the memory has that is kept.
+        written: Maps, operations, bytes of a number, and how many arrays come from outside.
 
     Attributes:
         run: ``run(memory, arrays)``: with memory that is kept, and the list of the arrays from outside; they are
             contiguous and of the program's type.
-        kept: How many numbers that memory has.
     """
 
-    run: Callable[[Array, list[Array]], None]
-    kept: int
+    def __init__(self, kept: int, *written: Any) -> None:
+        self.kept, self._written = kept, written
+        self.run = partial(_native.run, _native.program(*written))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickling and copying: what was compiled stays where it is."""
+        return Program, (self.kept, *self._written)
 
 
 Operation = tuple[str, tuple[Map | None, ...], tuple[int, ...]]  # name, maps, numbers
@@ -168,9 +174,7 @@ class Builder:
         number = {m: i for i, m in enumerate(used)} | {None: -1}
         code = [n for name, maps, nums in self.operations for n in (_CODES[name], *(number[m] for m in maps), *nums)]
         rows = [n for m in used for n in m.row()]
-        numbers = np.array(rows, np.int64), np.array(code, np.int64)
-        compiled = _native.program(*numbers, self.dtype.itemsize, self.outside)
-        return Program(partial(_native.run, compiled), kept)
+        return Program(kept, np.array(rows, np.int64), np.array(code, np.int64), self.dtype.itemsize, self.outside)
 
     def _clear_margins(self) -> None:
         """Temporary memory has been used before: make margins zero before the map is first written."""
