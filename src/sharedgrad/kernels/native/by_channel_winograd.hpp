@@ -113,14 +113,7 @@ struct LaneWinograd {
         const Vector<T> bias = last.bias ? load(last.bias + v * V) : Vector<T>{};
         Vector<T> y[kOutputSide][kOutputSide];
         transform_output(y, sums, apart);
-        for (int i = 0; i < std::min(kOutputSide, out.height - at.h); ++i) {
-            const int block = at.block * vectors + v;
-            T* const to = out.cell(block, 0, at.h + i) + at.w * V;
-            const T* const gate = last.through ? last.through->cell(block, 0, at.h + i) + at.w * V : nullptr;
-            for (int j = 0; j < std::min(kOutputSide, out.width - at.w); ++j)
-                store(to + j * V, finished<T>(y[i][j] + bias, last.add, last.relu, to + j * V,
-                                              gate ? gate + j * V : nullptr, [](const T* from) { return load(from); }));
-        }
+        put_tile(y, bias, last.add, last.relu, out, last.through, at.block * vectors + v, 0, at);
     }
 };
 

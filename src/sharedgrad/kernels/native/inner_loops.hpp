@@ -70,22 +70,16 @@ void correlate(const CorrelateTile<T>& tile) {
 #pragma GCC unroll 8
         for (int f = 0; f < F; ++f)
 #pragma GCC unroll 8
-            for (int c = 0; c < C; ++c) write(f, c, tile.out[c] + f * tile.out_channel);
+            for (int c = 0; c < C; ++c) {
+                T* const to = tile.out[c] + f * tile.out_channel;
+                const T* const gate = tile.gate ? tile.gate[c] + f * tile.gate_channel : nullptr;
+                write(c, to, finished<T>(sum[f][c], false, tile.relu, to, gate, load<T>));
+            }
     };
-    if (tile.relu)
-#pragma GCC unroll 8
-        for (int f = 0; f < F; ++f)
-#pragma GCC unroll 8
-            for (int c = 0; c < C; ++c) sum[f][c] = relu_of<T>(sum[f][c]);
-    if (tile.gate)
-#pragma GCC unroll 8
-        for (int f = 0; f < F; ++f)
-#pragma GCC unroll 8
-            for (int c = 0; c < C; ++c) sum[f][c] = relu_gate<T>(sum[f][c], load(tile.gate[c] + f * tile.gate_channel));
     if (whole)
-        put([&](int f, int c, T* to) { store(to, sum[f][c]); });
+        put([](int, T* to, V v) { store(to, v); });
     else
-        put([&](int f, int c, T* to) { store_part(to, sum[f][c], tile.valid[c]); });
+        put([&](int c, T* to, V v) { store_part(to, v, tile.valid[c]); });
 }
 
 template <typename T>

@@ -271,6 +271,20 @@ struct Finish {
     const FusedPool<T>* fused_pool;  // what takes the place of the outputs, or null
 };
 
+// The outputs of a tile to where they belong, in a channel of a block.
+template <typename T>
+void put_tile(const Vector<T> (&y)[kOutputSide][kOutputSide], Vector<T> bias, bool add, bool relu, const Map<T>& out,
+              const Map<T>* through, int block, int c, const Tiling::Place& at) {
+    for (int i = 0; i < std::min(kOutputSide, out.height - at.h); ++i) {
+        T* to = out.cell(block, c, at.h + i) + at.w * kWidth<T>;
+        const T* gate = through ? through->cell(block, c, at.h + i) + at.w * kWidth<T> : nullptr;
+        for (int j = 0; j < std::min(kOutputSide, out.width - at.w); ++j, to += kWidth<T>) {
+            store(to, finished<T>(y[i][j] + bias, add, relu, to, gate, load<T>));
+            if (gate) gate += kWidth<T>;
+        }
+    }
+}
+
 template <typename T>
 struct Winograd {
     static constexpr int V = kWidth<T>;
@@ -404,14 +418,7 @@ struct Winograd {
         const Vector<T> bias = splat(last.bias && whole ? last.bias[f] : T(0));
         Vector<T> y[kOutputSide][kOutputSide];
         sums_of_tile(y, at, f, sums, apart, chunk, far);
-        for (int i = 0; i < std::min(kOutputSide, out.height - at.h); ++i) {
-            T* const to = out.cell(at.block, f, at.h + i) + at.w * V;
-            const T* const gate = last.through ? last.through->cell(at.block, f, at.h + i) + at.w * V : nullptr;
-            for (int j = 0; j < std::min(kOutputSide, out.width - at.w); ++j) {
-                store(to + j * V, finished<T>(y[i][j] + bias, add, last.relu && whole, to + j * V,
-                                              gate ? gate + j * V : nullptr, [](const T* from) { return load(from); }));
-            }
-        }
+        put_tile(y, bias, add, last.relu && whole, out, last.through, at.block, f, at);
     }
 };
 
