@@ -5,8 +5,6 @@
 //   dw[f,t] = Σ_o dy[f,o] · x[o·stride + t]     lanes: filters, of the upstream gradients
 #pragma once
 
-#include <array>
-
 #include "winograd.hpp"
 
 namespace sharedgrad {
@@ -72,28 +70,7 @@ struct LaneTaps {
     }
 };
 
-// ---- tiles of sums: some numbers of a map, each beside some vectors
-
-constexpr int kMostNumbers = 8;
-constexpr int numbers_beside(int vectors) { return std::min(kMostNumbers, kTileFilters * kTileColumns / vectors); }
-
-template <typename Tile, int R, int C>
-constexpr auto tile_or_null() {
-    if constexpr (R <= numbers_beside(C))
-        return &Tile::template run<R, C>;
-    else
-        return decltype(&Tile::template run<1, 1>)(nullptr);
-}
-template <typename Tile, int... RC>
-constexpr auto lane_tiles_of(std::integer_sequence<int, RC...>) {
-    return std::array{tile_or_null<Tile, RC / kTileColumns + 1, RC % kTileColumns + 1>()...};
-}
-template <typename Tile>
-constexpr auto kLaneTiles = lane_tiles_of<Tile>(std::make_integer_sequence<int, kMostNumbers * kTileColumns>());
-template <typename Tile>
-constexpr auto lane_tile(int numbers, int vectors) {
-    return kLaneTiles<Tile>[(numbers - 1) * kTileColumns + vectors - 1];
-}
+// ---- the sums
 
 // sums (F positions, C vectors, lanes) = Σ_k w[places[k]] · x[position][cells[k]]
 template <typename T>
@@ -138,14 +115,14 @@ struct ByChannel {
 
     void row(int sample, int tile, int h) const {
         const int first = kernels.tiles.begin(tile), size = kernels.tiles.size(tile);
-        const EvenRanges columns(at.columns, numbers_beside(size));
+        const EvenRanges columns(at.columns, rows_beside(size));
         const std::ptrdiff_t position = std::ptrdiff_t(step_w) * in.lanes;
         const T* const from = in.cell(sample * in.blocks_of_sample(), 0, h * step_h);
         alignas(64) T sums[kTileFilters * kTileColumns * V];
         for (int i = 0; i < columns.count; ++i) {
             const int column = columns.begin(i);
-            lane_tile<LaneSums<T>>(columns.size(i), size)(sums, packed + kernels.tile(tile), places,
-                                                          from + column * position, position, cells, count);
+            tile_for<LaneSums<T>>(columns.size(i), size)(sums, packed + kernels.tile(tile), places,
+                                                         from + column * position, position, cells, count);
             for (int v = 0; v < size; ++v)
                 put(sums + v * V, size * V, columns.size(i), sample * vectors + first + v, h, column);
         }

@@ -60,13 +60,13 @@ void weight_gradient_by_channel(T* dw, const Map<T>& dy, const Map<T>& x, const 
     parallel(filters.count * ranges.count, double(dy.blocks()) * dy.height * dy.width * count, [&](int task) {
         const int tile = task % filters.count, range = task / filters.count;
         const int first = filters.begin(tile), size = filters.size(tile), own = ranges.size(range);
-        const EvenRanges tiles(own, numbers_beside(size));
+        const EvenRanges tiles(own, rows_beside(size));
         T* const sums = ByChannelMemory::memory<T, kSums>(std::size_t(size) * own * V);
         for (int n = 0; n < samples; ++n) {
             for (int r = 0; r < rows.count; ++r)
                 for (int i = 0; i < tiles.count; ++i) {
                     const int t = tiles.begin(i), k = tiles.size(i), h = rows.begin(r);
-                    lane_tile<LaneOuterTile<T>>(k, size)(
+                    tile_for<LaneOuterTile<T>>(k, size)(
                         {sums + t * V, std::ptrdiff_t(own) * V, dy.cell(n * vectors + first, 0, h), dy.block(),
                          dy.row(), dy.lanes, x.cell(n * x.blocks_of_sample(), 0, h * g.stride_h), g.stride_h * x.row(),
                          std::ptrdiff_t(g.stride_w) * x.lanes, taps.cells + ranges.begin(range) + t, rows.size(r),

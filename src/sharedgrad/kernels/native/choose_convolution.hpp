@@ -65,25 +65,15 @@ bool run_by_channel(C<T> c) {
     return with_bias(c);
 }
 
-template <typename T>
-bool run_depthwise(C<T> c) {
+// For kernels that take all three passes in the same words, and give the bias's gradient with the weights'.
+template <typename T, auto Outputs, auto Back, auto Weights>
+bool run_passes(C<T> c) {
     if (c.pass == kOutputs)
-        depthwise_conv(c.small, c.big, c.w, c.bias, c.g, c.relu);
+        Outputs(c.small, c.big, c.w, c.bias, c.g, c.relu);
     else if (c.pass == kInputGradient)
-        depthwise_input_gradient(c.big, c.small, c.w, c.through, c.g, c.add);
+        Back(c.big, c.small, c.w, c.through, c.g, c.add);
     else
-        depthwise_weight_gradient(c.dw, c.dbias, c.small, c.big, c.g);
-    return true;
-}
-
-template <typename T>
-bool run_pointwise(C<T> c) {
-    if (c.pass == kOutputs)
-        pointwise_conv(c.small, c.big, c.w, c.bias, c.g, c.relu);
-    else if (c.pass == kInputGradient)
-        pointwise_input_gradient(c.big, c.small, c.w, c.through, c.g, c.add);
-    else
-        pointwise_weight_gradient(c.dw, c.dbias, c.small, c.big, c.g);
+        Weights(c.dw, c.dbias, c.small, c.big, c.g);
     return true;
 }
 
@@ -134,13 +124,14 @@ constexpr Strategy<T> kStrategies[] = {
     // few samples, in the order that is made for them: a step of the CNN with one sample takes 0.6 of the time
     {[](C<T> c) { return c.small.by_channel(); }, run_by_channel<T>},
     // a kernel for each channel: a step of the net `separable` takes 0.75 of the time
-    {[](C<T> c) { return depthwise(c.small, c.big, c.g) && c.pass != kBySample; }, run_depthwise<T>},
+    {[](C<T> c) { return depthwise(c.small, c.big, c.g) && c.pass != kBySample; },
+     run_passes<T, depthwise_conv<T>, depthwise_input_gradient<T>, depthwise_weight_gradient<T>>},
     // 1×1: a step of `separable` takes 0.9; few input channels are too little work for its weight gradient
     {[](C<T> c) {
          const bool few = c.sums_weights() && c.big.channels <= kTileTaps;
          return pointwise(c.small, c.big, c.g) && c.pass != kBySample && !few;
      },
-     run_pointwise<T>},
+     run_passes<T, pointwise_conv<T>, pointwise_input_gradient<T>, pointwise_weight_gradient<T>>},
     // 3×3 of many channels: a step of VGG takes half the time, of ResNet-20 0.7
     {filters_minimally<T>, run_minimal_filtering<T>},
     // sums over taps serve everything

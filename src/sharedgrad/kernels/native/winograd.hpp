@@ -245,17 +245,28 @@ struct PointProduct {
     }
 };
 
-template <typename Tile, int... FC>
-constexpr auto tiles_of(std::integer_sequence<int, FC...>) {
-    return std::array{&Tile::template run<FC / kTileColumns + 1, FC % kTileColumns + 1>...};
+// Tiles of R rows (filters, tiles of a map, cells, taps) and C vectors, as many as the registers hold.
+constexpr int kMostRows = 8;
+constexpr int rows_beside(int vectors) { return std::min(kMostRows, kTileFilters * kTileColumns / vectors); }
+
+template <typename Tile, int R, int C>
+constexpr auto tile_or_null() {
+    if constexpr (R <= rows_beside(C))
+        return &Tile::template run<R, C>;
+    else
+        return decltype(&Tile::template run<1, 1>)(nullptr);
+}
+template <typename Tile, int... RC>
+constexpr auto tiles_of(std::integer_sequence<int, RC...>) {
+    return std::array{tile_or_null<Tile, RC / kTileColumns + 1, RC % kTileColumns + 1>()...};
 }
 template <typename Tile>
-constexpr auto kTiles = tiles_of<Tile>(std::make_integer_sequence<int, kTileFilters * kTileColumns>());
+constexpr auto kTiles = tiles_of<Tile>(std::make_integer_sequence<int, kMostRows * kTileColumns>());
 
-// A product for so many filters and vectors.
+// A tile of so many rows and vectors.
 template <typename Tile>
-constexpr auto tile_for(int filters, int vectors) {
-    return kTiles<Tile>[(filters - 1) * kTileColumns + vectors - 1];
+constexpr auto tile_for(int rows, int vectors) {
+    return kTiles<Tile>[(rows - 1) * kTileColumns + vectors - 1];
 }
 
 // ---- strips of tiles
