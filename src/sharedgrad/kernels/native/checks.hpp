@@ -50,7 +50,8 @@ struct Operands {
     const Map<T>& operator[](int i) const { return all[maps[i]]; }
     const Map<T>* perhaps(int i) const { return has(i) ? &all[maps[i]] : nullptr; }
     T* data(int i) const { return has(i) ? (*this)[i].data : nullptr; }
-    double* squares(int i) const { return reinterpret_cast<double*>(data(i)); }  // in float64, in memory of T
+    double* doubles(int i) const { return reinterpret_cast<double*>(data(i)); }  // in memory of T, as what follows
+    const std::int64_t* integers(int i) const { return reinterpret_cast<const std::int64_t*>(data(i)); }
     int number(int i) const { return int(numbers[i]); }
     T real(int i) const {  // written as the bits of a double
         double value;

@@ -2,14 +2,18 @@
 // hold, what happens. Above each row stand its maps, then its numbers; a window comes first among these.
 #pragma once
 
+#include "channel_uses.hpp"
 #include "checks.hpp"
 #include "choose_convolution.hpp"
 #include "dense.hpp"
+#include "directions.hpp"
+#include "losses.hpp"
 #include "maps.hpp"
 #include "moving.hpp"
 #include "norm.hpp"
 #include "persample.hpp"
 #include "pool_2x2.hpp"
+#include "updates.hpp"
 
 namespace sharedgrad {
 namespace {
@@ -21,6 +25,7 @@ struct Operation {
     unsigned optional;  // bit i: map i may be missing (−1)
     bool (*fits)(const Operands<T>& o);
     void (*run)(const Operands<T>& o);
+    bool updates = false;  // whether it writes over a parameter's array, or its state's
 };
 
 template <typename T>
@@ -173,21 +178,14 @@ constexpr Operation<T> kOperations[] = {
          return o.vectors(2, 3) && holds_gradients<T>(o, std::ptrdiff_t(o[2].channels) * o[3].channels, o[2], 0);
      },
      [](In<T> o) { linear_weight_gradient(o.data(0), o.data(1), o[2], o[3], o.number(0)); }},
-    // next w, dbias, w, dy, x, (lr, decay)
-    {"linear_descent", 6, 0, 1u << 1,
-     [](In<T> o) {
-         return o.vectors(3, 4) && o[3].samples == 1 && o.hold(o[3].channels, 1) && o.hold(2, 5) &&
-                o.hold(std::ptrdiff_t(o[3].channels) * o[4].channels, 0, 2);
-     },
-     [](In<T> o) { linear_descent(o.data(0), o.data(1), o.data(2), o[3], o[4], o.data(5)[0], o.data(5)[1]); }},
     // map
     {"zero", 1, 0, 0, anything<T>, [](In<T> o) { std::fill_n(o.data(0), o[0].size(), T(0)); }},
     // squares, map
     {"add_squares", 2, 0, 0, [](In<T> o) { return o.hold_squares(o[1].samples, 0); },
-     [](In<T> o) { add_squares(o.squares(0), o[1]); }},
+     [](In<T> o) { add_squares(o.doubles(0), o[1]); }},
     // squares, dy, x; whether there is a bias
     {"add_linear_squares", 3, 1, 0, [](In<T> o) { return o.vectors(1, 2) && o.hold_squares(o[1].samples, 0); },
-     [](In<T> o) { add_linear_squares(o.squares(0), o[1], o[2], o.number(0)); }},
+     [](In<T> o) { add_linear_squares(o.doubles(0), o[1], o[2], o.number(0)); }},
     // squares, dy, x, gradients; window
     {"add_kernel_squares", 4, 9, 1u << 3,
      [](In<T> o) {
@@ -197,21 +195,21 @@ constexpr Operation<T> kOperations[] = {
                 (!gradients || (gradients->samples == o[1].samples && gradients->lanes == o[1].lanes &&
                                 is_cell(*gradients) && gradients->channels == kernel_size(o[1], o[2], o.window())));
      },
-     [](In<T> o) { add_kernel_squares(o.squares(0), o[1], o[2], o.window(), o.perhaps(3)); }},
+     [](In<T> o) { add_kernel_squares(o.doubles(0), o[1], o[2], o.window(), o.perhaps(3)); }},
     // squares, dy, x; window
     {"add_gram_squares", 3, 9, 0,
      [](In<T> o) {
          return slides(o[1], o[2], o.window()) && kernel_size(o[1], o[2], o.window()) > 0 && o[1].lanes == kWidth<T> &&
                 o.hold_squares(o[1].samples, 0);
      },
-     [](In<T> o) { add_gram_squares(o.squares(0), o[1], o[2], o.window()); }},
+     [](In<T> o) { add_gram_squares(o.doubles(0), o[1], o[2], o.window()); }},
     // factors, norms, squares, max_norm (in float64)
     {"clip_factors", 4, 0, 0,
      [](In<T> o) {
          return o.vectors(1) && o[1].samples == 1 && o.vectors(0) && o[0].size() >= o[1].channels &&
                 o.hold_squares(o[1].channels, 2) && o.hold_squares(1, 3);
      },
-     [](In<T> o) { clip_factors(o[0], o[1], o.squares(2), *o.squares(3)); }},
+     [](In<T> o) { clip_factors(o[0], o[1], o.doubles(2), *o.doubles(3)); }},
     // map, factors
     {"scale_samples", 2, 0, 0, [](In<T> o) { return o.factors(1, o[0]); },
      [](In<T> o) { scale_samples(o[0], o.data(1)); }},
@@ -267,6 +265,46 @@ constexpr Operation<T> kOperations[] = {
                 o[0].width == o[1].width && has(0) && has(1);
      },
      [](In<T> o) { copy_channels(o[0], o[1], o.number(0), o.number(1), o.number(2)); }},
+    // y (U, B, 1, O), p (U, B, 1, I), w (B, O, 1, I)
+    {"blocks", 3, 0, 0, anything<T>, [](In<T> o) { blocks(o[0], o[1], o.data(2)); }},
+    // dp (U, B, 1, I), delta (U, B, 1, O), w (B, O, 1, I)
+    {"blocks_input_gradient", 3, 0, 0, anything<T>, [](In<T> o) { blocks_input_gradient(o[0], o[1], o.data(2)); }},
+    // total (K, B, O, I), delta (K, U, B, O), p (K, U, B, I)
+    {"outer_sum", 3, 0, 0, anything<T>, [](In<T> o) { outer_sum(o[0], o[1], o[2]); }},
+    // squares (N, G, 1, S), seen (N, G, 8, S), x (N, G, C, S), directions (G, C, 1, 8)
+    {"along_directions", 4, 0, 0, anything<T>,
+     [](In<T> o) { along_directions(o.data(0), o.data(1), o[2], o.data(3)); }},
+    // squares (N, S), products (N, S), totals (N, C), delta (N, C, 1, S), x like delta, coefficients (3, C)
+    {"channel_uses", 6, 0, 1u << 4, anything<T>,
+     [](In<T> o) { channel_uses(o.data(0), o.data(1), o.data(2), o[3], o.data(4), o.data(5)); }},
+    // y, x
+    {"softmax", 2, 0, 0, anything<T>, [](In<T> o) { softmax(o[0], o[1]); }},
+    // dx, dy, y
+    {"softmax_backward", 3, 0, 0, anything<T>, [](In<T> o) { softmax_backward(o[0], o[1], o[2]); }},
+    // upstream, scores, labels, settings; whether the sum must be finite, where among the settings smoothing, count and a
+    // place for the sum are
+    {"cross_entropy", 4, 2, 0, anything<T>,
+     [](In<T> o) { cross_entropy(o[0], o[1], o.integers(2), o.doubles(3) + o.number(1), o.number(0)); }},
+    // next w, w, gradient, settings, next velocity, velocity; nesterov, where lr, momentum and decay are among these
+    {"sgd", 6, 2, 1u << 4 | 1u << 5, anything<T>,
+     [](In<T> o) {
+         sgd(o[0], o.data(1), o.data(2), o.doubles(3) + o.number(1), o.data(4), o.data(5), o.number(0));
+     },
+     true},
+    // next w, w, gradient, settings, next mean, mean, next square, square; decoupled, where lr, β₁, β₂, ε and decay are
+    // among these, where the number of steps is
+    {"adam", 8, 3, 0, anything<T>,
+     [](In<T> o) {
+         adam(o[0], o.data(1), o.data(2), o.doubles(3) + o.number(1), o.data(4), o.data(5), o.data(6), o.data(7),
+              o.doubles(3)[o.number(2)], o.number(0));
+     },
+     true},
+    // next w, w, dbias, dy, x, settings; where those of sgd are
+    {"linear_descent", 6, 1, 1u << 2, anything<T>,
+     [](In<T> o) {
+         linear_descent(o.data(0), o.data(2), o.data(1), o[3], o[4], o.doubles(5) + o.number(0));
+     },
+     true},
 };
 
 constexpr int kOperationCount = sizeof kOperations<float> / sizeof *kOperations<float>;

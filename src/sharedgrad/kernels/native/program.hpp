@@ -36,7 +36,7 @@ template <typename T>
 bool check_map(const std::int64_t* n, const Program& p) {
     for (int i = 0; i < kMapNumbers; ++i)
         if (n[i] < 0 || (i != 1 && n[i] > kLargest)) return false;
-    if (n[0] >= p.array_count || !n[2] || !n[3] || n[3] > kWidth<T> || (n[3] & (n[3] - 1))) return false;
+    if (n[0] >= p.array_count || !n[3] || n[3] > kWidth<T> || (n[3] & (n[3] - 1))) return false;
     if (n[11] && double(n[2]) * (n[4] + n[3]) > kLargest) return false;
     const Map<T> map = map_at<T>(nullptr, n);
     const std::int64_t rows = n[7] + n[5] + n[8], columns = n[9] + n[6] + n[10];
@@ -74,17 +74,20 @@ const char* check(const Program& p) {
 }
 
 template <typename T>
-void run(const Program& p, void* const* arrays) {
+std::ptrdiff_t run(const Program& p, void* const* arrays, std::ptrdiff_t begin, bool before_updates) {
     Map<T>* maps = ProgramMemory::memory<Map<T>, kMaps>(p.map_count);
     for (std::ptrdiff_t i = 0; i < p.map_count; ++i) {
         const std::int64_t* const row = p.maps + i * kMapNumbers;
         maps[i] = map_at(static_cast<T*>(arrays[row[0]]) + row[1], row);
     }
-    for (std::ptrdiff_t at = 0; at < p.code_size;) {
+    std::ptrdiff_t at = begin;
+    while (at < p.code_size) {
         const Operation<T>& op = kOperations<T>[p.code[at]];
+        if (before_updates && op.updates) break;
         op.run({maps, p.code + at + 1, p.code + at + 1 + op.maps});
         at += 1 + op.maps + op.numbers;
     }
+    return at;
 }
 
 }  // namespace
