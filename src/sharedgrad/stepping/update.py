@@ -126,7 +126,7 @@ class _Part:
             steps = [1 + int(o.state[p]["steps"]) for p in self._parameters]
             rule = adam_rule(o.lr, o.betas, o.eps, o.weight_decay, o.decoupled, steps)
         done = in_place(*rule, gradients, self._arrays)
-        if done and steps:
+        if done and isinstance(o, Adam):
             self._count(o, steps)
         if done:
             for p in self._parameters:  # nobody else holds the array, and it is another value now

@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import prod
 
 from sharedgrad.kernels.native.fallback import compiled_if
-from sharedgrad.kernels.native.program import LARGEST, RELU, SIGMOID, TANH
+from sharedgrad.kernels.native.maps import LARGEST
+from sharedgrad.kernels.native.program import RELU, SIGMOID, TANH
 from sharedgrad.kernels.native.recycled import empty_like
 from sharedgrad.kernels.native.single import kind_of, operation, run
 from sharedgrad.parameter import Array

@@ -320,7 +320,7 @@ void linear_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, 
 // One sample's plain step w' (O, I) = w − lr · (dy ⊗ x + decay · w), with the bits of the gradient and the update one
 // after the other, though the gradient is never written; dbias (O) may be null. Settings as for sgd.
 template <typename T>
-void linear_descent(T* next, T* dbias, const T* w, const Map<T>& dy, const Map<T>& x, const double* settings) {
+void linear_descent(T* next, const T* w, T* dbias, const Map<T>& dy, const Map<T>& x, const double* settings) {
     const T lr = T(settings[0]), decay = T(settings[2]);
     rows_in_tasks(dy.channels, double(dy.channels) * x.channels, [&](int o) {
         const std::ptrdiff_t row = std::ptrdiff_t(o) * x.channels;

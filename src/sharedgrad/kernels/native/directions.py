@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from sharedgrad.kernels.native import _native
+from sharedgrad.kernels.native.operations import DIRECTIONS
 from sharedgrad.kernels.native.recycled import empty
 from sharedgrad.kernels.native.single import kind_of, operation, run
 from sharedgrad.parameter import Array
-
-DIRECTIONS: int = _native.DIRECTIONS
 
 
 def along_directions(x: Array, directions: Array) -> tuple[Array, Array]:

@@ -31,7 +31,6 @@ struct Program {
     const std::int64_t* maps;  // (map_count, kMapNumbers)
     const std::int64_t* code;  // (code_size)
     std::ptrdiff_t map_count, code_size;
-    std::ptrdiff_t* sizes;  // (array_count): how many elements the maps take of each array; −1 where no map lies there
     int array_count;
 };
 
@@ -41,7 +40,7 @@ constexpr int kMapNumbers = 12;
 template <typename T>
 struct Kernels {
     int lanes;
-    // What is wrong with a program, or null: then its sizes are set, and it may run on arrays of these sizes.
+    // Why a program cannot be read, or null.
     const char* (*check)(const Program& program);
     // Carries out the code from `begin` on, or only what comes before its first update; where it has stopped.
     std::ptrdiff_t (*run)(const Program& program, void* const* arrays, std::ptrdiff_t begin, bool before_updates);

@@ -7,13 +7,16 @@ from functools import lru_cache
 import numpy as np
 
 from sharedgrad.kernels.native.fallback import compiled_if
-from sharedgrad.kernels.native.program import Builder, Map, Program, doubles
+from sharedgrad.kernels.native.maps import Map
+from sharedgrad.kernels.native.program import Builder, Program, doubles
 from sharedgrad.kernels.native.recycled import empty_like
 from sharedgrad.kernels.native.single import Kind, builder, contiguous, kind_of, run
 from sharedgrad.parameter import Array
 
 
-def emit_cross_entropy(b: Builder, upstream: Map, scores: Map, labels: Map, settings: Map, at: int, finite: bool) -> None:
+def emit_cross_entropy(
+    b: Builder, upstream: Map, scores: Map, labels: Map, settings: Map, at: int, finite: bool
+) -> None:
     """The loss of scores (N, C) against labels (N,).
 
     Args:
@@ -30,9 +33,9 @@ def emit_cross_entropy(b: Builder, upstream: Map, scores: Map, labels: Map, sett
 @lru_cache(512)
 def _program(kind: Kind, samples: int, classes: int) -> Program:
     b = builder(samples, kind)
-    maps = [b.array(classes, samples=samples) for _ in range(2)]
-    numbers = [b.array(doubles(n, b.dtype.itemsize)) for n in (samples, 3)]
-    emit_cross_entropy(b, *maps, *numbers, 0, False)
+    upstream, scores = b.array(classes, samples=samples), b.array(classes, samples=samples)
+    labels, settings = (b.array(doubles(n, b.dtype.itemsize)) for n in (samples, 3))
+    emit_cross_entropy(b, upstream, scores, labels, settings, 0, False)
     return b.build()
 
 

@@ -7,7 +7,8 @@ from functools import lru_cache
 import numpy as np
 
 from sharedgrad.kernels.native import _native
-from sharedgrad.kernels.native.program import Builder, Map, Program, spatial
+from sharedgrad.kernels.native.maps import Map
+from sharedgrad.kernels.native.program import Builder, Program, spatial
 from sharedgrad.parameter import Array
 
 Index = tuple[int, ...]
@@ -39,9 +40,12 @@ def run(program: Program, *arrays: Array) -> None:
 def operation(kind: Kind, name: str, shapes: tuple[Index | None, ...], *numbers: int) -> Program:
     """One operation on plain arrays (N, C, H, W), of which some may be missing; H and W may be left out."""
     b = builder(1, kind)
-    maps = [None if s is None else b.array(*s[1:], samples=s[0]) for s in shapes]
-    b.emit(name, tuple(maps), *numbers)
+    b.emit(name, tuple(None if s is None else _array(b, *s) for s in shapes), *numbers)
     return b.build()
+
+
+def _array(b: Builder, samples: int, channels: int, height: int = 1, width: int = 1) -> Map:
+    return b.array(channels, height, width, samples)
 
 
 def builder(samples: int, kind: Kind) -> Builder:

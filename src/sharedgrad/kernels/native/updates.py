@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sharedgrad.kernels.native.program import Builder, Map, Program, doubles
+from sharedgrad.kernels.native.maps import Map
+from sharedgrad.kernels.native.program import Builder, Program, doubles
 from sharedgrad.kernels.native.recycled import empty_like
 from sharedgrad.kernels.native.single import Kind, builder, contiguous, kind_of
 from sharedgrad.parameter import Array
@@ -40,7 +41,7 @@ class Rule(NamedTuple):
             settings: Numbers in float64.
             at: Where the rule's own are among these, and of Adam the parameter's number of steps.
         """
-        states = [*chain.from_iterable(zip(new[1:], old[1:], strict=True))] or [None, None]
+        states: list[Map | None] = [*chain.from_iterable(zip(new[1:], old[1:], strict=True))] or [None, None]
         b.emit(self.name, (new[0], old[0], gradient, settings, *states), int(self.variant), *at)
 
 
