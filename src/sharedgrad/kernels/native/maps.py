@@ -91,7 +91,7 @@ class Map:
         if self.lanes not in (1 << i for i in range(vector.bit_length())):
             raise AssertionError(f"{self}: the lanes are no power of two up to {vector}")
         sizes = (self.offset or 0, self.samples, *self.shape, *self.margins)
-        if min(sizes) < 0 or max(sizes[1:]) > LARGEST or not self.samples or self.end(vector) > _MOST_ELEMENTS:
+        if min(sizes) < 0 or max(sizes[1:]) > LARGEST or self.end(vector) > _MOST_ELEMENTS:
             raise AssertionError(f"{self}: a size is out of range")
         if self.by_channel and self.samples * (self.channels + self.lanes) > LARGEST:
             raise AssertionError(f"{self}: too many samples to lie by channel")
