@@ -156,7 +156,7 @@ def test_a_program_runs_on_its_own_arrays_alone() -> None:
     with pytest.raises(ValueError, match="there is no array"):
         native.program(maps, code, 8, written(0))
     with pytest.raises(TypeError, match="bytes"):
-        native.program(np.array(ROW), code, 8, written(-1, -1, 3))
+        native.program(ROW, code, 8, written(-1, -1, 3))
 
 
 @pytest.mark.compiled
