@@ -130,22 +130,15 @@ struct ByChannel {
 
     // A vector's outputs at neighbouring cells.
     void put(const T* sums, int apart, int positions, int block, int h, int column) const {
-        const int first = block % vectors * V, alive = std::min(V, out.lane_channels - first), lanes = out.lanes;
+        const int first = block % vectors * V, alive = std::min(V, out.lane_channels - first);
         const Vector<T> bias = last.bias ? load_part(last.bias + first, alive) : Vector<T>{};
-        const std::ptrdiff_t begin = std::ptrdiff_t(at.left + column * at.across) * lanes,
-                             step = std::ptrdiff_t(at.across) * lanes;
+        const std::ptrdiff_t begin = std::ptrdiff_t(at.left + column * at.across) * V,
+                             step = std::ptrdiff_t(at.across) * V;
         T* const to = out.cell(block, 0, at.top + h * at.down) + begin;
         const T* const gate = last.through ? last.through->cell(block, 0, at.top + h * at.down) + begin : nullptr;
-        const auto each = [&](const auto& read, const auto& write) {
-            for (int p = 0; p < positions; ++p)
-                write(to + p * step, finished<T>(load(sums + p * apart) + bias, last.add, last.relu, to + p * step,
-                                                 gate ? gate + p * step : nullptr, read));
-        };
-        if (lanes == V)
-            each([](const T* from) { return load(from); }, [](T* at, Vector<T> v) { store(at, v); });
-        else
-            each([lanes](const T* from) { return load_part(from, lanes); },
-                 [lanes](T* at, Vector<T> v) { store_part(at, v, lanes); });
+        for (int p = 0; p < positions; ++p)
+            store(to + p * step, finished<T>(load(sums + p * apart) + bias, last.add, last.relu, to + p * step,
+                                             gate ? gate + p * step : nullptr, load<T>));
     }
 };
 
