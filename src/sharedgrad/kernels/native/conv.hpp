@@ -239,6 +239,27 @@ void correlate_all(const Correlation<T>& p) {
     });
 }
 
+// Kernel cells along one axis, and where they find theirs, counted from a place in the other map.
+struct Phase {
+    int kernel, count = 0;
+    int cell[kMostCells], shift[kMostCells];
+
+    // All of them.
+    static Phase all(int kernel, int pad, int dilation) { return {kernel, pad, dilation}; }
+    Phase(int kernel, int pad, int dilation) : kernel(kernel) {
+        for (; count < kernel; ++count) cell[count] = count, shift[count] = count * dilation - pad;
+    }
+    // Those that inputs i ≡ phase (mod stride) meet: output i/stride + shift.
+    Phase(int phase, int kernel, int stride, int pad, int dilation) : kernel(kernel) {
+        for (int k = 0; k < kernel; ++k) {
+            const int at = phase + pad - k * dilation, rest = (at % stride + stride) % stride;
+            if (rest) continue;
+            cell[count] = k;
+            shift[count++] = at / stride;
+        }
+    }
+};
+
 // y (N, F, *P) = x (N, C, *S) ∗ w (F, C/groups, *K) + bias (F), then perhaps ReLU; or, with an activation and pooling
 // that follow, their outputs y.
 template <typename T>
@@ -273,20 +294,6 @@ void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Win
          scale * scale * operations(y, x, g),
          fused_pool});
 }
-
-// The kernel cells along one axis that inputs i ≡ phase (mod stride) meet, and where: output i/stride + shift.
-struct Phase {
-    int count = 0;
-    int cell[kMostCells], shift[kMostCells];
-    Phase(int phase, int kernel, int stride, int pad, int dilation) {
-        for (int k = 0; k < kernel; ++k) {
-            const int at = phase + pad - k * dilation, rest = (at % stride + stride) % stride;
-            if (rest) continue;
-            cell[count] = k;
-            shift[count++] = at / stride;
-        }
-    }
-};
 
 // dx with its columns phase by phase, (blocks, C, H, stride, columns, lanes), back in order.
 template <typename T>
