@@ -141,27 +141,20 @@ struct ByChannel {
             bias[c] = load_part(p.last.bias + first, std::min(V, p.out.lane_channels - first));
         for (int i = tiles.count; i > 0; --i) {
             Vector<T> sum[F][C];
-#pragma GCC unroll 8
             for (int f = 0; f < F; ++f)
-#pragma GCC unroll 8
                 for (int c = 0; c < C; ++c) sum[f][c] = Vector<T>{};
             for (int channel = 0; channel < channels; ++channel)
                 for (int k = channel * kernel + begin; k < channel * kernel + end; ++k) {
                     const T *const x = from + offsets[k], *const w = weights + places[k] * (C * V);
                     Vector<T> v[C];
-#pragma GCC unroll 8
                     for (int c = 0; c < C; ++c) v[c] = load(w + c * V);
-#pragma GCC unroll 8
                     for (int f = 0; f < F; ++f) {
                         const Vector<T> input = splat(x[f * position]);
-#pragma GCC unroll 8
                         for (int c = 0; c < C; ++c) sum[f][c] += input * v[c];
                     }
                 }
             const auto put = [&](auto n) {
-#pragma GCC unroll 8
                 for (int f = 0; f < F; ++f, to += step, gate += gate ? step : 0)
-#pragma GCC unroll 8
                     for (int c = 0; c < C; ++c)
                         store_part(to + c * block,
                                    finished<T>(sum[f][c] + bias[c], add, relu, to + c * block,
