@@ -7,7 +7,6 @@ rewrite of the graph.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,9 +53,7 @@ class Forward(Lowering):
         record: bool,
     ) -> None:
         self.steps = rewrite(nodes, shapes, outputs)
-        builder = Builder(samples, dtype)
-        by_channel = not builder.full and all(step.by_channel for step in self.steps)
-        super().__init__(shapes, replace(builder, by_channel=by_channel))
+        super().__init__(shapes, Builder(samples, dtype))
         self.nodes, self.inputs, self.outputs = nodes, inputs, outputs
         self.by_name = {node.name: node for node in nodes}
         self.training, self.record = training, record
@@ -74,7 +71,8 @@ class Forward(Lowering):
 
     def prepared(self, weight: Weight, y: Map, geometry: Geometry) -> Map | None:
         """The kernel (F, C, *K) prepared, where passes see the same weights again: with no way back to change them."""
-        if self.record or not self.builder.by_channel or not isinstance(weight, Parameter):
+        served = self.builder.by_channel and geometry.groups == 1
+        if self.record or not served or not isinstance(weight, Parameter):
             return None
         kernel = Kernel(weight, Prepared.of(weight, self.builder, y, geometry))
         return self.array(kernel, (kernel.prepared.size,), 1)

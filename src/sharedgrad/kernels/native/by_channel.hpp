@@ -15,7 +15,7 @@ using ByChannelMemory = Owner<kWeights, kSums>;
 // Where channel c of the first sample lies.
 template <typename T>
 std::ptrdiff_t lane_of(const Map<T>& m, int c) {
-    return c / m.lanes * m.block() + c % m.lanes;
+    return c / kWidth<T> * m.block() + c % kWidth<T>;
 }
 
 // Kernels with channels in the lanes: [tile of vectors][term][vector][lane]. The lanes are filters and the terms
@@ -60,7 +60,7 @@ Taps lane_taps(const Map<T>& x, const Phase& rows, const Phase& columns, int str
         return (std::ptrdiff_t(c) * rows.kernel + rows.cell[i]) * kernel_w + columns.cell[j];
     };
     const auto cell = [&](int c, int i, int j) {
-        return lane_of(x, c) + rows.shift[i] * x.row() + std::ptrdiff_t(columns.shift[j]) * x.lanes;
+        return lane_of(x, c) + rows.shift[i] * x.row() + std::ptrdiff_t(columns.shift[j]) * kWidth<T>;
     };
     return ordered({x.lane_channels, rows.count, columns.count, 1, nullptr, nullptr, stride, x.height, rows.shift},
                    cell, place);
@@ -101,7 +101,7 @@ struct ByChannel {
         const int first = kernels.tiles.begin(tile), size = kernels.tiles.size(tile);
         const int block = sample * vectors + first, down = at.top + h * at.down;
         const auto rows = taps.meeting(h, h);
-        const std::ptrdiff_t to = at.left * out.lanes;
+        const std::ptrdiff_t to = std::ptrdiff_t(at.left) * V;
         Tiles tiles{packed + kernels.tile(tile),
                     in.cell(sample * in.blocks_of_sample(), 0, h * step_h),
                     rows.first * taps.columns,
@@ -130,9 +130,8 @@ struct ByChannel {
         const Taps& taps = p.taps;
         const int channels = taps.channels, kernel = taps.rows * taps.columns, begin = tiles.begin, end = tiles.end;
         const std::ptrdiff_t *const offsets = taps.offsets, *const places = taps.places;
-        const std::ptrdiff_t position = std::ptrdiff_t(p.step_w) * p.in.lanes;
-        const int lanes = C > 1 ? V : p.out.lanes;
-        const std::ptrdiff_t step = std::ptrdiff_t(p.at.across) * lanes, block = p.out.block();
+        const std::ptrdiff_t position = std::ptrdiff_t(p.step_w) * V;
+        const std::ptrdiff_t step = std::ptrdiff_t(p.at.across) * V, block = p.out.block();
         const bool add = p.last.add, relu = p.last.relu;
         const T *const weights = tiles.w, *gate = tiles.gate, *from = tiles.from;
         T* to = tiles.to;
@@ -153,19 +152,10 @@ struct ByChannel {
                         for (int c = 0; c < C; ++c) sum[f][c] += input * v[c];
                     }
                 }
-            const auto put = [&](auto n) {
-                for (int f = 0; f < F; ++f, to += step, gate += gate ? step : 0)
-                    for (int c = 0; c < C; ++c)
-                        store_part(to + c * block,
-                                   finished<T>(sum[f][c] + bias[c], add, relu, to + c * block,
-                                               gate ? gate + c * block : nullptr,
-                                               [n](const T* at) { return load_part(at, n); }),
-                                   n);
-            };
-            if (C > 1 || lanes == V)
-                put(Full<T>());
-            else
-                put(lanes);
+            for (int f = 0; f < F; ++f, to += step, gate += gate ? step : 0)
+                for (int c = 0; c < C; ++c)
+                    store(to + c * block, finished<T>(sum[f][c] + bias[c], add, relu, to + c * block,
+                                                      gate ? gate + c * block : nullptr, load<T>));
             from += F * position;
         }
         tiles.from = from, tiles.to = to, tiles.gate = gate;

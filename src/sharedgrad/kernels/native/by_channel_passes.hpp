@@ -47,8 +47,8 @@ void conv_by_channel(const Map<T>& y, const Map<T>& x, const T* w, const T* bias
     if (way != kSumsWay && LaneWinograd<T>{y, x, last}.run(w, way == kPointsWay ? prepared + kHeader : nullptr, g))
         return;
     const LaneKernels<T> kernels{y.lane_channels, x.lane_channels, g.kernel_h * g.kernel_w, false};
-    const Phase rows = Phase::all(g.kernel_h, g.pad_h, g.dilation_h),
-                columns = Phase::all(g.kernel_w, g.pad_w, g.dilation_w);
+    const Phase rows = Phase::forward(g.kernel_h, g.pad_h, g.dilation_h),
+                columns = Phase::forward(g.kernel_w, g.pad_w, g.dilation_w);
     const Taps taps = lane_taps(x, rows, columns, g.stride_h, g.kernel_w);
     ByChannel<T>{y,          x,
                  kernels,    way == kSumsWay ? prepared + kHeader : kernels.packed(w),

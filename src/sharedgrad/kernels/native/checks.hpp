@@ -94,8 +94,7 @@ bool slides(const Map<T>& small, const Map<T>& big, const Window& g) {
                pad >= 0 && pad <= before &&
                (out - 1LL) * stride + (kernel - 1LL) * dilation + 1 - pad <= 0LL + size + after;
     };
-    const bool order =
-        small.by_channel() ? big.by_channel() && g.groups == 1 : !big.by_channel() && small.lanes == big.lanes;
+    const bool order = small.by_channel() == big.by_channel() && small.lanes == big.lanes;
     return small.samples == big.samples && order && g.groups > 0 && small.channels > 0 && big.channels > 0 &&
            axis(small.height, g.stride_h, g.kernel_h, g.dilation_h, g.pad_h, big.top, big.height, big.bottom) &&
            axis(small.width, g.stride_w, g.kernel_w, g.dilation_w, g.pad_w, big.left, big.width, big.right);

@@ -18,17 +18,15 @@ namespace {
 
 using ConvMemory = Owner<kOrder, kPlaces, kWeights, kCells>;
 static_assert(disjoint<WindowMemory, ConvMemory>());
-using InputGradientMemory = Owner<kInputs>;  // dx phase by phase
-static_assert(disjoint<InputGradientMemory, ConvMemory>());
 
 // ---- forward and input gradient
 
 // A grid of outputs: `rows` rows of vectors, for the filters of all groups and blocks.
 template <typename T>
 struct Grid {
-    T* data;  // (blocks, channels, rows, vectors of a row, lanes of a vector)
+    T* data;  // (blocks, channels, rows, columns, lanes)
     std::ptrdiff_t block, channel, row, step;
-    int rows, columns, lanes;  // lanes of one column
+    int rows, columns;
 };
 
 // The vectors of a grid one after the other: row by row, or window of 2×2 by window.
@@ -136,8 +134,6 @@ struct CorrelateRange {
     const Correlation<T>& p;
     const EvenRanges& tiles;
     int block, group, first_tile, end_tile;
-    int vectors = ceil_div(p.out.columns * p.out.lanes, kWidth<T>);
-    int last = p.out.columns * p.out.lanes - (vectors - 1) * kWidth<T>;  // lanes of a row's last vector
     int most = most_columns(tiles.size(0)), unit = unit_of(most, p.fused_pool);
     int first_filter = tiles.begin(first_tile), filters = tiles.begin(end_tile) - first_filter;
     T* y = p.out.data + block * p.out.block + (std::ptrdiff_t(group) * p.filters + first_filter) * p.out.channel;
@@ -150,7 +146,6 @@ struct CorrelateRange {
     struct Places {
         T* out[kMostVectors];
         const T* from[kMostVectors];
-        int valid[kMostVectors];
         int count, first_row, last_row;
     };
 
@@ -161,12 +156,11 @@ struct CorrelateRange {
             const int h = to.last_row = walk.row(), v = walk.column();
             to.out[c] = cells ? cells + c * kWidth<T> : y + h * p.out.row + v * p.out.step;
             to.from[c] = x + h * p.x_row + v * p.x_step;
-            to.valid[c] = v == vectors - 1 ? last : kWidth<T>;
         }
     }
 
     void run(int first, int end) const {
-        Walk walk(first, cells ? vectors / 2 : vectors, cells);
+        Walk walk(first, cells ? p.out.columns / 2 : p.out.columns, cells);
         Places places[2];
         place(places[0], walk, std::min(unit, end - first));
         for (int at = first, i = 0; at < end; at += unit, i ^= 1) {
@@ -193,9 +187,9 @@ struct CorrelateRange {
                 const int n = std::min(most, own.count - c);
                 T* out[kMostColumns];
                 for (int k = 0; k < n; ++k) out[k] = own.out[c + k] + f * out_channel;
-                kCorrelate<T>[size - 1][n - 1]({out, out_channel, own.from + c, taps.offsets + start, count, w,
-                                                p.bias ? p.bias + filter : nullptr, own.valid + c, p.add || channel,
-                                                p.relu && last_chunk});
+                correlate<T>(size, n,
+                             {out, out_channel, own.from + c, taps.offsets + start, count, w,
+                              p.bias ? p.bias + filter : nullptr, p.add || channel, p.relu && last_chunk});
             }
         }
     }
@@ -216,7 +210,7 @@ struct CorrelateRange {
     void pool(int first, int windows) const {
         for (int w = 0; w < windows; ++w) {
             const int across = p.out.columns / 2, h = (first + w) / across, v = (first + w) % across;
-            p.fused_pool->pool(*p.fused_pool, cells + 4 * w * kWidth<T>, out_channel, block,
+            p.fused_pool->pool(*p.fused_pool, cells + 4 * w * kWidth<T>, 2 * kWidth<T>, out_channel, block,
                                group * p.filters + first_filter, filters, h, v);
         }
     }
@@ -225,7 +219,7 @@ struct CorrelateRange {
 template <typename T>
 void correlate_all(const Correlation<T>& p) {
     const EvenRanges tiles(p.filters, kTileFilters);
-    const int vectors = p.out.rows * ceil_div(p.out.columns * p.out.lanes, kWidth<T>);
+    const int vectors = p.out.rows * p.out.columns;
     const int unit = unit_of(most_columns(tiles.size(0)), p.fused_pool), pieces = ceil_div(vectors, unit);
     const EvenRanges ranges(pieces, ceil_div(pieces, ceil_div(kTasks, p.blocks * p.groups)));
     const int cuts = ceil_div(kTasks / 2, p.blocks * p.groups * ranges.count);
@@ -239,17 +233,11 @@ void correlate_all(const Correlation<T>& p) {
     });
 }
 
-// Kernel cells along one axis, and where they find theirs, counted from a place in the other map.
+// The kernel cells along one axis that inputs i ≡ phase (mod stride) meet, and where: output i/stride + shift. In the
+// other direction outputs meet inputs in a single phase, with padding and dilation negative.
 struct Phase {
     int kernel, count = 0;
     int cell[kMostCells], shift[kMostCells];
-
-    // All of them.
-    static Phase all(int kernel, int pad, int dilation) { return {kernel, pad, dilation}; }
-    Phase(int kernel, int pad, int dilation) : kernel(kernel) {
-        for (; count < kernel; ++count) cell[count] = count, shift[count] = count * dilation - pad;
-    }
-    // Those that inputs i ≡ phase (mod stride) meet: output i/stride + shift.
     Phase(int phase, int kernel, int stride, int pad, int dilation) : kernel(kernel) {
         for (int k = 0; k < kernel; ++k) {
             const int at = phase + pad - k * dilation, rest = (at % stride + stride) % stride;
@@ -258,6 +246,7 @@ struct Phase {
             shift[count++] = at / stride;
         }
     }
+    static Phase forward(int kernel, int pad, int dilation) { return {0, kernel, 1, -pad, -dilation}; }
 };
 
 // y (N, F, *P) = x (N, C, *S) ∗ w (F, C/groups, *K) + bias (F), then perhaps ReLU; or, with an activation and pooling
@@ -275,83 +264,55 @@ void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Win
         {channels, g.kernel_h, g.kernel_w, chunk, nullptr, nullptr, g.stride_h, x.height, shifts},
         [&](int c, int i, int j) { return in.taps[place(c, i, j)]; }, place);
     const int scale = fused_pool ? 2 : 1;
-    correlate_all<T>(
-        {{y.cell(0, 0, 0), y.block(), y.channel(), y.row(), kWidth<T>, scale * y.height, scale * y.width, y.lanes},
-         in.data,
-         in.block,
-         in.channel * channels,
-         in.row,
-         in.step,
-         y.blocks(),
-         g.groups,
-         filters,
-         taps,
-         g.kernel_w - 1,
-         packed(w, taps, g.groups, filters, std::ptrdiff_t(filters) * in.count, in.count),
-         bias,
-         false,
-         relu,
-         scale * scale * operations(y, x, g),
-         fused_pool});
-}
-
-// dx with its columns phase by phase, (blocks, C, H, stride, columns, lanes), back in order.
-template <typename T>
-void merge_columns(const Map<T>& dx, const T* split, int columns, int stride, bool add) {
-    for (int b = 0; b < dx.blocks(); ++b)
-        for (int c = 0; c < dx.channels; ++c)
-            for (int h = 0; h < dx.height; ++h, split += std::ptrdiff_t(stride) * columns * dx.lanes) {
-                T* to = dx.cell(b, c, h);
-                for (int w = 0; w < dx.width; ++w) {
-                    const T* from = split + (w % stride * std::ptrdiff_t(columns) + w / stride) * dx.lanes;
-                    for (int l = 0; l < dx.lanes; ++l) {
-                        T& cell = to[std::ptrdiff_t(w) * dx.lanes + l];
-                        cell = add ? cell + from[l] : from[l];
-                    }
-                }
-            }
+    correlate_all<T>({{y.cell(0, 0, 0), y.block(), y.channel(), y.row(), kWidth<T>, scale * y.height, scale * y.width},
+                      in.data,
+                      in.block,
+                      in.channel * channels,
+                      in.row,
+                      in.step,
+                      y.blocks(),
+                      g.groups,
+                      filters,
+                      taps,
+                      g.kernel_w - 1,
+                      packed(w, taps, g.groups, filters, std::ptrdiff_t(filters) * in.count, in.count),
+                      bias,
+                      false,
+                      relu,
+                      scale * scale * operations(y, x, g),
+                      fused_pool});
 }
 
 // dx (N, C, *S) from dy (N, F, *P) and w (F, C/groups, *K), or added to what dx holds.
 template <typename T>
 void conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Window& g, bool add) {
+    constexpr std::ptrdiff_t V = kWidth<T>;
     const int channels = dx.channels / g.groups, filters = dy.channels / g.groups;
-    const bool split = phased(dx, g);
-    const int columns = ceil_div(dx.width, g.stride_w);
-    Grid<T> grid{dx.cell(0, 0, 0), dx.block(), dx.channel(), dx.row(), 0, 0, 0, dx.lanes};
-    if (split) {
-        grid.row = std::ptrdiff_t(g.stride_w) * columns * dx.lanes;
-        grid.channel = grid.row * dx.height;
-        grid.block = grid.channel * dx.channels;
-        grid.data = InputGradientMemory::memory<T, kInputs>(grid.block * dx.blocks());
-    }
     const int kernel = g.kernel_h * g.kernel_w;
     for (int a = 0; a < std::min(g.stride_h, dx.height); ++a)
         for (int b = 0; b < std::min(g.stride_w, dx.width); ++b) {
             const Phase rows(a, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h);
             const Phase cells(b, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w);
-            if (add && !split && (!rows.count || !cells.count)) continue;
+            if (add && (!rows.count || !cells.count)) continue;
             const Taps taps = ordered(
                 {filters, rows.count, cells.count, chunk_of(rows.count, cells.count, channels), nullptr, nullptr, 1,
                  dy.height, rows.shift},
-                [&](int f, int i, int j) {
-                    return f * dy.channel() + rows.shift[i] * dy.row() + std::ptrdiff_t(cells.shift[j]) * dy.lanes;
-                },
+                [&](int f, int i, int j) { return f * dy.channel() + rows.shift[i] * dy.row() + cells.shift[j] * V; },
                 [&](int f, int i, int j) {
                     return std::ptrdiff_t(f) * channels * kernel + rows.cell[i] * g.kernel_w + cells.cell[j];
                 });
             const T* weights = packed(w, taps, g.groups, channels, std::ptrdiff_t(filters) * channels * kernel, kernel);
-            Grid<T> out = grid;
-            out.data += a * grid.row + (split ? std::ptrdiff_t(b) * columns : b) * dx.lanes;
-            out.row = g.stride_h * grid.row;
-            out.step = std::ptrdiff_t(split ? 1 : g.stride_w) * kWidth<T>;
-            out.rows = ceil_div(dx.height - a, g.stride_h);
-            out.columns = ceil_div(dx.width - b, g.stride_w);
-            correlate_all<T>({out, dy.cell(0, 0, 0), dy.block(), dy.channel() * filters, dy.row(), kWidth<T>,
-                              dx.blocks(), g.groups, channels, taps, 0, weights, nullptr, add && !split, false,
+            const Grid<T> out{dx.cell(0, 0, a) + b * V,
+                              dx.block(),
+                              dx.channel(),
+                              g.stride_h * dx.row(),
+                              g.stride_w * V,
+                              ceil_div(dx.height - a, g.stride_h),
+                              ceil_div(dx.width - b, g.stride_w)};
+            correlate_all<T>({out, dy.cell(0, 0, 0), dy.block(), dy.channel() * filters, dy.row(), V, dx.blocks(),
+                              g.groups, channels, taps, 0, weights, nullptr, add, false,
                               operations(dy, dx, g) / g.stride_h / g.stride_w, nullptr});
         }
-    if (split) merge_columns(dx, grid.data, columns, g.stride_w, add);
 }
 
 }  // namespace

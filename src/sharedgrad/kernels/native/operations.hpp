@@ -65,9 +65,7 @@ constexpr Operation<T> kOperations[] = {
          const auto size = [](const Map<T>& m) { return std::ptrdiff_t(m.channels) * m.height * m.width; };
          const bool cells = a.channels == b.channels && a.height == b.height && a.width == b.width;
          const bool flat = (is_vector(a) || is_vector(b)) && size(a) == size(b);
-         const bool order = a.by_channel() == b.by_channel()
-                                ? a.lanes == b.lanes || (!a.by_channel() && (a.lanes == 1 || b.lanes == 1))
-                                : is_plain(a) || is_plain(b);
+         const bool order = is_plain(a) || is_plain(b);
          return a.samples == b.samples && (cells || flat) && order;
      },
      [](In<T> o) { relayout(o[0], o[1]); }},

@@ -147,11 +147,11 @@ struct Pointwise {
                         if (through) gate[c] = own.gate[v + c] + f * through->channel();
                     }
                     ahead_in.fetch(), ahead_gate.fetch(), ahead_out.fetch();
-                    kCorrelate<T>[size - 1][n - 1]({to, out.channel(), own.in + v, taps.offsets + first, chunks.size(k),
-                                                    weights + std::size_t(f) * in.channels + std::size_t(first) * size,
-                                                    bias ? bias + f : nullptr, own.valid + v, add || k, relu && last,
-                                                    through && last ? gate : nullptr,
-                                                    through ? through->channel() : 0});
+                    correlate<T>(size, n,
+                                 {to, out.channel(), own.in + v, taps.offsets + first, chunks.size(k),
+                                  weights + std::size_t(f) * in.channels + std::size_t(first) * size,
+                                  bias ? bias + f : nullptr, add || k, relu && last, through && last ? gate : nullptr,
+                                  through ? through->channel() : 0, own.valid + v});
                 }
     }
 };

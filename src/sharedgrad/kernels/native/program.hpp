@@ -15,8 +15,8 @@ static_assert(disjoint<ProgramMemory, WindowMemory, ConvMemory, KernelGradientMe
               disjoint<ProgramMemory, GramMemory>() && disjoint<ProgramMemory, PointwiseMemory>() &&
               disjoint<ProgramMemory, PointwiseSumsMemory>() && disjoint<ProgramMemory, Pool2x2Memory>() &&
               disjoint<ProgramMemory, DepthwiseMemory>() && disjoint<ProgramMemory, ByChannelMemory>() &&
-              disjoint<ProgramMemory, LaneWinogradMemory>() && disjoint<ProgramMemory, WinogradMemory>() &&
-              disjoint<ProgramMemory, WinogradGradientMemory>());
+              disjoint<ProgramMemory, GroupsMemory>() && disjoint<ProgramMemory, LaneWinogradMemory>() &&
+              disjoint<ProgramMemory, WinogradMemory>() && disjoint<ProgramMemory, WinogradGradientMemory>());
 
 constexpr int kMemories = 2;  // arrays that hold many maps; each other array is one map
 
@@ -36,15 +36,13 @@ template <typename T>
 bool check_map(const std::int64_t* n, const Program& p) {
     for (int i = 0; i < kMapNumbers; ++i)
         if (n[i] < 0 || (i != 1 && n[i] > kLargest)) return false;
-    if (n[0] >= p.array_count || !n[2] || !n[3] || n[3] > kWidth<T> || (n[3] & (n[3] - 1))) return false;
+    if (n[0] >= p.array_count || !n[2] || (n[3] != 1 && n[3] != kWidth<T>)) return false;
     if (n[11] && double(n[2]) * (n[4] + n[3]) > kLargest) return false;
     const Map<T> map = map_at<T>(nullptr, n);
     const std::int64_t rows = n[7] + n[5] + n[8], columns = n[9] + n[6] + n[10];
     const double cells = double(rows) * columns + (n[3] > 1 && !(rows & columns & 1));  // as Map::channel
     const bool memory = n[0] < kMemories;
-    // vectors of several columns are loaded whole, also at a row's end
-    const double spare = memory && (n[3] > 1 || !map.bare()) ? kWidth<T> : 0;
-    const double end = double(n[1]) + double(map.blocks()) * map.channels * cells * n[3] + spare;
+    const double end = double(n[1]) + double(map.blocks()) * map.channels * cells * n[3];
     if (end > kMostElements) return false;
     std::ptrdiff_t& size = p.sizes[n[0]];
     if (memory || size < 0) size = std::max(size, std::ptrdiff_t(end));

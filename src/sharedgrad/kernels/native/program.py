@@ -33,9 +33,11 @@ _KEPT, _TEMPORARY, _OUTSIDE = 0, 1, 2  # arrays of a run, in this order
 class Map:
     """N samples of C channels of H×W cells, `lanes` samples side by side, with margins of zeros around the cells.
 
+    In blocks these fill a vector; a plain array has one.
+
     Attributes:
         outside: The number of the array that it is, for arrays from outside.
-        by_channel: Whether channels lie side by side instead, `lanes` of them, as few samples have it.
+        by_channel: Whether channels lie side by side instead, as few samples have it.
         kept: Whether the way back reads it.
         offset: Where it lies in the kept or the temporary memory, once that is decided.
     """
@@ -115,37 +117,26 @@ class Builder:
     Args:
         samples: N of all maps.
         dtype: float32 or float64.
-        by_channel: Whether maps lie by channel.
     """
 
     samples: int
     dtype: np.dtype[Any]
-    by_channel: bool = False
     operations: list[Operation] = field(default_factory=list)
     outside: int = 0
 
     @property
-    def vector_lanes(self) -> int:
+    def lanes(self) -> int:
         """How many numbers a vector holds."""
         return int(_native.lanes(self.dtype.itemsize))
 
-    def side_by_side(self, count: int) -> int:
-        """Lanes for so many samples or channels: as many as fill a vector, or all that there are."""
-        return min(self.vector_lanes, 1 << (count - 1).bit_length())
-
     @property
-    def lanes(self) -> int:
-        """Samples side by side."""
-        return self.side_by_side(self.samples)
-
-    @property
-    def full(self) -> bool:
-        """Whether a vector holds one cell of as many samples as it has lanes."""
-        return not self.by_channel and self.lanes == self.vector_lanes
+    def by_channel(self) -> bool:
+        """Whether maps lie by channel: where samples would leave half of a vector empty."""
+        return 2 * self.samples <= self.lanes
 
     def another(self) -> Builder:
         """One for another program on maps in the same order."""
-        return Builder(self.samples, self.dtype, self.by_channel)
+        return Builder(self.samples, self.dtype)
 
     def array(self, channels: int, height: int = 1, width: int = 1, samples: int = 1) -> Map:
         """A plain array from outside: the next in the order in which ``run`` gets them."""
@@ -154,8 +145,7 @@ class Builder:
 
     def map(self, channels: int, height: int, width: int) -> Map:
         """A map in blocks."""
-        lanes = self.side_by_side(channels if self.by_channel else self.samples)
-        return Map(self.samples, lanes, channels, height, width, by_channel=self.by_channel)
+        return Map(self.samples, self.lanes, channels, height, width, by_channel=self.by_channel)
 
     def vector(self, channels: int) -> Map:
         """Plain vectors (N, channels)."""
@@ -258,7 +248,7 @@ def prepared_size(builder: Builder, kernel: tuple[int, ...], g: Geometry) -> int
     """Numbers that a prepared kernel (F, C, *K) takes, as ``by_channel_passes.hpp`` counts them."""
     size, stride, _, dilation = axes(g)
     cells = _POINTS if (*size, *stride, *dilation) == (3, 3, 1, 1, 1, 1) else prod(size)
-    return _ALIGNMENT + cells * kernel[1] * -(-kernel[0] // builder.vector_lanes) * builder.vector_lanes
+    return _ALIGNMENT + cells * kernel[1] * -(-kernel[0] // builder.lanes) * builder.lanes
 
 
 def spatial(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -8,9 +8,6 @@
 // end of the range, its outputs are the definition's own sums too: an output that does not see them stays what it is.
 #pragma once
 
-#include <array>
-#include <utility>
-
 #include "conv.hpp"
 #include "pack.hpp"
 
@@ -245,30 +242,6 @@ struct PointProduct {
     }
 };
 
-// Tiles of R rows (filters, tiles of a map, cells, taps) and C vectors, as many as the registers hold.
-constexpr int kMostRows = 8;
-constexpr int rows_beside(int vectors) { return std::min(kMostRows, kTileFilters * kTileColumns / vectors); }
-
-template <typename Tile, int R, int C>
-constexpr auto tile_or_null() {
-    if constexpr (R <= rows_beside(C))
-        return &Tile::template run<R, C>;
-    else
-        return decltype(&Tile::template run<1, 1>)(nullptr);
-}
-template <typename Tile, int... RC>
-constexpr auto tiles_of(std::integer_sequence<int, RC...>) {
-    return std::array{tile_or_null<Tile, RC / kTileColumns + 1, RC % kTileColumns + 1>()...};
-}
-template <typename Tile>
-constexpr auto kTiles = tiles_of<Tile>(std::make_integer_sequence<int, kMostRows * kTileColumns>());
-
-// A tile of so many rows and vectors.
-template <typename Tile>
-constexpr auto tile_for(int rows, int vectors) {
-    return kTiles<Tile>[(rows - 1) * kTileColumns + vectors - 1];
-}
-
 // ---- strips of tiles
 
 // What a pass does besides the products.
@@ -419,7 +392,8 @@ struct Winograd {
             for (int k = 0; k < 4 && whole; ++k) {
                 const int h = places[t].h / 2 + k / 2, w = places[t].w / 2 + k % 2;
                 if (2 * h < out.height && 2 * w < out.width)
-                    last.fused_pool->pool(*last.fused_pool, windows[k][0], 4 * V, places[t].block, own, together, h, w);
+                    last.fused_pool->pool(*last.fused_pool, windows[k][0], 2 * V, 4 * V, places[t].block, own, together,
+                                          h, w);
             }
         }
     }
