@@ -40,15 +40,14 @@ void conv_by_channel(const Map<T>& y, const Map<T>& x, const T* w, const T* bias
     if (way != kSumsWay && LaneWinograd<T>{y, x, last}.run(w, way == kPointsWay ? prepared + kHeader : nullptr, g))
         return;
     const LaneKernels<T> kernels{y.lane_channels, x.lane_channels, g.kernel_h * g.kernel_w, false};
-    const LaneTaps<T> taps(x, g);
-    auto* places = ByChannelMemory::memory<std::ptrdiff_t, kPlaces>(taps.count);
-    for (int t = 0; t < taps.count; ++t) places[t] = t;
+    const Phase rows = Phase::forward(g.kernel_h, g.pad_h, g.dilation_h),
+                columns = Phase::forward(g.kernel_w, g.pad_w, g.dilation_w);
+    const Taps taps = lane_taps(x, rows, columns, g.stride_h, g.kernel_w);
     ByChannel<T>{y,          x,
                  kernels,    way == kSumsWay ? prepared + kHeader : kernels.packed(w),
                  last,       {0, 0, 1, 1, y.height, y.width},
                  g.stride_h, g.stride_w,
-                 taps.cells, places,
-                 taps.count}
+                 taps}
         .run();
 }
 
@@ -59,25 +58,16 @@ void input_gradient_by_channel(const Map<T>& dx, const Map<T>& dy, const T* w, c
     const Finish<T> last{2 - g.pad_h, 2 - g.pad_w, true, nullptr, false, add, through, nullptr};
     if (g.pad_h <= 2 && g.pad_w <= 2 && LaneWinograd<T>{dx, dy, last}.run(w, nullptr, g)) return;
     const int kernel = g.kernel_h * g.kernel_w, filters = dy.lane_channels;
-    auto *cells = ByChannelMemory::memory<std::ptrdiff_t, kTaps>(filters * kernel),
-         *places = ByChannelMemory::memory<std::ptrdiff_t, kPlaces>(filters * kernel);
     const LaneKernels<T> kernels{filters, dx.lane_channels, kernel, true};
     const T* const packed = kernels.packed(w);
     for (int a = 0; a < std::min(g.stride_h, dx.height); ++a)
         for (int b = 0; b < std::min(g.stride_w, dx.width); ++b) {
             const Phase rows(a, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h);
             const Phase columns(b, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w);
-            int t = 0;
-            for (int f = 0; f < filters; ++f)
-                for (int i = 0; i < rows.count; ++i)
-                    for (int j = 0; j < columns.count; ++j, ++t) {
-                        cells[t] =
-                            lane_of(dy, f) + rows.shift[i] * dy.row() + std::ptrdiff_t(columns.shift[j]) * dy.lanes;
-                        places[t] = std::ptrdiff_t(f) * kernel + rows.cell[i] * g.kernel_w + columns.cell[j];
-                    }
+            const Taps taps = lane_taps(dy, rows, columns, 1, g.kernel_w);
             const Cells phase{
                 a, b, g.stride_h, g.stride_w, ceil_div(dx.height - a, g.stride_h), ceil_div(dx.width - b, g.stride_w)};
-            ByChannel<T>{dx, dy, kernels, packed, last, phase, 1, 1, cells, places, t}.run();
+            ByChannel<T>{dx, dy, kernels, packed, last, phase, 1, 1, taps}.run();
         }
 }
 

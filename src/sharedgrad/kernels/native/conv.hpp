@@ -233,6 +233,22 @@ void correlate_all(const Correlation<T>& p) {
     });
 }
 
+// The kernel cells along one axis that inputs i ≡ phase (mod stride) meet, and where: output i/stride + shift. In the
+// other direction outputs meet inputs in a single phase, with padding and dilation negative.
+struct Phase {
+    int kernel, count = 0;
+    int cell[kMostCells], shift[kMostCells];
+    Phase(int phase, int kernel, int stride, int pad, int dilation) : kernel(kernel) {
+        for (int k = 0; k < kernel; ++k) {
+            const int at = phase + pad - k * dilation, rest = (at % stride + stride) % stride;
+            if (rest) continue;
+            cell[count] = k;
+            shift[count++] = at / stride;
+        }
+    }
+    static Phase forward(int kernel, int pad, int dilation) { return {0, kernel, 1, -pad, -dilation}; }
+};
+
 // y (N, F, *P) = x (N, C, *S) ∗ w (F, C/groups, *K) + bias (F), then perhaps ReLU; or, with an activation and pooling
 // that follow, their outputs y.
 template <typename T>
@@ -266,20 +282,6 @@ void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Win
                       scale * scale * operations(y, x, g),
                       fused_pool});
 }
-
-// The kernel cells along one axis that inputs i ≡ phase (mod stride) meet, and where: output i/stride + shift.
-struct Phase {
-    int count = 0;
-    int cell[kMostCells], shift[kMostCells];
-    Phase(int phase, int kernel, int stride, int pad, int dilation) {
-        for (int k = 0; k < kernel; ++k) {
-            const int at = phase + pad - k * dilation, rest = (at % stride + stride) % stride;
-            if (rest) continue;
-            cell[count] = k;
-            shift[count++] = at / stride;
-        }
-    }
-};
 
 // dx (N, C, *S) from dy (N, F, *P) and w (F, C/groups, *K), or added to what dx holds.
 template <typename T>

@@ -21,6 +21,8 @@ template <typename Mask>
 inline bool any(Mask mask) {
 #if defined(__AVX512F__)
     return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif defined(__AVX2__)
+    return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
 #else
     std::uint64_t words[sizeof mask / 8], all = 0;
     std::memcpy(words, &mask, sizeof mask);
@@ -29,16 +31,20 @@ inline bool any(Mask mask) {
 #endif
 }
 
-// The largest of four activations, and which of them has it first: in full, for numbers that are close or are none.
+template <typename T>
+struct Largest {
+    Vector<T> y, winner;  // of four activations, and which of them has it first
+};
+
+// In full, for numbers that are close or are none.
 template <int Kind, typename T>
-[[gnu::noinline]] Vector<T> largest_of_all(const Vector<T> (&cells)[4], Vector<T>& winner) {
+[[gnu::noinline]] Largest<T> largest_of_all(Vector<T> a, Vector<T> b, Vector<T> c, Vector<T> d) {
     using V = Vector<T>;
-    V y[4];
-    for (int i = 0; i < 4; ++i) y[i] = activated<Kind, T>(cells[i]);
+    V y[4] = {activated<Kind, T>(a), activated<Kind, T>(b), activated<Kind, T>(c), activated<Kind, T>(d)};
     const V top = larger(larger(y[0], y[1]), larger(y[2], y[3]));
-    winner = V{};
+    V winner = {};
     for (int i = 3; i >= 0; --i) winner = (y[i] == top) | (y[i] != y[i]) ? V{} + T(i) : winner;  // NaN is the largest
-    return top;
+    return {top, winner};
 }
 
 // Where rounding may make the activation of another of four inputs equal to that of the largest: its slope there is
@@ -64,7 +70,7 @@ inline auto close(const Vector<T> (&x)[4], Vector<T> top, Vector<T> y) {
 
 // The same where all are numbers: the activation grows with its input, so that of the largest input will do.
 template <int Kind, typename T>
-inline Vector<T> largest(const Vector<T> (&x)[4], Vector<T>& winner) {
+inline Largest<T> largest(const Vector<T> (&x)[4]) {
     using V = Vector<T>;
     constexpr bool smooth = Kind == kSigmoid || Kind == kTanh;
     const auto right_above = x[1] > x[0], right_below = x[3] > x[2];
@@ -73,10 +79,9 @@ inline Vector<T> largest(const Vector<T> (&x)[4], Vector<T>& winner) {
     const V top = lower ? below : above, y = activated<Kind, T>(top), sum = (x[0] + x[1]) + (x[2] + x[3]);
     auto unsure = sum != sum;
     if constexpr (smooth) unsure |= close<Kind, T>(x, top, y);
-    if (any(unsure)) return largest_of_all<Kind, T>(x, winner);
+    if (any(unsure)) return largest_of_all<Kind, T>(x[0], x[1], x[2], x[3]);
     const V one = V{} + T(1);
-    winner = lower ? (right_below ? one + T(2) : one + T(1)) : (right_above ? one : V{});
-    return y;
+    return {y, lower ? (right_below ? one + T(2) : one + T(1)) : (right_above ? one : V{})};
 }
 
 // An activation and pooling that follow a convolution at once: what becomes of one window, for some channels.
@@ -97,9 +102,10 @@ void pool_window(const FusedPool<T>& to, const T* cells, std::ptrdiff_t row, std
     T* won = to.winners ? to.winners->cell(block, first, h) + std::ptrdiff_t(w) * V : nullptr;
     const std::ptrdiff_t y_channel = to.y.channel(), won_channel = won ? to.winners->channel() : 0;
     for (int c = 0; c < channels; ++c, cells += apart, y += y_channel, won += won_channel) {
-        Vector<T> x[4] = {load(cells), load(cells + V), load(cells + row), load(cells + row + V)}, winner;
-        store(y, largest<Kind, T>(x, winner));
-        if (won) store(won, winner);
+        Vector<T> x[4] = {load(cells), load(cells + V), load(cells + row), load(cells + row + V)};
+        const Largest<T> top = largest<Kind, T>(x);
+        store(y, top.y);
+        if (won) store(won, top.winner);
     }
 }
 
