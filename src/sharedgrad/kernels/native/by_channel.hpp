@@ -53,27 +53,54 @@ struct LaneKernels {
     }
 };
 
-// The taps of windows on a map by channel, in the order (c, cell) of a kernel.
+// Outputs that meet their inputs alike: rows × columns of them, from (top, left) on, each with inputs that lie a step
+// from those of the one before.
+struct Slide {
+    int top, left, down, across, rows, columns, step_h, step_w;
+    Phase kernel_rows, kernel_columns;
+
+    // How many of these channels' taps there are, and where: in the order (c, cell) of a kernel.
+    template <typename T>
+    Taps taps(const Map<T>& in, int channels) const {
+        const Phase &h = kernel_rows, &w = kernel_columns;
+        return ordered(
+            {channels, h.count, w.count, 1, nullptr, nullptr, step_h, in.height, h.shift},
+            [&](int c, int i, int j) {
+                return lane_of(in, c) + h.shift[i] * in.row() + std::ptrdiff_t(w.shift[j]) * kWidth<T>;
+            },
+            [&](int c, int i, int j) { return (std::ptrdiff_t(c) * h.kernel + h.cell[i]) * w.kernel + w.cell[j]; });
+    }
+};
+
+// The outputs of a convolution.
 template <typename T>
-Taps lane_taps(const Map<T>& x, const Phase& rows, const Phase& columns, int stride, int kernel_w) {
-    const auto place = [&](int c, int i, int j) {
-        return (std::ptrdiff_t(c) * rows.kernel + rows.cell[i]) * kernel_w + columns.cell[j];
-    };
-    const auto cell = [&](int c, int i, int j) {
-        return lane_of(x, c) + rows.shift[i] * x.row() + std::ptrdiff_t(columns.shift[j]) * kWidth<T>;
-    };
-    return ordered({x.lane_channels, rows.count, columns.count, 1, nullptr, nullptr, stride, x.height, rows.shift},
-                   cell, place);
+Slide slide_forward(const Map<T>& y, const Window& g) {
+    return {0,
+            0,
+            1,
+            1,
+            y.height,
+            y.width,
+            g.stride_h,
+            g.stride_w,
+            Phase::forward(g.kernel_h, g.pad_h, g.dilation_h),
+            Phase::forward(g.kernel_w, g.pad_w, g.dilation_w)};
+}
+
+// function(slide): forward all outputs, on the way back those of each phase
+template <typename T, typename Function>
+void each_slide(const Map<T>& out, const Window& g, bool back, const Function& function) {
+    if (!back) return function(slide_forward(out, g));
+    for (int a = 0; a < std::min(g.stride_h, out.height); ++a)
+        for (int b = 0; b < std::min(g.stride_w, out.width); ++b)
+            function({a, b, g.stride_h, g.stride_w, ceil_div(out.height - a, g.stride_h),
+                      ceil_div(out.width - b, g.stride_w), 1, 1,
+                      Phase(a, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h),
+                      Phase(b, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w)});
 }
 
 // ---- the sums
 
-// Some of a map's cells: rows × columns of them, from (top, left) on.
-struct Cells {
-    int top, left, down, across, rows, columns;
-};
-
-// The outputs at some cells, each from inputs that lie `step` from those of the one before.
 template <typename T>
 struct ByChannel {
     static constexpr int V = kWidth<T>;
@@ -81,8 +108,7 @@ struct ByChannel {
     const LaneKernels<T>& kernels;
     const T* packed;
     Finish<T> last;
-    Cells at;
-    int step_h, step_w;
+    const Slide& at;
     const Taps& taps;
     int vectors = out.blocks_of_sample();
 
@@ -103,7 +129,7 @@ struct ByChannel {
         const auto rows = taps.meeting(h, h);
         const std::ptrdiff_t to = std::ptrdiff_t(at.left) * V;
         Tiles tiles{packed + kernels.tile(tile),
-                    in.cell(sample * in.blocks_of_sample(), 0, h * step_h),
+                    in.cell(sample * in.blocks_of_sample(), 0, h * at.step_h),
                     rows.first * taps.columns,
                     rows.second * taps.columns,
                     first * V,
@@ -130,8 +156,9 @@ struct ByChannel {
         const Taps& taps = p.taps;
         const int channels = taps.channels, kernel = taps.rows * taps.columns, begin = tiles.begin, end = tiles.end;
         const std::ptrdiff_t *const offsets = taps.offsets, *const places = taps.places;
-        const std::ptrdiff_t position = std::ptrdiff_t(p.step_w) * V;
+        const std::ptrdiff_t position = std::ptrdiff_t(p.at.step_w) * V;
         const std::ptrdiff_t step = std::ptrdiff_t(p.at.across) * V, block = p.out.block();
+        const std::ptrdiff_t gate_block = p.last.through ? p.last.through->block() : 0;
         const bool add = p.last.add, relu = p.last.relu;
         const T *const weights = tiles.w, *gate = tiles.gate, *from = tiles.from;
         T* to = tiles.to;
@@ -155,7 +182,7 @@ struct ByChannel {
             for (int f = 0; f < F; ++f, to += step, gate += gate ? step : 0)
                 for (int c = 0; c < C; ++c)
                     store(to + c * block, finished<T>(sum[f][c] + bias[c], add, relu, to + c * block,
-                                                      gate ? gate + c * block : nullptr, load<T>));
+                                                      gate ? gate + c * gate_block : nullptr, load<T>));
             from += F * position;
         }
         tiles.from = from, tiles.to = to, tiles.gate = gate;
