@@ -30,7 +30,6 @@ def made(*maps: Map) -> Program:
     ("maps", "message"),
     [
         ([replace(THREE, offset=-1)], "a size is out of range"),
-        ([replace(THREE, samples=0)], "a size is out of range"),
         ([replace(THREE, samples=-1)], "a size is out of range"),
         ([replace(THREE, channels=-1)], "a size is out of range"),
         ([replace(THREE, channels=2**40)], "a size is out of range"),

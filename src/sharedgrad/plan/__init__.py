@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sharedgrad.graph import Node
-from sharedgrad.kernels.native.recycled import empty
+from sharedgrad.kernels.native.recycled import empty, maker
 from sharedgrad.kernels.native.single import contiguous
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Shape
@@ -51,7 +51,9 @@ class Plan:
         self.lowered = Forward(nodes, shapes, inputs, outputs, samples, dtype, training, record)
         self._buffers = [buffer for _, buffer in self.lowered.numbered(Buffer)]
         self._inputs = self.lowered.numbered(Input)
-        self._outputs = [(i, name, (samples, *shapes[name])) for i, (name,) in self.lowered.numbered(Output)]
+        self._outputs = [
+            (i, name, maker((samples, *shapes[name]), dtype)) for i, (name,) in self.lowered.numbered(Output)
+        ]
         self._masks = self.lowered.numbered(Mask)
         self._back: dict[Any, Backward] = {}
         self._spare: list[Array] = []
@@ -59,32 +61,31 @@ class Plan:
     def forward(self, inputs: Mapping[str, Array], context: Context) -> tuple[dict[str, Array], Recording]:
         """Outputs, which are the caller's own, and what the way back needs."""
         recording = Recording(self, self._memory(), {buffer: context.read(buffer) for buffer in self._buffers})
-        outputs = self._run(recording.memory, recording.buffers, inputs, context)
+        arrays, lowered = self.lowered.arrays(recording.buffers), self.lowered
+        for i, (node,) in self._masks:
+            shape = (lowered.builder.samples, *lowered.shapes[node.name])
+            arrays[i] = node.layer.mask(shape, lowered.builder.dtype, context.enter(node.name))
+        outputs = self._run(recording.memory, arrays, inputs)
         for name, (node, mean, variance, count) in self.lowered.statistics.items():
             context.enter(name)
             node.layer.track(recording.read(mean), recording.read(variance), count, context)  # type: ignore[attr-defined]
         return outputs, recording
 
-    def evaluate(self, inputs: Mapping[str, Array], context: Context) -> dict[str, Array]:
+    def evaluate(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs alone, in evaluation mode."""
         memory = self._memory()
-        outputs = self._run(memory, {buffer: context.read(buffer) for buffer in self._buffers}, inputs, context)
+        outputs = self._run(memory, self.lowered.arrays({buffer: buffer.value for buffer in self._buffers}), inputs)
         self.recycle(memory)
         return outputs
 
-    def _run(
-        self, memory: Array, buffers: Mapping[Buffer, Array], inputs: Mapping[str, Array], context: Context
-    ) -> dict[str, Array]:
-        lowered, outputs = self.lowered, dict[str, Array]()
-        arrays = lowered.arrays(buffers)
+    def _run(self, memory: Array, arrays: list[Any], inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs; ``arrays`` are complete but for these and the inputs."""
+        outputs: dict[str, Array] = {}
         for i, (name,) in self._inputs:
             arrays[i] = inputs[name]
-        for i, name, shape in self._outputs:
-            arrays[i] = outputs[name] = empty(shape, lowered.builder.dtype)
-        for i, (node,) in self._masks:
-            shape = (lowered.builder.samples, *lowered.shapes[node.name])
-            arrays[i] = node.layer.mask(shape, lowered.builder.dtype, context.enter(node.name))
-        lowered.program.run(memory, arrays)
+        for i, name, make in self._outputs:
+            arrays[i] = outputs[name] = make()
+        self.lowered.program.run(memory, arrays)
         return outputs
 
     def _memory(self) -> Array:
@@ -185,9 +186,7 @@ class Recording:
 
     def _run(self, back: Backward, upstreams: Mapping[str, Array], max_norm: float = inf) -> _Found:
         plan, dtype = self.plan, self.plan.lowered.builder.dtype
-        samples = plan.lowered.builder.samples
-        found = _Found({}, {}, {}, {}, empty((samples,), dtype), np.empty(samples))
-        arrays = back.arrays(self.buffers)
+        found, arrays = _Found(), back.arrays(self.buffers)
         for i, (name,) in back.upstreams:
             arrays[i] = contiguous(upstreams[name])
         for i, (name,) in back.input_gradients:
@@ -196,18 +195,22 @@ class Recording:
             arrays[i] = found.deltas[name] = plan.empty(plan.lowered.shapes[name])
         for i, (name,) in back.node_values:
             arrays[i] = found.values[name] = plan.empty(plan.lowered.shapes[name])
-        for i, (parameter, apart) in back.gradients:
-            arrays[i] = empty((samples, *parameter.shape) if apart else parameter.shape, dtype)
+        for i, make, *_ in back.results:
+            arrays[i] = make()
         for i, what in back.limits:
             if isinstance(what, MaxNorm):
                 arrays[i] = np.array([max_norm]).view(dtype)
+            elif isinstance(what, Norms):
+                arrays[i] = found.norms = plan.empty(())
             else:
-                arrays[i] = found.norms if isinstance(what, Norms) else found.squares.view(dtype)
+                found.squares = np.empty(plan.lowered.builder.samples)
+                arrays[i] = found.squares.view(dtype)
         back.program.run(self.memory, arrays)
-        for i, (seen, apart) in back.gradients:  # a shared parameter has one of each of its calls
-            own, total, parameter = arrays[i], found.parameters, seen.base
-            if not seen.view.identity:
-                own = np.ascontiguousarray(seen.view.back(own, int(apart), parameter.shape))
+        total = found.parameters
+        for i, _, parameter, view, apart in back.results:  # a shared parameter has one of each of its calls
+            own = arrays[i]
+            if view is not None:
+                own = np.ascontiguousarray(view.back(own, apart, parameter.shape))
             total[parameter] = total[parameter] + own if parameter in total else own
         return found
 
@@ -226,15 +229,17 @@ class Known(NamedTuple):
     statistics: dict[str, tuple[Any, ...]]
 
 
-class _Found(NamedTuple):
+class _Found:
     """What a way back gives; each only if it asks for it."""
 
-    parameters: dict[Parameter, Array]
-    inputs: dict[str, Array]
-    deltas: dict[str, Array]
-    values: dict[str, Array]
     norms: Array
     squares: Array
+
+    def __init__(self) -> None:
+        self.parameters: dict[Parameter, Array] = {}
+        self.inputs: dict[str, Array] = {}
+        self.deltas: dict[str, Array] = {}
+        self.values: dict[str, Array] = {}
 
 
 def _zeros(elements: int, dtype: np.dtype[Any]) -> Array:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sharedgrad.kernels.native.program import doubles
 from sharedgrad.kernels.native.recycled import empty
 from sharedgrad.layers.context import Context
 from sharedgrad.parameter import Array, Parameter, Weight
@@ -44,9 +45,10 @@ class Descent(Backward):
         if not isinstance(step, LinearStep) or step.layer.weight not in self._at_once:
             return super().parameter_gradients(step, *arguments)
         (delta,), layer = arguments, step.layer
-        new, rates = self.array(Next(layer.weight), (prod(layer.weight.shape),), 1), self.array(Rates(), (2,), 1)
+        new = self.array(Next(layer.weight), (prod(layer.weight.shape),), 1)
+        rates = self.array(Rates(), (doubles(3, self.builder.dtype.itemsize),), 1)
         db = self.gradient(layer.bias)[0] if layer.bias is not None else None
-        self.emit("linear_descent", (new, db, self.parameter(layer.weight), delta, step.x, rates))
+        self.emit("linear_descent", (new, self.parameter(layer.weight), db, delta, step.x, rates), 0)
         return None
 
 
@@ -99,14 +101,14 @@ class Passes:
         return outputs[self._output], recording
 
     def backward(
-        self, recording: Recording, upstream: Array, rates: tuple[float, float]
+        self, recording: Recording, upstream: Array, rates: list[float]
     ) -> tuple[dict[Parameter, Array], Values]:
         """The gradient of each parameter, in memory that the next step writes over; or its new value instead.
 
         Args:
             recording: Of the pass forward.
             upstream: The gradient at the output.
-            rates: Learning rate and weight decay of plain descent.
+            rates: The settings of plain descent.
         """
         way, values = self._way, dict[Parameter, Array]()
         arrays = way.arrays(recording.buffers)
@@ -114,7 +116,7 @@ class Passes:
             arrays[i] = upstream
         for i, what in self._others:
             if isinstance(what, Rates):
-                arrays[i] = np.array(rates, self._dtype)
+                arrays[i] = np.array(rates).view(self._dtype)
             else:
                 arrays[i] = values[what.parameter] = empty(what.parameter.shape, self._dtype)
         way.program.run(recording.memory, arrays)

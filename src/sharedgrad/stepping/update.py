@@ -8,7 +8,7 @@ from operator import attrgetter, is_
 import numpy as np
 
 from sharedgrad.gradients import Gradients
-from sharedgrad.kernels import native
+from sharedgrad.kernels.native.updates import adam_rule, in_place, sgd_rule
 from sharedgrad.optimizers import SGD, Adam, AdamW, Combined, Optimizer
 from sharedgrad.parameter import Array, Parameter
 
@@ -45,9 +45,9 @@ class Update:
         return o.parameters if type(o) is SGD and not o.momentum else ()
 
     @property
-    def rates(self) -> tuple[float, float]:
-        """Learning rate and weight decay, for these."""
-        return self._optimizer.lr, getattr(self._optimizer, "weight_decay", 0.0)
+    def rates(self) -> list[float]:
+        """The settings, for these."""
+        return [self._optimizer.lr, 0.0, getattr(self._optimizer, "weight_decay", 0.0)]
 
     def step(self, gradients: dict[Parameter, Array], values: Mapping[Parameter, Array]) -> None:
         """Update every parameter that has a gradient; some have their new value already."""
@@ -78,8 +78,7 @@ class _Part:
         self._lasting: Lasting | None = None
         self._of, self._found = list[Parameter](), (list[Parameter](), list[Array]())
         self._parameters: list[Parameter] = []
-        self._values: list[Array] = []
-        self._states: list[list[Array]] = []
+        self._arrays: list[Array] = []  # all values, and then each kind of state
 
     def step(self, gradients: dict[Parameter, Array]) -> None:
         used, given = self._pairs(gradients)
@@ -108,33 +107,27 @@ class _Part:
         """The arrays that a step has made just now."""
         state = self.optimizer.state
         self._parameters = used
-        self._values = [p.value for p in used]
-        self._states = [[state[p][name] for p in used] for name in self._names()]
+        self._arrays = [p.value for p in used] + [state[p][name] for name in self._names() for p in used]
 
     def _known(self) -> bool:
         """Whether values and states are still these arrays."""
-        state, names = self.optimizer.state, self._names()
-        if not self._values or len(names) != len(self._states):
-            return False
-        for name, held in zip(names, self._states, strict=True):
-            if not all(map(is_, [state[p].get(name) for p in self._parameters], held)):
-                return False
-        return all(map(is_, map(_VALUE, self._parameters), self._values))
+        state, used = self.optimizer.state, self._parameters
+        found = [*map(_VALUE, used), *(state[p].get(name) for name in self._names() for p in used)]
+        return bool(used) and len(found) == len(self._arrays) and all(map(is_, found, self._arrays))
 
     def _write(self, gradients: list[Array]) -> bool:
         """Write over them; False if somebody else holds one, in which case all is as it was."""
         o = self.optimizer
+        steps = []
         if isinstance(o, SGD):
-            done = native.sgd_in_place(
-                self._values, gradients, self._states, o.lr, o.momentum, o.nesterov, o.weight_decay
-            )
+            rule = sgd_rule(bool(o.momentum), o.nesterov, o.lr, o.momentum, o.weight_decay)
         else:
             assert isinstance(o, Adam)
             steps = [1 + int(o.state[p]["steps"]) for p in self._parameters]
-            settings = o.lr, o.betas, o.eps, o.weight_decay, o.decoupled
-            done = native.adam_in_place(self._values, gradients, self._states, steps, *settings)
-            if done:
-                self._count(o, steps)
+            rule = adam_rule(o.lr, o.betas, o.eps, o.weight_decay, o.decoupled, steps)
+        done = in_place(*rule, gradients, self._arrays)
+        if done and isinstance(o, Adam):
+            self._count(o, steps)
         if done:
             for p in self._parameters:  # nobody else holds the array, and it is another value now
                 p.version += 1

@@ -36,8 +36,10 @@ class Program:
         written: Maps, operations, bytes of a number, and the arrays' sizes.
 
     Attributes:
-        run: ``run(memory, arrays)``: with memory that is kept, and the list of the arrays from outside; they are
-            contiguous and of the program's type.
+        run: ``run(memory, arrays)``: with memory that is kept, None if there is none, and the list of the arrays from
+            outside; they are contiguous and of the program's type. ``run(memory, arrays, written_over)`` lets updates
+            write over some of them: over arrays that are held by their owner and these two lists, by nobody else. Where
+            somebody does hold one, False comes back and nothing has been updated.
     """
 
     def __init__(self, kept: int, vector: int, *written: Any) -> None:
@@ -180,6 +182,11 @@ def _aligned(numbers: int) -> int:
 def bits(value: float) -> int:
     """A real number among whole ones: its bits."""
     return int(struct.unpack("<q", struct.pack("<d", value))[0])
+
+
+def doubles(count: int, itemsize: int) -> int:
+    """How many of a program's own numbers take the memory of so many in float64, or int64."""
+    return count * (8 // itemsize)
 
 
 # ---- geometry as the compiled side takes it: two spatial axes
