@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sharedgrad.graph import Node
-from sharedgrad.kernels.native.recycled import empty, maker
+from sharedgrad.kernels.native.recycled import empty
 from sharedgrad.kernels.native.single import contiguous
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Shape
@@ -17,8 +17,8 @@ from sharedgrad.layers.normalization import BatchNorm2d
 from sharedgrad.parameter import Array, Buffer, Parameter
 from sharedgrad.plan.backward import Backward
 from sharedgrad.plan.clipped import Clipped, SampleNorms
-from sharedgrad.plan.forward import Forward
-from sharedgrad.plan.lowering import Input, Mask, MaxNorm, Norms, Output
+from sharedgrad.plan.forward import Forward, read
+from sharedgrad.plan.lowering import MaxNorm, Norms
 from sharedgrad.plan.traced import Traced
 
 __all__ = ["Known", "Plan", "Recording"]
@@ -49,42 +49,29 @@ class Plan:
     ) -> None:
         self.names = frozenset(node.name for node in nodes)
         self.lowered = Forward(nodes, shapes, inputs, outputs, samples, dtype, training, record)
-        self._buffers = [buffer for _, buffer in self.lowered.numbered(Buffer)]
-        self._inputs = self.lowered.numbered(Input)
-        self._outputs = [
-            (i, name, maker((samples, *shapes[name]), dtype)) for i, (name,) in self.lowered.numbered(Output)
-        ]
-        self._masks = self.lowered.numbered(Mask)
+        self.lowered.build()
         self._back: dict[Any, Backward] = {}
         self._spare: list[Array] = []
 
     def forward(self, inputs: Mapping[str, Array], context: Context) -> tuple[dict[str, Array], Recording]:
         """Outputs, which are the caller's own, and what the way back needs."""
-        recording = Recording(self, self._memory(), {buffer: context.read(buffer) for buffer in self._buffers})
-        arrays, lowered = self.lowered.arrays(recording.buffers), self.lowered
-        for i, (node,) in self._masks:
-            shape = (lowered.builder.samples, *lowered.shapes[node.name])
-            arrays[i] = node.layer.mask(shape, lowered.builder.dtype, context.enter(node.name))
-        outputs = self._run(recording.memory, arrays, inputs)
-        for name, (node, mean, variance, count) in self.lowered.statistics.items():
-            context.enter(name)
-            node.layer.track(recording.read(mean), recording.read(variance), count, context)  # type: ignore[attr-defined]
+        recording = Recording(self, self._memory(), self.lowered.read(context))
+        outputs = self._run(recording.memory, recording.buffers, inputs, context)
+        self.lowered.track(recording.memory, context)
         return outputs, recording
 
     def evaluate(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs alone, in evaluation mode."""
         memory = self._memory()
-        outputs = self._run(memory, self.lowered.arrays({buffer: buffer.value for buffer in self._buffers}), inputs)
+        outputs = self._run(memory, self.lowered.read(None), inputs, None)
         self.recycle(memory)
         return outputs
 
-    def _run(self, memory: Array, arrays: list[Any], inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The outputs; ``arrays`` are complete but for these and the inputs."""
-        outputs: dict[str, Array] = {}
-        for i, (name,) in self._inputs:
-            arrays[i] = inputs[name]
-        for i, name, make in self._outputs:
-            arrays[i] = outputs[name] = make()
+    def _run(
+        self, memory: Array, buffers: Mapping[Buffer, Array], inputs: Mapping[str, Array], context: Context | None
+    ) -> dict[str, Array]:
+        arrays = self.lowered.arrays(buffers)
+        outputs = self.lowered.connect(arrays, inputs, context)
         self.lowered.program.run(memory, arrays)
         return outputs
 
@@ -93,13 +80,13 @@ class Plan:
         try:
             return self._spare.pop()
         except IndexError:
-            return _zeros(self.lowered.program.kept, self.lowered.builder.dtype)
+            return self.lowered.memory()
 
     def empty(self, shape: Shape) -> Array:
         """An array (N, *shape) that the caller keeps."""
         return empty((self.lowered.builder.samples, *shape), self.lowered.builder.dtype)
 
-    def back(self, kind: type[Backward], given: Collection[str], *settings: frozenset[Any]) -> Any:
+    def back(self, kind: type[Backward], given: Collection[str], *settings: Any) -> Any:
         """The way back from these nodes, as ``kind`` takes its settings."""
         key = kind, frozenset(given), settings
         if key not in self._back:
@@ -134,10 +121,6 @@ class Recording:
     def unseen(self) -> frozenset[str]:
         """Those whose values it has never written down: no gradient can be given there."""
         return self.plan.lowered.unseen
-
-    def read(self, m: Any) -> Array:
-        """A copy of a row of numbers that was kept."""
-        return self.memory[m.offset : m.offset + m.channels].copy()
 
     def backward(
         self, upstreams: Mapping[str, Array], wanted: frozenset[str], by_sample: frozenset[Parameter]
@@ -178,7 +161,7 @@ class Recording:
         layer: Any = lowered.by_name[name].layer
         if name in lowered.statistics:
             _, mean, variance, _ = lowered.statistics[name]
-            return self.read(mean), self.read(variance), True
+            return read(self.memory, mean), read(self.memory, variance), True
         if type(layer) is not BatchNorm2d:
             return ()
         running = layer.running_mean, layer.running_var
@@ -240,9 +223,3 @@ class _Found:
         self.inputs: dict[str, Array] = {}
         self.deltas: dict[str, Array] = {}
         self.values: dict[str, Array] = {}
-
-
-def _zeros(elements: int, dtype: np.dtype[Any]) -> Array:
-    memory = empty((elements,), dtype)
-    memory.fill(0)
-    return memory

@@ -38,6 +38,7 @@ class Backward(Lowering):
         given: Names of nodes whose upstream gradients are given, none of them in ``forward.unseen``.
         wanted: Names of nodes and inputs whose gradient leads to a parameter or an input that is asked for.
         by_sample: Parameters whose gradients are kept apart by sample.
+        joined: Whether it goes on in the program of ``forward``, which has not been built.
 
     Attributes:
         pending: Node or input -> what has come back to it so far.
@@ -48,18 +49,21 @@ class Backward(Lowering):
     sums_early = True  # biases' gradients, where a map is written anyway
 
     def __init__(
-        self, forward: Forward, given: Collection[str], wanted: Collection[str], by_sample: Collection[Parameter]
+        self,
+        forward: Forward,
+        given: Collection[str],
+        wanted: Collection[str],
+        by_sample: Collection[Parameter],
+        joined: bool = False,
     ) -> None:
-        super().__init__(forward.shapes, forward.builder.another())
+        super().__init__(forward.shapes, forward.builder.another(), forward if joined else None)
         self.forward, self.given, self.wanted, self.by_sample = forward, given, wanted, by_sample
         self.pending: dict[str, Map] = {}
         self.holders: Counter[Map] = Counter()
         self.gated: set[str] = set()
         self.start()
         for name in given:
-            delta = self.place(self.shapes[name])
-            self.emit("relayout", (delta, self.array(Upstream(name), self.shapes[name])))
-            self._pend(name, delta)
+            self._pend(name, self.upstream(name))
         for step in reversed(forward.steps):
             step.backward(self)
         for name in forward.inputs:
@@ -87,6 +91,12 @@ class Backward(Lowering):
         """What is to be done after the first step."""
 
     # ---- gradients at nodes
+
+    def upstream(self, name: str) -> Map:
+        """The gradient that is given at a node."""
+        delta = self.place(self.shapes[name])
+        self.emit("relayout", (delta, self.array(Upstream(name), self.shapes[name])))
+        return delta
 
     def _pend(self, name: str, delta: Map) -> None:
         self.pending[name] = delta

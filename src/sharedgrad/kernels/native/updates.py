@@ -17,6 +17,8 @@ from sharedgrad.parameter import Array
 
 Arrays = list[Array]
 
+_STEPS = 5  # where among Adam's settings the numbers of steps begin
+
 
 class Rule(NamedTuple):
     """How a parameter's value changes, but for the numbers that may differ from step to step.
@@ -31,7 +33,9 @@ class Rule(NamedTuple):
     states: int
     variant: bool
 
-    def emit(self, b: Builder, new: Sequence[Map], old: Sequence[Map], gradient: Map, settings: Map, *at: int) -> None:
+    def emit(
+        self, b: Builder, new: Sequence[Map], old: Sequence[Map], gradient: Map, settings: Map, first: int, place: int
+    ) -> None:
         """The step of one parameter, of its value and states.
 
         Args:
@@ -39,10 +43,12 @@ class Rule(NamedTuple):
             new, old: Where they will be, and are.
             gradient: The parameter's.
             settings: Numbers in float64.
-            at: Where the rule's own are among these, and of Adam the parameter's number of steps.
+            first: Where the rule's own are among these.
+            place: The parameter's, among those whose numbers of steps Adam's settings end with.
         """
+        steps = (first + _STEPS + place,) if self.name == "adam" else ()
         states: list[Map | None] = [*chain.from_iterable(zip(new[1:], old[1:], strict=True))] or [None, None]
-        b.emit(self.name, (new[0], old[0], gradient, settings, *states), int(self.variant), *at)
+        b.emit(self.name, (new[0], old[0], gradient, settings, *states), int(self.variant), first, *steps)
 
 
 def sgd_rule(velocities: bool, nesterov: bool, lr: float, momentum: float, decay: float) -> tuple[Rule, list[float]]:
@@ -58,7 +64,7 @@ def adam_rule(
 
 
 @lru_cache(512)
-def _program(kind: Kind, rule: Rule, sizes: tuple[int, ...], settings: int, in_place: bool) -> Program:
+def _program(kind: Kind, rule: Rule, sizes: tuple[int, ...], settings: int) -> Program:
     """All parameters. From outside come settings, gradients, old values and states, and new ones."""
     b = builder(1, kind)
 
@@ -66,23 +72,17 @@ def _program(kind: Kind, rule: Rule, sizes: tuple[int, ...], settings: int, in_p
         return [[b.array(size) for size in sizes] for _ in range(kinds)]
 
     (numbers,), (gradients,) = [b.array(doubles(settings, b.dtype.itemsize))], arrays(1)
-    old = arrays(1 + rule.states)
-    new = old if in_place else arrays(1 + rule.states)
-    steps = settings - len(sizes)  # where Adam has them
+    old, new = arrays(1 + rule.states), arrays(1 + rule.states)
     for i, gradient in enumerate(gradients):
-        at = (0, steps + i) if rule.name == "adam" else (0,)
-        rule.emit(b, [a[i] for a in new], [a[i] for a in old], gradient, numbers, *at)
+        rule.emit(b, [a[i] for a in new], [a[i] for a in old], gradient, numbers, 0, i)
     return b.build()
 
 
-def _run(rule: Rule, settings: list[float], gradients: Arrays, old: Arrays, new: Arrays | None) -> bool:
-    """With all values, then the states, each one after the other."""
-    kind, dtype = kind_of(old[0]), old[0].dtype
-    program = _program(kind, rule, tuple([w.size for w in old[: len(gradients)]]), len(settings), new is None)
-    arrays = [np.array(settings).view(dtype), *gradients, *old]
-    if new is None:
-        return program.run(None, arrays, old)
-    return program.run(None, [*arrays, *new])
+def _run(rule: Rule, settings: list[float], gradients: Arrays, old: Arrays, new: Arrays) -> None:
+    """Of all values, then the states, each one after the other."""
+    sizes = tuple([w.size for w in old[: len(gradients)]])
+    program = _program(kind_of(old[0]), rule, sizes, len(settings))
+    program.run(None, [np.array(settings).view(old[0].dtype), *gradients, *old, *new])
 
 
 def _new(rule: Rule, settings: list[float], gradients: Arrays, old: list[Arrays]) -> list[Arrays]:
@@ -130,9 +130,3 @@ def adam(
     rule, settings = adam_rule(lr, betas, eps, weight_decay, decoupled, steps)
     new, new_means, new_squares = _new(rule, settings, gradients, [values, means, squares])
     return new, new_means, new_squares
-
-
-def in_place(rule: Rule, settings: list[float], gradients: Arrays, arrays: Arrays) -> bool:
-    """The step of a rule, writing over all values and then the states; False, and nothing done, if anybody holds one of
-    these besides its one owner and the list."""
-    return _run(rule, settings, gradients, arrays, None)
