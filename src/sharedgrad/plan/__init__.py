@@ -24,7 +24,6 @@ from sharedgrad.plan.traced import Traced
 __all__ = ["Known", "Plan", "Recording"]
 
 _SPARE = 2  # memories that wait for the next forward pass
-_EVALUATION = Context(training=False)  # in which nothing is drawn and no buffer changes
 
 
 class Plan:
@@ -64,12 +63,12 @@ class Plan:
     def evaluate(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs alone, in evaluation mode."""
         memory = self._memory()
-        outputs = self._run(memory, self.lowered.read(_EVALUATION), inputs, _EVALUATION)
+        outputs = self._run(memory, self.lowered.read(None), inputs, None)
         self.recycle(memory)
         return outputs
 
     def _run(
-        self, memory: Array, buffers: Mapping[Buffer, Array], inputs: Mapping[str, Array], context: Context
+        self, memory: Array, buffers: Mapping[Buffer, Array], inputs: Mapping[str, Array], context: Context | None
     ) -> dict[str, Array]:
         arrays = self.lowered.arrays(buffers)
         outputs = self.lowered.connect(arrays, inputs, context)
