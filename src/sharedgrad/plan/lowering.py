@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
@@ -176,6 +176,10 @@ class Lowering:
         self._weights, self._buffers = self.numbered(Weight), self.numbered(Buffer)
         self._kernels = self.numbered(Kernel)
         self.fixed: list[Any] = [None] * len(self.outside)
+
+    def release(self, places: Collection[int]) -> None:
+        """Leave these places among the arrays empty: somebody else fills them."""
+        self._weights = [(i, weight) for i, weight in self._weights if i not in places]
 
     def memory(self) -> Array:
         """What the program keeps; zeros at first, so that margins are."""

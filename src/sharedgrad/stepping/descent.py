@@ -26,16 +26,18 @@ class Descent(Backward):
         update: What goes on in the same program: gradients are its own then; none of the parameters is used twice.
 
     Attributes:
-        written: The update, if it is there.
+        written: The ``Written`` update, None if it is not there.
     """
 
     def __init__(
         self, forward: Forward, wanted: Collection[str], loss: tuple[Map, Map] | None, update: Update | None
     ) -> None:
         self._loss, self._update = loss, update
-        self.written: Written | None = None
+        self.written: Any = None
         self._own: dict[Parameter, Map | AtOnce] = {}
         super().__init__(forward, forward.outputs, wanted, frozenset(), joined=loss is not None)
+        if self.written is not None:  # which knows their arrays
+            self.release(self.written.places)
 
     @property
     def at_once(self) -> list[Parameter]:

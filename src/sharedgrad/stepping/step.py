@@ -130,12 +130,12 @@ class CompiledStep:
             return self._as_written(x, target, "one sample without an axis for samples")
         labels, loss = self._labels(target, len(next(iter(arrays.values()))))
         assert self._update is not None
-        settings, changed = self._update.settings(*loss)
-        passes = self._passes_for(arrays, labels is not None, changed)
+        passes = self._passes_for(arrays, labels is not None)
         if isinstance(passes, str):
             return self._as_written(x, target, passes)
         self.way = "compiled"
-        numbers, context = np.array(settings), Context(self.training, self.network.seed, self.network.step)
+        context = Context(self.training, self.network.seed, self.network.step)
+        numbers = np.array(self._update.settings(loss))
         own = numbers.view(self.network.dtype)
         if labels is not None and passes.with_loss:
             try:
@@ -190,11 +190,13 @@ class CompiledStep:
         arrays, batched = self.network.incoming(inputs, named, kept=False)
         return arrays if batched else None
 
-    def _passes_for(self, arrays: dict[str, Array], loss: bool, changed: bool) -> Passes | str:
+    def _passes_for(self, arrays: dict[str, Array], loss: bool) -> Passes | str:
         """The compiled way for arrays of these shapes, worked out when it is first needed; or why there is none."""
         structure = self.network.structure()
         assert self._update is not None
-        if changed or structure is not self._structure:  # an attribute of a layer or of an optimizer has been set
+        if (
+            self._update.changed() or structure is not self._structure
+        ):  # an attribute of a layer or of an optimizer has been set
             self._structure, self._passes = structure, {}
         clipped = self.max_norm is not None
         key = (loss, self.finite_only, clipped, *[a.shape for a in arrays.values()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from operator import attrgetter, is_
 from typing import Any, NamedTuple
@@ -12,10 +12,12 @@ import numpy as np
 from sharedgrad.kernels.native.maps import Map
 from sharedgrad.kernels.native.program import Program, doubles
 from sharedgrad.kernels.native.recycled import empty_like
-from sharedgrad.kernels.native.updates import Rule, adam_rule, sgd_rule
+from sharedgrad.kernels.native.updates import Rule
 from sharedgrad.optimizers import SGD, Adam, AdamW, Combined, Optimizer
 from sharedgrad.parameter import Array, Parameter
 from sharedgrad.plan.lowering import Lowering, Settings, State, number_of
+
+LOSS = 3  # settings of a loss: smoothing, count, and a place for the sum
 
 _VALUE = attrgetter("value")
 _COMPILED = (SGD, Adam, AdamW)  # and Combined of them
@@ -67,9 +69,10 @@ class Update:
         optimizer: SGD, Adam, AdamW, or groups of them.
 
     Attributes:
-        groups: As they were when the settings were asked for.
-        count: How many settings there are then.
+        groups: Of all optimizers, as they were found last.
         owned: The arrays that it has made.
+        count: How many settings there are, with the loss's.
+        steps: Of each group the parameters' numbers of steps, with the next one; only Adam counts them.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -77,25 +80,45 @@ class Update:
         self._parts: Any = optimizer.optimizers if isinstance(optimizer, Combined) else [optimizer]
         self.owned: list[Array] = []
         self.groups: list[Group] = []
-        self.count = 0
+        self.steps: list[list[int]] = []
+        self._known: list[tuple[Rule, list[Parameter]]] = []
 
-    def settings(self, *loss: float) -> tuple[list[float], bool]:
-        """What holds for the next step, behind a loss's own settings; and whether programs of before do not, because
-        of other parameters or rules."""
-        groups, settings = list[Group](), list(loss)
+    def changed(self) -> bool:
+        """Whether programs of before do not serve: there are other parameters, or other rules."""
+        now = [(_rule(o), o.parameters) for o in self._parts]
+        if now == self._known:
+            return False
+        self._known = [(rule, parameters.copy()) for rule, parameters in now]
+        self.groups, first = [], LOSS
+        for o, (rule, parameters) in zip(self._parts, self._known, strict=True):
+            states = ("mean", "square") if rule.name == "adam" else ("momentum",) * rule.states
+            self.groups.append(Group(o, rule, states, first, parameters))
+            first += rule.settings(len(parameters))
+        self.count = first
+        return True
+
+    def settings(self, loss: Sequence[float]) -> list[float]:
+        """What holds for the next step, behind the loss's own."""
+        settings, self.steps = [*loss], []
         for o in self._parts:
             lr = o.lr if o is self._optimizer else o.lr * self._optimizer.lr
-            if isinstance(o, SGD):
-                rule, own = sgd_rule(bool(o.momentum), o.nesterov, lr, o.momentum, o.weight_decay)
-            else:
-                steps = [1 + int(o.state[p].get("steps", 0)) for p in o.parameters]
-                rule, own = adam_rule(lr, o.betas, o.eps, o.weight_decay, o.decoupled, steps)
-            states = ("mean", "square") if rule.name == "adam" else ("momentum",) * rule.states
-            groups.append(Group(o, rule, states, len(settings), o.parameters.copy()))
-            settings += own
-        changed = groups != self.groups
-        self.groups, self.count = groups, len(settings)
-        return settings, changed
+            steps = [] if isinstance(o, SGD) else _steps(o)
+            self.steps.append(steps)
+            own = (o.momentum, o.weight_decay) if isinstance(o, SGD) else (*o.betas, o.eps, o.weight_decay)
+            settings += (lr, *own, *steps)
+        return settings
+
+
+def _rule(o: Any) -> Rule:
+    return Rule("sgd", int(o.momentum > 0), o.nesterov) if isinstance(o, SGD) else Rule("adam", 2, o.decoupled)
+
+
+def _steps(adam: Adam) -> list[int]:
+    """The parameters' numbers of steps, with the next one."""
+    counts = [state.get("steps", 0) for state in map(adam.state.__getitem__, adam.parameters)]
+    if len(set(map(id, counts))) == 1:  # as a rule
+        return [1 + int(counts[0])] * len(counts)
+    return [1 + int(count) for count in counts]
 
 
 def place_of_settings(way: Lowering, update: Update) -> Map:
@@ -114,6 +137,7 @@ class Written:
 
     Attributes:
         parameters: Those that change.
+        places: Where their values and states are among the arrays from outside.
     """
 
     def __init__(
@@ -122,14 +146,16 @@ class Written:
         self._update, self._settings = update, settings
         self._groups = [g._replace(parameters=[p for p in g.parameters if p in gradients]) for g in update.groups]
         self.parameters = [p for g in self._groups for p in g.parameters]
-        self._places: list[int] = []  # of values and states among the arrays
+        self.places: list[int] = []
+        self._counted: list[list[int]] = []  # of each group, which of the optimizer's parameters
         steps: list[tuple[Map | AtOnce, list[Map], Group, int]] = []
         for g, whole in zip(self._groups, update.groups, strict=True):
             lists = [[m for m in map(way.parameter, g.parameters) if m is not None]]
             lists += [[way.array(State(p, name), (prod(p.shape),), 1) for p in g.parameters] for name in g.states]
-            self._places += [number_of(m) for maps in lists for m in maps]
-            for p, *own in zip(g.parameters, *lists, strict=True):
-                steps.append((gradients[p], own, g, whole.parameters.index(p)))
+            self.places += [number_of(m) for maps in lists for m in maps]
+            self._counted.append([whole.parameters.index(p) for p in g.parameters])
+            for p, place, *own in zip(g.parameters, self._counted[-1], *lists, strict=True):
+                steps.append((gradients[p], own, g, place))
         for gradient, own, g, place in sorted(steps, key=lambda step: isinstance(step[0], Map)):
             if isinstance(gradient, AtOnce):  # these come first: they give biases' gradients
                 way.emit("linear_descent", (*own, *own, *gradient, settings), g.first)
@@ -167,12 +193,13 @@ class Written:
         found = list[Any]()
         for o, _, names, _, used in self._groups:
             found += map(_VALUE, used)
+            states = [*map(o.state.__getitem__, used)] if names else ()
             for name in names:
-                found += [o.state[p].get(name) for p in used]
+                found += [state.get(name) for state in states]
         return found
 
     def _put(self, arrays: list[Any], own: list[Array]) -> None:
-        for i, array in zip(self._places, own, strict=True):
+        for i, array in zip(self.places, own, strict=True):
             arrays[i] = array
 
     def _copies(self) -> list[Array]:
@@ -195,10 +222,7 @@ class Written:
 
     def _count(self) -> None:
         """Adam's numbers of steps."""
-        counts: dict[int, Array] = {}
-        for o, rule, _, _, used in self._groups:
-            for p in used if rule.name == "adam" else ():
-                t = 1 + int(o.state[p].get("steps", 0))
-                if t not in counts:
-                    counts[t] = np.asarray(t, np.int64)
-                o.state[p]["steps"] = counts[t]
+        for g, places, steps in zip(self._groups, self._counted, self._update.steps, strict=True):
+            counts = {t: np.asarray(t, np.int64) for t in set(steps)}
+            for p, place in zip(g.parameters, places, strict=True) if counts else ():
+                g.optimizer.state[p]["steps"] = counts[steps[place]]
