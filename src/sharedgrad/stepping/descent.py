@@ -26,18 +26,16 @@ class Descent(Backward):
         update: What goes on in the same program: gradients are its own then; none of the parameters is used twice.
 
     Attributes:
-        written: The ``Written`` update, None if it is not there.
+        written: The update, if it is there.
     """
 
     def __init__(
         self, forward: Forward, wanted: Collection[str], loss: tuple[Map, Map] | None, update: Update | None
     ) -> None:
         self._loss, self._update = loss, update
-        self.written: Any = None
+        self.written: Written | None = None
         self._own: dict[Parameter, Map | AtOnce] = {}
         super().__init__(forward, forward.outputs, wanted, frozenset(), joined=loss is not None)
-        if self.written is not None:  # which knows their arrays
-            self.release(self.written.places)
 
     @property
     def at_once(self) -> list[Parameter]:
@@ -70,6 +68,12 @@ class Descent(Backward):
         if self._update is None or self.builder.samples > 1 or prod(weight.shape) < _LARGE:
             return False
         return any(weight in g.parameters and g.rule.name == "sgd" and not g.states for g in self._update.groups)
+
+    def build(self) -> None:
+        """The program; the update knows the arrays of its parameters itself."""
+        super().build()
+        if self.written is not None:
+            self.release(self.written.places)
 
     def finish(self) -> None:
         """The update."""

@@ -81,16 +81,16 @@ class Update:
         self.owned: list[Array] = []
         self.groups: list[Group] = []
         self.steps: list[list[int]] = []
-        self._known: list[tuple[Rule, list[Parameter]]] = []
+        self._rules: list[Any] = []
 
     def changed(self) -> bool:
         """Whether programs of before do not serve: there are other parameters, or other rules."""
-        now = [(_rule(o), o.parameters) for o in self._parts]
-        if now == self._known:
+        rules = [(o.momentum > 0, o.nesterov) if isinstance(o, SGD) else o.decoupled for o in self._parts]
+        if rules == self._rules and [o.parameters for o in self._parts] == [g.parameters for g in self.groups]:
             return False
-        self._known = [(rule, parameters.copy()) for rule, parameters in now]
-        self.groups, first = [], LOSS
-        for o, (rule, parameters) in zip(self._parts, self._known, strict=True):
+        self._rules, self.groups, first = rules, [], LOSS
+        for o in self._parts:
+            rule, parameters = _rule(o), o.parameters.copy()
             states = ("mean", "square") if rule.name == "adam" else ("momentum",) * rule.states
             self.groups.append(Group(o, rule, states, first, parameters))
             first += rule.settings(len(parameters))
