@@ -17,7 +17,7 @@ from sharedgrad.graph import InputShape, Layers, Node, index_inputs, input_shape
 from sharedgrad.inputs import explained, refuse_channels_last
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
-from sharedgrad.parameter import Array, Buffer, Parameter, Parameters, Weight, first_names, indices, numbers
+from sharedgrad.parameter import Array, Buffer, Parameter, Parameters, Revision, Weight, first_names, indices, numbers
 from sharedgrad.replay import Pass, run
 from sharedgrad.tape import Structure, Tape
 from sharedgrad.view import View
@@ -287,13 +287,17 @@ class Network:
         Raises:
             ConfigError: A layer that two networks hold has one type, that of the network which was made last.
         """
-        revisions, known, dtype = list(map(_REVISION, self.nodes)), self._known, self.dtype
+        now, known, dtype = Revision.now, self._known, self.dtype
+        if known is not None and known.checked == now:
+            return known
+        revisions = list(map(_REVISION, self.nodes))
         if known is None or known.revisions != revisions:
             known = self._known = Structure(self.nodes, self.outputs, list(self.inputs), revisions)
         for held in known.typed:
             if held.dtype is not dtype and held.dtype != dtype:
                 problem = f"is {held.dtype} now, this network {dtype}: another network of that type holds it too"
                 raise ConfigError(held.name, problem, "give that one a copy of the layer (copy.deepcopy)")
+        known.checked = now
         return known
 
     def _shapes_of(self, structure: Structure, arrays: Mapping[str, Array]) -> dict[str, Shape]:

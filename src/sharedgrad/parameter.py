@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from itertools import count
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,6 +31,20 @@ __all__ = [
     "numbers",
     "positive",
 ]
+
+
+class Revision:
+    """A number that is another one after every change of what networks work something out from: attributes of layers,
+    types of parameters and buffers.
+    """
+
+    now = 0
+    _numbers = count(1)
+
+    @classmethod
+    def change(cls) -> None:
+        """Make it another one; threads may do so at the same time."""
+        cls.now = next(cls._numbers)
 
 
 class Weight(ABC):
@@ -191,6 +206,7 @@ class Parameter(Weight):
         """Change the type that the value is kept in."""
         if dtype != self.dtype:
             self.dtype = dtype
+            Revision.change()
             if self._value is not None:
                 self.value = self._value
 
@@ -302,6 +318,7 @@ class Buffer:
         """Change the type that real numbers are kept in; whole ones stay whole."""
         if self.dtype.kind == "f" and self.dtype != dtype:
             self._keep(self._value.astype(dtype))
+            Revision.change()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copied array could be written to; the value cannot."""

@@ -79,6 +79,7 @@ class Structure:
         typed: What a network keeps in its own type.
         shapes: Shapes of the inputs, without the sample axis -> those of all nodes.
         routes: The compiled ways that were asked for last.
+        checked: ``Revision.now`` when all of this was found to hold last.
     """
 
     shapes: dict[tuple[Shape, ...], dict[str, Shape]]
@@ -96,7 +97,7 @@ class Structure:
         self.tied = frozenset(p for p, times in often.items() if times > 1)
         self.names = {f"{n.name}.{attribute}": p for n in nodes for attribute, p in n.layer.parameters().items()}
         self._wanted: dict[bool, frozenset[str]] = {}
-        self.shapes, self.routes = {}, {}
+        self.shapes, self.routes, self.checked = {}, {}, -1
         self.buffers = list({b: None for node in nodes for b in node.layer.buffers().values()})
         self.typed: list[Parameter | Buffer] = [*self.used, *(b for b in self.buffers if b.dtype.kind == "f")]
         self.mixes = any(node.layer.mixes_samples for node in nodes)

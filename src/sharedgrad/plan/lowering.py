@@ -200,8 +200,10 @@ class Lowering:
 
     def parameter(self, p: Weight | Buffer | None) -> Map | None:
         """A parameter's value as one row of numbers."""
-        if p is None:
-            return None
+        return None if p is None else self.row(p)
+
+    def row(self, p: Weight | Buffer) -> Map:
+        """The same of one that is there."""
         if p not in self._parameters:
             shape = p.shape if isinstance(p, Weight) else p.value.shape
             self._parameters[p] = self.array(p, (prod(shape),), 1)

@@ -102,7 +102,7 @@ class Passes:
         """
         arrays = self._way.arrays(self._forward.read(context))
         outputs = self._forward.connect(arrays, inputs, context)
-        labels = contiguous(labels.astype(np.int64, copy=False))
+        labels = contiguous(labels if labels.dtype == np.int64 else labels.astype(np.int64))
         arrays[number_of(self._labels)] = labels.view(self._dtype)
         arrays[number_of(self._settings)] = settings
         self._run(arrays, settings)

@@ -99,6 +99,7 @@ class CompiledStep:
         self._structure: Structure | None = None
         self._update: Update | None = None
         self._store: Store = {}
+        self._settings: list[float] = []
         self._busy = Lock()
 
     def __call__(self, x: Inputs, target: Any) -> float:
@@ -135,8 +136,7 @@ class CompiledStep:
             return self._as_written(x, target, passes)
         self.way = "compiled"
         context = Context(self.training, self.network.seed, self.network.step)
-        numbers = np.array(self._update.settings(loss))
-        own = numbers.view(self.network.dtype)
+        numbers, own = self._numbers(self._update.settings(loss))
         if labels is not None and passes.with_loss:
             try:
                 self._passed(passes.whole(arrays, labels, own, context), context)
@@ -151,6 +151,13 @@ class CompiledStep:
             passes.backward(np.ascontiguousarray(upstream), own)
         passes.update(own, self.max_norm)
         return value
+
+    def _numbers(self, settings: list[float]) -> tuple[Array, Array]:
+        """In float64, and the same in memory of the network's type."""
+        if settings != self._settings:
+            numbers = np.array(settings)
+            self._settings, self._written = settings, (numbers, numbers.view(self.network.dtype))
+        return self._written
 
     def _passed(self, output: Array, context: Context) -> None:
         """A pass forward has succeeded."""

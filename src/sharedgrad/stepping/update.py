@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from operator import attrgetter, is_
+from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,6 @@ from sharedgrad.plan.lowering import Lowering, Settings, State, number_of
 
 LOSS = 3  # settings of a loss: smoothing, count, and a place for the sum
 
-_VALUE = attrgetter("value")
 _COMPILED = (SGD, Adam, AdamW)  # and Combined of them
 
 
@@ -144,18 +143,22 @@ class Written:
         self, update: Update, way: Lowering, gradients: Mapping[Parameter, Map | AtOnce], settings: Map
     ) -> None:
         self._update, self._settings = update, settings
-        self._groups = [g._replace(parameters=[p for p in g.parameters if p in gradients]) for g in update.groups]
-        self.parameters = [p for g in self._groups for p in g.parameters]
-        self.places: list[int] = []
+        self.parameters: list[Parameter] = []
+        self._states: list[tuple[Any, Parameter, str]] = []  # the optimizer's of a parameter, and its name
         self._counted: list[list[int]] = []  # of each group, which of the optimizer's parameters
+        values, kept = list[Map](), list[Map]()
         steps: list[tuple[Map | AtOnce, list[Map], Group, int]] = []
-        for g, whole in zip(self._groups, update.groups, strict=True):
-            lists = [[m for m in map(way.parameter, g.parameters) if m is not None]]
-            lists += [[way.array(State(p, name), (prod(p.shape),), 1) for p in g.parameters] for name in g.states]
-            self.places += [number_of(m) for maps in lists for m in maps]
-            self._counted.append([whole.parameters.index(p) for p in g.parameters])
-            for p, place, *own in zip(g.parameters, self._counted[-1], *lists, strict=True):
+        for g in update.groups:
+            self._counted.append([i for i, p in enumerate(g.parameters) if p in gradients])
+            for place in self._counted[-1]:
+                p, size = g.parameters[place], (prod(g.parameters[place].shape),)
+                own = [way.row(p), *(way.array(State(p, name), size, 1) for name in g.states)]
                 steps.append((gradients[p], own, g, place))
+                self.parameters.append(p)
+                self._states += [(g.optimizer, p, name) for name in g.states]
+                values.append(own[0])
+                kept += own[1:]
+        self.places = [number_of(m) for m in (*values, *kept)]
         for gradient, own, g, place in sorted(steps, key=lambda step: isinstance(step[0], Map)):
             if isinstance(gradient, AtOnce):  # these come first: they give biases' gradients
                 way.emit("linear_descent", (*own, *own, *gradient, settings), g.first)
@@ -190,39 +193,30 @@ class Written:
 
     def _found(self) -> list[Any]:
         """Values and states as they are now; None for a state that has not been made."""
-        found = list[Any]()
-        for o, _, names, _, used in self._groups:
-            found += map(_VALUE, used)
-            states = [*map(o.state.__getitem__, used)] if names else ()
-            for name in names:
-                found += [state.get(name) for state in states]
-        return found
+        return [p.value for p in self.parameters] + [o.state[p].get(name) for o, p, name in self._states]
 
     def _put(self, arrays: list[Any], own: list[Array]) -> None:
         for i, array in zip(self.places, own, strict=True):
             arrays[i] = array
 
     def _copies(self) -> list[Array]:
-        copies, found = list[Array](), iter(self._found())
-        for g in self._groups:
-            for p in g.parameters * (1 + len(g.states)):
-                array, own = next(found), empty_like(p.value)
-                own[...] = 0 if array is None else array
-                copies.append(own)
+        copies = [empty_like(p.value) for p in (*self.parameters, *(p for _, p, _ in self._states))]
+        for copy, array in zip(copies, self._found(), strict=True):
+            copy[...] = 0 if array is None else array
         return copies
 
     def _hand_over(self, own: list[Array]) -> None:
-        arrays = iter(own)
-        for g in self._groups:
-            for p in g.parameters:
-                p.replace(next(arrays))
-            for name in g.states:
-                for p in g.parameters:
-                    g.optimizer.state[p][name] = next(arrays)
+        values, states = own[: len(self.parameters)], own[len(self.parameters) :]
+        for p, array in zip(self.parameters, values, strict=True):
+            p.replace(array)
+        for (o, p, name), array in zip(self._states, states, strict=True):
+            o.state[p][name] = array
 
     def _count(self) -> None:
         """Adam's numbers of steps."""
-        for g, places, steps in zip(self._groups, self._counted, self._update.steps, strict=True):
-            counts = {t: np.asarray(t, np.int64) for t in set(steps)}
-            for p, place in zip(g.parameters, places, strict=True) if counts else ():
-                g.optimizer.state[p]["steps"] = counts[steps[place]]
+        for g, places, steps in zip(self._update.groups, self._counted, self._update.steps, strict=True):
+            if not steps:
+                continue
+            state, counts = g.optimizer.state, {t: np.asarray(t, np.int64) for t in set(steps)}
+            for place in places:
+                state[g.parameters[place]]["steps"] = counts[steps[place]]
