@@ -214,14 +214,14 @@ class CompiledStep:
             found: Passes | str
             if len(structure.outputs) != 1:
                 found = "the network has several outputs"
-            elif not set(self.optimizer.parameters).intersection(structure.used):
-                found = "the optimizer holds none of the network's parameters"
             elif route.whole is None:
                 own = [piece.name for piece in route.pieces if isinstance(piece, Node)]
                 found = f"in Python: {', '.join(own)}"
             else:
                 kind = Kind(loss, self.finite_only, clipped)
                 found = Passes(route.whole, structure.wanted(False), self._update, kind, self._store)
+                if not found.parameters:
+                    found = "no parameter of the optimizer has a gradient"
             self._passes = dict([*list(self._passes.items())[1 - _KEPT :], (key, found)])
         return self._passes[key]
 
