@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
@@ -177,6 +177,10 @@ class Lowering:
         self._kernels = self.numbered(Kernel)
         self.fixed: list[Any] = [None] * len(self.outside)
 
+    def release(self, places: Collection[int]) -> None:
+        """Leave these places among the arrays empty: somebody else fills them."""
+        self._weights = [(i, weight) for i, weight in self._weights if i not in places]
+
     def memory(self) -> Array:
         """What the program keeps; zeros at first, so that margins are."""
         memory = empty((self.program.kept,), self.builder.dtype)
@@ -196,8 +200,10 @@ class Lowering:
 
     def parameter(self, p: Weight | Buffer | None) -> Map | None:
         """A parameter's value as one row of numbers."""
-        if p is None:
-            return None
+        return None if p is None else self.row(p)
+
+    def row(self, p: Weight | Buffer) -> Map:
+        """The same of one that is there."""
         if p not in self._parameters:
             shape = p.shape if isinstance(p, Weight) else p.value.shape
             self._parameters[p] = self.array(p, (prod(shape),), 1)

@@ -69,6 +69,12 @@ class Descent(Backward):
             return False
         return any(weight in g.parameters and g.rule.name == "sgd" and not g.states for g in self._update.groups)
 
+    def build(self) -> None:
+        """The program; the update knows the arrays of its parameters itself."""
+        super().build()
+        if self.written is not None:
+            self.release(self.written.places)
+
     def finish(self) -> None:
         """The update."""
         if self._update is not None:

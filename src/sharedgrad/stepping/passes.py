@@ -55,6 +55,7 @@ class Passes:
 
     Attributes:
         with_loss: Whether the first program has the loss in it.
+        parameters: Those that change.
         at_once: Weights whose gradients are never written.
     """
 
@@ -77,6 +78,8 @@ class Passes:
             way.fixed[number] = store.setdefault(key, empty(weight.shape, self._dtype))
             self._gradients.append((weight, way.fixed[number]))
         self._alone = None if joined else _Alone(dict.fromkeys(w.base for w, _ in self._gradients), update, self._dtype)
+        written = way.written if self._alone is None else self._alone.written
+        self.parameters = written.parameters if written is not None else []
 
     def _write_loss(self, update: Update, finite: bool) -> tuple[Map, Map]:
         """Behind the forward pass; where the gradient at the output is, and the settings."""
@@ -102,7 +105,7 @@ class Passes:
         """
         arrays = self._way.arrays(self._forward.read(context))
         outputs = self._forward.connect(arrays, inputs, context)
-        labels = contiguous(labels.astype(np.int64, copy=False))
+        labels = contiguous(labels if labels.dtype == np.int64 else labels.astype(np.int64))
         arrays[number_of(self._labels)] = labels.view(self._dtype)
         arrays[number_of(self._settings)] = settings
         self._run(arrays, settings)
@@ -154,7 +157,7 @@ class _Alone(Lowering):
     def __init__(self, parameters: Iterable[Parameter], update: Update, dtype: np.dtype[Any]) -> None:
         super().__init__({}, Builder(1, dtype))
         self._maps = {p: self.array(Gradient(p, False), (prod(p.shape),), 1) for p in parameters}
-        self._written = Written(update, self, self._maps, place_of_settings(self, update))
+        self.written = Written(update, self, self._maps, place_of_settings(self, update))
         self.build()
 
     def run(self, gradients: Mapping[Parameter, Array], settings: Array) -> None:
@@ -162,7 +165,7 @@ class _Alone(Lowering):
         arrays = self.arrays({})
         for p, m in self._maps.items():
             arrays[number_of(m)] = gradients[p]
-        self._written.run(self.program, None, arrays, settings)
+        self.written.run(self.program, None, arrays, settings)
 
 
 def _used_once(forward: Forward) -> bool:

@@ -99,6 +99,7 @@ class CompiledStep:
         self._structure: Structure | None = None
         self._update: Update | None = None
         self._store: Store = {}
+        self._settings: list[float] = []
         self._busy = Lock()
 
     def __call__(self, x: Inputs, target: Any) -> float:
@@ -130,13 +131,12 @@ class CompiledStep:
             return self._as_written(x, target, "one sample without an axis for samples")
         labels, loss = self._labels(target, len(next(iter(arrays.values()))))
         assert self._update is not None
-        settings, changed = self._update.settings(*loss)
-        passes = self._passes_for(arrays, labels is not None, changed)
+        passes = self._passes_for(arrays, labels is not None)
         if isinstance(passes, str):
             return self._as_written(x, target, passes)
         self.way = "compiled"
-        numbers, context = np.array(settings), Context(self.training, self.network.seed, self.network.step)
-        own = numbers.view(self.network.dtype)
+        context = Context(self.training, self.network.seed, self.network.step)
+        numbers, own = self._numbers(self._update.settings(loss))
         if labels is not None and passes.with_loss:
             try:
                 self._passed(passes.whole(arrays, labels, own, context), context)
@@ -151,6 +151,13 @@ class CompiledStep:
             passes.backward(np.ascontiguousarray(upstream), own)
         passes.update(own, self.max_norm)
         return value
+
+    def _numbers(self, settings: list[float]) -> tuple[Array, Array]:
+        """In float64, and the same in memory of the network's type."""
+        if settings != self._settings:
+            numbers = np.array(settings)
+            self._settings, self._written = settings, (numbers, numbers.view(self.network.dtype))
+        return self._written
 
     def _passed(self, output: Array, context: Context) -> None:
         """A pass forward has succeeded."""
@@ -190,11 +197,13 @@ class CompiledStep:
         arrays, batched = self.network.incoming(inputs, named, kept=False)
         return arrays if batched else None
 
-    def _passes_for(self, arrays: dict[str, Array], loss: bool, changed: bool) -> Passes | str:
+    def _passes_for(self, arrays: dict[str, Array], loss: bool) -> Passes | str:
         """The compiled way for arrays of these shapes, worked out when it is first needed; or why there is none."""
         structure = self.network.structure()
         assert self._update is not None
-        if changed or structure is not self._structure:  # an attribute of a layer or of an optimizer has been set
+        if (
+            self._update.changed() or structure is not self._structure
+        ):  # an attribute of a layer or of an optimizer has been set
             self._structure, self._passes = structure, {}
         clipped = self.max_norm is not None
         key = (loss, self.finite_only, clipped, *[a.shape for a in arrays.values()])
@@ -205,14 +214,14 @@ class CompiledStep:
             found: Passes | str
             if len(structure.outputs) != 1:
                 found = "the network has several outputs"
-            elif not set(self.optimizer.parameters).intersection(structure.used):
-                found = "the optimizer holds none of the network's parameters"
             elif route.whole is None:
                 own = [piece.name for piece in route.pieces if isinstance(piece, Node)]
                 found = f"in Python: {', '.join(own)}"
             else:
                 kind = Kind(loss, self.finite_only, clipped)
                 found = Passes(route.whole, structure.wanted(False), self._update, kind, self._store)
+                if not found.parameters:
+                    found = "no parameter of the optimizer has a gradient"
             self._passes = dict([*list(self._passes.items())[1 - _KEPT :], (key, found)])
         return self._passes[key]
 

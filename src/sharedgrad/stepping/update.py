@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
-from operator import attrgetter, is_
+from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,12 +12,13 @@ import numpy as np
 from sharedgrad.kernels.native.maps import Map
 from sharedgrad.kernels.native.program import Program, doubles
 from sharedgrad.kernels.native.recycled import empty_like
-from sharedgrad.kernels.native.updates import Rule, adam_rule, sgd_rule
+from sharedgrad.kernels.native.updates import Rule
 from sharedgrad.optimizers import SGD, Adam, AdamW, Combined, Optimizer
 from sharedgrad.parameter import Array, Parameter
 from sharedgrad.plan.lowering import Lowering, Settings, State, number_of
 
-_VALUE = attrgetter("value")
+LOSS = 3  # settings of a loss: smoothing, count, and a place for the sum
+
 _COMPILED = (SGD, Adam, AdamW)  # and Combined of them
 
 
@@ -67,9 +68,10 @@ class Update:
         optimizer: SGD, Adam, AdamW, or groups of them.
 
     Attributes:
-        groups: As they were when the settings were asked for.
-        count: How many settings there are then.
+        groups: Of all optimizers, as they were found last.
         owned: The arrays that it has made.
+        count: How many settings there are, with the loss's.
+        steps: Of each group the parameters' numbers of steps, with the next one; only Adam counts them.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -77,25 +79,45 @@ class Update:
         self._parts: Any = optimizer.optimizers if isinstance(optimizer, Combined) else [optimizer]
         self.owned: list[Array] = []
         self.groups: list[Group] = []
-        self.count = 0
+        self.steps: list[list[int]] = []
+        self._rules: list[Any] = []
 
-    def settings(self, *loss: float) -> tuple[list[float], bool]:
-        """What holds for the next step, behind a loss's own settings; and whether programs of before do not, because
-        of other parameters or rules."""
-        groups, settings = list[Group](), list(loss)
+    def changed(self) -> bool:
+        """Whether programs of before do not serve: there are other parameters, or other rules."""
+        rules = [(o.momentum > 0, o.nesterov) if isinstance(o, SGD) else o.decoupled for o in self._parts]
+        if rules == self._rules and [o.parameters for o in self._parts] == [g.parameters for g in self.groups]:
+            return False
+        self._rules, self.groups, first = rules, [], LOSS
+        for o in self._parts:
+            rule, parameters = _rule(o), o.parameters.copy()
+            states = ("mean", "square") if rule.name == "adam" else ("momentum",) * rule.states
+            self.groups.append(Group(o, rule, states, first, parameters))
+            first += rule.settings(len(parameters))
+        self.count = first
+        return True
+
+    def settings(self, loss: Sequence[float]) -> list[float]:
+        """What holds for the next step, behind the loss's own."""
+        settings, self.steps = [*loss], []
         for o in self._parts:
             lr = o.lr if o is self._optimizer else o.lr * self._optimizer.lr
-            if isinstance(o, SGD):
-                rule, own = sgd_rule(bool(o.momentum), o.nesterov, lr, o.momentum, o.weight_decay)
-            else:
-                steps = [1 + int(o.state[p].get("steps", 0)) for p in o.parameters]
-                rule, own = adam_rule(lr, o.betas, o.eps, o.weight_decay, o.decoupled, steps)
-            states = ("mean", "square") if rule.name == "adam" else ("momentum",) * rule.states
-            groups.append(Group(o, rule, states, len(settings), o.parameters.copy()))
-            settings += own
-        changed = groups != self.groups
-        self.groups, self.count = groups, len(settings)
-        return settings, changed
+            steps = [] if isinstance(o, SGD) else _steps(o)
+            self.steps.append(steps)
+            own = (o.momentum, o.weight_decay) if isinstance(o, SGD) else (*o.betas, o.eps, o.weight_decay)
+            settings += (lr, *own, *steps)
+        return settings
+
+
+def _rule(o: Any) -> Rule:
+    return Rule("sgd", int(o.momentum > 0), o.nesterov) if isinstance(o, SGD) else Rule("adam", 2, o.decoupled)
+
+
+def _steps(adam: Adam) -> list[int]:
+    """The parameters' numbers of steps, with the next one."""
+    counts = [state.get("steps", 0) for state in map(adam.state.__getitem__, adam.parameters)]
+    if len(set(map(id, counts))) == 1:  # as a rule
+        return [1 + int(counts[0])] * len(counts)
+    return [1 + int(count) for count in counts]
 
 
 def place_of_settings(way: Lowering, update: Update) -> Map:
@@ -114,22 +136,29 @@ class Written:
 
     Attributes:
         parameters: Those that change.
+        places: Where their values and states are among the arrays from outside.
     """
 
     def __init__(
         self, update: Update, way: Lowering, gradients: Mapping[Parameter, Map | AtOnce], settings: Map
     ) -> None:
         self._update, self._settings = update, settings
-        self._groups = [g._replace(parameters=[p for p in g.parameters if p in gradients]) for g in update.groups]
-        self.parameters = [p for g in self._groups for p in g.parameters]
-        self._places: list[int] = []  # of values and states among the arrays
+        self.parameters: list[Parameter] = []
+        self._states: list[tuple[Any, Parameter, str]] = []  # the optimizer's of a parameter, and its name
+        self._counted: list[list[int]] = []  # of each group, which of the optimizer's parameters
+        values, kept = list[Map](), list[Map]()
         steps: list[tuple[Map | AtOnce, list[Map], Group, int]] = []
-        for g, whole in zip(self._groups, update.groups, strict=True):
-            lists = [[m for m in map(way.parameter, g.parameters) if m is not None]]
-            lists += [[way.array(State(p, name), (prod(p.shape),), 1) for p in g.parameters] for name in g.states]
-            self._places += [number_of(m) for maps in lists for m in maps]
-            for p, *own in zip(g.parameters, *lists, strict=True):
-                steps.append((gradients[p], own, g, whole.parameters.index(p)))
+        for g in update.groups:
+            self._counted.append([i for i, p in enumerate(g.parameters) if p in gradients])
+            for place in self._counted[-1]:
+                p, size = g.parameters[place], (prod(g.parameters[place].shape),)
+                own = [way.row(p), *(way.array(State(p, name), size, 1) for name in g.states)]
+                steps.append((gradients[p], own, g, place))
+                self.parameters.append(p)
+                self._states += [(g.optimizer, p, name) for name in g.states]
+                values.append(own[0])
+                kept += own[1:]
+        self.places = [number_of(m) for m in (*values, *kept)]
         for gradient, own, g, place in sorted(steps, key=lambda step: isinstance(step[0], Map)):
             if isinstance(gradient, AtOnce):  # these come first: they give biases' gradients
                 way.emit("linear_descent", (*own, *own, *gradient, settings), g.first)
@@ -164,41 +193,30 @@ class Written:
 
     def _found(self) -> list[Any]:
         """Values and states as they are now; None for a state that has not been made."""
-        found = list[Any]()
-        for o, _, names, _, used in self._groups:
-            found += map(_VALUE, used)
-            for name in names:
-                found += [o.state[p].get(name) for p in used]
-        return found
+        return [p.value for p in self.parameters] + [o.state[p].get(name) for o, p, name in self._states]
 
     def _put(self, arrays: list[Any], own: list[Array]) -> None:
-        for i, array in zip(self._places, own, strict=True):
+        for i, array in zip(self.places, own, strict=True):
             arrays[i] = array
 
     def _copies(self) -> list[Array]:
-        copies, found = list[Array](), iter(self._found())
-        for g in self._groups:
-            for p in g.parameters * (1 + len(g.states)):
-                array, own = next(found), empty_like(p.value)
-                own[...] = 0 if array is None else array
-                copies.append(own)
+        copies = [empty_like(p.value) for p in (*self.parameters, *(p for _, p, _ in self._states))]
+        for copy, array in zip(copies, self._found(), strict=True):
+            copy[...] = 0 if array is None else array
         return copies
 
     def _hand_over(self, own: list[Array]) -> None:
-        arrays = iter(own)
-        for g in self._groups:
-            for p in g.parameters:
-                p.replace(next(arrays))
-            for name in g.states:
-                for p in g.parameters:
-                    g.optimizer.state[p][name] = next(arrays)
+        values, states = own[: len(self.parameters)], own[len(self.parameters) :]
+        for p, array in zip(self.parameters, values, strict=True):
+            p.replace(array)
+        for (o, p, name), array in zip(self._states, states, strict=True):
+            o.state[p][name] = array
 
     def _count(self) -> None:
         """Adam's numbers of steps."""
-        counts: dict[int, Array] = {}
-        for o, rule, _, _, used in self._groups:
-            for p in used if rule.name == "adam" else ():
-                t = 1 + int(o.state[p].get("steps", 0))
-                if t not in counts:
-                    counts[t] = np.asarray(t, np.int64)
-                o.state[p]["steps"] = counts[t]
+        for g, places, steps in zip(self._update.groups, self._counted, self._update.steps, strict=True):
+            if not steps:
+                continue
+            state, counts = g.optimizer.state, {t: np.asarray(t, np.int64) for t in set(steps)}
+            for place in places:
+                state[g.parameters[place]]["steps"] = counts[steps[place]]

@@ -21,7 +21,10 @@ _STEPS = 5  # where among Adam's settings the numbers of steps begin
 
 
 class Rule(NamedTuple):
-    """How a parameter's value changes, but for the numbers that may differ from step to step.
+    """How values change, but for the settings, which may be others in every step.
+
+    These are of sgd lr, momentum and decay; of adam lr, β₁, β₂, ε and decay, and then every parameter's number of
+    steps, with this one.
 
     Attributes:
         name: sgd or adam.
@@ -32,6 +35,10 @@ class Rule(NamedTuple):
     name: str
     states: int
     variant: bool
+
+    def settings(self, parameters: int) -> int:
+        """How many settings there are for so many parameters."""
+        return 3 if self.name == "sgd" else _STEPS + parameters
 
     def emit(
         self, b: Builder, new: Sequence[Map], old: Sequence[Map], gradient: Map, settings: Map, first: int, place: int
@@ -49,18 +56,6 @@ class Rule(NamedTuple):
         steps = (first + _STEPS + place,) if self.name == "adam" else ()
         states: list[Map | None] = [*chain.from_iterable(zip(new[1:], old[1:], strict=True))] or [None, None]
         b.emit(self.name, (new[0], old[0], gradient, settings, *states), int(self.variant), first, *steps)
-
-
-def sgd_rule(velocities: bool, nesterov: bool, lr: float, momentum: float, decay: float) -> tuple[Rule, list[float]]:
-    """That of stochastic gradient descent, and its settings."""
-    return Rule("sgd", int(velocities), nesterov), [lr, momentum, decay]
-
-
-def adam_rule(
-    lr: float, betas: tuple[float, float], eps: float, decay: float, decoupled: bool, steps: Sequence[float]
-) -> tuple[Rule, list[float]]:
-    """Adam's, and its settings: the last are every parameter's number of steps, with this one."""
-    return Rule("adam", 2, decoupled), [lr, *betas, eps, decay, *steps]
 
 
 @lru_cache(512)
@@ -109,7 +104,7 @@ def sgd(
     weight_decay: float,
 ) -> tuple[Arrays, Arrays]:
     """Stochastic gradient descent, with momentum where there are velocities."""
-    rule, settings = sgd_rule(bool(velocities), nesterov, lr, momentum, weight_decay)
+    rule, settings = Rule("sgd", int(bool(velocities)), nesterov), [lr, momentum, weight_decay]
     new, *news = _new(rule, settings, gradients, [values, velocities] if velocities else [values])
     return new, news[0] if news else []
 
@@ -127,6 +122,6 @@ def adam(
     decoupled: bool,
 ) -> tuple[Arrays, Arrays, Arrays]:
     """Adam, and with ``decoupled`` weight decay AdamW."""
-    rule, settings = adam_rule(lr, betas, eps, weight_decay, decoupled, steps)
+    rule, settings = Rule("adam", 2, decoupled), [lr, *betas, eps, weight_decay, *steps]
     new, new_means, new_squares = _new(rule, settings, gradients, [values, means, squares])
     return new, new_means, new_squares
