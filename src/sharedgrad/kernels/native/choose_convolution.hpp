@@ -7,6 +7,7 @@
 #include "by_channel_passes.hpp"
 #include "conv.hpp"
 #include "conv_gradient.hpp"
+#include "conv_pool.hpp"
 #include "depthwise.hpp"
 #include "maps.hpp"
 #include "pointwise.hpp"
@@ -27,16 +28,16 @@ struct Convolution {
     const T* bias = nullptr;      // in the first
     const T* prepared = nullptr;  // w once more, or null (by_channel_passes.hpp)
     bool relu = false;
-    const FusedPool<T>* pool = nullptr;  // what takes the place of the outputs, or null
-    bool add = false;                    // to the input gradient that is there
-    const Map<T>* through = nullptr;     // the output of a ReLU that it goes back through, or null
-    T *dw = nullptr, *dbias = nullptr;   // in the last two
+    const Pooling<T>* pooling = nullptr;  // what takes the place of the outputs, or null
+    bool add = false;                     // to the input gradient that is there
+    const Map<T>* through = nullptr;      // the output of a ReLU that it goes back through, or null
+    T *dw = nullptr, *dbias = nullptr;    // in the last two
 
     const Map<T>& out() const { return pass == kOutputs ? small : big; }  // in the first two
     const Map<T>& in() const { return pass == kOutputs ? big : small; }
     bool sums_weights() const { return pass == kWeightGradient; }
     Finish<T> finish() const {
-        if (pass == kOutputs) return {g.pad_h, g.pad_w, false, bias, relu, false, nullptr, pool};
+        if (pass == kOutputs) return {g.pad_h, g.pad_w, false, bias, relu, false, nullptr, pooling};
         return {2 - g.pad_h, 2 - g.pad_w, true, nullptr, false, add, through, nullptr};
     }
 };
@@ -116,7 +117,7 @@ bool run_minimal_filtering(C<T> c) {
 template <typename T>
 bool run_sums(C<T> c) {
     if (c.pass == kOutputs) {
-        conv(c.small, c.big, c.w, c.bias, c.g, c.relu, c.pool);
+        conv(c.small, c.big, c.w, c.bias, c.g, c.relu);
     } else if (c.pass == kInputGradient) {
         conv_input_gradient(c.big, c.small, c.w, c.g, c.add);
         if (c.through) activate_backward(c.big, c.big, *c.through, kReLU);
@@ -168,14 +169,14 @@ void convolve(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const
 template <typename T>
 void convolve_pool_2x2(const Map<T>& y, const Map<T>* winners, const Map<T>& x, const T* w, const T* bias,
                        const Window& g, int kind) {
-    const FusedPool<T> after = fused_pool(y, winners, kind);
+    const Pooling<T> after = pooling(y, winners, kind);
     Map<T> outputs = y;
     outputs.height *= 2, outputs.width *= 2;
     const Convolution<T> c{kOutputs, outputs, x, g, w, bias, nullptr, false, &after};
     if (filters_minimally<T>(c))
         run_minimal_filtering<T>(c);
     else
-        conv(y, x, w, bias, g, false, &after);
+        conv_pool_2x2(y, winners, x, w, bias, g, kind);
 }
 
 // dx, or dx added to what is there; where `through` is the output of a ReLU, what flows back goes on through that.

@@ -6,17 +6,15 @@
 //   dw[f,t] = Σ_{samples,o} dy[f,o] · x[o·stride + t]   the lanes are the samples' own gradients until the end
 #pragma once
 
-#include <numeric>
 #include <utility>
 
 #include "inner_loops.hpp"
-#include "pool_2x2.hpp"
 #include "windows.hpp"
 
 namespace sharedgrad {
 namespace {
 
-using ConvMemory = Owner<kOrder, kPlaces, kWeights, kCells>;
+using ConvMemory = Owner<kOrder, kPlaces, kWeights>;
 static_assert(disjoint<WindowMemory, ConvMemory>());
 
 // ---- forward and input gradient
@@ -27,23 +25,6 @@ struct Grid {
     T* data;  // (blocks, channels, rows, columns, lanes)
     std::ptrdiff_t block, channel, row, step;
     int rows, columns;
-};
-
-// The vectors of a grid one after the other: row by row, or window of 2×2 by window.
-struct Walk {
-    int across;  // vectors, or windows, side by side
-    bool windows;
-    int h, v, cell = 0;
-    Walk(int at, int across, bool windows) : across(across), windows(windows) {
-        h = at / across / (windows ? 4 : 1), v = windows ? at / 4 % across : at % across;
-    }
-    int row() const { return windows ? 2 * h + cell / 2 : h; }
-    int column() const { return windows ? 2 * v + cell % 2 : v; }
-    void next() {
-        if (windows && ++cell < 4) return;
-        cell = 0;
-        if (++v == across) v = 0, ++h;
-    }
 };
 
 // The taps of one output. So many channels at a time as the cache holds, kernel row by kernel row, so that outputs near
@@ -101,16 +82,14 @@ struct Correlation {
     const T* bias;     // (groups · filters), or null
     bool add, relu;
     double operations;
-    const FusedPool<T>* fused_pool;  // what follows at once, or null
 };
 
 // w (groups · filters, channels, cells) tile by tile: (tiles of filters, taps, filters of a tile). Groups, filters and
 // taps lie so far apart in w.
 template <typename T>
-const T* packed(const T* w, const Taps& taps, int groups, int filters, std::ptrdiff_t group_step,
+const T* packed(const T* w, const Taps& taps, int groups, const EvenRanges& tiles, std::ptrdiff_t group_step,
                 std::ptrdiff_t filter_step) {
-    const EvenRanges tiles(filters, kTileFilters);
-    const int count = taps.count();
+    const int count = taps.count(), filters = tiles.begin(tiles.count);
     T* weights = ConvMemory::memory<T, kWeights>(std::size_t(groups) * filters * count);
     parallel(groups * tiles.count, double(groups) * filters * count, [&](int task) {
         const int group = task / tiles.count, first = tiles.begin(task % tiles.count);
@@ -123,51 +102,43 @@ const T* packed(const T* w, const Taps& taps, int groups, int filters, std::ptrd
     return weights;
 }
 
-constexpr int kMostVectors = 12;  // of a unit
-
-// How many vectors of outputs are computed at a time: a tile of them, or whole windows in whole tiles.
-inline int unit_of(int columns, bool windows) { return windows ? std::lcm(columns, 4) : columns; }
-
 // A task's share of the outputs: a range of vectors for a range of filter tiles.
 template <typename T>
 struct CorrelateRange {
     const Correlation<T>& p;
     const EvenRanges& tiles;
     int block, group, first_tile, end_tile;
-    int most = most_columns(tiles.size(0)), unit = unit_of(most, p.fused_pool);
-    int first_filter = tiles.begin(first_tile), filters = tiles.begin(end_tile) - first_filter;
+    int most = most_columns(tiles.size(0));
+    int first_filter = tiles.begin(first_tile);
     T* y = p.out.data + block * p.out.block + (std::ptrdiff_t(group) * p.filters + first_filter) * p.out.channel;
     const T* x = p.x + block * p.x_block + group * p.x_group;
-    // sums that are pooled at once stay in memory of the thread's own
-    T* cells = p.fused_pool ? ConvMemory::memory<T, kCells>(std::size_t(filters) * unit * kWidth<T>) : nullptr;
-    std::ptrdiff_t out_channel = cells ? std::ptrdiff_t(unit) * kWidth<T> : p.out.channel;
 
     // Where some vectors of outputs are, and what they read.
     struct Places {
-        T* out[kMostVectors];
-        const T* from[kMostVectors];
+        T* out[kMostColumns];
+        const T* from[kMostColumns];
         int count, first_row, last_row;
     };
 
-    void place(Places& to, Walk& walk, int count) const {
-        to.count = count;
-        to.first_row = walk.row();
-        for (int c = 0; c < count; ++c, walk.next()) {
-            const int h = to.last_row = walk.row(), v = walk.column();
-            to.out[c] = cells ? cells + c * kWidth<T> : y + h * p.out.row + v * p.out.step;
+    void place(Places& to, int first, int end) const {
+        to.count = std::max(0, std::min(most, end - first));
+        int h = first / p.out.columns, v = first % p.out.columns;
+        to.first_row = to.last_row = h;
+        for (int c = 0; c < to.count; ++c, ++v) {
+            if (v == p.out.columns) v = 0, ++h;
+            to.last_row = h;
+            to.out[c] = y + h * p.out.row + v * p.out.step;
             to.from[c] = x + h * p.x_row + v * p.x_step;
         }
     }
 
     void run(int first, int end) const {
-        Walk walk(first, cells ? p.out.columns / 2 : p.out.columns, cells);
         Places places[2];
-        place(places[0], walk, std::min(unit, end - first));
-        for (int at = first, i = 0; at < end; at += unit, i ^= 1) {
-            Places &own = places[i], &next = places[i ^ 1];
-            place(next, walk, std::max(0, std::min(unit, end - at - unit)));
-            for (int channel = 0; channel < p.taps.channels; channel += p.taps.chunk) chunk(own, next, channel);
-            if (cells) pool(at / 4, own.count / 4);
+        place(places[0], first, end);
+        for (int at = first, i = 0; at < end; at += most, i ^= 1) {
+            place(places[i ^ 1], at + most, end);
+            for (int channel = 0; channel < p.taps.channels; channel += p.taps.chunk)
+                chunk(places[i], places[i ^ 1], channel);
         }
     }
 
@@ -181,16 +152,13 @@ struct CorrelateRange {
         for (int i = first_tile; i < end_tile; ++i) {
             const int f = tiles.begin(i) - first_filter, size = tiles.size(i);
             const int filter = group * p.filters + tiles.begin(i);
-            fetch(next, i, start, count, !channel && !cells);
+            fetch(next, i, start, count, !channel);
             const T* w = p.weights + std::size_t(filter) * taps.count() + std::size_t(start) * size;
-            for (int c = 0; c < own.count; c += most) {
-                const int n = std::min(most, own.count - c);
-                T* out[kMostColumns];
-                for (int k = 0; k < n; ++k) out[k] = own.out[c + k] + f * out_channel;
-                correlate<T>(size, n,
-                             {out, out_channel, own.from + c, taps.offsets + start, count, w,
-                              p.bias ? p.bias + filter : nullptr, p.add || channel, p.relu && last_chunk});
-            }
+            T* out[kMostColumns];
+            for (int c = 0; c < own.count; ++c) out[c] = own.out[c] + f * p.out.channel;
+            correlate<T>(size, own.count,
+                         {out, p.out.channel, own.from, taps.offsets + start, count, w,
+                          p.bias ? p.bias + filter : nullptr, p.add || channel, p.relu && last_chunk});
         }
     }
 
@@ -206,21 +174,13 @@ struct CorrelateRange {
             for (int c = 0; c < next.count; ++c)
                 __builtin_prefetch(next.out[c] + (f - first_filter) * p.out.channel, 1);
     }
-
-    void pool(int first, int windows) const {
-        for (int w = 0; w < windows; ++w) {
-            const int across = p.out.columns / 2, h = (first + w) / across, v = (first + w) % across;
-            p.fused_pool->pool(*p.fused_pool, cells + 4 * w * kWidth<T>, 2 * kWidth<T>, out_channel, block,
-                               group * p.filters + first_filter, filters, h, v);
-        }
-    }
 };
 
 template <typename T>
 void correlate_all(const Correlation<T>& p) {
     const EvenRanges tiles(p.filters, kTileFilters);
     const int vectors = p.out.rows * p.out.columns;
-    const int unit = unit_of(most_columns(tiles.size(0)), p.fused_pool), pieces = ceil_div(vectors, unit);
+    const int unit = most_columns(tiles.size(0)), pieces = ceil_div(vectors, unit);
     const EvenRanges ranges(pieces, ceil_div(pieces, ceil_div(kTasks, p.blocks * p.groups)));
     const int cuts = ceil_div(kTasks / 2, p.blocks * p.groups * ranges.count);
     const EvenRanges parts(tiles.count, ceil_div(tiles.count, cuts));
@@ -249,22 +209,25 @@ struct Phase {
     static Phase forward(int kernel, int pad, int dilation) { return {0, kernel, 1, -pad, -dilation}; }
 };
 
-// y (N, F, *P) = x (N, C, *S) ∗ w (F, C/groups, *K) + bias (F), then perhaps ReLU; or, with an activation and pooling
-// that follow, their outputs y.
+// The taps of a convolution's windows: so many channels at a time.
+inline Taps taps_of(const std::ptrdiff_t* offsets, int channels, int height, const Window& g, int chunk,
+                    const Phase& rows) {
+    const auto place = [&](int c, int i, int j) {
+        return std::ptrdiff_t(c) * g.kernel_h * g.kernel_w + i * g.kernel_w + j;
+    };
+    return ordered(
+        {channels, g.kernel_h, g.kernel_w, chunk, nullptr, nullptr, g.stride_h, height, rows.shift},
+        [&](int c, int i, int j) { return offsets[place(c, i, j)]; }, place);
+}
+
+// y (N, F, *P) = x (N, C, *S) ∗ w (F, C/groups, *K) + bias (F), then perhaps ReLU
 template <typename T>
-void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu,
-          const FusedPool<T>* fused_pool) {
-    const int filters = y.channels / g.groups, channels = x.channels / g.groups, cells = g.kernel_h * g.kernel_w;
+void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu) {
+    const int filters = y.channels / g.groups, channels = x.channels / g.groups;
     const auto in = windows(x, g);
-    int shifts[kMostCells];
-    for (int i = 0; i < g.kernel_h; ++i) shifts[i] = i * g.dilation_h - g.pad_h;
-    const int chunk = chunk_of(g.kernel_h, g.kernel_w, filters);
-    const auto place = [&](int c, int i, int j) { return std::ptrdiff_t(c) * cells + i * g.kernel_w + j; };
-    const Taps taps = ordered(
-        {channels, g.kernel_h, g.kernel_w, chunk, nullptr, nullptr, g.stride_h, x.height, shifts},
-        [&](int c, int i, int j) { return in.taps[place(c, i, j)]; }, place);
-    const int scale = fused_pool ? 2 : 1;
-    correlate_all<T>({{y.cell(0, 0, 0), y.block(), y.channel(), y.row(), kWidth<T>, scale * y.height, scale * y.width},
+    const Phase rows = Phase::forward(g.kernel_h, g.pad_h, g.dilation_h);
+    const Taps taps = taps_of(in.taps, channels, x.height, g, chunk_of(g.kernel_h, g.kernel_w, filters), rows);
+    correlate_all<T>({{y.cell(0, 0, 0), y.block(), y.channel(), y.row(), kWidth<T>, y.height, y.width},
                       in.data,
                       in.block,
                       in.channel * channels,
@@ -275,12 +238,11 @@ void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Win
                       filters,
                       taps,
                       g.kernel_w - 1,
-                      packed(w, taps, g.groups, filters, std::ptrdiff_t(filters) * in.count, in.count),
+                      packed(w, taps, g.groups, {filters, kTileFilters}, std::ptrdiff_t(filters) * in.count, in.count),
                       bias,
                       false,
                       relu,
-                      scale * scale * operations(y, x, g),
-                      fused_pool});
+                      operations(y, x, g)});
 }
 
 // dx (N, C, *S) from dy (N, F, *P) and w (F, C/groups, *K), or added to what dx holds.
@@ -301,7 +263,8 @@ void conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const W
                 [&](int f, int i, int j) {
                     return std::ptrdiff_t(f) * channels * kernel + rows.cell[i] * g.kernel_w + cells.cell[j];
                 });
-            const T* weights = packed(w, taps, g.groups, channels, std::ptrdiff_t(filters) * channels * kernel, kernel);
+            const T* weights = packed(w, taps, g.groups, {channels, kTileFilters},
+                                      std::ptrdiff_t(filters) * channels * kernel, kernel);
             const Grid<T> out{dx.cell(0, 0, a) + b * V,
                               dx.block(),
                               dx.channel(),
@@ -311,7 +274,7 @@ void conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const W
                               ceil_div(dx.width - b, g.stride_w)};
             correlate_all<T>({out, dy.cell(0, 0, 0), dy.block(), dy.channel() * filters, dy.row(), V, dx.blocks(),
                               g.groups, channels, taps, 0, weights, nullptr, add, false,
-                              operations(dy, dx, g) / g.stride_h / g.stride_w, nullptr});
+                              operations(dy, dx, g) / g.stride_h / g.stride_w});
         }
 }
 

@@ -39,6 +39,34 @@ constexpr auto tile_for(int rows, int vectors) {
 
 // ---- correlate: sum[f][c] = Σ_t w[t][f] · x[c][t], for F filters and C vectors of outputs
 
+// What `count` taps add to the sums: w (count, F)
+template <typename T, typename V, int F, int C>
+inline void add_taps(V (&sum)[F][C], const T* const (&x)[C], const std::ptrdiff_t* taps, int count, const T* w) {
+    for (const auto* end = taps + count; taps != end; ++taps, w += F) {
+        if constexpr (F < C) {  // the fewer of weights and inputs stay in registers, so that all sums do
+            V weight[F];
+#pragma GCC unroll 8
+            for (int f = 0; f < F; ++f) weight[f] = in_register(splat(w[f]));
+#pragma GCC unroll 8
+            for (int c = 0; c < C; ++c) {
+                const V v = load(x[c] + *taps);
+#pragma GCC unroll 8
+                for (int f = 0; f < F; ++f) sum[f][c] += weight[f] * v;
+            }
+        } else {
+            V v[C];
+#pragma GCC unroll 8
+            for (int c = 0; c < C; ++c) v[c] = load(x[c] + *taps);
+#pragma GCC unroll 8
+            for (int f = 0; f < F; ++f) {
+                const V weight = splat(w[f]);
+#pragma GCC unroll 8
+                for (int c = 0; c < C; ++c) sum[f][c] += weight * v[c];
+            }
+        }
+    }
+}
+
 template <typename T>
 struct Correlate {
     T* const* out;               // (C): where each vector goes, for the first filter
@@ -69,31 +97,7 @@ struct Correlate {
                             : tile.valid ? load_part(held, tile.valid[c])
                                          : load(held);
             }
-        const T* w = tile.w;
-        const std::ptrdiff_t* taps = tile.taps;
-        for (const auto* end = taps + tile.count; taps != end; ++taps, w += F) {
-            if constexpr (F < C) {  // the fewer of weights and inputs stay in registers, so that all sums do
-                V weight[F];
-#pragma GCC unroll 8
-                for (int f = 0; f < F; ++f) weight[f] = in_register(splat(w[f]));
-#pragma GCC unroll 8
-                for (int c = 0; c < C; ++c) {
-                    const V v = load(x[c] + *taps);
-#pragma GCC unroll 8
-                    for (int f = 0; f < F; ++f) sum[f][c] += weight[f] * v;
-                }
-            } else {
-                V v[C];
-#pragma GCC unroll 8
-                for (int c = 0; c < C; ++c) v[c] = load(x[c] + *taps);
-#pragma GCC unroll 8
-                for (int f = 0; f < F; ++f) {
-                    const V weight = splat(w[f]);
-#pragma GCC unroll 8
-                    for (int c = 0; c < C; ++c) sum[f][c] += weight * v[c];
-                }
-            }
-        }
+        add_taps(sum, x, tile.taps, tile.count, tile.w);
         const auto put = [&](const auto& write) {
 #pragma GCC unroll 8
             for (int f = 0; f < F; ++f)

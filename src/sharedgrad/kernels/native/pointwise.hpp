@@ -94,7 +94,7 @@ struct Pointwise {
         const Taps taps = ordered(
             {in.channels, 1, 1, in.channels, nullptr, nullptr, 1, 0, nullptr},
             [&](int c, int, int) { return c * channel; }, [&](int c, int, int) { return c * w_channel; });
-        const T* const weights = packed(w, taps, 1, out.channels, 0, w_filter);
+        const T* const weights = packed(w, taps, 1, tiles, 0, w_filter);
         const int pieces = ceil_div(vectors, most);
         const EvenRanges tasks(pieces, ceil_div(pieces, kTasks));
         parallel(tasks.count, out.operations() * in.channels / 8, [&](int task) {

@@ -84,48 +84,44 @@ inline Largest<T> largest(const Vector<T> (&x)[4]) {
     return {y, lower ? (right_below ? one + T(2) : one + T(1)) : (right_above ? one : V{})};
 }
 
-// An activation and pooling that follow a convolution at once: what becomes of one window, for some channels.
+// Where the largest of windows go: the outputs, and which of the four they were, if that is wanted.
 template <typename T>
-struct FusedPool {
+struct Pooling {
     const Map<T>& y;
     const Map<T>* winners;
-    // cells[channel][2×2], so far from row to row and from channel to channel
-    void (*pool)(const FusedPool& to, const T* cells, std::ptrdiff_t row, std::ptrdiff_t apart, int block, int first,
-                 int channels, int h, int w);
+    // down × across windows of a channel, from (h, w) on; rows of cells lie so far from each other
+    void (*pool)(const Pooling& to, const T* cells, std::ptrdiff_t row, int block, int c, int h, int w, int down,
+                 int across);
 };
 
 template <int Kind, typename T>
-void pool_window(const FusedPool<T>& to, const T* cells, std::ptrdiff_t row, std::ptrdiff_t apart, int block, int first,
-                 int channels, int h, int w) {
+void pool_windows(const Pooling<T>& to, const T* cells, std::ptrdiff_t row, int block, int c, int h, int w, int down,
+                  int across) {
     constexpr int V = kWidth<T>;
-    T* y = to.y.cell(block, first, h) + std::ptrdiff_t(w) * V;
-    T* won = to.winners ? to.winners->cell(block, first, h) + std::ptrdiff_t(w) * V : nullptr;
-    const std::ptrdiff_t y_channel = to.y.channel(), won_channel = won ? to.winners->channel() : 0;
-    for (int c = 0; c < channels; ++c, cells += apart, y += y_channel, won += won_channel) {
-        Vector<T> x[4] = {load(cells), load(cells + V), load(cells + row), load(cells + row + V)};
-        const Largest<T> top = largest<Kind, T>(x);
-        store(y, top.y);
-        if (won) store(won, top.winner);
+    for (int i = h; i < h + down; ++i, cells += 2 * row) {
+        T* const y = to.y.cell(block, c, i) + std::ptrdiff_t(w) * V;
+        T* const winners = to.winners ? to.winners->cell(block, c, i) + std::ptrdiff_t(w) * V : nullptr;
+        for (int j = 0; j < across; ++j) {
+            const T *const above = cells + 2 * j * V, *const below = above + row;
+            const Largest<T> top = largest<Kind, T>({load(above), load(above + V), load(below), load(below + V)});
+            store(y + j * V, top.y);
+            if (winners) store(winners + j * V, top.winner);
+        }
     }
 }
 
 template <typename T>
-FusedPool<T> fused_pool(const Map<T>& y, const Map<T>* winners, int kind) {
-    FusedPool<T> to{y, winners, nullptr};
-    for_kind(kind, [&](auto k) { to.pool = pool_window<k(), T>; });
+Pooling<T> pooling(const Map<T>& y, const Map<T>* winners, int kind) {
+    Pooling<T> to{y, winners, nullptr};
+    for_kind(kind, [&](auto k) { to.pool = pool_windows<k(), T>; });
     return to;
 }
 
 template <typename T>
 void pool_2x2(const Map<T>& y, const Map<T>* winners, const Map<T>& x, int kind) {
-    for_kind(kind, [&](auto k) {
-        channels_of(y, x.operations(), [&](int b, int c) {
-            for (int h = 0; h < y.height; ++h)
-                for (int w = 0; w < y.width; ++w)
-                    pool_window<k(), T>({y, winners, nullptr}, x.cell(b, c, 2 * h) + std::ptrdiff_t(2 * w) * kWidth<T>,
-                                        x.row(), 0, b, c, 1, h, w);
-        });
-    });
+    const Pooling<T> to = pooling(y, winners, kind);
+    channels_of(y, x.operations(),
+                [&](int b, int c) { to.pool(to, x.cell(b, c, 0), x.row(), b, c, 0, 0, y.height, y.width); });
 }
 
 // ---- backward

@@ -9,9 +9,9 @@ namespace {
 
 using WindowMemory = Owner<kTaps>;
 
-constexpr int kTasks = 16;      // enough for the threads to share evenly, few enough to keep rows together
-constexpr int kLines = 512;     // vectors of input that stay in the first-level cache while all filters use them
-constexpr int kPositions = 96;  // likewise while all taps use them
+constexpr int kTasks = 16;   // enough for the threads to share evenly, few enough to keep rows together
+constexpr int kLines = 512;  // vectors of input that stay in the first-level cache while all filters use them
+constexpr int kPositions = 6144 / kVectorBytes;  // likewise while all taps use them
 
 // Multiplications of one pass, a vector's worth counted as one.
 template <typename T>
