@@ -187,10 +187,9 @@ class Product {
             t.ends.add = ends.add || depth > 0;
             t.ends.relu = ends.relu && !deeper;
             t.ends.gate.data = ends.gate.data && !deeper ? ends.gate.data + column : nullptr;
-            const int right = chunk + 1 < chunks_.count ? columns_of(chunk + 1) : 0;
-            Ahead<T> ahead = deeper
-                                 ? Ahead<T>(own.from(t.terms, 0), depths_.size(depth + 1), count, ranges_.size(range))
-                                 : Ahead<T>(b.from(0, column + count), depths_.size(0), right, ranges_.size(range));
+            // behind the last columns lie those of the next rows
+            Ahead<T> ahead(deeper ? own.from(t.terms, 0) : b.from(0, column + count),
+                           depths_.size(deeper ? depth + 1 : 0), count, ranges_.size(range));
             for (int i = ranges_.begin(range); i < ranges_.begin(range + 1); ++i) {
                 ahead.fetch();
                 multiply<T>(t, rows_ - i * R, i * R, 0, vectors, last);
