@@ -15,7 +15,9 @@ static_assert(disjoint<DepthwiseMemory, DepthwiseSumsMemory>());
 
 constexpr int kDepthwiseTaps = 49;               // at most
 constexpr int kDepthwiseVectors = 8;             // of outputs at a time
-constexpr int kBand = 64 * 1024 / kVectorBytes;  // vectors that are copied at a time
+constexpr int kBand = 16 * 1024 / kVectorBytes;  // vectors that are copied at a time
+
+constexpr int kShort = 256;  // numbers of a channel that ends before the processor foresees the next
 
 template <typename T>
 bool depthwise(const Map<T>& small, const Map<T>& big, const Window& g) {
@@ -48,7 +50,12 @@ struct Groups {
     void exchange(T* vectors, std::ptrdiff_t step, int block, int group, int h, int w, int cells, bool into) const {
         const int c = first(group), n = alive(group), I = map.lanes;
         T* rows[kWidth<T>];
-        for (int j = 0; j < n; ++j) rows[j] = map.cell(block, c + j, h) + std::ptrdiff_t(w) * I;
+        T* const row = map.cell(block, c, h) + std::ptrdiff_t(w) * I;
+        const std::ptrdiff_t channel = map.channel();
+        for (int j = 0; j < n; ++j) {
+            rows[j] = row + j * channel;
+            if (channel < kShort) __builtin_prefetch(rows[j] + beside * channel);  // the next group
+        }
         if (I == 1)
             return into ? interleave<T>(vectors, const_cast<const T* const(&)[kWidth<T>]>(rows), cells, n, step)
                         : separate<T>(rows, vectors, cells, n);
@@ -58,6 +65,14 @@ struct Groups {
                 into ? std::copy_n(own, I, lanes) : std::copy_n(lanes, I, own);
             }
     }
+
+    // All cells of some rows, one after the other.
+    void exchange_rows(T* vectors, int block, int group, int top, int rows, bool into) const {
+        constexpr int V = kWidth<T>;
+        if (map.bare()) return exchange(vectors, V, block, group, top, 0, rows * map.width, into);  // so they lie
+        for (int h = 0; h < rows; ++h)
+            exchange(vectors + std::ptrdiff_t(h) * map.width * V, V, block, group, top + h, 0, map.width, into);
+    }
 };
 
 // A band of rows of a group, as windows see it.
@@ -66,6 +81,7 @@ struct Field {
     Groups<T> groups;
     Axis rows, columns;
     T* copy = nullptr;
+    int first = 0, end = 0;  // rows that it holds
     std::ptrdiff_t row = groups.map.row();
 
     Field(const Map<T>& map, const Axis& rows, const Axis& columns) : groups{map}, rows(rows), columns(columns) {}
@@ -87,12 +103,15 @@ struct Field {
         return own;
     }
 
-    // From row `from` on so many.
-    const T* at(int block, int group, int from, int count) const {
+    // From row `from` on so many; those that the band before has are kept.
+    const T* at(int block, int group, int from, int count) {
         const Map<T>& m = groups.map;
         if (!copy) return m.cell(block, group, from - rows.before) - std::ptrdiff_t(columns.before) * m.lanes;
+        const int kept = from > first ? std::max(0, end - from) : 0;
+        std::copy_n(copy + (from - first) * row, kept * row, copy);
+        first = from, end = from + count;
         const int begin = columns.begin(), n = columns.end(m.width) - begin;
-        for (int r = 0; r < count; ++r) {
+        for (int r = kept; r < count; ++r) {
             const int at = from + r - rows.before, h = at / rows.spread;
             T* const to = copy + r * row;
             if (at < 0 || at % rows.spread || h >= m.height)
@@ -144,10 +163,16 @@ struct DepthwisePass {
     std::ptrdiff_t step;  // from window to window
     bool add, relu;
 
-    // A row of outputs.
-    template <int C = kDepthwiseVectors>
+    void row(T* to, const T* from, const T* gate, int count) const {
+        step == kWidth<T> ? row<true>(to, from, gate, count) : row<false>(to, from, gate, count);
+    }
+
+    // A row of outputs, C vectors at a time.
+    template <bool Beside, int C = kDepthwiseVectors>
     void row(T* to, const T* from, const T* gate, int count) const {
         constexpr int V = kWidth<T>;
+        const std::ptrdiff_t step = Beside ? V : this->step;
+        const bool add = this->add, relu = this->relu, ends = add || relu || gate;  // stores might change the members
         for (; count >= C; count -= C, to += C * V, from += C * step) {
             Vector<T> sum[C];
 #pragma GCC unroll 8
@@ -158,13 +183,16 @@ struct DepthwisePass {
 #pragma GCC unroll 8
                 for (int v = 0; v < C; ++v) sum[v] += weight * load(cells + v * step);
             }
+            if (ends)
 #pragma GCC unroll 8
-            for (int v = 0; v < C; ++v)
-                store(to + v * V, finished<T>(sum[v], add, relu, to + v * V, gate ? gate + v * V : nullptr, load<T>));
+                for (int v = 0; v < C; ++v)
+                    sum[v] = finished<T>(sum[v], add, relu, to + v * V, gate ? gate + v * V : nullptr, load<T>);
+#pragma GCC unroll 8
+            for (int v = 0; v < C; ++v) store(to + v * V, sum[v]);
             if (gate) gate += C * V;
         }
         if constexpr (C > 1)
-            if (count) row<C - 1>(to, from, gate, count);
+            if (count) row<Beside, C - 1>(to, from, gate, count);
     }
 };
 
@@ -180,35 +208,29 @@ void depthwise_correlate(const Map<T>& out, const Field<T>& whole, int stride_h,
     const int count = out.blocks() * groups.count;
     const EvenRanges tasks(count, ceil_div(count, 4 * kTasks));
     parallel(tasks.count, out.operations() * cells / 8, [&](int task) {
-        const Field<T> field = whole.with_memory((parts.size(0) - 1) * stride_h + kernel_rows);
+        Field<T> field = whole.with_memory((parts.size(0) - 1) * stride_h + kernel_rows);
         const std::ptrdiff_t row = groups.whole() ? out.row() : std::ptrdiff_t(out.width) * V;
         T* const own = groups.whole() ? nullptr : DepthwiseMemory::memory<T, kSums>(parts.size(0) * row);
         const DepthwiseTaps<T> taps(field.row, g);
         for (int i = tasks.begin(task); i < tasks.begin(task + 1); ++i) {
             const int block = i / groups.count, group = i % groups.count;
-            T weights[kDepthwiseTaps * V] = {};
-            const auto channel = [&](int lane) {
-                return std::min(groups.first(group) + lane / out.lanes, out.channels - 1);
-            };
+            T weights[kDepthwiseTaps * V];
+            int channels[V];  // of the lanes
+            for (int l = 0; l < V; ++l) channels[l] = std::min(groups.first(group) + l / out.lanes, out.channels - 1);
             for (int k = 0; k < cells; ++k)
-                store(weights + k * V,
-                      vector_of_lanes<T>([&](int l) { return w[channel(l) * cells + (turned ? cells - 1 - k : k)]; }));
-            const auto first = vector_of_lanes<T>([&](int l) { return bias ? bias[channel(l)] : T(0); });
+                for (int l = 0; l < V; ++l) weights[k * V + l] = w[channels[l] * cells + (turned ? cells - 1 - k : k)];
+            const auto first = vector_of_lanes<T>([&](int l) { return bias ? bias[channels[l]] : T(0); });
             const DepthwisePass<T> pass{taps, weights, first, stride_w * V, add, relu};
             for (int part = 0; part < parts.count; ++part) {
                 const int top = parts.begin(part), n = parts.size(part);
                 const T* const from = field.at(block, group, top * stride_h, (n - 1) * stride_h + kernel_rows);
+                if (own && add) groups.exchange_rows(own, block, group, top, n, true);
                 for (int h = 0; h < n; ++h) {
                     T* const to = own ? own + h * row : out.cell(block, group, top + h);
-                    if (own && add) groups.exchange(to, V, block, group, top + h, 0, out.width, true);
                     pass.row(to, from + h * stride_h * field.row,
                              own || !through ? nullptr : through->cell(block, group, top + h), out.width);
                 }
-                if (!own) continue;
-                const bool together = out.bare();  // the rows, in memory
-                for (int h = 0; h < (together ? 1 : n); ++h)
-                    groups.exchange(own + h * row, V, block, group, top + h, 0, together ? n * out.width : out.width,
-                                    false);
+                if (own) groups.exchange_rows(own, block, group, top, n, false);
             }
         }
     });
@@ -243,7 +265,7 @@ void depthwise_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& 
     T* const sums = DepthwiseSumsMemory::memory<T, kParts>(groups.count * parts.count * size);
     parallel(groups.count * parts.count, dy.operations() * cells / 8, [&](int task) {
         const int group = task % groups.count, part = task / groups.count;
-        const Field<T> field = all.with_memory((rows.size(0) - 1) * g.stride_h + kernel_rows);
+        Field<T> field = all.with_memory((rows.size(0) - 1) * g.stride_h + kernel_rows);
         const std::ptrdiff_t row = groups.whole() ? dy.row() : std::ptrdiff_t(dy.width) * V;
         T* const copy = groups.whole() ? nullptr : DepthwiseMemory::memory<T, kSums>(rows.size(0) * row);
         const DepthwiseTaps<T> taps(field.row, g);
@@ -254,8 +276,7 @@ void depthwise_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& 
             for (int band = 0; band < rows.count; ++band) {
                 const int top = rows.begin(band), n = rows.size(band);
                 const T* const from = field.at(block, group, top * g.stride_h, (n - 1) * g.stride_h + kernel_rows);
-                for (int h = 0; copy && h < n; ++h)
-                    groups.exchange(copy + h * row, V, block, group, top + h, 0, dy.width, true);
+                if (copy) groups.exchange_rows(copy, block, group, top, n, true);
                 const T* const delta = copy ? copy : dy.cell(block, group, top);
                 for (int t = 0; t < tiles.count; ++t)
                     outer<T>(1, tiles.size(t),

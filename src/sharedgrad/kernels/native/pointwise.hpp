@@ -63,9 +63,10 @@ template <typename T, typename Function>
 void each_seen(const Map<T>& big, const Map<T>& own, const Window& g, const Function& function) {
     parallel(own.samples, own.operations(), [&](int n) {
         for (int c = 0; c < own.channels; ++c)
-            for (int h = 0; h < own.height; ++h)
-                for (int w = 0; w < own.width; ++w)
-                    function(big.cell(n, c, h * g.stride_h)[w * g.stride_w], own.cell(n, c, h)[w]);
+            for (int h = 0; h < own.height; ++h) {
+                T *const from = big.cell(n, c, h * g.stride_h), *const to = own.cell(n, c, h);
+                for (int w = 0; w < own.width; ++w) function(from[std::ptrdiff_t(w) * g.stride_w], to[w]);
+            }
     });
 }
 

@@ -55,29 +55,14 @@ void pack(T* to, std::ptrdiff_t step, const Matrix<const T>& m, int terms, int c
     }
 }
 
-// Asks for a part of a matrix, some lines at each call, while the arithmetic is busy.
+// Asks for one of some parts of a matrix, while the arithmetic is busy.
 template <typename T>
-class Ahead {
-  public:
-    Ahead(const Matrix<const T>& m, int rows, int columns, int calls)
-        : from_(m.data), step_(m.row), length_(columns), count_(rows) {
-        if (m.column != 1) step_ = m.column, std::swap(length_, count_);
-        share_ = ceil_div(count_ * ceil_div(length_, kLine), calls);
-    }
-
-    void fetch() {
-        for (int n = 0; n < share_ && i_ < count_; ++n) {
-            __builtin_prefetch(from_ + i_ * step_ + at_, 0, 2);
-            if ((at_ += kLine) >= length_) at_ = 0, ++i_;
-        }
-    }
-
-  private:
-    static constexpr int kLine = 64 / sizeof(T);
-    const T* from_;
-    std::ptrdiff_t step_;  // between pieces, rows or columns, that lie together
-    int length_, count_, share_, i_ = 0, at_ = 0;
-};
+void prefetch(const Matrix<const T>& m, int rows, int columns, int part, int parts) {
+    if (m.column != 1) return prefetch(m.turned(), columns, rows, part, parts);
+    const int share = ceil_div(rows, parts), end = std::min(rows, (part + 1) * share);
+    for (int i = part * share; i < end; ++i)
+        for (int j = 0; j < columns; j += 64 / int(sizeof(T))) __builtin_prefetch(m[i] + j, 0, 2);
+}
 
 // What all tiles of some columns have in common.
 template <typename T>
@@ -187,11 +172,10 @@ class Product {
             t.ends.add = ends.add || depth > 0;
             t.ends.relu = ends.relu && !deeper;
             t.ends.gate.data = ends.gate.data && !deeper ? ends.gate.data + column : nullptr;
-            // behind the last columns lie those of the next rows
-            Ahead<T> ahead(deeper ? own.from(t.terms, 0) : b.from(0, column + count),
-                           depths_.size(deeper ? depth + 1 : 0), count, ranges_.size(range));
-            for (int i = ranges_.begin(range); i < ranges_.begin(range + 1); ++i) {
-                ahead.fetch();
+            const Matrix<const T> next = deeper ? own.from(t.terms, 0) : b.from(0, column + count);
+            const int first_tile = ranges_.begin(range), tiles = ranges_.size(range);
+            for (int i = first_tile; i < first_tile + tiles; ++i) {
+                prefetch(next, depths_.size(deeper ? depth + 1 : 0), count, i - first_tile, tiles);
                 multiply<T>(t, rows_ - i * R, i * R, 0, vectors, last);
             }
         }
