@@ -14,6 +14,12 @@ def test_words_stay_whole() -> None:
         assert not any(line.strip().startswith("%") for line in lines)
 
 
+def test_a_number_stays_with_its_name() -> None:
+    text = "rows (60 weights): 1 epoch, batches of 32, adam, lr 0.001 cosine, seed 0"
+    for width in range(24, 70):
+        assert not any(line.endswith((" of", "lr", "seed")) for line in fold(text, width).splitlines())
+
+
 def test_lines_that_fit_stay_as_they_are() -> None:
     assert fold("  a   b\n\nc", 20) == "  a   b\n\nc"
     assert fold("  aaaa bbbb cccc dddd eeee", 12) == "  aaaa bbbb\n    cccc\n    dddd\n    eeee"

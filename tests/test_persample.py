@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,132 +12,25 @@ import torch
 
 import sharedgrad as sg
 from sharedgrad import kernels
-from sharedgrad.errors import ConfigError, ShapeError
+from sharedgrad.errors import ConfigError
 from sharedgrad.uses import SharedWeight, Window
 from tests.helpers import TOLERANCE, Array, close, same_bits
+from tests.samples_apart import (
+    BATCHES,
+    COMPILED_NETS,
+    IMAGE,
+    NETS,
+    Build,
+    Case,
+    grouped,
+    normalized,
+    plain,
+    residual,
+    signal,
+    tied,
+    wide,
+)
 from tests.uses.kinds import KINDS, Draw
-
-Build = Callable[[str], sg.Network]
-IMAGE = (2, 9, 8)
-BATCHES = (1, 3, 16, 17, 33)
-
-
-def plain(dtype: str) -> sg.Network:
-    """Strides, padding on one side, dilation; a dense layer without a bias."""
-    layers = [
-        *(sg.Conv2d(2, 5, (3, 2), stride=(2, 1), padding=((1, 0), (0, 2))), sg.ReLU(), sg.MaxPool2d(2)),
-        *(sg.Conv2d(5, 4, 2, dilation=(1, 2), padding=1, bias=False), sg.Sigmoid(), sg.AvgPool2d(2, padding=1)),
-        *(sg.Flatten(), sg.Linear(24, 7, bias=False), sg.Tanh(), sg.Linear(7, 3)),
-    ]
-    return sg.Network(layers, IMAGE, dtype=dtype, seed=1)
-
-
-def grouped(dtype: str) -> sg.Network:
-    """Groups, down to depthwise, and a stride that leaves cells out."""
-    layers = [
-        *(sg.Conv2d(2, 6, 3, padding=1, groups=2), sg.ReLU(), sg.Conv2d(6, 6, 3, groups=6, stride=3, padding=2)),
-        *(sg.Tanh(), sg.Conv2d(6, 4, 1, groups=2), sg.GlobalAvgPool(), sg.Linear(4, 3)),
-    ]
-    return sg.Network(layers, IMAGE, dtype=dtype, seed=2)
-
-
-def signal(dtype: str) -> sg.Network:
-    layers = [sg.Conv1d(3, 5, 4, stride=2, padding=3, dilation=2), sg.ReLU(), sg.Conv1d(5, 2, 1), sg.Flatten()]
-    return sg.Network(layers, (3, 11), dtype=dtype, seed=3)
-
-
-def wide(dtype: str) -> sg.Network:
-    """Many channels on few positions: the norms of its kernels come from inner products."""
-    layers = [
-        *(sg.Conv2d(2, 40, 3, padding=1, stride=2), sg.ReLU(), sg.Conv2d(40, 44, 3, padding=1), sg.ReLU()),
-        *(sg.Conv2d(44, 40, (2, 3), padding=(0, 2), dilation=(3, 2), groups=2), sg.Flatten(), sg.Linear(320, 2)),
-    ]
-    return sg.Network(layers, IMAGE, dtype=dtype, seed=4)
-
-
-def residual(dtype: str) -> sg.Network:
-    """One upstream gradient flows to several layers that have parameters."""
-    layers: dict[str, Any] = {
-        "stem": sg.Conv2d(2, 3, 3, padding=1),
-        "tanh": sg.Tanh(),
-        "skip": (sg.Sigmoid(), "tanh"),
-        "left": (sg.Conv2d(3, 3, 3, padding=1), "tanh"),
-        "right": (sg.Conv2d(3, 3, 1), "tanh"),
-        "sum": (sg.Add(), "left", "right", "skip"),
-        "relu": sg.ReLU(),
-        "pool": sg.GlobalAvgPool(),
-        "a": (sg.Linear(3, 4), "pool"),
-        "b": (sg.Linear(3, 4), "pool"),
-        "scores": (sg.Add(), "a", "b"),
-    }
-    return sg.Network(layers, IMAGE, dtype=dtype, seed=5)
-
-
-def dropped(dtype: str) -> sg.Network:
-    layers = [sg.Conv2d(2, 3, 3), sg.Dropout(0.4), sg.ReLU(), sg.Flatten(), sg.Linear(126, 4), sg.Dropout(0.5)]
-    return sg.Network(layers, IMAGE, dtype=dtype, seed=6)
-
-
-def normalized(dtype: str) -> sg.Network:
-    layers = [
-        *(sg.Conv2d(2, 5, 3), sg.BatchNorm2d(5), sg.ReLU(), sg.Conv2d(5, 3, 3, bias=False), sg.BatchNorm2d(3)),
-        *(sg.Tanh(), sg.Flatten(), sg.Linear(60, 3)),
-    ]
-    net = sg.Network(layers, IMAGE, dtype=dtype, seed=7)
-    rng = np.random.default_rng(7)
-    for layer in (node.layer for node in net):
-        if isinstance(layer, sg.BatchNorm2d):
-            for p in layer.parameters().values():
-                p.value = rng.normal(1, 0.5, p.shape)
-    for _ in range(3):
-        net.forward(rng.normal(1, 2, (8, *IMAGE)))
-    return net
-
-
-def tied(dtype: str) -> sg.Network:
-    """Two convolutions share their kernel, and one layer is called twice."""
-    first, second, dense = sg.Conv2d(2, 2, 3, padding=1), sg.Conv2d(2, 2, 3, padding=1), sg.Linear(144, 144)
-    second.tie("weight", first.weight)
-    layers = [first, sg.Tanh(), second, sg.Flatten(), dense, sg.ReLU(), dense]
-    return sg.Network(layers, IMAGE, dtype=dtype, seed=8)
-
-
-def tokens(dtype: str) -> sg.Network:
-    """A recurrent layer, and a dense one on every time step."""
-    layers = [sg.RNN(4, 5), sg.Linear(5, 3), sg.Flatten(), sg.Linear(21, 2)]
-    return sg.Network(layers, (7, 4), dtype=dtype, seed=9)
-
-
-def unshared(dtype: str) -> sg.Network:
-    layers = [sg.LocallyConnected2d(2, 3, (9, 8), 3), sg.Tanh(), sg.Flatten(), sg.Linear(126, 2)]
-    return sg.Network(layers, IMAGE, dtype=dtype, seed=10)
-
-
-COMPILED_NETS = (plain, grouped, signal, wide, residual, dropped, normalized, tied)
-NETS = (*COMPILED_NETS, tokens, unshared)
-
-
-class Case:
-    """A tape, an upstream gradient, and every sample's gradient by a backward pass of its own, in float64."""
-
-    def __init__(self, build: Build, samples: int, dtype: str = "float64", sizes: float = 1.0) -> None:
-        rng = np.random.default_rng(samples)
-        self.net = build(dtype)
-        self.samples = samples
-        x = rng.normal(size=(samples, *next(iter(self.net.inputs.values()))))  # type: ignore[misc]
-        y, self.tape = self.net.forward(x, training=build is not normalized)
-        self.upstream = rng.normal(size=y.shape) * np.exp(rng.normal(0, sizes, (samples,) + (1,) * (y.ndim - 1)))
-        self.parameters = self.net.parameters()
-        self.dtype = np.dtype(dtype)
-
-    def alone(self) -> dict[sg.Parameter, Array]:
-        """(N, *shape): the upstream gradients of all other samples are zero."""
-        rows = []
-        for n in range(self.samples):
-            upstream = np.zeros_like(self.upstream)
-            upstream[n] = self.upstream[n]
-            rows.append(self.tape.backward(upstream))
-        return {p: np.stack([row[p] for row in rows]).astype(np.float64) for p in self.parameters}
 
 
 def norms_of(apart: dict[sg.Parameter, Array]) -> Array:
@@ -447,101 +340,3 @@ def test_weights_of_samples_go_into_every_kind_of_uses(kind: str) -> None:
             assert uses.of_samples(some).count * samples == uses.count * len(apart[some])
             squares = np.square(2 * apart).reshape(samples, -1).sum(1)
             close(SharedWeight([uses, uses]).norm(by="sample") ** 2, squares)
-
-
-# ---- what is refused
-
-
-@pytest.mark.parametrize("compiled", [True, False])
-def test_layers_that_mix_samples_are_refused(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not compiled:
-        monkeypatch.setattr(kernels, "programs", lambda: False)
-    net = normalized("float64")
-    x = np.random.default_rng(0).normal(size=(4, *IMAGE))
-    y, tape = net.forward(x)
-    upstream = np.ones_like(y)
-    mixed = r"\(BatchNorm2d\) in training mode mixes the samples, so none has a gradient of its own"
-    fix = r'; go forward with training=False, or keep its uses apart: trace\(upstream\)\[p\]\.sum\(by="sample"\)'
-    with pytest.raises(ConfigError, match=f"by_sample: layer '1' {mixed} with respect to 0.weight{fix}"):
-        tape.backward(upstream, by_sample=[net["0"].weight])  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match=f"tape.clipped_by_sample: layer '4' {mixed}"):
-        tape.clipped_by_sample(upstream, 1.0)
-    # what comes after the last such layer has a gradient for each sample, and so have that layer's own parameters
-    behind = [net.parameter(name) for name in ("4.weight", "4.bias", "7.weight", "7.bias")]
-    apart = tape.backward(upstream, by_sample=behind)
-    trace = tape.trace(upstream)
-    for p in behind:
-        close(apart[p], trace[p].sum(by="sample"))
-    tape.backward(upstream)
-    net.forward(x, training=False)[1].clipped_by_sample(upstream, 1.0)
-
-
-def test_a_layer_of_ones_own_may_mix_samples_too() -> None:
-    class Centred(sg.Layer):
-        mixes_samples = True
-
-        def forward(self, *inputs: Array, context: Any) -> tuple[Array, Any]:
-            return inputs[0] - inputs[0].mean(axis=0), None
-
-        def backward(self, saved: Any, upstream: Array, needs: Any) -> Any:
-            return (upstream - upstream.mean(axis=0),), []
-
-        def output_shape(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
-            return shapes[0]
-
-    try:
-        net = sg.Network({"dense": sg.Linear(3, 2), "centred": Centred()}, (3,))
-        _, tape = net.forward(np.ones((4, 3)))
-        with pytest.raises(ConfigError, match=r"layer 'centred' \(Centred\) in training mode mixes the samples"):
-            tape.clipped_by_sample(np.ones((4, 2)), 1.0)
-    finally:
-        del sg.Layer.registry["Centred"]
-
-
-@pytest.mark.parametrize("max_norm", [0, -1.0, float("nan"), "1", None, 1j])
-def test_norms_that_are_no_positive_numbers(max_norm: Any) -> None:
-    case = Case(plain, 2)
-    with pytest.raises(ConfigError, match=r"^tape\.clipped_by_sample: max_norm: expected a positive number, got "):
-        case.tape.clipped_by_sample(case.upstream, max_norm)
-    with pytest.raises(ConfigError, match=r"^max_norm: expected a positive number, got "):
-        case.tape.backward(case.upstream).clipped(max_norm)
-
-
-def test_parameters_of_another_network() -> None:
-    case, other = Case(plain, 2), plain("float64")
-    message = "by_sample: 0.weight is no parameter of this network; choose from net.parameters()"
-    with pytest.raises(ConfigError) as caught:
-        case.tape.backward(case.upstream, by_sample=other.parameters()[:1])
-    assert str(caught.value) == message
-    for wrong in ("0.weigth", ["0.weigth"], 3, [None], [[]]):
-        with pytest.raises(ConfigError, match=r"is no parameter of this network"):
-            case.tape.backward(case.upstream, by_sample=wrong)  # type: ignore[arg-type]
-    one = case.parameters[0]
-    for way in (one, [one], "0.weight", ["0.weight"]):
-        assert case.tape.backward(case.upstream, by_sample=way)[one].shape == (2, *one.shape)  # type: ignore[arg-type]
-
-
-def test_stale_tapes_and_wrong_shapes() -> None:
-    case = Case(plain, 2)
-    with pytest.raises(ShapeError, match="expected the output's shape"):
-        case.tape.clipped_by_sample(case.upstream[:1], 1.0)
-    case.parameters[0].value = case.parameters[0].value + 1
-    with pytest.raises(sg.errors.StaleTapeError):
-        case.tape.clipped_by_sample(case.upstream, 1.0)
-
-
-def test_what_is_kept_apart_adds_scales_and_has_no_single_norm() -> None:
-    case = Case(plain, 3)
-    kernel = case.parameters[0]
-    sums, apart = case.tape.backward(case.upstream), case.tape.backward(case.upstream, by_sample=[kernel])
-    close((apart + 2 * apart)[kernel], 3 * apart[kernel])
-    with pytest.raises(ConfigError, match=r"^norm: the gradient of 0\.weight is kept apart by sample; sum it over"):
-        apart.norm()
-    with pytest.raises(ConfigError, match="is kept apart by sample"):
-        apart.clipped(1.0)
-    with pytest.raises(
-        ShapeError, match=r"^0\.weight: expected gradients of one shape to add, got 3×5×2×3×2 and 5×2×3"
-    ):
-        apart + sums
-    with pytest.raises(ShapeError, match=r"0\.weight: expected a gradient of shape"):
-        sg.SGD(case.parameters, lr=0.1).step(apart)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import sharedgrad as sg
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError
-from tests.helpers import Array, close, same_bits
+from tests.helpers import Array, close, collector_at_rest, same_bits
 
 MODELS = {
     "lenet5": (sg.models.lenet5, (1, 16, 16)),
@@ -290,3 +291,15 @@ def test_some_cells_of_large_maps_and_inputs_that_are_not_there() -> None:
         call.dx_terms(-1)
     with pytest.raises(ConfigError, match=r"layer 'tanh' \(Tanh\): does not give its output as a sum of terms"):
         trace.calls["tanh"].y_terms()
+
+
+def test_a_trace_gives_its_memory_back_at_once() -> None:
+    net = small()
+    _, tape = net.forward(batch(net, 2))
+    trace = tape.trace(upstreams(net, 2, "head", "side"))
+    uses = trace["stem.weight"]
+    assert uses.norm(by="sample").shape == (2,)
+    alive = weakref.ref(trace)
+    with collector_at_rest():
+        del trace, uses
+        assert alive() is None

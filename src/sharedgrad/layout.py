@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 from collections.abc import Collection, Iterator, Sequence
@@ -23,11 +24,11 @@ def _folded(line: str, width: int) -> list[str]:
     if len(line) <= width:
         return [line]
     indent = " " * (len(line) - len(line.lstrip()) + 2)
-    whole = line.replace(" %", "\xa0%")  # a number keeps its unit
+    whole = re.sub(r" (?=%)|(?<=[a-z]) (?=\d)", "\xa0", line)  # a number keeps its unit, and what it is
     parts = textwrap.wrap(
         whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, expand_tabs=False
     )
-    return [part.replace("\xa0%", " %") for part in parts] or [""]
+    return [part.replace("\xa0", " ") for part in parts] or [""]
 
 
 def printable(text: str) -> str:

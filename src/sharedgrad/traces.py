@@ -123,17 +123,7 @@ class Trace:
         copies = {weight: parameter for parameter, weight in replay.weights.items()}
         self._reached = {copies[weight]: first[copies[weight]] for weight in weights}  # as a walk back meets them
         sources = {name: replay.weights[p] for p, name in first.items() if p in self._reached}
-        self.weights: Mapping[str, SharedWeight] = _Known("weight", sources, self._collected)
-
-    def _collected(self, weight: Parameter) -> SharedWeight:
-        uses = self._uses(weight)
-        if not uses:
-            raise KeyError(f"no use of {weight.name} in this trace")
-        return SharedWeight(uses)
-
-    def _uses(self, weight: Parameter) -> list[Uses]:
-        users = [n.name for n in self._replay.nodes if weight in [w.base for w in n.layer.parameters().values()]]
-        return [use for name in users if name in self.calls for use in self.calls[name].uses if use.weight is weight]
+        self.weights: Mapping[str, SharedWeight] = _Known("weight", sources, partial(_collected, replay, self.calls))
 
     def __getitem__(self, key: Weight | str) -> SharedWeight:
         """All uses of one weight, given by any of its names or as a parameter."""
@@ -154,9 +144,24 @@ class Trace:
         """The sums, as ``tape.backward`` gives them."""
         total = {}
         for parameter, name in self._reached.items():
-            if self._uses(self._replay.weights[parameter]):  # a user's layer may leave one unused
+            if _uses(self._replay, self.calls, self._replay.weights[parameter]):  # a user's layer may leave one unused
                 total[parameter] = self.weights[name].gradient
         return Gradients(total, self.inputs, self._names)
+
+
+# Functions, not methods: a trace that held a method of its own would wait for Python's collector of cycles.
+
+
+def _collected(replay: Replay, calls: Mapping[str, Call], weight: Parameter) -> SharedWeight:
+    uses = _uses(replay, calls, weight)
+    if not uses:
+        raise KeyError(f"no use of {weight.name} in this trace")
+    return SharedWeight(uses)
+
+
+def _uses(replay: Replay, calls: Mapping[str, Call], weight: Parameter) -> list[Uses]:
+    users = [n.name for n in replay.nodes if weight in [w.base for w in n.layer.parameters().values()]]
+    return [use for name in users if name in calls for use in calls[name].uses if use.weight is weight]
 
 
 class _Known(Mapping[str, T]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 
 import sharedgrad as sg
 from sharedgrad.errors import ConfigError
+from tests.helpers import collector_at_rest
 
 
 def small(dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -236,6 +238,17 @@ def test_what_is_no_model_and_a_trace_entered_twice() -> None:
         t.__enter__()
     with pytest.raises(ConfigError, match="there were 0; call backward in it"):
         t["weight"]
+
+
+def test_a_trace_gives_its_memory_back_at_once() -> None:
+    model = small()
+    with sg.trace(model) as t:
+        step(model)
+    assert t["0.weight"].norm(by="sample").shape == (4,)
+    alive = weakref.ref(t)
+    with collector_at_rest():
+        del t
+        assert alive() is None
 
 
 def test_what_was_not_kept_is_refused() -> None:

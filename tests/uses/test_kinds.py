@@ -249,6 +249,13 @@ def test_an_image_is_printed_with_rows_and_columns() -> None:
     )
 
 
+def test_rows_wider_than_a_terminal_are_printed_part_by_part() -> None:
+    text = str(kernel_uses(np.arange(16).reshape(4, 4) / 7, np.ones((3, 3)), np.ones((2, 2))))
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.startswith("position 0,0\n  1 × [0, 0.142857, 0.285714, 0.571429, ")
+    assert "\ngradient of w\n  = [[1.42857, 2, 2.57143], " in text
+
+
 def test_a_long_sum_is_not_printed_term_by_term() -> None:
     u = kernel_uses(np.ones(300), np.ones(2), np.ones(299))
     assert str(u) == repr(u) == "SharedWeight(w 1×1×2: 299 uses, sample 1, position 299)"

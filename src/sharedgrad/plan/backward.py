@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
-from sharedgrad.kernels.native.program import Map
+from sharedgrad.kernels.native.maps import Map
 from sharedgrad.parameter import Parameter, Weight
 from sharedgrad.plan.forward import Forward
 from sharedgrad.plan.lowering import (

@@ -14,7 +14,8 @@ import numpy as np
 
 from sharedgrad.geometry import Geometry
 from sharedgrad.graph import Node
-from sharedgrad.kernels.native.program import Builder, Map
+from sharedgrad.kernels.native.maps import Map
+from sharedgrad.kernels.native.program import Builder
 from sharedgrad.layers.layer import Shape
 from sharedgrad.parameter import Parameter, Weight
 from sharedgrad.plan.lowering import Input, Kernel, Lowering, Output, Statistics

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
-from sharedgrad.kernels.native.program import Builder, Map
+from sharedgrad.kernels.native.maps import Map
+from sharedgrad.kernels.native.program import Builder
 from sharedgrad.layers.layer import Shape
 from sharedgrad.parameter import Array, Buffer, Parameter, Weight
 from sharedgrad.plan.prepared import Prepared

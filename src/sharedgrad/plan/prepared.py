@@ -7,7 +7,8 @@ from weakref import WeakKeyDictionary
 
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels.native import program as ops
-from sharedgrad.kernels.native.program import Builder, Map
+from sharedgrad.kernels.native.maps import Map
+from sharedgrad.kernels.native.program import Builder
 from sharedgrad.kernels.native.recycled import empty
 from sharedgrad.parameter import Array, Parameter
 

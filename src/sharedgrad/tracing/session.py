@@ -52,14 +52,16 @@ class ModelTrace:
         self._mixing: dict[str, None] = {}
         self._steps = 0
         self.releasing = False
-        self._recorder: Recorder | None = None
+        self._entered = False
+        self._recorder: Recorder | None = None  # within the block
         self._opened = ExitStack()
 
     # ---- the block
 
     def __enter__(self) -> Self:
-        if self._recorder is not None:
+        if self._entered:
             raise ConfigError("trace", "this trace has been entered before", "make a new one with sg.trace(model)")
+        self._entered = True
         looked_at = {id(w.tensor): w for w in self._weights.values()}
         others = {id(p) for p in self._names.values()} - looked_at.keys()
         self._recorder = Recorder(looked_at, others, self)
@@ -78,6 +80,7 @@ class ModelTrace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._opened.__exit__(kind, error, trace)
+        self._recorder = None  # it holds this trace: the two would wait for Python's collector of cycles
 
     def _called(self, model: Any, args: Any, kwargs: Any) -> None:
         if self._recorder is not None and self.recording:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sharedgrad.uses.shared import SharedWeight
 
 MOST = 200  # numbers that a sum may have to be written out
+_COLUMNS = 80
 
 
 def terms(shared: SharedWeight) -> str:
@@ -25,11 +27,19 @@ def terms(shared: SharedWeight) -> str:
         for number, call in enumerate(shared.calls)
         for index in np.ndindex(*call.shape)
     ]
-    left = max(len(row[0]) for row in rows)
-    middle = max(len(row[1]) for row in rows)
-    lines = [f"{a:<{left}}  {b:<{middle}} = {c}" for a, b, c in rows]
-    name = f"gradient of {shared.name}"
-    return "\n".join([*lines, f"{name:<{left + middle + 2}} = {_numbers(plain(shared.gradient))}"])
+    left = max(len(place) for place, _, _ in rows)
+    rows.append((f"gradient of {shared.name}", "", _numbers(plain(shared.gradient))))
+    heads = [f"{place:<{left}}  {factors}" if factors else place for place, factors, _ in rows]
+    width = max(map(len, heads))
+    lines = [f"{head:<{width}} = {row[-1]}" for head, row in zip(heads, rows, strict=True)]
+    return "\n".join(lines if max(map(len, lines)) <= _COLUMNS else map(_below, rows))
+
+
+def _below(row: tuple[str, str, str]) -> str:
+    """The parts of a row that is wider than a terminal, one below the other; numbers stay whole."""
+    place, factors, value = row
+    parts = filter(None, [factors, f"= {value}"])
+    return "\n".join([place, *(fill(part, _COLUMNS, initial_indent="  ", subsequent_indent="    ") for part in parts)])
 
 
 def _row(call: Uses, index: Index, where: str) -> tuple[str, str, str]:

@@ -7,7 +7,8 @@ from math import prod
 
 from sharedgrad.kernels.native import _native
 from sharedgrad.kernels.native.fallback import compiled_if
-from sharedgrad.kernels.native.program import LARGEST, RELU, SIGMOID, TANH, Program
+from sharedgrad.kernels.native.maps import LARGEST
+from sharedgrad.kernels.native.program import RELU, SIGMOID, TANH, Program
 from sharedgrad.kernels.native.recycled import empty_like
 from sharedgrad.kernels.native.single import Kind, builder, contiguous, kind_of, run
 from sharedgrad.parameter import Array

@@ -18,14 +18,7 @@ PreparedFor prepared_for(int filters, int channels, int height, int width, const
     return LanePoints<T>::serves(filters, channels, tiles, kFewTiles, g) ? kPointsWay : kSumsWay;
 }
 
-// Numbers that hold it, whichever way it takes.
-template <typename T>
-std::ptrdiff_t prepared_size(int filters, int channels, const Window& g) {
-    const std::ptrdiff_t cells = three_by_three(g) ? kPoints : g.kernel_h * g.kernel_w;
-    return kHeader + cells * channels * ceil_div(filters, kWidth<T>) * kWidth<T>;
-}
-
-// w (filters, channels, *K) for outputs of so many cells
+// w (filters, channels, *K) for outputs of so many cells; `to` has room for either way (windows.py)
 template <typename T>
 void prepare_kernel(T* to, const T* w, int filters, int channels, int height, int width, const Window& g) {
     const PreparedFor way = prepared_for<T>(filters, channels, height, width, g);

@@ -31,7 +31,6 @@ struct Program {
     const std::int64_t* maps;  // (map_count, kMapNumbers)
     const std::int64_t* code;  // (code_size)
     std::ptrdiff_t map_count, code_size;
-    std::ptrdiff_t* sizes;  // (array_count): how many elements the maps take of each array; −1 where no map lies there
     int array_count;
 };
 
@@ -59,7 +58,7 @@ struct AdamSettings {
     bool decoupled;
 };
 
-// What is wrong with a program, or null: then its sizes are set, and it may run on arrays of these sizes.
+// Why a program cannot be read, or null; and its operations, one after the other.
 struct Programs {
     const char* (*check)(const Program& program);
     void (*run)(const Program& program, void* const* arrays);

@@ -14,35 +14,35 @@ constexpr const char* kName = "sharedgrad program";
 struct Made {
     char kinds[2];  // of its arrays' elements
     void (*run)(const Program& program, void* const* arrays);
-    std::vector<std::int64_t> maps, code;
-    std::vector<std::ptrdiff_t> sizes;
+    std::vector<std::int64_t> maps, code, sizes;  // sizes: of each array, or −1 where no map lies
 
-    Program program() {
-        return {maps.data(),  code.data(),      std::ptrdiff_t(maps.size() / kMapNumbers), std::ptrdiff_t(code.size()),
-                sizes.data(), int(sizes.size())};
+    Program program() const {
+        return {maps.data(), code.data(), std::ptrdiff_t(maps.size() / kMapNumbers), std::ptrdiff_t(code.size()),
+                int(sizes.size())};
     }
 };
 
 Made* made(PyObject* capsule) { return static_cast<Made*>(PyCapsule_GetPointer(capsule, kName)); }
 
-// program(maps, code, bytes of an element, how many arrays from outside): with the instruction set in use now, whose
-// lanes the maps have.
+// program(maps, code, bytes of an element, sizes): with the instruction set in use now, whose lanes the maps have.
 PyObject* program(PyObject*, PyObject* const* objects, Py_ssize_t count) {
     if (!expect(count, 4)) return nullptr;
-    Buffers buffers(2);
-    Py_ssize_t sizes[2];
-    char kind;
-    const auto* maps = static_cast<std::int64_t*>(buffers.add(objects[0], "lq", &sizes[0], &kind));
-    const auto* code = maps ? static_cast<std::int64_t*>(buffers.add(objects[1], "lq", &sizes[1], &kind)) : nullptr;
-    const Py_ssize_t bytes = code ? PyLong_AsSsize_t(objects[2]) : 0, arrays = code ? PyLong_AsSsize_t(objects[3]) : 0;
+    Buffers buffers(3);
+    const std::int64_t* lists[3];
+    Py_ssize_t sizes[3];
+    for (int i = 0; i < 3; ++i) {
+        char kind;
+        lists[i] = static_cast<std::int64_t*>(buffers.add(objects[i < 2 ? i : 3], "lq", &sizes[i], &kind));
+        if (!lists[i]) return nullptr;
+    }
+    const Py_ssize_t bytes = PyLong_AsSsize_t(objects[2]);
     if (PyErr_Occurred()) return nullptr;
-    if (arrays < 0 || arrays > kLargest) return PyErr_Format(PyExc_ValueError, "a size is out of range");
     PyObject* capsule = nullptr;
     const auto make = [&](const Programs& programs, char own) {
-        std::unique_ptr<Made> result(
-            new Made{{own, own}, programs.run, {maps, maps + sizes[0]}, {code, code + sizes[1]}, {}});
-        result->sizes.resize(std::size_t(kOutside + arrays));
-        if (const char* const problem = programs.check(result->program()))
+        const auto list = [&](int i) { return std::vector<std::int64_t>(lists[i], lists[i] + sizes[i]); };
+        std::unique_ptr<Made> result(new Made{{own, own}, programs.run, list(0), list(1), list(2)});
+        if (const char* const problem =
+                result->sizes.size() < kOutside ? "there is no array" : programs.check(result->program()))
             PyErr_SetString(PyExc_ValueError, problem);
         else if ((capsule = PyCapsule_New(result.get(), kName, [](PyObject* self) { delete made(self); })))
             result.release();
@@ -68,10 +68,10 @@ PyObject* run(PyObject*, PyObject* const* objects, Py_ssize_t count) {
         Py_ssize_t size;
         char kind;
         if (!array || !(arrays[i] = buffers.add(array, own->kinds, &size, &kind))) return nullptr;
-        if (i == kKept ? size < p.sizes[i] : size != p.sizes[i] && p.sizes[i] >= 0)
+        if (i == kKept ? size < own->sizes[i] : size != own->sizes[i] && own->sizes[i] >= 0)
             return PyErr_Format(PyExc_ValueError, "an array has another size than its map");
     }
-    const std::size_t bytes = std::size_t(p.sizes[kTemporary] + 1) * (own->kinds[0] == 'f' ? 4 : 8);
+    const std::size_t bytes = std::size_t(own->sizes[kTemporary] + 1) * (own->kinds[0] == 'f' ? 4 : 8);
     void* const temporary = arrays[kTemporary] = take(bytes);
     if (!temporary) return PyErr_NoMemory();
     const bool done = carried_out(true, [&] { own->run(p, arrays.data()); });

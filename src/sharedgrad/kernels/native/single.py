@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from sharedgrad.kernels.native import _native
-from sharedgrad.kernels.native.program import Builder, Map, Program, spatial
+from sharedgrad.kernels.native.maps import Map
+from sharedgrad.kernels.native.program import Builder, Program, spatial
 from sharedgrad.parameter import Array
 
 Index = tuple[int, ...]
