@@ -281,7 +281,7 @@ void depthwise_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& 
                 for (int t = 0; t < tiles.count; ++t)
                     outer<T>(1, tiles.size(t),
                              {own + tiles.begin(t) * V, 0, delta, 0, row, from, std::ptrdiff_t(g.stride_w) * V,
-                              g.stride_h * field.row, taps.at + tiles.begin(t), n, dy.width, V, true});
+                              g.stride_h * field.row, taps.at + tiles.begin(t), n, dy.width, true});
                 for (int h = 0; dbias && h < n; ++h)
                     for (int v = 0; v < dy.width; ++v) bias += load(delta + h * row + v * V);
             }

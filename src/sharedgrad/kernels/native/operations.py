@@ -16,12 +16,11 @@ from sharedgrad.kernels.native.conditions import (
     convolves,
     doubles,
     factors,
-    fills_vectors,
     gradients,
     holds,
+    in_blocks,
     in_halves,
     is_cell,
-    is_plain,
     is_vector,
     kernel,
     per_sample,
@@ -29,9 +28,12 @@ from sharedgrad.kernels.native.conditions import (
     product,
     same_channels,
     samples,
+    settings,
+    shapes,
     slides,
     slides_back,
     slides_pooled,
+    vector,
     vector_of,
     vectors,
     where,
@@ -39,11 +41,12 @@ from sharedgrad.kernels.native.conditions import (
 from sharedgrad.kernels.native.maps import LARGEST, Map
 from sharedgrad.kernels.native.windows import MOST_CELLS, Window
 
+DIRECTIONS: int = _native.DIRECTIONS
 ACTIVATIONS, PADDINGS = _native.activations(), _native.paddings()
 
 _REFLECT = PADDINGS.index("reflect")
 _NO_WINDOW = Window(*(0,) * len(Window._fields))
-_FLAGS = ("relu", "add", "by_sample", "bias", "training", "padding_counts")
+_FLAGS = ("relu", "add", "by_sample", "bias", "training", "padding_counts", "finite", "nesterov", "decoupled")
 _CHOICES = {name: range(2) for name in _FLAGS} | {"kind": range(len(ACTIVATIONS)), "mode": range(len(PADDINGS))}
 
 
@@ -98,12 +101,9 @@ def _holds_the_same(o: Operands) -> bool:
     return a.samples == b.samples and (a.shape == b.shape or flat)
 
 
-@where("there is no way from one map's order to the other's")
+@where("neither map is a plain array")
 def _has_a_way(o: Operands) -> bool:
-    a, b = o["to"], o["from"]
-    if a.by_channel != b.by_channel:
-        return is_plain(a) or is_plain(b)
-    return a.lanes == b.lanes or (not a.by_channel and 1 in (a.lanes, b.lanes))
+    return o["to"].plain or o["from"].plain
 
 
 @where("the kernel's or the outputs' sizes are out of range")
@@ -140,9 +140,20 @@ def _sums(o: Operands) -> bool:
 @where("the channels are not there, or the maps lie in other orders")
 def _copies(o: Operands) -> bool:
     a, b, n = o["to"], o["from"], o.numbers
-    order = a.by_channel == b.by_channel and (a.by_channel or a.lanes == b.lanes)
+    order = a.by_channel == b.by_channel and a.lanes == b.lanes
     there = n["first_to"] + n["count"] <= a.channels and n["first_from"] + n["count"] <= b.channels
     return order and min(n.values()) >= 0 and there and a.samples == b.samples and a.shape[1:] == b.shape[1:]
+
+
+def _cell_or_blocks(name: str) -> Condition:
+    return Condition(f"{name} is plain and no vector", lambda o: is_vector(o[name]) or not o[name].plain)
+
+
+@where("values, gradient and states are not rows of one size, or one state is missing")
+def _are_rows(o: Operands) -> bool:
+    rows = [m for name, m in o.maps.items() if name != "settings"]
+    both = len(o.there("next_velocity", "velocity")) != 1
+    return both and all(m.plain and m.size == rows[0].size for m in rows)
 
 
 def _pads(padded: str, inner: str) -> Condition:
@@ -156,7 +167,7 @@ def _pads(padded: str, inner: str) -> Condition:
             after = length - size - before
             if size < 1 or min(before, after) < 0 or (reflects and max(before, after) >= size):
                 return False
-        return same_channels(whole, own)
+        return same_channels(whole, own) and not own.plain
 
     return fits
 
@@ -173,7 +184,7 @@ def _kernel_alone(o: Operands) -> int:
     return o.numbers["filters"] * o.numbers["channels"] * o.window.cells
 
 
-_NORMALIZES = alike("y", "x", "shortcut"), holds("mean variance weight bias", channels("y"))
+_NORMALIZES = in_blocks("x"), alike("y", "x", "shortcut"), holds("mean variance weight bias", channels("y"))
 
 
 OPERATIONS: dict[str, Signature] = {
@@ -203,7 +214,9 @@ OPERATIONS: dict[str, Signature] = {
     "conv_weight_gradient": Signature(
         "dw dbias? dy x", "window by_sample", _meets, *gradients("dw", "dbias", kernel("dy", "x"), of="dy")
     ),
-    "channel_sums": Signature("sums dy", "by_sample", holds("sums", per_sample(channels("dy"), "dy"))),
+    "channel_sums": Signature(
+        "sums dy", "by_sample", _cell_or_blocks("dy"), holds("sums", per_sample(channels("dy"), "dy"))
+    ),
     "activate": Signature("y x", "kind", alike("y", "x")),
     "activate_backward": Signature("dx dy y", "kind", alike("dx", "dy", "y")),
     "add": Signature("y a b", "kind", alike("y", "a", "b")),
@@ -213,13 +226,14 @@ OPERATIONS: dict[str, Signature] = {
     "max_pool_backward": Signature("dx dy x y", "window relu", pools("dy", "dx"), alike("dx", "x"), alike("dy", "y")),
     "avg_pool": Signature("y x", "window padding_counts", pools("y", "x")),
     "avg_pool_backward": Signature("dx dy", "window padding_counts", pools("dy", "dx")),
-    "global_mean": Signature("y x", "", vector_of("y", "x")),
-    "global_mean_backward": Signature("dx dy", "", vector_of("dy", "dx")),
+    "global_mean": Signature("y x", "", in_blocks("x"), vector_of("y", "x")),
+    "global_mean_backward": Signature("dx dy", "", in_blocks("dx"), vector_of("dy", "dx")),
     "batch_normalize": Signature("y x shortcut? mean variance weight bias", "relu epsilon", *_NORMALIZES),
     "normalize": Signature("y x shortcut? mean variance weight bias", "relu epsilon", *_NORMALIZES),
     "normalize_backward": Signature(
         "dx? dweight dbias dy x mean variance weight bias",
         "training relu epsilon",
+        in_blocks("x"),
         alike("dy", "dx", "x"),
         holds("dweight dbias mean variance weight bias", channels("dy")),
     ),
@@ -231,16 +245,16 @@ OPERATIONS: dict[str, Signature] = {
         "dw dbias? dy x", "by_sample", vectors("dy", "x"), *gradients("dw", "dbias", product("dy", "x"), of="dy")
     ),
     "linear_descent": Signature(
-        "next dbias? w dy x rates",  # the learning rate and the decay
-        "",
+        "next w dbias? dy x settings",
+        "at",
         Condition("dy has several samples", lambda o: o["dy"].samples == 1),
         vectors("dy", "x"),
         holds("next w", product("dy", "x")),
         holds("dbias", channels("dy")),
-        holds("rates", lambda o: 2),
+        settings(3),
     ),
     "zero": Signature("map"),
-    "add_squares": Signature("squares map", "", by_samples("map"), holds("squares", doubles(samples("map")))),
+    "add_squares": Signature("squares map", "", vector("map"), holds("squares", doubles(samples("map")))),
     "add_linear_squares": Signature(
         "squares dy x", "bias", vectors("dy", "x"), holds("squares", doubles(samples("dy")))
     ),
@@ -256,7 +270,7 @@ OPERATIONS: dict[str, Signature] = {
     "add_gram_squares": Signature(
         "squares dy x",
         "window",
-        fills_vectors("dy"),
+        by_samples("dy"),
         slides("dy", "x"),
         _has_kernel,
         holds("squares", doubles(samples("dy"))),
@@ -270,7 +284,7 @@ OPERATIONS: dict[str, Signature] = {
         holds("squares", doubles(channels("norms"))),
         holds("max_norm", doubles(lambda o: 1)),
     ),
-    "scale_samples": Signature("map factors", "", factors("factors", "map")),
+    "scale_samples": Signature("map factors", "", _cell_or_blocks("map"), factors("factors", "map")),
     "weighted_sum": Signature(
         "sum map factors",
         "",
@@ -281,15 +295,17 @@ OPERATIONS: dict[str, Signature] = {
     "normalize_gradients": Signature(
         "dweight? dbias? dy x y? mean variance",
         "epsilon",
+        in_blocks("x"),
         alike("dy", "x", "y"),
         holds("dweight dbias", lambda o: o["dy"].channels * o["dy"].samples),
         holds("mean variance", channels("dy")),
     ),
-    "pool_2x2": Signature("y winners? x", "kind", in_halves("y", "x"), alike("y", "winners")),
+    "pool_2x2": Signature("y winners? x", "kind", in_blocks("x"), in_halves("y", "x"), alike("y", "winners")),
     "pool_2x2_backward": Signature(
         "dx sums? dy y winners",
         "kind",
         _sums,
+        in_blocks("dx"),
         in_halves("dy", "dx"),
         alike("dy", "y", "winners"),
         holds("sums", channels("dx")),
@@ -312,4 +328,46 @@ OPERATIONS: dict[str, Signature] = {
     "pad": Signature("y x", "mode top left", _pads("y", "x")),
     "pad_backward": Signature("dx dy", "mode top left", _pads("dy", "dx")),
     "copy_channels": Signature("to from", "first_to first_from count", _copies),
+    "blocks": Signature("y p w", "", shapes(y="U B 1 O", p="U B 1 I", w="B O 1 I")),
+    "blocks_input_gradient": Signature("dp delta w", "", shapes(dp="U B 1 I", delta="U B 1 O", w="B O 1 I")),
+    "outer_sum": Signature("total delta p", "", shapes(total="K B O I", delta="K U B O", p="K U B I")),
+    "along_directions": Signature(
+        "squares seen x directions",
+        "",
+        shapes(squares="N G 1 S", seen=f"N G {DIRECTIONS} S", x="N G C S", directions=f"G C 1 {DIRECTIONS}"),
+    ),
+    "channel_uses": Signature(
+        "squares products totals delta x? coefficients",
+        "",
+        shapes(
+            squares="N S 1 1",
+            products="N S 1 1",
+            totals="N C 1 1",
+            delta="N C 1 S",
+            x="N C 1 S",
+            coefficients="3 C 1 1",
+        ),
+    ),
+    "softmax": Signature("y x", "", shapes(y="N C 1 1", x="N C 1 1")),
+    "softmax_backward": Signature("dx dy y", "", shapes(dx="N C 1 1", dy="N C 1 1", y="N C 1 1")),
+    "cross_entropy": Signature(  # smoothing, count, and a place for the sum
+        "upstream scores labels settings",
+        "finite at",
+        shapes(upstream="N C 1 1", scores="N C 1 1"),
+        holds("labels", doubles(samples("scores"))),
+        settings(3),
+    ),
+    "sgd": Signature(  # lr, momentum, decay
+        "next w gradient settings next_velocity? velocity?",
+        "nesterov at",
+        _are_rows,
+        settings(3),
+    ),
+    "adam": Signature(  # lr, β₁, β₂, ε, decay, and elsewhere the number of steps
+        "next w gradient settings next_mean mean next_square square",
+        "decoupled at steps_at",
+        _are_rows,
+        settings(5),
+        settings(1, "steps_at"),
+    ),
 }

@@ -29,9 +29,13 @@ struct Ends {
     Matrix<const T> gate = {};
 };
 
-constexpr int kProductVectors = 3;  // of columns in a tile
 template <typename T>
 constexpr int kProductRows = std::min(kVectorBytes == 64 ? 8 : 4, kWidth<T>);
+constexpr int kProductVectors = 3;  // of columns in a tile; a single row's is as wide as the registers hold
+template <typename T>
+constexpr int vectors_of_rows(int rows) {
+    return rows == 1 ? kProductRows<T> * kProductVectors : kProductVectors;
+}
 constexpr int kDepth = 256;                       // terms after which sums are stored
 constexpr int kPanel = 24 * 1024 / kVectorBytes;  // vectors of the second factor that are packed at a time
 constexpr int kLeastRows = 64;                    // for fewer it is not packed once more
@@ -82,9 +86,9 @@ template <typename T, int M, int V>
     const std::ptrdiff_t column = std::ptrdiff_t(vector) * W;
     const Matrix<T> c = t.c.from(row, column);
     const auto each = [](const auto& function) {
-#pragma GCC unroll 8
+#pragma GCC unroll 24
         for (int m = 0; m < M; ++m)
-#pragma GCC unroll 8
+#pragma GCC unroll 24
             for (int v = 0; v < V; ++v) function(m, v);
     };
     const auto read = [last](const T* from, int v) {
@@ -100,12 +104,12 @@ template <typename T, int M, int V>
     const std::ptrdiff_t a_step = t.a_step, b_step = t.b_step, b_vector = t.b_vector;
     for (int k = t.terms; k > 0; --k, a += a_step, b += b_step) {
         Vector<T> columns[V];
-#pragma GCC unroll 8
+#pragma GCC unroll 24
         for (int v = 0; v < V; ++v) columns[v] = in_register(load(b + v * b_vector));
-#pragma GCC unroll 8
+#pragma GCC unroll 24
         for (int m = 0; m < M; ++m) {
             const Vector<T> factor = splat(a[m]);
-#pragma GCC unroll 8
+#pragma GCC unroll 24
             for (int v = 0; v < V; ++v) sum[m][v] += factor * columns[v];
         }
     }
@@ -119,10 +123,10 @@ template <typename T, int M, int V>
 }
 
 // Some rows, tile by tile from left to right; the last tile is as wide as is left.
-template <typename T, int M = kProductRows<T>, int V = kProductVectors>
+template <typename T, int M = kProductRows<T>, int V = vectors_of_rows<T>(M)>
 void multiply(const Tiles<T>& t, int rows, int row, int vector, int vectors, int last) {
     if constexpr (M > 1)
-        if (rows < M) return multiply<T, M - 1, V>(t, rows, row, vector, vectors, last);
+        if (rows < M) return multiply<T, M - 1>(t, rows, row, vector, vectors, last);
     for (; vector + V <= vectors; vector += V)
         multiply_tile<T, M, V>(t, row, vector, vector + V == vectors ? last : kWidth<T>);
     if constexpr (V > 1)
@@ -190,7 +194,7 @@ class Product {
     }
     // Panels of columns that a task takes at most.
     int most(int wanted) const {
-        const int near = few() ? 1 : std::max(1, kPanel / V / depths_.size(0));
+        const int near = few() ? vectors_of_rows<T>(rows_) / V : std::max(1, kPanel / V / depths_.size(0));
         return std::min(near, ceil_div(ceil_div(columns_, V * W), wanted));
     }
 
