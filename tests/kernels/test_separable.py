@@ -17,14 +17,14 @@ pytestmark = pytest.mark.compiled
 Case = tuple[Geometry, Array, Array, Array, Array]
 
 
-def _case(seed: int, kernel: tuple[int, ...], channels: int, groups: int) -> Case:
+def _case(seed: int, kernel: tuple[int, ...], channels: int, groups: int, rows: int = 6) -> Case:
     """A geometry and x, w, b, dy: 1 to 17 samples, rows of 1 to 40 cells."""
     rng = np.random.default_rng([seed, groups])
     stride, dilation = numbers(rng, 1, 3, 2), numbers(rng, 1, 2, 2)
     padding = tuple(numbers(rng, 0, 3, 2) if groups > 1 else (0, 0) for _ in kernel)
     g = Geometry(kernel, stride, padding, dilation, groups)
     least = (max(1, d * (k - 1) + 1 - sum(p)) for k, d, p in zip(kernel, dilation, padding, strict=True))
-    spatial = tuple(n + int(rng.integers(0, most)) for n, most in zip(least, (6, 40), strict=True))
+    spatial = tuple(n + int(rng.integers(0, most)) for n, most in zip(least, (rows, 40), strict=True))
     samples, filters = int(rng.integers(1, 18)), groups if groups > 1 else int(rng.integers(1, 80))
     shapes = ((samples, channels, *spatial), (filters, channels // groups, *kernel), (filters,))
     x, w, b = (rng.normal(size=shape).astype(rng.choice(["f4", "f8"])) for shape in shapes)
@@ -51,6 +51,19 @@ def test_depthwise(seed: int, instruction_set: str) -> None:
     rng = np.random.default_rng(seed)
     channels = int(rng.integers(2, 40))
     _agree(*_case(seed, numbers(rng, 1, 5, 2), channels, channels))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_depthwise_in_bands(seed: int, instruction_set: str) -> None:
+    """So many rows that some are computed at a time."""
+    channels = int(np.random.default_rng(seed).integers(2, 20))
+    _agree(*_case(seed + 40, (3, 5) if seed % 2 else (4, 1), channels, channels, rows=150))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_one_cell_of_many_channels(seed: int, instruction_set: str) -> None:
+    """So many that their sums are stored in between."""
+    _agree(*_case(seed + 40, (1, 1), int(np.random.default_rng(seed).integers(200, 600)), 1))
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -86,9 +86,9 @@ def broad() -> Layers:
     return {
         "conv": (sg.Conv2d(2, 5, 1), "input"),
         "relu": sg.ReLU(),
-        "widen": sg.Conv2d(5, 140, 1),
+        "widen": sg.Conv2d(5, 300, 1),
         "relu1": sg.ReLU(),
-        "narrow": sg.Conv2d(140, 5, 1),
+        "narrow": sg.Conv2d(300, 5, 1),
         "relu2": sg.ReLU(),
         "mean": sg.GlobalAvgPool(),
         "out": sg.Linear(5, 3),

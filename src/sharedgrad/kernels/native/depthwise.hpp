@@ -1,17 +1,23 @@
-// Depthwise convolution, each channel with a kernel of its own. Where a channel does not lie as its windows want it, as
-// in a plain array, which has no margins, it is first copied to where it stays in the first-level cache.
+// Depthwise convolution, each channel with a kernel of its own. A vector is one cell of as many samples or channels as
+// it has lanes: maps that do not lie so, as plain arrays, are copied group by group, some rows at a time, and so are
+// those that lack margins or are spread.
 #pragma once
 
 #include "conv.hpp"
+#include "pack.hpp"
 
 namespace sharedgrad {
 namespace {
 
 using DepthwiseMemory = Owner<kCells, kSums>;
+using DepthwiseSumsMemory = Owner<kParts>;
+static_assert(disjoint<DepthwiseMemory, DepthwiseSumsMemory>());
 
-constexpr int kDepthwiseTaps = 49;    // at most
-constexpr int kDepthwiseVectors = 4;  // of outputs at a time
-constexpr int kCopies = 4;            // of channels: what was written just now is slow to read in other vectors
+constexpr int kDepthwiseTaps = 49;               // at most
+constexpr int kDepthwiseVectors = 8;             // of outputs at a time
+constexpr int kBand = 16 * 1024 / kVectorBytes;  // vectors that are copied at a time
+
+constexpr int kShort = 256;  // numbers of a channel that ends before the processor foresees the next
 
 template <typename T>
 bool depthwise(const Map<T>& small, const Map<T>& big, const Window& g) {
@@ -23,233 +29,217 @@ bool depthwise(const Map<T>& small, const Map<T>& big, const Window& g) {
            fits(small.width, g.stride_w, g.kernel_w, g.dilation_w);
 }
 
-template <typename T, int Step>
-void take_each(T* to, const T* from, int count, int step) {
-    for (int i = 0; i < count; ++i) to[i] = from[std::ptrdiff_t(i) * (Step ? Step : step)];
-}
-
-// How a channel lies in rows that windows see: cell (h, w) is in row h · spread_h + top and column w · spread_w + left;
-// the columns are apart by their remainder, if they are split.
-struct Field {
-    int top, left, rows, columns, spread_h = 1, spread_w = 1, split = 1;
+// How the cells of a map lie where windows see them: number i at i · spread + before, of `size`, with zeros around.
+struct Axis {
+    int before, size, spread = 1;
+    int begin() const { return before < 0 ? ceil_div(-before, spread) : 0; }  // the cells that are seen
+    int end(int cells) const { return std::min(cells, size > before ? (size - before - 1) / spread + 1 : 0); }
 };
 
-// The channels of a map as a field.
+// The channels of a map in groups that fill a vector's lanes.
 template <typename T>
-struct Channels {
+struct Groups {
     const Map<T>& map;
-    Field f;
-    int phase = ceil_div(f.columns, f.split);  // columns of one remainder
-    int first_row = first_of(f.top, f.spread_h), end_row = end_of(map.height, f.rows, f.top, f.spread_h);
-    int first = first_of(f.left, f.spread_w), count = end_of(map.width, f.columns, f.left, f.spread_w) - first;
-    std::ptrdiff_t row = map.row(), size = 0;
-    T* copies = nullptr;  // of some channels, where they do not lie so already, or nothing is behind them
+    int beside = kWidth<T> / map.lanes, count = ceil_div(map.channels, beside);
 
-    template <Slot slot>
-    static Channels in(const Map<T>& map, const Field& f) {
-        Channels all{map, f};
-        const bool moved = f.spread_h * f.spread_w * f.split > 1;
-        if (!moved && f.top <= map.top && f.left <= map.left && f.rows - f.top <= map.height + map.bottom &&
-            f.columns - f.left <= map.width + map.right && !map.plain())
-            return all;
-        all.row = std::ptrdiff_t(all.phase) * f.split * map.lanes;
-        all.size = f.rows * all.row + kWidth<T>;
-        all.copies = DepthwiseMemory::memory<T, slot>(kCopies * all.size);
-        std::fill_n(all.copies, kCopies * all.size, T(0));
-        return all;
+    bool whole() const { return beside == 1; }  // as they lie
+    int first(int group) const { return group * beside; }
+    int alive(int group) const { return std::min(beside, map.channels - first(group)); }
+
+    // Some cells of a row, from column w on: to vectors, which lie `step` apart, or back.
+    void exchange(T* vectors, std::ptrdiff_t step, int block, int group, int h, int w, int cells, bool into) const {
+        const int c = first(group), n = alive(group), I = map.lanes;
+        T* rows[kWidth<T>];
+        T* const row = map.cell(block, c, h) + std::ptrdiff_t(w) * I;
+        const std::ptrdiff_t channel = map.channel();
+        for (int j = 0; j < n; ++j) {
+            rows[j] = row + j * channel;
+            if (channel < kShort) __builtin_prefetch(rows[j] + beside * channel);  // the next group
+        }
+        if (I == 1)
+            return into ? interleave<T>(vectors, const_cast<const T* const(&)[kWidth<T>]>(rows), cells, n, step)
+                        : separate<T>(rows, vectors, cells, n);
+        for (int i = 0; i < cells; ++i, vectors += step)
+            for (int j = 0; j < n; ++j) {
+                T *const own = rows[j] + std::ptrdiff_t(i) * I, *const lanes = vectors + j * I;
+                into ? std::copy_n(own, I, lanes) : std::copy_n(lanes, I, own);
+            }
     }
 
-    // The first cells that lie in the field, and those behind the last.
-    static int first_of(int before, int spread) { return before < 0 ? ceil_div(-before, spread) : 0; }
-    static int end_of(int cells, int size, int before, int spread) {
-        return std::min(cells, size > before ? (size - before - 1) / spread + 1 : 0);
+    // All cells of some rows, one after the other.
+    void exchange_rows(T* vectors, int block, int group, int top, int rows, bool into) const {
+        constexpr int V = kWidth<T>;
+        if (map.bare()) return exchange(vectors, V, block, group, top, 0, rows * map.width, into);  // so they lie
+        for (int h = 0; h < rows; ++h)
+            exchange(vectors + std::ptrdiff_t(h) * map.width * V, V, block, group, top + h, 0, map.width, into);
+    }
+};
+
+// A band of rows of a group, as windows see it.
+template <typename T>
+struct Field {
+    Groups<T> groups;
+    Axis rows, columns;
+    T* copy = nullptr;
+    int first = 0, end = 0;  // rows that it holds
+    std::ptrdiff_t row = groups.map.row();
+
+    Field(const Map<T>& map, const Axis& rows, const Axis& columns) : groups{map}, rows(rows), columns(columns) {}
+
+    bool lies() const {
+        const Map<T>& m = groups.map;
+        return groups.whole() && rows.spread * columns.spread == 1 && rows.before <= m.top &&
+               columns.before <= m.left && rows.size - rows.before <= m.height + m.bottom &&
+               columns.size - columns.before <= m.width + m.right;
     }
 
-    // Where a column lies in its row.
-    std::ptrdiff_t column(int q) const { return (q % f.split * std::ptrdiff_t(phase) + q / f.split) * map.lanes; }
+    // The same with memory for so many rows at a time, where they do not lie so already.
+    Field with_memory(int most) const {
+        Field own = *this;
+        if (lies()) return own;
+        own.row = std::ptrdiff_t(columns.size) * kWidth<T>;
+        own.copy = DepthwiseMemory::memory<T, kCells>(most * own.row);
+        std::fill_n(own.copy, most * own.row, T(0));
+        return own;
+    }
 
-    // The first cell of a channel's first window; rows lie `row` from each other, and a vector may be read behind them.
-    const T* at(int block, int c, int place) const {
-        if (!copies) return map.cell(block, c, 0) - f.top * row - std::ptrdiff_t(f.left) * map.lanes;
-        T* const copy = copies + place * size;
-        for (int h = first_row; h < end_row; ++h)
-            copy_row(copy + (h * f.spread_h + f.top) * row, map.cell(block, c, h) + std::ptrdiff_t(first) * map.lanes,
-                     first * f.spread_w + f.left, count);
+    // From row `from` on so many; those that the band before has are kept.
+    const T* at(int block, int group, int from, int count) {
+        const Map<T>& m = groups.map;
+        if (!copy) return m.cell(block, group, from - rows.before) - std::ptrdiff_t(columns.before) * m.lanes;
+        const int kept = from > first ? std::max(0, end - from) : 0;
+        std::copy_n(copy + (from - first) * row, kept * row, copy);
+        first = from, end = from + count;
+        const int begin = columns.begin(), n = columns.end(m.width) - begin;
+        for (int r = kept; r < count; ++r) {
+            const int at = from + r - rows.before, h = at / rows.spread;
+            T* const to = copy + r * row;
+            if (at < 0 || at % rows.spread || h >= m.height)
+                std::fill_n(to, row, T(0));
+            else if (n > 0)
+                groups.exchange(to + (std::ptrdiff_t(begin) * columns.spread + columns.before) * kWidth<T>,
+                                std::ptrdiff_t(columns.spread) * kWidth<T>, block, group, h, begin, n, true);
+        }
         return copy;
     }
-
-    // Some cells to where they lie in a row from column q on.
-    void copy_row(T* to, const T* from, int q, int count) const {
-        if (f.spread_w * f.split == 1) {
-            const std::ptrdiff_t numbers = std::ptrdiff_t(count) * map.lanes;
-            std::ptrdiff_t i = 0;
-            for (to += std::ptrdiff_t(q) * map.lanes; i + kWidth<T> <= numbers; i += kWidth<T>)
-                store(to + i, load(from + i));
-            if (i < numbers) store(to + i, load_part(from + i, int(numbers - i)));  // zeros up to where the next row is
-        } else if (f.split > 1 && map.lanes == 1) {
-            for (int i = 0; i < std::min(f.split, count); ++i)
-                (f.split == 2 ? take_each<T, 2> : take_each<T, 0>)(to + column(q + i), from + i,
-                                                                   ceil_div(count - i, f.split), f.split);
-        } else {
-            for (int i = 0; i < count; ++i, from += map.lanes)
-                std::copy_n(from, map.lanes, to + column(q + i * f.spread_w));
-        }
-    }
-
-    // function(block, channel, cells) for numbers `begin` to `end`, which `place` says the block and the channel of
-    template <typename Place, typename Function>
-    void each(int begin, int end, const Place& place, const Function& function) const {
-        for (int n; begin < end; begin += n) {
-            n = std::min(kCopies, end - begin);
-            const T* cells[kCopies];
-            std::pair<int, int> at_place[kCopies];
-            for (int i = 0; i < n; ++i) {
-                at_place[i] = place(begin + i);
-                cells[i] = at(at_place[i].first, at_place[i].second, i);
-            }
-            for (int i = 0; i < n; ++i) function(at_place[i].first, at_place[i].second, cells[i]);
-        }
-    }
 };
 
-// How windows slide over a field.
+// So many rows of outputs at a time as a band has room for; all of them, where nothing is copied.
 template <typename T>
-struct DepthwiseTaps {
-    int count;
-    std::ptrdiff_t row, step;  // from window to window, and from vector to vector of them
-    std::ptrdiff_t taps[kDepthwiseTaps];
-    DepthwiseTaps(const Channels<T>& x, const Window& g, int stride_h, int stride_w)
-        : count(g.kernel_h * g.kernel_w),
-          row(stride_h * x.row),
-          step(std::ptrdiff_t(x.f.split > 1 ? 1 : stride_w) * kWidth<T>) {
-        for (int k = 0; k < count; ++k)
-            taps[k] = k / g.kernel_w * g.dilation_h * x.row + x.column(k % g.kernel_w * g.dilation_w);
-    }
-};
+EvenRanges bands(const Field<T>& field, int outputs, int stride, int kernel) {
+    const int rows = kBand / std::max(1, field.columns.size);
+    return EvenRanges(outputs, field.lies() ? outputs : std::max(1, (rows - kernel) / stride + 1));
+}
 
 inline int reach(int outputs, int stride, int kernel, int dilation) {
     return (outputs - 1) * stride + (kernel - 1) * dilation + 1;
 }
 
-// What windows with outputs like those see of a map.
+// What windows with such outputs see of a map.
 template <typename T>
-Field seen_by(const Map<T>& y, const Window& g) {
-    return {g.pad_h,
-            g.pad_w,
-            reach(y.height, g.stride_h, g.kernel_h, g.dilation_h),
-            reach(y.width, g.stride_w, g.kernel_w, g.dilation_w),
-            1,
-            1,
-            y.lanes < kWidth<T> ? g.stride_w : 1};
+Field<T> seen_by(const Map<T>& y, const Map<T>& x, const Window& g) {
+    return {x,
+            {g.pad_h, reach(y.height, g.stride_h, g.kernel_h, g.dilation_h)},
+            {g.pad_w, reach(y.width, g.stride_w, g.kernel_w, g.dilation_w)}};
 }
 
-// What is the same for all vectors of outputs of one channel.
+// Where the cells of a window lie.
+template <typename T>
+struct DepthwiseTaps {
+    int count;
+    std::ptrdiff_t at[kDepthwiseTaps];
+    DepthwiseTaps(std::ptrdiff_t row, const Window& g) : count(g.kernel_h * g.kernel_w) {
+        for (int k = 0; k < count; ++k)
+            at[k] = k / g.kernel_w * g.dilation_h * row + std::ptrdiff_t(k % g.kernel_w) * g.dilation_w * kWidth<T>;
+    }
+};
+
+// What is the same for all outputs of a group.
 template <typename T>
 struct DepthwisePass {
-    const DepthwiseTaps<T>& in;
-    const T* weights;  // (taps)
+    const DepthwiseTaps<T>& taps;
+    const T* weights;  // (taps, lanes)
     Vector<T> first;
+    std::ptrdiff_t step;  // from window to window
     bool add, relu;
 
-    // Where vectors of outputs are, side by side or one below the other, and what they read.
-    struct Places {
-        T* to;
-        const T *from, *gate;
-        std::ptrdiff_t to_step, from_step, gate_step;
-    };
-
-    // C vectors of so many numbers each, and of the last so many.
-    template <int C, bool Beside>
-    void run(const Places& at, int each, int last) const {
-        constexpr int V = kWidth<T>;
-        const std::ptrdiff_t from_step = Beside ? V : at.from_step, to_step = Beside ? V : at.to_step,
-                             gate_step = Beside ? V : at.gate_step;
-        Vector<T> sum[C];
-#pragma GCC unroll 8
-        for (int v = 0; v < C; ++v) sum[v] = first;
-        for (int t = 0; t < in.count; ++t) {
-            const Vector<T> weight = splat(weights[t]);
-            const T* const cells = at.from + in.taps[t];
-#pragma GCC unroll 8
-            for (int v = 0; v < C; ++v) sum[v] += weight * load(cells + v * from_step);
-        }
-#pragma GCC unroll 8
-        for (int v = 0; v < C; ++v) {
-            const int n = v + 1 < C ? each : last;
-            const auto read = [n](const T* p) { return n == V ? load(p) : load_part(p, n); };
-            T* const to = at.to + v * to_step;
-            store_part(to, finished<T>(sum[v], add, relu, to, at.gate ? at.gate + v * gate_step : nullptr, read), n);
-        }
+    void row(T* to, const T* from, const T* gate, int count) const {
+        step == kWidth<T> ? row<true>(to, from, gate, count) : row<false>(to, from, gate, count);
     }
 
-    template <bool Beside>
-    void run(Places at, int count, int each, int last) const {
-        for (; count > kDepthwiseVectors; count -= kDepthwiseVectors) {
-            run<kDepthwiseVectors, Beside>(at, each, each);
-            at.to += kDepthwiseVectors * at.to_step, at.from += kDepthwiseVectors * at.from_step;
-            if (at.gate) at.gate += kDepthwiseVectors * at.gate_step;
-        }
-        if (count == 4)
-            run<4, Beside>(at, each, last);
-        else if (count == 3)
-            run<3, Beside>(at, each, last);
-        else if (count == 2)
-            run<2, Beside>(at, each, last);
-        else
-            run<1, Beside>(at, each, last);
-    }
-
-    // A channel of outputs, row by row, or where rows are one vector column by column. Where only the outputs are in
-    // `to`, what a row has too much in its last vector is mended by the next, and by the next channel if one follows.
-    void channel(T* to, std::ptrdiff_t to_row, const T* from, const T* gate, std::ptrdiff_t gate_row, int rows,
-                 std::ptrdiff_t numbers, bool follows) const {
+    // A row of outputs, C vectors at a time.
+    template <bool Beside, int C = kDepthwiseVectors>
+    void row(T* to, const T* from, const T* gate, int count) const {
         constexpr int V = kWidth<T>;
-        const int vectors = int((numbers + V - 1) / V), last = int(numbers - (vectors - 1) * std::ptrdiff_t(V));
-        int over = 0;  // rows that may
-        if (!add && !gate && to_row == numbers)
-            over = follows && rows * to_row >= V ? rows : std::max(0, rows - int((V + to_row - 1) / to_row));
-        if (vectors == 1) {
-            if (over) run<false>({to, from, gate, to_row, in.row, gate_row}, over, V, V);
-            if (over == rows) return;
-            return run<false>({to + over * to_row, from + over * in.row, gate, to_row, in.row, gate_row}, rows - over,
-                              last, last);
+        const std::ptrdiff_t step = Beside ? V : this->step;
+        const bool add = this->add, relu = this->relu, ends = add || relu || gate;  // stores might change the members
+        for (; count >= C; count -= C, to += C * V, from += C * step) {
+            Vector<T> sum[C];
+#pragma GCC unroll 8
+            for (int v = 0; v < C; ++v) sum[v] = first;
+            for (int t = 0; t < taps.count; ++t) {
+                const Vector<T> weight = load(weights + t * V);
+                const T* const cells = from + taps.at[t];
+#pragma GCC unroll 8
+                for (int v = 0; v < C; ++v) sum[v] += weight * load(cells + v * step);
+            }
+            if (ends)
+#pragma GCC unroll 8
+                for (int v = 0; v < C; ++v)
+                    sum[v] = finished<T>(sum[v], add, relu, to + v * V, gate ? gate + v * V : nullptr, load<T>);
+#pragma GCC unroll 8
+            for (int v = 0; v < C; ++v) store(to + v * V, sum[v]);
+            if (gate) gate += C * V;
         }
-        for (int h = 0; h < rows; ++h, to += to_row, from += in.row) {
-            const Places at{to, from, gate, V, in.step, V};
-            const int n = h < over ? V : last;
-            in.step == V ? run<true>(at, vectors, V, n) : run<false>(at, vectors, V, n);
-            if (gate) gate += gate_row;
-        }
+        if constexpr (C > 1)
+            if (count) row<Beside, C - 1>(to, from, gate, count);
     }
 };
 
 // out[h, w] = Σ kernel[i, j] · field[h · stride + i · dilation, w · stride + j · dilation], the kernel perhaps turned
 // around, + bias or what out holds; then perhaps ReLU, or zero where `through`, the output of a ReLU, is.
 template <typename T>
-void depthwise_correlate(const Map<T>& out, const Map<T>& in, const Field& field, int stride_h, int stride_w,
-                         const T* w, bool turned, const T* bias, const Window& g, bool add, bool relu,
-                         const Map<T>* through) {
-    const int cells = g.kernel_h * g.kernel_w;
-    const int count = out.blocks() * out.channels;
-    const EvenRanges tasks(count, std::max(2 * kCopies, ceil_div(count, 4 * kTasks)));
+void depthwise_correlate(const Map<T>& out, const Field<T>& whole, int stride_h, int stride_w, const T* w, bool turned,
+                         const T* bias, const Window& g, bool add, bool relu, const Map<T>* through) {
+    constexpr int V = kWidth<T>;
+    const int cells = g.kernel_h * g.kernel_w, kernel_rows = reach(1, 1, g.kernel_h, g.dilation_h);
+    const Groups<T> groups{out};
+    const EvenRanges parts = bands(whole, out.height, stride_h, kernel_rows);
+    const int count = out.blocks() * groups.count;
+    const EvenRanges tasks(count, ceil_div(count, 4 * kTasks));
     parallel(tasks.count, out.operations() * cells / 8, [&](int task) {
-        const auto all = Channels<T>::template in<kCells>(in, field);
-        const DepthwiseTaps<T> taps(all, g, stride_h, stride_w);
-        const auto place = [&](int i) { return std::pair(i / out.channels, i % out.channels); };
-        all.each(tasks.begin(task), tasks.begin(task + 1), place, [&](int b, int c, const T* from) {
-            T weights[kDepthwiseTaps];
-            for (int k = 0; k < cells; ++k) weights[k] = w[c * cells + (turned ? cells - 1 - k : k)];
-            const DepthwisePass<T> pass{taps, weights, splat(bias ? bias[c] : T(0)), add, relu};
-            pass.channel(out.cell(b, c, 0), out.row(), from, through ? through->cell(b, c, 0) : nullptr,
-                         through ? through->row() : 0, out.height, out.used(),
-                         out.plain() && b * out.channels + c + 1 < tasks.begin(task + 1));
-        });
+        Field<T> field = whole.with_memory((parts.size(0) - 1) * stride_h + kernel_rows);
+        const std::ptrdiff_t row = groups.whole() ? out.row() : std::ptrdiff_t(out.width) * V;
+        T* const own = groups.whole() ? nullptr : DepthwiseMemory::memory<T, kSums>(parts.size(0) * row);
+        const DepthwiseTaps<T> taps(field.row, g);
+        for (int i = tasks.begin(task); i < tasks.begin(task + 1); ++i) {
+            const int block = i / groups.count, group = i % groups.count;
+            T weights[kDepthwiseTaps * V];
+            int channels[V];  // of the lanes
+            for (int l = 0; l < V; ++l) channels[l] = std::min(groups.first(group) + l / out.lanes, out.channels - 1);
+            for (int k = 0; k < cells; ++k)
+                for (int l = 0; l < V; ++l) weights[k * V + l] = w[channels[l] * cells + (turned ? cells - 1 - k : k)];
+            const auto first = vector_of_lanes<T>([&](int l) { return bias ? bias[channels[l]] : T(0); });
+            const DepthwisePass<T> pass{taps, weights, first, stride_w * V, add, relu};
+            for (int part = 0; part < parts.count; ++part) {
+                const int top = parts.begin(part), n = parts.size(part);
+                const T* const from = field.at(block, group, top * stride_h, (n - 1) * stride_h + kernel_rows);
+                if (own && add) groups.exchange_rows(own, block, group, top, n, true);
+                for (int h = 0; h < n; ++h) {
+                    T* const to = own ? own + h * row : out.cell(block, group, top + h);
+                    pass.row(to, from + h * stride_h * field.row,
+                             own || !through ? nullptr : through->cell(block, group, top + h), out.width);
+                }
+                if (own) groups.exchange_rows(own, block, group, top, n, false);
+            }
+        }
     });
+    if (through && !groups.whole()) activate_backward(out, out, *through, kReLU);
 }
 
 template <typename T>
 void depthwise_conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu) {
-    depthwise_correlate<T>(y, x, seen_by(y, g), g.stride_h, g.stride_w, w, false, bias, g, false, relu, nullptr);
+    depthwise_correlate<T>(y, seen_by(y, x, g), g.stride_h, g.stride_w, w, false, bias, g, false, relu, nullptr);
 }
 
 // At stride s cell o of dy is spread to s · o, with zeros between; then it is a correlation at stride 1.
@@ -257,38 +247,57 @@ template <typename T>
 void depthwise_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>* through, const Window& g,
                               bool add) {
     const int height = (g.kernel_h - 1) * g.dilation_h, width = (g.kernel_w - 1) * g.dilation_w;
-    const Field field{height - g.pad_h, width - g.pad_w, dx.height + height, dx.width + width, g.stride_h, g.stride_w};
-    depthwise_correlate<T>(dx, dy, field, 1, 1, w, true, nullptr, g, add, false, through);
+    const Field<T> field(dy, {height - g.pad_h, dx.height + height, g.stride_h},
+                         {width - g.pad_w, dx.width + width, g.stride_w});
+    depthwise_correlate<T>(dx, field, 1, 1, w, true, nullptr, g, add, false, through);
 }
 
-// Rows of dy that do not fill their last vector are copied to some that do, with zeros, and so are those of x.
+// Each lane sums what its sample, or channel, gives.
 template <typename T>
 void depthwise_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const Window& g) {
     constexpr int V = kWidth<T>;
-    const int cells = g.kernel_h * g.kernel_w, vectors = ceil_div(int(dy.used()), V);
-    const EvenRanges tiles(cells, kMostTaps);
-    Map<T> whole = dy;
-    whole.width = vectors * V / dy.lanes;
-    parallel(dy.channels, dy.operations() * cells / 8, [&](int c) {
-        const auto all = Channels<T>::template in<kCells>(x, seen_by(whole, g));
-        const auto deltas = Channels<T>::template in<kSums>(dy, {0, 0, dy.height, whole.width});
-        const DepthwiseTaps<T> taps(all, g, g.stride_h, g.stride_w);
-        alignas(64) T sums[kDepthwiseTaps * V];
+    const int cells = g.kernel_h * g.kernel_w, kernel_rows = reach(1, 1, g.kernel_h, g.dilation_h);
+    const std::ptrdiff_t size = std::ptrdiff_t(cells + 1) * V;  // of a group's sums, the bias's last
+    const Groups<T> groups{dy};
+    const Field<T> all = seen_by(dy, x, g);
+    const EvenRanges tiles(cells, kMostTaps), rows = bands(all, dy.height, g.stride_h, kernel_rows);
+    const EvenRanges parts(dy.blocks(), ceil_div(dy.blocks(), ceil_div(kTasks, groups.count)));
+    T* const sums = DepthwiseSumsMemory::memory<T, kParts>(groups.count * parts.count * size);
+    parallel(groups.count * parts.count, dy.operations() * cells / 8, [&](int task) {
+        const int group = task % groups.count, part = task / groups.count;
+        Field<T> field = all.with_memory((rows.size(0) - 1) * g.stride_h + kernel_rows);
+        const std::ptrdiff_t row = groups.whole() ? dy.row() : std::ptrdiff_t(dy.width) * V;
+        T* const copy = groups.whole() ? nullptr : DepthwiseMemory::memory<T, kSums>(rows.size(0) * row);
+        const DepthwiseTaps<T> taps(field.row, g);
+        T* const own = sums + task * size;
+        std::fill_n(own, size, T(0));
         Vector<T> bias = {};
-        const auto place = [c](int b) { return std::pair(b, c); };
-        all.each(0, dy.blocks(), place, [&](int b, int, const T* channel) {
-            const T* const delta = dy.used() == vectors * V ? dy.cell(b, c, 0) : deltas.at(b, c, b % kCopies);
-            const std::ptrdiff_t row = dy.used() == vectors * V ? dy.row() : deltas.row;
-            for (int t = 0; t < tiles.count; ++t)
-                outer<T>(1, tiles.size(t),
-                         {sums + tiles.begin(t) * V, 0, delta, 0, row, channel, taps.step, taps.row,
-                          taps.taps + tiles.begin(t), dy.height, vectors, b > 0});
-            for (int h = 0; dbias && h < dy.height; ++h)
-                for (int v = 0; v < vectors; ++v) bias += load(delta + h * row + v * V);
-        });
-        for (int k = 0; k < cells; ++k) dw[c * cells + k] = total<T>(load(sums + k * V));
-        if (dbias) dbias[c] = total<T>(bias);
+        for (int block = parts.begin(part); block < parts.begin(part + 1); ++block)
+            for (int band = 0; band < rows.count; ++band) {
+                const int top = rows.begin(band), n = rows.size(band);
+                const T* const from = field.at(block, group, top * g.stride_h, (n - 1) * g.stride_h + kernel_rows);
+                if (copy) groups.exchange_rows(copy, block, group, top, n, true);
+                const T* const delta = copy ? copy : dy.cell(block, group, top);
+                for (int t = 0; t < tiles.count; ++t)
+                    outer<T>(1, tiles.size(t),
+                             {own + tiles.begin(t) * V, 0, delta, 0, row, from, std::ptrdiff_t(g.stride_w) * V,
+                              g.stride_h * field.row, taps.at + tiles.begin(t), n, dy.width, true});
+                for (int h = 0; dbias && h < n; ++h)
+                    for (int v = 0; v < dy.width; ++v) bias += load(delta + h * row + v * V);
+            }
+        store(own + cells * V, bias);
     });
+    for (int c = 0; c < dy.channels; ++c)
+        for (int k = 0; k <= cells; ++k) {
+            T sum = 0;
+            const T* from = sums + c / groups.beside * size + k * V + c % groups.beside * dy.lanes;
+            for (int part = 0; part < parts.count; ++part, from += groups.count * size)
+                for (int l = 0; l < dy.lanes; ++l) sum += from[l];
+            if (k < cells)
+                dw[c * cells + k] = sum;
+            else if (dbias)
+                dbias[c] = sum;
+        }
 }
 
 }  // namespace

@@ -9,28 +9,25 @@ namespace {
 // to[i·step + l] = from[l][i] for i < count and l < alive; the other lanes are zero
 template <typename T, typename From>
 void interleave(T* to, From* const (&from)[kWidth<T>], int count, int alive, std::ptrdiff_t step = kWidth<T>) {
-    constexpr int V = kWidth<T>;
-    for (int i = 0; i < count; i += V) {
-        const int n = std::min(V, count - i);
-        Vector<T> rows[V];
-        for (int l = 0; l < V; ++l)
-            rows[l] = l >= alive ? Vector<T>{} : n == V ? load(from[l] + i) : load_part(from[l] + i, n);
+    vectors_of<T>(count, [&](auto i, auto n, int) {
+        Vector<T> rows[kWidth<T>];
+        for (int l = 0; l < kWidth<T>; ++l)
+            rows[l] = l < alive ? load_part(static_cast<const T*>(from[l]) + i, n) : Vector<T>{};
         transpose<T>(rows);
         for (int j = 0; j < n; ++j) store(to + (i + j) * step, rows[j]);
-    }
+    });
 }
 
 // to[l][i] = from[i·V + l] for i < count and l < alive
 template <typename T>
 void separate(T* const (&to)[kWidth<T>], const T* from, int count, int alive) {
     constexpr int V = kWidth<T>;
-    for (int i = 0; i < count; i += V) {
-        const int n = std::min(V, count - i);
+    vectors_of<T>(count, [&](auto i, auto n, int) {
         Vector<T> rows[V];
         for (int j = 0; j < V; ++j) rows[j] = j < n ? load(from + (i + j) * V) : Vector<T>{};
         transpose<T>(rows);
         for (int l = 0; l < alive; ++l) store_part(to[l] + i, rows[l], n);
-    }
+    });
 }
 
 // The same numbers in another memory order; a vector's elements are a map's cells in the order of channel, row, column.

@@ -270,8 +270,7 @@ void scale_samples(const Map<T>& m, const T* factors) {
 template <typename T>
 void weighted_sum(T* sum, const Map<T>& m, const T* factors) {
     if (m.lanes == 1)
-        return product<T, false, false>({sum, m.channels}, {}, {factors, m.samples}, matrix(m), 1, m.channels,
-                                        m.samples);
+        return product<T>({sum, m.channels}, {}, {factors, m.samples}, matrix(m), 1, m.channels, m.samples);
     constexpr int R = 16;
     const EvenRanges pieces(m.channels, R);  // of neighbouring channels
     rows_in_tasks(pieces.count, m.operations(), [&](int piece) {

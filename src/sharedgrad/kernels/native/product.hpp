@@ -1,0 +1,221 @@
+// Products of matrices: a tile of sums whose lanes are neighbouring columns stays in registers while the terms go by.
+// The factors are packed before, so that a tile reads two streams wherever the matrices' rows lie: the first one once
+// for all, the second as many columns at a time as stay in the first-level cache while all rows meet them.
+#pragma once
+
+#include "pack.hpp"
+
+namespace sharedgrad {
+namespace {
+
+using ProductMemory = Owner<kInputs, kCells>;
+
+// A matrix, as it lies or turned: one of the two steps is 1. Rows of one block of many lie apart.
+template <typename T>
+struct Matrix {
+    T* data;
+    std::ptrdiff_t row, column = 1;
+    T* operator[](std::ptrdiff_t i) const { return data + i * row; }
+    Matrix turned() const { return {data, column, row}; }
+    Matrix from(std::ptrdiff_t i, std::ptrdiff_t j) const { return {data + i * row + j * column, row, column}; }
+};
+
+// What a product begins with: a number for each column or each row, what is there already, or nothing; and what becomes
+// of it: ReLU, or back through the ReLU whose output is `gate`.
+template <typename T>
+struct Ends {
+    const T *columns = nullptr, *rows = nullptr;
+    bool add = false, relu = false;
+    Matrix<const T> gate = {};
+};
+
+template <typename T>
+constexpr int kProductRows = std::min(kVectorBytes == 64 ? 8 : 4, kWidth<T>);
+constexpr int kProductVectors = 3;  // of columns in a tile; a single row's is as wide as the registers hold
+template <typename T>
+constexpr int vectors_of_rows(int rows) {
+    return rows == 1 ? kProductRows<T> * kProductVectors : kProductVectors;
+}
+constexpr int kDepth = 256;                       // terms after which sums are stored
+constexpr int kPanel = 24 * 1024 / kVectorBytes;  // vectors of the second factor that are packed at a time
+constexpr int kLeastRows = 64;                    // for fewer it is not packed once more
+constexpr int kDenseTasks = 16;                   // enough for the threads to share evenly
+
+// Vectors of neighbouring columns, filled up with zeros: to[v · step + k · lanes + lane].
+template <typename T>
+void pack(T* to, std::ptrdiff_t step, const Matrix<const T>& m, int terms, int columns) {
+    constexpr int W = kWidth<T>;
+    if (m.column == 1) {
+        for (int k = 0; k < terms; ++k)
+            vectors_of<T>(columns, [&, from = m[k]](auto i, auto n, int) {
+                store(to + i / W * step + k * W, load_part(from + i, n));
+            });
+        return;
+    }
+    for (int first = 0; first < columns; first += W) {
+        const T* from[W];
+        for (int j = 0; j < W; ++j) from[j] = m.from(0, std::min(first + j, columns - 1)).data;
+        interleave<T>(to + first / W * step, from, terms, std::min(W, columns - first));
+    }
+}
+
+// Asks for one of some parts of a matrix, while the arithmetic is busy.
+template <typename T>
+void prefetch(const Matrix<const T>& m, int rows, int columns, int part, int parts) {
+    if (m.column != 1) return prefetch(m.turned(), columns, rows, part, parts);
+    const int share = ceil_div(rows, parts), end = std::min(rows, (part + 1) * share);
+    for (int i = part * share; i < end; ++i)
+        for (int j = 0; j < columns; j += 64 / int(sizeof(T))) __builtin_prefetch(m[i] + j, 0, 2);
+}
+
+// What all tiles of some columns have in common.
+template <typename T>
+struct Tiles {
+    Matrix<T> c;
+    Ends<T> ends;
+    const T *a, *b;                                    // of the first term
+    std::ptrdiff_t a_step, a_panel, b_step, b_vector;  // from term to term; from one vector of rows or columns on
+    int terms;
+};
+
+// The tile of M rows and V vectors, of the last one so many columns. (Inlined into a loop GCC would not keep all sums
+// in registers.)
+template <typename T, int M, int V>
+[[gnu::noinline]] void multiply_tile(const Tiles<T>& t, int row, int vector, int last) {
+    constexpr int W = kWidth<T>;
+    const std::ptrdiff_t column = std::ptrdiff_t(vector) * W;
+    const Matrix<T> c = t.c.from(row, column);
+    const auto each = [](const auto& function) {
+#pragma GCC unroll 24
+        for (int m = 0; m < M; ++m)
+#pragma GCC unroll 24
+            for (int v = 0; v < V; ++v) function(m, v);
+    };
+    const auto read = [last](const T* from, int v) {
+        return v + 1 < V ? load(from + v * W) : load_part(from + v * W, last);
+    };
+    Vector<T> sum[M][V];
+    each([&](int m, int v) {
+        sum[m][v] = t.ends.add       ? read(c[m], v)
+                    : t.ends.columns ? read(t.ends.columns + column, v)
+                                     : splat(t.ends.rows ? t.ends.rows[row + m] : T(0));
+    });
+    const T *a = t.a + row / W * t.a_panel + row % W, *b = t.b + vector * t.b_vector;
+    const std::ptrdiff_t a_step = t.a_step, b_step = t.b_step, b_vector = t.b_vector;
+    for (int k = t.terms; k > 0; --k, a += a_step, b += b_step) {
+        Vector<T> columns[V];
+#pragma GCC unroll 24
+        for (int v = 0; v < V; ++v) columns[v] = in_register(load(b + v * b_vector));
+#pragma GCC unroll 24
+        for (int m = 0; m < M; ++m) {
+            const Vector<T> factor = splat(a[m]);
+#pragma GCC unroll 24
+            for (int v = 0; v < V; ++v) sum[m][v] += factor * columns[v];
+        }
+    }
+    if (t.ends.relu) each([&](int m, int v) { sum[m][v] = relu_of<T>(sum[m][v]); });
+    if (t.ends.gate.data)
+        each([&](int m, int v) { sum[m][v] = relu_gate<T>(sum[m][v], read(t.ends.gate[row + m] + column, v)); });
+    if (last == W)
+        each([&](int m, int v) { store(c[m] + v * W, sum[m][v]); });
+    else
+        each([&](int m, int v) { store_part(c[m] + v * W, sum[m][v], v + 1 < V ? W : last); });
+}
+
+// Some rows, tile by tile from left to right; the last tile is as wide as is left.
+template <typename T, int M = kProductRows<T>, int V = vectors_of_rows<T>(M)>
+void multiply(const Tiles<T>& t, int rows, int row, int vector, int vectors, int last) {
+    if constexpr (M > 1)
+        if (rows < M) return multiply<T, M - 1>(t, rows, row, vector, vectors, last);
+    for (; vector + V <= vectors; vector += V)
+        multiply_tile<T, M, V>(t, row, vector, vector + V == vectors ? last : kWidth<T>);
+    if constexpr (V > 1)
+        if (vector < vectors) multiply<T, M, V - 1>(t, rows, row, vector, vectors, last);
+}
+
+// c (M, J) = a (M, K) · b (K, J), cut into tasks, about as many as are wanted. One `a` may meet many matrices b.
+template <typename T>
+class Product {
+  public:
+    Product(const Matrix<const T>& a, int rows, int columns, int terms, int wanted)
+        : rows_(rows),
+          columns_(columns),
+          terms_(terms),
+          depths_(std::max(terms, 1), kDepth),
+          chunks_(ceil_div(columns, V * W), most(wanted)),
+          ranges_(ceil_div(rows, R),
+                  std::max(kLeastRows / R, ceil_div(ceil_div(rows, R), ceil_div(wanted, chunks_.count)))),
+          a_(a.data),
+          a_step_(a.column) {
+        if (rows == 1) return;  // it lies in one piece
+        T* const packed = ProductMemory::memory<T, kInputs>(std::ptrdiff_t(ceil_div(rows, W)) * W * terms);
+        pack(packed, std::ptrdiff_t(terms) * W, a.turned(), terms, rows);
+        a_ = packed, a_step_ = W;
+    }
+
+    int tasks() const { return chunks_.count * ranges_.count; }
+
+    void run(int task, const Matrix<T>& c, const Matrix<const T>& b, const Ends<T>& ends) const {
+        const int chunk = task % chunks_.count, range = task / chunks_.count;
+        const int column = chunks_.begin(chunk) * V * W, count = columns_of(chunk);
+        const int vectors = ceil_div(count, W), last = count - (vectors - 1) * W;
+        Tiles<T> t{c.from(0, column), ends, nullptr, nullptr, a_step_, std::ptrdiff_t(terms_) * W, b.row, W, 0};
+        if (ends.columns) t.ends.columns += column;
+        for (int depth = 0; depth < depths_.count; ++depth) {
+            const int first = depths_.begin(depth);
+            const bool deeper = depth + 1 < depths_.count;
+            const Matrix<const T> own = b.from(first, column);
+            t.terms = std::min(terms_, depths_.size(depth));
+            t.a = a_ + first * a_step_, t.b = own.data;
+            if (!few() || b.column != 1 || last < W) {
+                t.b_step = W, t.b_vector = (t.terms | 1) * W;
+                T* const packed = ProductMemory::memory<T, kCells>(vectors * t.b_vector);
+                pack(packed, t.b_vector, own, t.terms, count);
+                t.b = packed;
+            }
+            t.ends.add = ends.add || depth > 0;
+            t.ends.relu = ends.relu && !deeper;
+            t.ends.gate.data = ends.gate.data && !deeper ? ends.gate.data + column : nullptr;
+            const Matrix<const T> next = deeper ? own.from(t.terms, 0) : b.from(0, column + count);
+            const int first_tile = ranges_.begin(range), tiles = ranges_.size(range);
+            for (int i = first_tile; i < first_tile + tiles; ++i) {
+                prefetch(next, depths_.size(deeper ? depth + 1 : 0), count, i - first_tile, tiles);
+                multiply<T>(t, rows_ - i * R, i * R, 0, vectors, last);
+            }
+        }
+    }
+
+  private:
+    static constexpr int W = kWidth<T>, R = kProductRows<T>, V = kProductVectors;
+
+    bool few() const { return rows_ <= 2 * R; }  // to read b where it lies
+    int columns_of(int chunk) const {
+        return std::min(chunks_.size(chunk) * V * W, columns_ - chunks_.begin(chunk) * V * W);
+    }
+    // Panels of columns that a task takes at most.
+    int most(int wanted) const {
+        const int near = few() ? vectors_of_rows<T>(rows_) / V : std::max(1, kPanel / V / depths_.size(0));
+        return std::min(near, ceil_div(ceil_div(columns_, V * W), wanted));
+    }
+
+    int rows_, columns_, terms_;
+    EvenRanges depths_, chunks_, ranges_;
+    const T* a_;
+    std::ptrdiff_t a_step_;  // from term to term
+};
+
+// A vector's worth of multiplications counted as one operation, as in a convolution; fetching the weights takes as long
+// as multiplying three rows with them.
+inline double dense_operations(int n, int outputs, int inputs) { return (n + 3.0) * outputs * inputs / 8; }
+
+// c (M, J) = ends + a (M, K) · b (K, J)
+template <typename T>
+void product(const Matrix<T>& c, const Ends<T>& ends, const Matrix<const T>& a, const Matrix<const T>& b, int rows,
+             int columns, int terms) {
+    if (rows == 0 || columns == 0) return;
+    const Product<T> all(a, rows, columns, terms, kDenseTasks);
+    parallel(all.tasks(), dense_operations(rows, columns, terms), [&](int task) { all.run(task, c, b, ends); });
+}
+
+}  // namespace
+}  // namespace sharedgrad
