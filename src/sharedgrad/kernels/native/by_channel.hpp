@@ -53,17 +53,11 @@ struct LaneKernels {
     }
 };
 
-// The taps of windows on a map by channel, in the order (c, cell) of a kernel.
+// The taps of a view of a map by channel, in the order (c, cell) of a kernel.
 template <typename T>
-Taps lane_taps(const Map<T>& x, const Phase& rows, const Phase& columns, int stride, int kernel_w) {
-    const auto place = [&](int c, int i, int j) {
-        return (std::ptrdiff_t(c) * rows.kernel + rows.cell[i]) * kernel_w + columns.cell[j];
-    };
-    const auto cell = [&](int c, int i, int j) {
-        return lane_of(x, c) + rows.shift[i] * x.row() + std::ptrdiff_t(columns.shift[j]) * kWidth<T>;
-    };
-    return ordered({x.lane_channels, rows.count, columns.count, 1, nullptr, nullptr, stride, x.height, rows.shift},
-                   cell, place);
+Taps lane_taps(const Map<T>& in, const View& view) {
+    return taps_of(in, view, in.lane_channels, 1, view.rows.kernel * view.columns.kernel,
+                   [&](int c) { return lane_of(in, c); });
 }
 
 // ---- the sums
@@ -82,8 +76,7 @@ struct ByChannel {
     const T* packed;
     Finish<T> last;
     Cells at;
-    int step_h, step_w;
-    const Taps& taps;
+    Taps taps;
     int vectors = out.blocks_of_sample();
 
     void run() const {
@@ -100,12 +93,12 @@ struct ByChannel {
     void row(int sample, int tile, int h, const EvenRanges& columns) const {
         const int first = kernels.tiles.begin(tile), size = kernels.tiles.size(tile);
         const int block = sample * vectors + first, down = at.top + h * at.down;
-        const auto rows = taps.meeting(h, h);
+        const auto [begin, end] = taps.view.rows.meeting(h, h);
         const std::ptrdiff_t to = std::ptrdiff_t(at.left) * V;
         Tiles tiles{packed + kernels.tile(tile),
-                    in.cell(sample * in.blocks_of_sample(), 0, h * step_h),
-                    rows.first * taps.columns,
-                    rows.second * taps.columns,
+                    in.cell(sample * in.blocks_of_sample(), 0, h * taps.view.rows.step),
+                    begin * taps.view.columns.count,
+                    end * taps.view.columns.count,
                     first * V,
                     out.cell(block, 0, down) + to,
                     last.through ? last.through->cell(block, 0, down) + to : nullptr,
@@ -128,10 +121,11 @@ struct ByChannel {
     template <int F, int C>
     static void run(const ByChannel& p, Tiles& tiles) {
         const Taps& taps = p.taps;
-        const int channels = taps.channels, kernel = taps.rows * taps.columns, begin = tiles.begin, end = tiles.end;
+        const int channels = taps.channels, kernel = taps.count() / channels, begin = tiles.begin, end = tiles.end;
         const std::ptrdiff_t *const offsets = taps.offsets, *const places = taps.places;
-        const std::ptrdiff_t position = std::ptrdiff_t(p.step_w) * V;
+        const std::ptrdiff_t position = std::ptrdiff_t(taps.view.columns.step) * V;
         const std::ptrdiff_t step = std::ptrdiff_t(p.at.across) * V, block = p.out.block();
+        const std::ptrdiff_t gate_block = p.last.through ? p.last.through->block() : 0;
         const bool add = p.last.add, relu = p.last.relu;
         const T *const weights = tiles.w, *gate = tiles.gate, *from = tiles.from;
         T* to = tiles.to;
@@ -155,7 +149,7 @@ struct ByChannel {
             for (int f = 0; f < F; ++f, to += step, gate += gate ? step : 0)
                 for (int c = 0; c < C; ++c)
                     store(to + c * block, finished<T>(sum[f][c] + bias[c], add, relu, to + c * block,
-                                                      gate ? gate + c * block : nullptr, load<T>));
+                                                      gate ? gate + c * gate_block : nullptr, load<T>));
             from += F * position;
         }
         tiles.from = from, tiles.to = to, tiles.gate = gate;

@@ -53,9 +53,8 @@ template <typename T>
 void weight_gradient_by_channel(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g, bool by_sample) {
     constexpr int V = kWidth<T>;
     const int vectors = dy.blocks_of_sample(), samples = dy.blocks() / vectors;
-    const Phase kernel_rows = Phase::forward(g.kernel_h, g.pad_h, g.dilation_h),
-                kernel_columns = Phase::forward(g.kernel_w, g.pad_w, g.dilation_w);
-    const Taps taps = lane_taps(x, kernel_rows, kernel_columns, g.stride_h, g.kernel_w);
+    const View view = view_of_inputs(x, g);
+    const Taps taps = lane_taps(x, view);
     const int count = taps.count();
     const EvenRanges filters(vectors, kTileColumns), ranges(count, kSumsAtOnce);
     const EvenRanges rows(dy.height, std::max(1, kDeltasAtOnce / dy.width));

@@ -95,10 +95,8 @@ void outputs_in_groups(const GroupLanes<T>& lanes, const T* w, const T* bias, co
          *places = GroupsMemory::memory<std::ptrdiff_t, kPlaces>(lanes.cells);
     for (int a = 0; a < std::min(down, out.height); ++a)
         for (int b = 0; b < std::min(across, out.width); ++b) {
-            const Phase rows = back ? Phase(a, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h)
-                                    : Phase::forward(g.kernel_h, g.pad_h, g.dilation_h);
-            const Phase columns = back ? Phase(b, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w)
-                                       : Phase::forward(g.kernel_w, g.pad_w, g.dilation_w);
+            const View view = back ? view_of_outputs(in, g, a, b) : view_of_inputs(in, g);
+            const auto& [rows, columns] = view;
             int count = 0;
             for (int i = 0; i < rows.count; ++i)
                 for (int j = 0; j < columns.count; ++j) {

@@ -47,15 +47,9 @@ void conv_by_channel(const Map<T>& y, const Map<T>& x, const T* w, const T* bias
     if (way != kSumsWay && LaneWinograd<T>{y, x, last}.run(w, way == kPointsWay ? prepared + kHeader : nullptr, g))
         return;
     const LaneKernels<T> kernels{y.lane_channels, x.lane_channels, g.kernel_h * g.kernel_w, false};
-    const Phase rows = Phase::forward(g.kernel_h, g.pad_h, g.dilation_h),
-                columns = Phase::forward(g.kernel_w, g.pad_w, g.dilation_w);
-    const Taps taps = lane_taps(x, rows, columns, g.stride_h, g.kernel_w);
-    ByChannel<T>{y,          x,
-                 kernels,    way == kSumsWay ? prepared + kHeader : kernels.packed(w),
-                 last,       {0, 0, 1, 1, y.height, y.width},
-                 g.stride_h, g.stride_w,
-                 taps}
-        .run();
+    const View view = view_of_inputs(x, g);
+    const T* const packed = way == kSumsWay ? prepared + kHeader : kernels.packed(w);
+    ByChannel<T>{y, x, kernels, packed, last, {0, 0, 1, 1, y.height, y.width}, lane_taps(x, view)}.run();
 }
 
 // dx, or dx added to what is there; where `through` is the output of a ReLU, what flows back goes on through that.
@@ -69,12 +63,10 @@ void input_gradient_by_channel(const Map<T>& dx, const Map<T>& dy, const T* w, c
     const T* const packed = kernels.packed(w);
     for (int a = 0; a < std::min(g.stride_h, dx.height); ++a)
         for (int b = 0; b < std::min(g.stride_w, dx.width); ++b) {
-            const Phase rows(a, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h);
-            const Phase columns(b, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w);
-            const Taps taps = lane_taps(dy, rows, columns, 1, g.kernel_w);
+            const View view = view_of_outputs(dy, g, a, b);
             const Cells phase{
                 a, b, g.stride_h, g.stride_w, ceil_div(dx.height - a, g.stride_h), ceil_div(dx.width - b, g.stride_w)};
-            ByChannel<T>{dx, dy, kernels, packed, last, phase, 1, 1, taps}.run();
+            ByChannel<T>{dx, dy, kernels, packed, last, phase, lane_taps(dy, view)}.run();
         }
 }
 

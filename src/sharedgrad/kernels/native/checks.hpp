@@ -122,7 +122,7 @@ bool convolves(const Map<T>& small, const Map<T>& big, const Window& g) {
 // How far outputs before 0 and after the last are read on the way back, over all phases of one axis.
 inline bool margins_reach(int size, int out, int kernel, int stride, int pad, int dilation, int before, int after) {
     for (int phase = 0; phase < std::min(stride, size); ++phase) {
-        const Phase p(phase, kernel, stride, pad, dilation);
+        const Axis p(phase, kernel, stride, pad, dilation, 1, out);
         for (int i = 0; i < p.count; ++i)
             if (-p.shift[i] > before || (size - 1 - phase) / stride + p.shift[i] > out - 1 + after) return false;
     }

@@ -91,9 +91,8 @@ struct Pointwise {
 
     void run() const {
         const std::ptrdiff_t copied = std::ptrdiff_t(most) * kWidth<T>, channel = copies ? copied : in.channel();
-        const Taps taps = ordered(
-            {in.channels, 1, 1, in.channels, nullptr, nullptr, 1, 0, nullptr},
-            [&](int c, int, int) { return c * channel; }, [&](int c, int, int) { return c * w_channel; });
+        const View view = view_of_inputs(in, {1, 1, 1, 1, 0, 0, 1, 1, 1});
+        const Taps taps = taps_of(in, view, in.channels, in.channels, w_channel, [&](int c) { return c * channel; });
         const T* const weights = packed(w, taps, 1, tiles, 0, w_filter);
         const int pieces = ceil_div(vectors, most);
         const EvenRanges tasks(pieces, ceil_div(pieces, kTasks));
@@ -150,8 +149,8 @@ struct Pointwise {
                     correlate<T>(size, n,
                                  {to, out.channel(), own.in + v, taps.offsets + first, chunks.size(k),
                                   weights + std::size_t(f) * in.channels + std::size_t(first) * size,
-                                  bias ? bias + f : nullptr, add || k, relu && last, through && last ? gate : nullptr,
-                                  through ? through->channel() : 0, own.valid + v});
+                                  bias ? bias + f : nullptr, add || k, relu && last, 1, 0,
+                                  through && last ? gate : nullptr, through ? through->channel() : 0, own.valid + v});
                 }
     }
 };
