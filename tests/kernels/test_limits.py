@@ -5,25 +5,30 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+pytest.importorskip("sharedgrad.kernels.native", reason="no kernels were compiled", exc_type=ImportError)
+
 from sharedgrad import kernels
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels import vectorized
+from sharedgrad.kernels.native.maps import Map
+from sharedgrad.kernels.native.program import Builder
 from tests.helpers import close
 
-pytestmark = pytest.mark.compiled
+
+def builder() -> Builder:
+    return Builder(1, np.dtype(float))
 
 
 def test_no_filters_are_refused() -> None:
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(AssertionError, match="conv: the windows do not fit y and x"):
         kernels.native.conv(np.ones((2, 1, 4, 4)), np.ones((0, 1, 2, 2)), None, Geometry.of(2, 2))
 
 
 def test_a_stride_beyond_all_sizes_is_refused() -> None:
-    maps = np.array([[i, 0, 1, 1, 1, 1, n, 0, 0, 0, 0, 0] for i, n in ((2, 1), (3, 4), (4, 1))], np.int64)
-    window = (1, 1, 1, 2**31 - 1, 0, 0, 1, 1, 1)
-    code = np.array([kernels.native._native.operations().index("conv"), 0, 1, 2, -1, -1, *window, 0], np.int64)
-    with pytest.raises(ValueError, match="do not fit"):
-        kernels.native._native.program(maps, code, 8, 3)
+    b = builder()
+    b.emit("conv", (b.array(1), b.array(1, 1, 4), b.array(1), None, None), *(1, 1, 1, 2**31 - 1, 0, 0, 1, 1, 1), 0)
+    with pytest.raises(AssertionError, match="conv: the windows do not fit y and x"):
+        b.build()
 
 
 def test_more_padding_than_a_million_cells() -> None:
@@ -41,11 +46,9 @@ def test_more_padding_than_a_million_cells() -> None:
 
 def test_the_odd_line_between_channels_counts_in_a_maps_size() -> None:
     """In blocks, 2 cells take 3 lines."""
-    native = kernels.native._native
-    lanes = native.lanes(8)
-    maps = np.array([0, 0, 2, lanes, 1, 1, 2, 0, 0, 0, 0, 0], np.int64)
-    code = np.array([native.operations().index("clear_margins"), 0], np.int64)
-    program = native.program(maps, code, 8, 0)
-    native.run(program, np.zeros(3 * lanes), [])
+    b = builder()
+    b.emit("clear_margins", (Map(2, b.lanes, 1, 1, 2, kept=True),))
+    program = b.build()
+    program.run(np.zeros(3 * b.lanes), [])
     with pytest.raises(ValueError, match="another size"):
-        native.run(program, np.zeros(2 * lanes), [])
+        program.run(np.zeros(2 * b.lanes), [])

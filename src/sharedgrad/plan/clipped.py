@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from sharedgrad.kernels.native.program import Map
+from sharedgrad.kernels.native.maps import Map
 from sharedgrad.parameter import Parameter, Weight
 from sharedgrad.plan.forward import Forward
 from sharedgrad.plan.lowering import MaxNorm, Norms, Squares

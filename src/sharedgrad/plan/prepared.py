@@ -7,7 +7,8 @@ from weakref import WeakKeyDictionary
 
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels.native import program as ops
-from sharedgrad.kernels.native.program import Builder, Map
+from sharedgrad.kernels.native.maps import Map
+from sharedgrad.kernels.native.program import Builder
 from sharedgrad.kernels.native.recycled import empty
 from sharedgrad.parameter import Array, Parameter
 
@@ -48,6 +49,6 @@ class Prepared:
         if made is None or made[0] != weight.version:
             version, value = weight.version, weight.value
             to = empty((self.size,), value.dtype)
-            self._program.run(empty((0,), value.dtype), [to, value])
+            self._program.run(None, [to, value])
             self._made = made = version, to
         return made[1]

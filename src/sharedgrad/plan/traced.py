@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from sharedgrad.graph import Node
-from sharedgrad.kernels.native.program import Map
+from sharedgrad.kernels.native.maps import Map
 from sharedgrad.plan.backward import Backward
 from sharedgrad.plan.forward import Forward
 from sharedgrad.plan.lowering import Delta, Value

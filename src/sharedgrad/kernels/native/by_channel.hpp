@@ -11,6 +11,7 @@ namespace sharedgrad {
 namespace {
 
 using ByChannelMemory = Owner<kWeights, kSums>;
+static_assert(disjoint<ByChannelMemory, WindowMemory>());
 
 // Where channel c of the first sample lies.
 template <typename T>
@@ -53,21 +54,15 @@ struct LaneKernels {
     }
 };
 
-// The taps of a view of a map by channel, in the order (c, cell) of a kernel.
+// Some channels' taps in the order (c, cell) of a kernel.
 template <typename T>
-Taps lane_taps(const Map<T>& in, const View& view) {
-    return taps_of(in, view, in.lane_channels, 1, view.rows.kernel * view.columns.kernel,
+Taps lane_taps(const Map<T>& in, const View& view, int channels) {
+    return taps_of(in, view, channels, 1, view.rows.kernel * view.columns.kernel,
                    [&](int c) { return lane_of(in, c); });
 }
 
 // ---- the sums
 
-// Some of a map's cells: rows × columns of them, from (top, left) on.
-struct Cells {
-    int top, left, down, across, rows, columns;
-};
-
-// The outputs at some cells, each from inputs that lie `step` from those of the one before.
 template <typename T>
 struct ByChannel {
     static constexpr int V = kWidth<T>;
@@ -75,8 +70,8 @@ struct ByChannel {
     const LaneKernels<T>& kernels;
     const T* packed;
     Finish<T> last;
-    Cells at;
-    Taps taps;
+    const Slide& at;
+    const Taps& taps;
     int vectors = out.blocks_of_sample();
 
     void run() const {
@@ -93,12 +88,12 @@ struct ByChannel {
     void row(int sample, int tile, int h, const EvenRanges& columns) const {
         const int first = kernels.tiles.begin(tile), size = kernels.tiles.size(tile);
         const int block = sample * vectors + first, down = at.top + h * at.down;
-        const auto [begin, end] = taps.view.rows.meeting(h, h);
+        const auto [begin, end] = at.view.rows.meeting(h, h);
         const std::ptrdiff_t to = std::ptrdiff_t(at.left) * V;
         Tiles tiles{packed + kernels.tile(tile),
-                    in.cell(sample * in.blocks_of_sample(), 0, h * taps.view.rows.step),
-                    begin * taps.view.columns.count,
-                    end * taps.view.columns.count,
+                    in.cell(sample * in.blocks_of_sample(), 0, h * at.view.rows.step),
+                    begin * at.view.columns.count,
+                    end * at.view.columns.count,
                     first * V,
                     out.cell(block, 0, down) + to,
                     last.through ? last.through->cell(block, 0, down) + to : nullptr,
@@ -123,7 +118,7 @@ struct ByChannel {
         const Taps& taps = p.taps;
         const int channels = taps.channels, kernel = taps.count() / channels, begin = tiles.begin, end = tiles.end;
         const std::ptrdiff_t *const offsets = taps.offsets, *const places = taps.places;
-        const std::ptrdiff_t position = std::ptrdiff_t(taps.view.columns.step) * V;
+        const std::ptrdiff_t position = std::ptrdiff_t(p.at.view.columns.step) * V;
         const std::ptrdiff_t step = std::ptrdiff_t(p.at.across) * V, block = p.out.block();
         const std::ptrdiff_t gate_block = p.last.through ? p.last.through->block() : 0;
         const bool add = p.last.add, relu = p.last.relu;

@@ -54,7 +54,7 @@ void weight_gradient_by_channel(T* dw, const Map<T>& dy, const Map<T>& x, const 
     constexpr int V = kWidth<T>;
     const int vectors = dy.blocks_of_sample(), samples = dy.blocks() / vectors;
     const View view = view_of_inputs(x, g);
-    const Taps taps = lane_taps(x, view);
+    const Taps taps = lane_taps(x, view, x.lane_channels);
     const int count = taps.count();
     const EvenRanges filters(vectors, kTileColumns), ranges(count, kSumsAtOnce);
     const EvenRanges rows(dy.height, std::max(1, kDeltasAtOnce / dy.width));

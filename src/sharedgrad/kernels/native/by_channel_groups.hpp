@@ -12,7 +12,8 @@
 namespace sharedgrad {
 namespace {
 
-using GroupsMemory = Owner<kTaps, kPlaces, kWeights, kInputs, kSums>;
+using GroupsMemory = Owner<kWeights, kInputs, kSums>;
+static_assert(disjoint<GroupsMemory, WindowMemory>());
 
 // What the lanes of one map see of another.
 template <typename T>
@@ -60,9 +61,8 @@ struct GroupSums {
     std::ptrdiff_t step;
     const T *gate, *from;
     std::ptrdiff_t position;
-    const T* weights;                     // (cells, lanes)
-    const std::ptrdiff_t *taps, *places;  // (count): what is added up, as it lies in the inputs and in the weights
-    int count;
+    const T* weights;  // (cells, lanes)
+    const Taps& taps;
     Vector<T> first;
     bool add, relu;
 
@@ -70,9 +70,11 @@ struct GroupSums {
     static void run(const GroupSums& s) {
         Vector<T> sum[P];
         for (int p = 0; p < P; ++p) sum[p] = s.first;
-        for (int t = 0; t < s.count; ++t) {
-            const Vector<T> weight = load(s.weights + s.places[t]);
-            for (int p = 0; p < P; ++p) sum[p] += weight * load(s.from + p * s.position + s.taps[t]);
+        const std::ptrdiff_t *const offsets = s.taps.offsets, *const places = s.taps.places, position = s.position;
+        for (int t = 0, count = s.taps.count(); t < count; ++t) {
+            const Vector<T> weight = load(s.weights + places[t] * kWidth<T>);
+            const T* const x = s.from + offsets[t];
+            for (int p = 0; p < P; ++p) sum[p] += weight * load(x + p * position);
         }
         for (int p = 0; p < P; ++p) {
             T* const to = s.to + p * s.step;
@@ -81,51 +83,36 @@ struct GroupSums {
     }
 };
 
-// y, or dx added perhaps to what is there; then perhaps ReLU, or back through the ReLU with this output.
+// y, or dx
 template <typename T>
-void outputs_in_groups(const GroupLanes<T>& lanes, const T* w, const T* bias, const Map<T>* through, bool relu,
-                       bool add) {
+void outputs_in_groups(const GroupLanes<T>& lanes, const T* w, const Finish<T>& last) {
     constexpr std::ptrdiff_t V = kWidth<T>;
     const Map<T>&out = lanes.own, &in = lanes.other;
-    const Window& g = lanes.g;
-    const bool back = lanes.back;
-    const int down = back ? g.stride_h : 1, across = back ? g.stride_w : 1, vectors = out.blocks_of_sample();
-    const std::ptrdiff_t row = (back ? 1 : g.stride_h) * in.row(), cell = (back ? 1 : g.stride_w) * V;
-    auto *taps = GroupsMemory::memory<std::ptrdiff_t, kTaps>(lanes.cells),
-         *places = GroupsMemory::memory<std::ptrdiff_t, kPlaces>(lanes.cells);
-    for (int a = 0; a < std::min(down, out.height); ++a)
-        for (int b = 0; b < std::min(across, out.width); ++b) {
-            const View view = back ? view_of_outputs(in, g, a, b) : view_of_inputs(in, g);
-            const auto& [rows, columns] = view;
-            int count = 0;
-            for (int i = 0; i < rows.count; ++i)
-                for (int j = 0; j < columns.count; ++j) {
-                    taps[count] = rows.shift[i] * in.row() + columns.shift[j] * V;
-                    places[count++] = (rows.cell[i] * g.kernel_w + columns.cell[j]) * V;
-                }
-            const int height = ceil_div(out.height - a, down), width = ceil_div(out.width - b, across);
-            const EvenRanges tiles(width, kMostRows);
-            parallel(out.blocks(), double(out.blocks()) * height * width * count * lanes.theirs, [&](int block) {
-                const int v = block % vectors;
-                T* const kernels = GroupsMemory::memory<T, kWeights>(lanes.cells * V);
-                for (int i = 0; i < lanes.theirs; ++i) {
-                    const bool last = i == lanes.theirs - 1;
-                    const T* const from = lanes.partners(block / vectors, v, i);
-                    lanes.kernels(kernels, w, v, i);
-                    const Vector<T> first = bias && !i ? load_part(bias + v * V, lanes.alive(v)) : Vector<T>{};
-                    for (int h = 0; h < height; ++h)
-                        for (int t = 0; t < tiles.count; ++t) {
-                            const std::ptrdiff_t begin = (b + tiles.begin(t) * across) * V;
-                            const T* const gate =
-                                last && through ? through->cell(block, 0, a + h * down) + begin : nullptr;
-                            tile_for<GroupSums<T>>(
-                                tiles.size(t), 1)({out.cell(block, 0, a + h * down) + begin, across * V, gate,
-                                                   from + h * row + tiles.begin(t) * cell, cell, kernels, taps, places,
-                                                   count, first, add || i, relu && last});
-                        }
-                }
-            });
-        }
+    const int vectors = out.blocks_of_sample();
+    each_slide(out, in, lanes.g, lanes.back, [&](const Slide& at) {
+        const Taps taps = lane_taps(in, at.view, 1);
+        const EvenRanges tiles(at.columns, kMostRows);
+        parallel(out.blocks(), out.operations() * V * taps.count() * lanes.theirs, [&](int block) {
+            const int v = block % vectors;
+            T* const kernels = GroupsMemory::memory<T, kWeights>(lanes.cells * V);
+            for (int i = 0; i < lanes.theirs; ++i) {
+                const T* const from = lanes.partners(block / vectors, v, i);
+                lanes.kernels(kernels, w, v, i);
+                const Vector<T> first = last.bias && !i ? load_part(last.bias + v * V, lanes.alive(v)) : Vector<T>{};
+                for (int h = 0; h < at.rows; ++h)
+                    for (int t = 0; t < tiles.count; ++t) {
+                        const int row = at.top + h * at.down, column = tiles.begin(t);
+                        const std::ptrdiff_t to = (at.left + column * at.across) * V;
+                        tile_for<GroupSums<T>>(tiles.size(t), 1)(
+                            {out.cell(block, 0, row) + to, at.across * V,
+                             last.through ? last.through->cell(block, 0, row) + to : nullptr,
+                             from + h * at.view.rows.step * in.row() + column * at.view.columns.step * V,
+                             at.view.columns.step * V, kernels, taps, first, last.add || i,
+                             last.relu && i == lanes.theirs - 1});
+                    }
+            }
+        });
+    });
 }
 
 // dw (F, C/groups, *K) of all samples, or (N, F, C/groups, *K) sample by sample
@@ -135,9 +122,8 @@ void weight_gradient_in_groups(T* dw, const Map<T>& dy, const Map<T>& x, const W
     const GroupLanes<T> lanes{dy, x, g, false};
     const int vectors = dy.blocks_of_sample(), samples = dy.blocks() / vectors, terms = lanes.theirs * lanes.cells;
     const EvenRanges tiles(lanes.cells, kMostTaps);
-    auto* const taps = GroupsMemory::memory<std::ptrdiff_t, kTaps>(lanes.cells);
-    for (int k = 0; k < lanes.cells; ++k)
-        taps[k] = (k / g.kernel_w * g.dilation_h - g.pad_h) * x.row() + (k % g.kernel_w * g.dilation_w - g.pad_w) * V;
+    const View view = view_of_inputs(x, g);
+    const std::ptrdiff_t* const taps = lane_taps(x, view, 1).offsets;
     parallel(vectors, double(dy.blocks()) * dy.height * dy.width * terms, [&](int v) {
         T* const sums = GroupsMemory::memory<T, kSums>(terms * V);
         for (int n = 0; n < samples; ++n) {
@@ -153,7 +139,7 @@ void weight_gradient_in_groups(T* dw, const Map<T>& dy, const Map<T>& x, const W
             T* to[V];
             for (int l = 0; l < lanes.alive(v); ++l)
                 to[l] =
-                    dw + (by_sample ? std::ptrdiff_t(n) * dy.lane_channels * terms : 0) + lanes.kernel(v * V + l, 0);
+                    dw + lanes.kernel(v * V + l, 0) + (by_sample ? std::ptrdiff_t(n) * dy.lane_channels * terms : 0);
             separate(to, sums, terms, lanes.alive(v));
         }
     });

@@ -18,14 +18,7 @@ PreparedFor prepared_for(int filters, int channels, int height, int width, const
     return LanePoints<T>::serves(filters, channels, tiles, kFewTiles, g) ? kPointsWay : kSumsWay;
 }
 
-// Numbers that hold it, whichever way it takes.
-template <typename T>
-std::ptrdiff_t prepared_size(int filters, int channels, const Window& g) {
-    const std::ptrdiff_t cells = three_by_three(g) ? kPoints : g.kernel_h * g.kernel_w;
-    return kHeader + cells * channels * ceil_div(filters, kWidth<T>) * kWidth<T>;
-}
-
-// w (filters, channels, *K) for outputs of so many cells
+// w (filters, channels, *K) for outputs of so many cells; `to` has room for either way (windows.py)
 template <typename T>
 void prepare_kernel(T* to, const T* w, int filters, int channels, int height, int width, const Window& g) {
     const PreparedFor way = prepared_for<T>(filters, channels, height, width, g);
@@ -38,36 +31,21 @@ void prepare_kernel(T* to, const T* w, int filters, int channels, int height, in
 
 // ---- the passes
 
-// y = x ∗ w + bias, then perhaps ReLU; w may be prepared already
+// Outputs, or `turned` input gradients; w may be prepared already
 template <typename T>
-void conv_by_channel(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const T* prepared, const Window& g,
-                     bool relu) {
-    const Finish<T> last{g.pad_h, g.pad_w, false, bias, relu, false, nullptr, nullptr};
+void outputs_by_channel(const Map<T>& out, const Map<T>& in, const T* w, const T* prepared, const Finish<T>& last,
+                        const Window& g) {
     const int way = prepared ? int(prepared[0]) : kNoWay;
-    if (way != kSumsWay && LaneWinograd<T>{y, x, last}.run(w, way == kPointsWay ? prepared + kHeader : nullptr, g))
-        return;
-    const LaneKernels<T> kernels{y.lane_channels, x.lane_channels, g.kernel_h * g.kernel_w, false};
-    const View view = view_of_inputs(x, g);
+    const T* const points = way == kPointsWay ? prepared + kHeader : nullptr;
+    const bool padded = last.pad_h >= 0 && last.pad_w >= 0;
+    if (way != kSumsWay && padded && LaneWinograd<T>{out, in, last}.run(w, points, g)) return;
+    const LaneKernels<T> kernels{(last.turned ? in : out).lane_channels, (last.turned ? out : in).lane_channels,
+                                 g.kernel_h * g.kernel_w, last.turned};
     const T* const packed = way == kSumsWay ? prepared + kHeader : kernels.packed(w);
-    ByChannel<T>{y, x, kernels, packed, last, {0, 0, 1, 1, y.height, y.width}, lane_taps(x, view)}.run();
-}
-
-// dx, or dx added to what is there; where `through` is the output of a ReLU, what flows back goes on through that.
-template <typename T>
-void input_gradient_by_channel(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>* through, const Window& g,
-                               bool add) {
-    const Finish<T> last{2 - g.pad_h, 2 - g.pad_w, true, nullptr, false, add, through, nullptr};
-    if (g.pad_h <= 2 && g.pad_w <= 2 && LaneWinograd<T>{dx, dy, last}.run(w, nullptr, g)) return;
-    const int kernel = g.kernel_h * g.kernel_w, filters = dy.lane_channels;
-    const LaneKernels<T> kernels{filters, dx.lane_channels, kernel, true};
-    const T* const packed = kernels.packed(w);
-    for (int a = 0; a < std::min(g.stride_h, dx.height); ++a)
-        for (int b = 0; b < std::min(g.stride_w, dx.width); ++b) {
-            const View view = view_of_outputs(dy, g, a, b);
-            const Cells phase{
-                a, b, g.stride_h, g.stride_w, ceil_div(dx.height - a, g.stride_h), ceil_div(dx.width - b, g.stride_w)};
-            ByChannel<T>{dx, dy, kernels, packed, last, phase, lane_taps(dy, view)}.run();
-        }
+    each_slide(out, in, g, last.turned, [&](const Slide& at) {
+        const Taps taps = lane_taps(in, at.view, in.lane_channels);
+        ByChannel<T>{out, in, kernels, packed, last, at, taps}.run();
+    });
 }
 
 }  // namespace

@@ -33,6 +33,8 @@ struct Convolution {
     const Map<T>* through = nullptr;      // the output of a ReLU that it goes back through, or null
     T *dw = nullptr, *dbias = nullptr;    // in the last two
 
+    const Map<T>& out() const { return pass == kOutputs ? small : big; }  // in the first two
+    const Map<T>& in() const { return pass == kOutputs ? big : small; }
     bool sums_weights() const { return pass == kWeightGradient; }
     Finish<T> finish() const {
         if (pass == kOutputs) return {g.pad_h, g.pad_w, false, bias, relu, false, nullptr, pooling};
@@ -58,10 +60,8 @@ bool with_bias(C<T> c) {
 
 template <typename T>
 bool run_by_channel(C<T> c) {
-    if (c.pass == kOutputs)
-        conv_by_channel(c.small, c.big, c.w, c.bias, c.prepared, c.g, c.relu);
-    else if (c.pass == kInputGradient)
-        input_gradient_by_channel(c.big, c.small, c.w, c.through, c.g, c.add);
+    if (!c.dw)
+        outputs_by_channel(c.out(), c.in(), c.w, c.prepared, c.finish(), c.g);
     else
         weight_gradient_by_channel(c.dw, c.small, c.big, c.g, c.pass == kBySample);
     return with_bias(c);
@@ -69,10 +69,8 @@ bool run_by_channel(C<T> c) {
 
 template <typename T>
 bool run_in_groups(C<T> c) {
-    if (c.pass == kOutputs)
-        outputs_in_groups<T>({c.small, c.big, c.g, false}, c.w, c.bias, nullptr, c.relu, false);
-    else if (c.pass == kInputGradient)
-        outputs_in_groups<T>({c.big, c.small, c.g, true}, c.w, nullptr, c.through, false, c.add);
+    if (!c.dw)
+        outputs_in_groups<T>({c.out(), c.in(), c.g, c.finish().turned}, c.w, c.finish());
     else
         weight_gradient_in_groups(c.dw, c.small, c.big, c.g, c.pass == kBySample);
     return with_bias(c);
@@ -112,8 +110,7 @@ bool run_minimal_filtering(C<T> c) {
         // the definition may do without what is not finite
         return finite(c.dw, std::ptrdiff_t(9) * c.small.channels * c.big.channels) && with_bias(c);
     }
-    const bool forward = c.pass == kOutputs;
-    Winograd<T>(forward ? c.small : c.big, forward ? c.big : c.small, c.w, c.finish()).run();
+    Winograd<T>(c.out(), c.in(), c.w, c.finish()).run();
     return true;
 }
 

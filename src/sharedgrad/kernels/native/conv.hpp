@@ -138,26 +138,25 @@ template <typename T>
 void conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Window& g, bool add) {
     constexpr std::ptrdiff_t V = kWidth<T>;
     const int channels = dx.channels / g.groups, filters = dy.channels / g.groups;
-    const int kernel = g.kernel_h * g.kernel_w;
-    for (int a = 0; a < std::min(g.stride_h, dx.height); ++a)
-        for (int b = 0; b < std::min(g.stride_w, dx.width); ++b) {
-            const View view = view_of_outputs(dy, g, a, b);
-            const int rows = view.rows.count, columns = view.columns.count;
-            if (add && !(rows && columns)) continue;
-            const Taps taps = taps_of(dy, view, filters, chunk_of(rows, columns, channels),
-                                      std::ptrdiff_t(channels) * kernel, [&](int f) { return f * dy.channel(); });
-            const T* weights = packed(w, taps, g.groups, {channels, kTileFilters},
-                                      std::ptrdiff_t(filters) * channels * kernel, kernel);
-            const Grid<T> out{dx.cell(0, 0, a) + b * V,
-                              dx.block(),
-                              dx.channel(),
-                              g.stride_h * dx.row(),
-                              g.stride_w * V,
-                              ceil_div(dx.height - a, g.stride_h),
-                              ceil_div(dx.width - b, g.stride_w)};
-            correlate_all<T>({out, dy, g.groups, channels, taps, weights, nullptr, add, false,
-                              operations(dy, dx, g) / g.stride_h / g.stride_w});
-        }
+    const std::ptrdiff_t kernel = g.kernel_h * g.kernel_w, filter = channels * kernel;
+    each_slide(dx, dy, g, true, [&](const Slide& at) {
+        const int rows = at.view.rows.count, columns = at.view.columns.count;
+        if (add && !(rows && columns)) return;
+        const Taps taps = taps_of(dy, at.view, filters, chunk_of(rows, columns, channels), filter,
+                                  [&](int f) { return f * dy.channel(); });
+        const T* const weights = packed(w, taps, g.groups, {channels, kTileFilters}, filters * filter, kernel);
+        correlate_all<T>({{dx.cell(0, 0, at.top) + at.left * V, dx.block(), dx.channel(), at.down * dx.row(),
+                           at.across * V, at.rows, at.columns},
+                          dy,
+                          g.groups,
+                          channels,
+                          taps,
+                          weights,
+                          nullptr,
+                          add,
+                          false,
+                          operations(dy, dx, g) / at.down / at.across});
+    });
 }
 
 }  // namespace

@@ -10,11 +10,9 @@ import numpy as np
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels.native import _native
 from sharedgrad.kernels.native.fallback import compiled_if
+from sharedgrad.kernels.native.maps import LARGEST, Map
 from sharedgrad.kernels.native.program import (
-    LARGEST,
-    MOST_CELLS,
     Builder,
-    Map,
     Program,
     axes,
     input_margins,
@@ -25,6 +23,7 @@ from sharedgrad.kernels.native.program import (
 )
 from sharedgrad.kernels.native.recycled import empty
 from sharedgrad.kernels.native.single import Index, Kind, blocked, builder, kind_of, plain, run
+from sharedgrad.kernels.native.windows import DEPTHWISE_TAPS, MOST_CELLS
 from sharedgrad.parameter import Array
 
 LARGE = (
@@ -32,7 +31,6 @@ LARGE = (
     "without any"
 )
 
-_DEPTHWISE_TAPS = 49  # as in depthwise.hpp
 _MOST_PRODUCTS = 1 << 20  # bytes of inner products that a thread holds
 _INNER = 2.3  # an inner product's time beside a convolution's multiplication, measured
 
@@ -41,7 +39,7 @@ def _as_it_lies(b: Builder, x: Index, w: Index, g: Geometry) -> bool:
     """Whether a convolution takes and gives plain arrays: 1×1, and depthwise with rows that fill a vector."""
     if g.cells == 1 and g.groups == 1:
         return not any(map(sum, g.padding))
-    depthwise = w[:2] == (g.groups, 1) and g.cells <= _DEPTHWISE_TAPS
+    depthwise = w[:2] == (g.groups, 1) and g.cells <= DEPTHWISE_TAPS
     return depthwise and g.output(x[2:])[-1] >= _native.lanes(b.dtype.itemsize)
 
 

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <new>
+#include <stdexcept>
 #include <vector>
 
 #include "kernels.hpp"
@@ -17,8 +18,8 @@ namespace sharedgrad {
 
 const Table& table_in_use();
 
-extern PyMethodDef training_methods[], program_methods[];  // training.cpp, programs.cpp
-int add_memory(PyObject* module);                          // recycled.cpp; −1 with a Python error set
+extern PyMethodDef program_methods[];  // programs.cpp
+int add_memory(PyObject* module);      // recycled.cpp; −1 with a Python error set
 
 // Memory that is used again (recycled.cpp): so many bytes or null, and back with as many.
 void* take(std::size_t bytes);
@@ -54,19 +55,26 @@ class Buffers {
 };
 
 // Run function(), without the interpreter's lock if it is to be `released`; false, with a Python error set, if there is
-// no memory.
+// no memory, or where an operation cannot go on.
 template <typename Function>
 bool carried_out(bool released, const Function& function) {
-    bool memory = true;
+    PyObject* error = nullptr;
+    const char* message = "out of memory";
     PyThreadState* const state = released ? PyEval_SaveThread() : nullptr;
     try {
         function();
     } catch (const std::bad_alloc&) {
-        memory = false;
+        error = PyExc_MemoryError;
+    } catch (const std::out_of_range&) {
+        error = PyExc_IndexError;
+        message = "a label is no class";
+    } catch (const std::domain_error&) {
+        error = PyExc_FloatingPointError;
+        message = "a loss is not finite";
     }
     if (state) PyEval_RestoreThread(state);
-    if (!memory) PyErr_NoMemory();
-    return memory;
+    if (error) PyErr_SetString(error, message);
+    return !error;
 }
 
 inline bool expect(Py_ssize_t count, Py_ssize_t expected) {

@@ -14,13 +14,6 @@ inline int copied_cell(int i, int n, int mode) {
     return i < 0 ? -i : i >= n ? 2 * (n - 1) - i : i;
 }
 
-// What lies before the map and behind it on one axis.
-inline bool pads(int before, int size, int padded, int mode) {
-    const int after = padded - size - before;
-    return size > 0 && before >= 0 && after >= 0 && mode >= 0 && mode < kPaddingCount &&
-           (mode != kReflect || std::max(before, after) < size);
-}
-
 // y is x with copies of its cells around it.
 template <typename T>
 void pad(const Map<T>& y, const Map<T>& x, int mode, int top, int left) {

@@ -13,7 +13,8 @@ namespace {
 
 using PointwiseMemory = Owner<kInputs, kSums, kParts>;
 using PointwiseSumsMemory = Owner<kWeights>;
-static_assert(disjoint<PointwiseMemory, ConvMemory>() && disjoint<PointwiseMemory, PointwiseSumsMemory>());
+static_assert(disjoint<PointwiseMemory, WindowMemory, ConvMemory>() &&
+              disjoint<PointwiseMemory, PointwiseSumsMemory>());
 
 constexpr int kChannels = 8192 / kVectorBytes;     // whose share of a tile stays in the first-level cache
 constexpr int kCopied = 24 * 1024 / kVectorBytes;  // vectors of inputs that do

@@ -17,73 +17,14 @@ import numpy as np
 
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels.native import _native
+from sharedgrad.kernels.native.maps import ALIGNMENT, LARGEST, OUTSIDE, Map
+from sharedgrad.kernels.native.operations import check
+from sharedgrad.kernels.native.windows import MOST_CELLS, Window
 
-LARGEST, MOST_CELLS = _native.LARGEST, _native.MOST_CELLS  # of all sizes; of a window's cells along one axis
 _CODES = {name: code for code, name in enumerate(_native.operations())}
 IDENTITY, RELU, SIGMOID, TANH = map(_native.activations().index, ("identity", "relu", "sigmoid", "tanh"))
 PADDINGS = {name: code for code, name in enumerate(_native.paddings())}
 _CLEARING = ("pool_2x2_backward",)  # what writes the margins of its maps itself
-
-_POINTS = 36  # of a 3×3 kernel, as in winograd.hpp
-_ALIGNMENT = 16  # elements: maps begin on 64 bytes, or 128
-_KEPT, _TEMPORARY, _OUTSIDE = 0, 1, 2  # arrays of a run, in this order
-
-
-@dataclass(eq=False)
-class Map:
-    """N samples of C channels of H×W cells, `lanes` samples side by side, with margins of zeros around the cells.
-
-    In blocks these fill a vector; a plain array has one.
-
-    Attributes:
-        outside: The number of the array that it is, for arrays from outside.
-        by_channel: Whether channels lie side by side instead, as few samples have it.
-        kept: Whether the way back reads it.
-        offset: Where it lies in the kept or the temporary memory, once that is decided.
-    """
-
-    samples: int
-    lanes: int
-    channels: int
-    height: int = 1
-    width: int = 1
-    margins: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, bottom, left, right
-    outside: int | None = None
-    by_channel: bool = False
-    kept: bool = False
-    offset: int | None = None
-
-    def like(self) -> Map:
-        """Another map of this shape, without margins."""
-        return Map(self.samples, self.lanes, *self.shape, by_channel=self.by_channel)
-
-    def widen(self, margins: tuple[int, int, int, int]) -> None:
-        """Make the margins at least that wide."""
-        wider = tuple(max(a, b) for a, b in zip(self.margins, margins, strict=True))
-        if wider != self.margins and (self.offset is not None or self.outside is not None):
-            raise AssertionError("the margins of a map that has its place cannot grow")
-        self.margins = wider  # type: ignore[assignment]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
-        return self.channels, self.height, self.width
-
-    @property
-    def elements(self) -> int:
-        """What it takes in memory, with what vectors read beyond its end."""
-        top, bottom, left, right = self.margins
-        cells = (top + self.height + bottom) * (left + self.width + right)
-        if self.lanes > 1:
-            cells |= 1  # as Map::channel in layout.hpp
-        across, along = (self.channels, self.samples) if self.by_channel else (self.samples, self.channels)
-        return -(-across // self.lanes) * along * cells * self.lanes + _ALIGNMENT
-
-    def row(self) -> list[int]:
-        """As the compiled side reads it."""
-        array = _OUTSIDE + self.outside if self.outside is not None else _KEPT if self.kept else _TEMPORARY
-        place = [array, self.offset or 0, self.samples, self.lanes]
-        return [*place, self.channels, self.height, self.width, *self.margins, int(self.by_channel)]
 
 
 class Program:
@@ -91,15 +32,20 @@ class Program:
 
     Args:
         kept: How many numbers the memory has that is kept.
-        written: Maps, operations, bytes of a number, and how many arrays come from outside.
+        vector: How many numbers a vector held when the program was written.
+        written: Maps, operations, bytes of a number, and the arrays' sizes.
 
     Attributes:
-        run: ``run(memory, arrays)``: with memory that is kept, and the list of the arrays from outside; they are
-            contiguous and of the program's type.
+        run: ``run(memory, arrays)``: with memory that is kept, None if there is none, and the list of the arrays from
+            outside; they are contiguous and of the program's type. ``run(memory, arrays, written_over)`` lets updates
+            write over some of them: over arrays that are held by their owner and these two lists, by nobody else. Where
+            somebody does hold one, False comes back and nothing has been updated.
     """
 
-    def __init__(self, kept: int, *written: Any) -> None:
-        self.kept, self._written = kept, written
+    def __init__(self, kept: int, vector: int, *written: Any) -> None:
+        if vector != (own := _native.lanes(written[2])):
+            raise AssertionError(f"a program for vectors of {vector} numbers, where they have {own}")
+        self.kept, self._written = kept, (vector, *written)
         self.run = partial(_native.run, _native.program(*written))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -156,15 +102,32 @@ class Builder:
         self.operations.append((name, maps, numbers))
 
     def build(self) -> Program:
-        """Decide where all maps lie, and write the program."""
+        """Decide where all maps lie, see that every operation fits, and write the program."""
         self._clear_margins()
         used = list(dict.fromkeys(m for _, maps, _ in self.operations for m in maps if m is not None))
         kept = self._place_kept(used)
         self._place_temporary(used)
+        for name, maps, numbers in self.operations:
+            check(name, maps, numbers, self.dtype.itemsize)
+        sizes = self._sizes(used)
         number = {m: i for i, m in enumerate(used)} | {None: -1}
         code = [n for name, maps, nums in self.operations for n in (_CODES[name], *(number[m] for m in maps), *nums)]
         rows = [n for m in used for n in m.row()]
-        return Program(kept, np.array(rows, np.int64), np.array(code, np.int64), self.dtype.itemsize, self.outside)
+        written = np.array(rows, np.int64), np.array(code, np.int64), self.dtype.itemsize, np.array(sizes, np.int64)
+        return Program(kept, self.lanes, *written)
+
+    def _sizes(self, used: list[Map]) -> list[int]:
+        """How many numbers the maps take of each array, −1 where no map lies; each array from outside is one map."""
+        sizes = [-1] * (OUTSIDE + self.outside)
+        for m in used:
+            m.check(self.lanes)
+            if m.array >= len(sizes):
+                raise AssertionError(f"{m}: there are {self.outside} arrays from outside")
+            end, found = m.end, sizes[m.array]
+            if m.outside is not None and found not in (-1, end):
+                raise AssertionError(f"{m}: another map of the same array has {found} numbers")
+            sizes[m.array] = max(found, end)
+        return sizes
 
     def _clear_margins(self) -> None:
         """Temporary memory has been used before: make margins zero before the map is first written."""
@@ -184,7 +147,7 @@ class Builder:
         end = 0
         for m in used:
             if m.kept and m.outside is None and m.offset is None:
-                m.offset, end = end, end + _aligned(m.elements)
+                m.offset, end = end, end + _aligned(m.size)
         return end
 
     def _place_temporary(self, used: list[Map]) -> None:
@@ -197,28 +160,33 @@ class Builder:
                     first.setdefault(m, i)
                     last[m] = i
         placed: list[Map] = []
-        for m in sorted(first, key=lambda m: -m.elements):
+        for m in sorted(first, key=lambda m: -m.size):
             others = sorted(
-                (o.offset or 0, (o.offset or 0) + _aligned(o.elements))
+                (o.offset or 0, (o.offset or 0) + _aligned(o.size))
                 for o in placed
                 if first[o] <= last[m] and first[m] <= last[o]
             )
             at = 0
             for begin, end in others:
-                if at + _aligned(m.elements) <= begin:
+                if at + _aligned(m.size) <= begin:
                     break
                 at = max(at, end)
             m.offset = at
             placed.append(m)
 
 
-def _aligned(elements: int) -> int:
-    return -(-elements // _ALIGNMENT) * _ALIGNMENT
+def _aligned(numbers: int) -> int:
+    return -(-numbers // ALIGNMENT) * ALIGNMENT
 
 
 def bits(value: float) -> int:
     """A real number among whole ones: its bits."""
     return int(struct.unpack("<q", struct.pack("<d", value))[0])
+
+
+def doubles(count: int, itemsize: int) -> int:
+    """How many of a program's own numbers take the memory of so many in float64, or int64."""
+    return count * (8 // itemsize)
 
 
 # ---- geometry as the compiled side takes it: two spatial axes
@@ -245,10 +213,8 @@ def window(g: Geometry) -> tuple[int, ...]:
 
 
 def prepared_size(builder: Builder, kernel: tuple[int, ...], g: Geometry) -> int:
-    """Numbers that a prepared kernel (F, C, *K) takes, as ``by_channel_passes.hpp`` counts them."""
-    size, stride, _, dilation = axes(g)
-    cells = _POINTS if (*size, *stride, *dilation) == (3, 3, 1, 1, 1, 1) else prod(size)
-    return _ALIGNMENT + cells * kernel[1] * -(-kernel[0] // builder.lanes) * builder.lanes
+    """Numbers that a prepared kernel (F, C, *K) takes."""
+    return Window(*window(g)).prepared_size(kernel[0], kernel[1], builder.lanes)
 
 
 def spatial(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -259,19 +225,15 @@ def spatial(shape: tuple[int, ...]) -> tuple[int, int]:
 def input_margins(g: Geometry, x: tuple[int, int], y: tuple[int, int]) -> tuple[int, int, int, int]:
     """How far windows that give y reach beyond x: top, bottom, left, right."""
     margins: tuple[int, ...] = ()
-    for size, out, kernel, stride, pad, dilation in zip(x, y, *axes(g), strict=True):
-        margins += (pad, max(0, (out - 1) * stride + (kernel - 1) * dilation + 1 - pad - size))
+    for size, out, axis in zip(x, y, Window(*window(g)).axes, strict=True):
+        margins += (axis.pad, max(0, axis.end(out) - size))
     return margins  # type: ignore[return-value]
 
 
 def upstream_margins(g: Geometry, x: tuple[int, int], y: tuple[int, int]) -> tuple[int, int, int, int]:
-    """How far beyond dy the input gradient reads: input i meets cell k at output (i + pad − k·dilation) / stride."""
+    """How far beyond dy the input gradient reads."""
     margins: tuple[int, ...] = ()
-    for size, out, kernel, stride, pad, dilation in zip(x, y, *axes(g), strict=True):
-        before = after = 0
-        for k in range(kernel):
-            first = -(-(pad - k * dilation) // stride)  # of inputs 0 and later that meet this cell
-            last = (size - 1 + pad - k * dilation) // stride
-            before, after = max(before, -first), max(after, last - (out - 1))
-        margins += (before, after)
+    for size, out, axis in zip(x, y, Window(*window(g)).axes, strict=True):
+        first, last = axis.met(size)
+        margins += (-first, max(0, last - (out - 1)))
     return margins  # type: ignore[return-value]

@@ -13,71 +13,86 @@ constexpr const char* kName = "sharedgrad program";
 
 struct Made {
     char kinds[2];  // of its arrays' elements
-    void (*run)(const Program& program, void* const* arrays);
-    std::vector<std::int64_t> maps, code;
-    std::vector<std::ptrdiff_t> sizes;
+    std::ptrdiff_t (*run)(const Program& program, void* const* arrays, std::ptrdiff_t begin, bool before_updates);
+    std::vector<std::int64_t> maps, code, sizes;  // sizes: of each array, or −1 where no map lies
 
-    Program program() {
-        return {maps.data(),  code.data(),      std::ptrdiff_t(maps.size() / kMapNumbers), std::ptrdiff_t(code.size()),
-                sizes.data(), int(sizes.size())};
+    Program program() const {
+        return {maps.data(), code.data(), std::ptrdiff_t(maps.size() / kMapNumbers), std::ptrdiff_t(code.size()),
+                int(sizes.size())};
     }
 };
 
 Made* made(PyObject* capsule) { return static_cast<Made*>(PyCapsule_GetPointer(capsule, kName)); }
 
-// program(maps, code, bytes of an element, how many arrays from outside): with the instruction set in use now, whose
-// lanes the maps have.
+// program(maps, code, bytes of an element, sizes): with the instruction set in use now, whose lanes the maps have.
 PyObject* program(PyObject*, PyObject* const* objects, Py_ssize_t count) {
     if (!expect(count, 4)) return nullptr;
-    Buffers buffers(2);
-    Py_ssize_t sizes[2];
-    char kind;
-    const auto* maps = static_cast<std::int64_t*>(buffers.add(objects[0], "lq", &sizes[0], &kind));
-    const auto* code = maps ? static_cast<std::int64_t*>(buffers.add(objects[1], "lq", &sizes[1], &kind)) : nullptr;
-    const Py_ssize_t bytes = code ? PyLong_AsSsize_t(objects[2]) : 0, arrays = code ? PyLong_AsSsize_t(objects[3]) : 0;
+    Buffers buffers(3);
+    const std::int64_t* lists[3];
+    Py_ssize_t sizes[3];
+    for (int i = 0; i < 3; ++i) {
+        char kind;
+        lists[i] = static_cast<std::int64_t*>(buffers.add(objects[i < 2 ? i : 3], "lq", &sizes[i], &kind));
+        if (!lists[i]) return nullptr;
+    }
+    const Py_ssize_t bytes = PyLong_AsSsize_t(objects[2]);
     if (PyErr_Occurred()) return nullptr;
-    if (arrays < 0 || arrays > kLargest) return PyErr_Format(PyExc_ValueError, "a size is out of range");
     PyObject* capsule = nullptr;
-    const auto make = [&](const Programs& programs, char own) {
-        std::unique_ptr<Made> result(
-            new Made{{own, own}, programs.run, {maps, maps + sizes[0]}, {code, code + sizes[1]}, {}});
-        result->sizes.resize(std::size_t(kOutside + arrays));
-        if (const char* const problem = programs.check(result->program()))
+    const auto make = [&](const auto& kernels, char own) {
+        const auto list = [&](int i) { return std::vector<std::int64_t>(lists[i], lists[i] + sizes[i]); };
+        std::unique_ptr<Made> result(new Made{{own, own}, kernels.run, list(0), list(1), list(2)});
+        if (const char* const problem =
+                result->sizes.size() < kOutside ? "there is no array" : kernels.check(result->program()))
             PyErr_SetString(PyExc_ValueError, problem);
         else if ((capsule = PyCapsule_New(result.get(), kName, [](PyObject* self) { delete made(self); })))
             result.release();
     };
     const Table& table = table_in_use();
-    carried_out(false, [&] { bytes == 4 ? make(table.f32.programs, 'f') : make(table.f64.programs, 'd'); });
+    carried_out(false, [&] { bytes == 4 ? make(table.f32, 'f') : make(table.f64, 'd'); });
     return capsule;
 }
 
-// run(program, kept memory, list of arrays from outside)
+// Whether nobody holds any of these arrays but so many known holders.
+bool held_by_them_alone(PyObject* arrays, Py_ssize_t holders) {
+    for (Py_ssize_t i = 0; arrays && i < PyList_Size(arrays); ++i)
+        if (Py_REFCNT(PyList_GetItem(arrays, i)) != holders) return false;
+    return true;
+}
+
+// run(program, kept memory or None where nothing is kept, list of arrays from outside, list of those that its updates
+// write over, if they do): with these, the updates keep the interpreter's lock, so that nobody gets hold of one
+// meanwhile. False where somebody holds one besides its owner and the two lists; then nothing has been updated.
 PyObject* run(PyObject*, PyObject* const* objects, Py_ssize_t count) {
-    if (!expect(count, 3)) return nullptr;
+    if (count != 4 && !expect(count, 3)) return nullptr;
     Made* const own = made(objects[0]);
     if (!own) return nullptr;
     const Program p = own->program();
-    if (!PyList_Check(objects[2]) || PyList_Size(objects[2]) != p.array_count - kOutside)
+    PyObject *const list = objects[2], *const written_over = count == 4 ? objects[3] : nullptr;
+    if (!PyList_Check(list) || PyList_Size(list) != p.array_count - kOutside)
         return PyErr_Format(PyExc_TypeError, "expected a list of %d arrays", p.array_count - kOutside);
+    if (written_over && !PyList_Check(written_over)) return PyErr_Format(PyExc_TypeError, "expected a list of arrays");
+    constexpr Py_ssize_t holders = 3;  // the owner and two lists; later the buffer besides
+    if (!held_by_them_alone(written_over, holders)) Py_RETURN_FALSE;
     Buffers buffers(p.array_count);
     std::vector<void*> arrays(std::size_t(p.array_count));
     for (int i = 0; i < p.array_count; ++i) {
-        if (i == kTemporary) continue;
-        PyObject* const array = i == kKept ? objects[1] : PyList_GetItem(objects[2], i - kOutside);
+        if (i == kTemporary || (i == kKept && own->sizes[i] <= 0)) continue;
+        PyObject* const array = i == kKept ? objects[1] : PyList_GetItem(list, i - kOutside);
         Py_ssize_t size;
         char kind;
         if (!array || !(arrays[i] = buffers.add(array, own->kinds, &size, &kind))) return nullptr;
-        if (i == kKept ? size < p.sizes[i] : size != p.sizes[i] && p.sizes[i] >= 0)
+        if (i == kKept ? size < own->sizes[i] : size != own->sizes[i] && own->sizes[i] >= 0)
             return PyErr_Format(PyExc_ValueError, "an array has another size than its map");
     }
-    const std::size_t bytes = std::size_t(p.sizes[kTemporary] + 1) * (own->kinds[0] == 'f' ? 4 : 8);
+    const std::size_t bytes = std::size_t(own->sizes[kTemporary] + 1) * (own->kinds[0] == 'f' ? 4 : 8);
     void* const temporary = arrays[kTemporary] = take(bytes);
     if (!temporary) return PyErr_NoMemory();
-    const bool done = carried_out(true, [&] { own->run(p, arrays.data()); });
+    std::ptrdiff_t at = 0;
+    bool done = carried_out(true, [&] { at = own->run(p, arrays.data(), 0, written_over); });
+    const bool alone = held_by_them_alone(written_over, holders + 1);
+    if (done && alone && written_over) done = carried_out(false, [&] { own->run(p, arrays.data(), at, false); });
     give_back(temporary, bytes);
-    if (!done) return nullptr;
-    Py_RETURN_NONE;
+    return done ? PyBool_FromLong(alone) : nullptr;
 }
 
 }  // namespace

@@ -66,6 +66,22 @@ View view_of_outputs(const Map<T>& dy, const Window& g, int a, int b) {
             {b, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w, 1, dy.width}};
 }
 
+// Outputs that see alike: rows × columns of them, from (top, left) on.
+struct Slide {
+    int top, left, down, across, rows, columns;
+    View view;
+};
+
+// function(slide): forward all outputs, on the way back those of each phase
+template <typename T, typename Function>
+void each_slide(const Map<T>& out, const Map<T>& in, const Window& g, bool back, const Function& function) {
+    if (!back) return function({0, 0, 1, 1, out.height, out.width, view_of_inputs(in, g)});
+    for (int a = 0; a < std::min(g.stride_h, out.height); ++a)
+        for (int b = 0; b < std::min(g.stride_w, out.width); ++b)
+            function({a, b, g.stride_h, g.stride_w, ceil_div(out.height - a, g.stride_h),
+                      ceil_div(out.width - b, g.stride_w), view_of_outputs(in, g, a, b)});
+}
+
 // The taps of one output, so many channels at a time as the cache holds: [chunk of channels][row][column][channel].
 // Outputs near a border leave out the rows and columns of the kernel that lie in the margin.
 struct Taps {

@@ -10,7 +10,8 @@ from sharedgrad.geometry import Geometry
 from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
 from sharedgrad.kernels.native.convolution import gram_squares_cost, kernel_squares_cost
-from sharedgrad.kernels.native.program import Builder, Map
+from sharedgrad.kernels.native.maps import Map
+from sharedgrad.kernels.native.program import Builder
 from sharedgrad.layers.layer import Shape
 from sharedgrad.plan.steps.kinds import is_activation, is_relu, kind
 from sharedgrad.plan.steps.normalization import NormStep

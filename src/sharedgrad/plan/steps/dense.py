@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sharedgrad.graph import Node
-from sharedgrad.kernels.native.program import Map
+from sharedgrad.kernels.native.maps import Map
 from sharedgrad.layers.layer import Shape
 from sharedgrad.plan.steps.kinds import is_activation, is_relu, kind
 from sharedgrad.plan.steps.step import Graph, Weighted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sharedgrad.graph import Node
-from sharedgrad.kernels.native.program import Map
+from sharedgrad.kernels.native.maps import Map
 from sharedgrad.plan.lowering import Mask
 from sharedgrad.plan.steps.step import Graph, Step
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
-from sharedgrad.kernels.native.program import Map
+from sharedgrad.kernels.native.maps import Map
 from sharedgrad.layers.layer import Shape
 from sharedgrad.plan.steps.kinds import is_relu
 from sharedgrad.plan.steps.pooling import pooled_2x2

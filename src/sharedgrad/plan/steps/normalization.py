@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sharedgrad import layers
 from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
-from sharedgrad.kernels.native.program import Map
+from sharedgrad.kernels.native.maps import Map
 from sharedgrad.plan.lowering import Statistics
 from sharedgrad.plan.steps.kinds import is_relu
 from sharedgrad.plan.steps.pooling import pooled_2x2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sharedgrad import layers
 from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
-from sharedgrad.kernels.native.program import Map
+from sharedgrad.kernels.native.maps import Map
 from sharedgrad.layers.layer import Shape
 from sharedgrad.plan.steps.kinds import is_activation, is_relu, kind
 from sharedgrad.plan.steps.step import Graph, Step
