@@ -11,6 +11,7 @@ namespace sharedgrad {
 namespace {
 
 using ByChannelMemory = Owner<kWeights, kSums>;
+static_assert(disjoint<ByChannelMemory, WindowMemory>());
 
 // Where channel c of the first sample lies.
 template <typename T>
@@ -53,50 +54,11 @@ struct LaneKernels {
     }
 };
 
-// Outputs that meet their inputs alike: rows × columns of them, from (top, left) on, each with inputs that lie a step
-// from those of the one before.
-struct Slide {
-    int top, left, down, across, rows, columns, step_h, step_w;
-    Phase kernel_rows, kernel_columns;
-
-    // How many of these channels' taps there are, and where: in the order (c, cell) of a kernel.
-    template <typename T>
-    Taps taps(const Map<T>& in, int channels) const {
-        const Phase &h = kernel_rows, &w = kernel_columns;
-        return ordered(
-            {channels, h.count, w.count, 1, nullptr, nullptr, step_h, in.height, h.shift},
-            [&](int c, int i, int j) {
-                return lane_of(in, c) + h.shift[i] * in.row() + std::ptrdiff_t(w.shift[j]) * kWidth<T>;
-            },
-            [&](int c, int i, int j) { return (std::ptrdiff_t(c) * h.kernel + h.cell[i]) * w.kernel + w.cell[j]; });
-    }
-};
-
-// The outputs of a convolution.
+// Some channels' taps in the order (c, cell) of a kernel.
 template <typename T>
-Slide slide_forward(const Map<T>& y, const Window& g) {
-    return {0,
-            0,
-            1,
-            1,
-            y.height,
-            y.width,
-            g.stride_h,
-            g.stride_w,
-            Phase::forward(g.kernel_h, g.pad_h, g.dilation_h),
-            Phase::forward(g.kernel_w, g.pad_w, g.dilation_w)};
-}
-
-// function(slide): forward all outputs, on the way back those of each phase
-template <typename T, typename Function>
-void each_slide(const Map<T>& out, const Window& g, bool back, const Function& function) {
-    if (!back) return function(slide_forward(out, g));
-    for (int a = 0; a < std::min(g.stride_h, out.height); ++a)
-        for (int b = 0; b < std::min(g.stride_w, out.width); ++b)
-            function({a, b, g.stride_h, g.stride_w, ceil_div(out.height - a, g.stride_h),
-                      ceil_div(out.width - b, g.stride_w), 1, 1,
-                      Phase(a, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h),
-                      Phase(b, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w)});
+Taps lane_taps(const Map<T>& in, const View& view, int channels) {
+    return taps_of(in, view, channels, 1, view.rows.kernel * view.columns.kernel,
+                   [&](int c) { return lane_of(in, c); });
 }
 
 // ---- the sums
@@ -126,12 +88,12 @@ struct ByChannel {
     void row(int sample, int tile, int h, const EvenRanges& columns) const {
         const int first = kernels.tiles.begin(tile), size = kernels.tiles.size(tile);
         const int block = sample * vectors + first, down = at.top + h * at.down;
-        const auto rows = taps.meeting(h, h);
+        const auto [begin, end] = at.view.rows.meeting(h, h);
         const std::ptrdiff_t to = std::ptrdiff_t(at.left) * V;
         Tiles tiles{packed + kernels.tile(tile),
-                    in.cell(sample * in.blocks_of_sample(), 0, h * at.step_h),
-                    rows.first * taps.columns,
-                    rows.second * taps.columns,
+                    in.cell(sample * in.blocks_of_sample(), 0, h * at.view.rows.step),
+                    begin * at.view.columns.count,
+                    end * at.view.columns.count,
                     first * V,
                     out.cell(block, 0, down) + to,
                     last.through ? last.through->cell(block, 0, down) + to : nullptr,
@@ -154,9 +116,9 @@ struct ByChannel {
     template <int F, int C>
     static void run(const ByChannel& p, Tiles& tiles) {
         const Taps& taps = p.taps;
-        const int channels = taps.channels, kernel = taps.rows * taps.columns, begin = tiles.begin, end = tiles.end;
+        const int channels = taps.channels, kernel = taps.count() / channels, begin = tiles.begin, end = tiles.end;
         const std::ptrdiff_t *const offsets = taps.offsets, *const places = taps.places;
-        const std::ptrdiff_t position = std::ptrdiff_t(p.at.step_w) * V;
+        const std::ptrdiff_t position = std::ptrdiff_t(p.at.view.columns.step) * V;
         const std::ptrdiff_t step = std::ptrdiff_t(p.at.across) * V, block = p.out.block();
         const std::ptrdiff_t gate_block = p.last.through ? p.last.through->block() : 0;
         const bool add = p.last.add, relu = p.last.relu;

@@ -53,8 +53,8 @@ template <typename T>
 void weight_gradient_by_channel(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g, bool by_sample) {
     constexpr int V = kWidth<T>;
     const int vectors = dy.blocks_of_sample(), samples = dy.blocks() / vectors;
-    const Slide at = slide_forward(dy, g);
-    const Taps taps = at.taps(x, x.lane_channels);
+    const View view = view_of_inputs(x, g);
+    const Taps taps = lane_taps(x, view, x.lane_channels);
     const int count = taps.count();
     const EvenRanges filters(vectors, kTileColumns), ranges(count, kSumsAtOnce);
     const EvenRanges rows(dy.height, std::max(1, kDeltasAtOnce / dy.width));

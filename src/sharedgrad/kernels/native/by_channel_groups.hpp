@@ -13,6 +13,7 @@ namespace sharedgrad {
 namespace {
 
 using GroupsMemory = Owner<kWeights, kInputs, kSums>;
+static_assert(disjoint<GroupsMemory, WindowMemory>());
 
 // What the lanes of one map see of another.
 template <typename T>
@@ -88,8 +89,8 @@ void outputs_in_groups(const GroupLanes<T>& lanes, const T* w, const Finish<T>& 
     constexpr std::ptrdiff_t V = kWidth<T>;
     const Map<T>&out = lanes.own, &in = lanes.other;
     const int vectors = out.blocks_of_sample();
-    each_slide(out, lanes.g, lanes.back, [&](const Slide& at) {
-        const Taps taps = at.taps(in, 1);
+    each_slide(out, in, lanes.g, lanes.back, [&](const Slide& at) {
+        const Taps taps = lane_taps(in, at.view, 1);
         const EvenRanges tiles(at.columns, kMostRows);
         parallel(out.blocks(), out.operations() * V * taps.count() * lanes.theirs, [&](int block) {
             const int v = block % vectors;
@@ -105,8 +106,9 @@ void outputs_in_groups(const GroupLanes<T>& lanes, const T* w, const Finish<T>& 
                         tile_for<GroupSums<T>>(tiles.size(t), 1)(
                             {out.cell(block, 0, row) + to, at.across * V,
                              last.through ? last.through->cell(block, 0, row) + to : nullptr,
-                             from + h * at.step_h * in.row() + column * at.step_w * V, at.step_w * V, kernels, taps,
-                             first, last.add || i, last.relu && i == lanes.theirs - 1});
+                             from + h * at.view.rows.step * in.row() + column * at.view.columns.step * V,
+                             at.view.columns.step * V, kernels, taps, first, last.add || i,
+                             last.relu && i == lanes.theirs - 1});
                     }
             }
         });
@@ -120,8 +122,8 @@ void weight_gradient_in_groups(T* dw, const Map<T>& dy, const Map<T>& x, const W
     const GroupLanes<T> lanes{dy, x, g, false};
     const int vectors = dy.blocks_of_sample(), samples = dy.blocks() / vectors, terms = lanes.theirs * lanes.cells;
     const EvenRanges tiles(lanes.cells, kMostTaps);
-    const Slide at = slide_forward(dy, g);
-    const std::ptrdiff_t* const taps = at.taps(x, 1).offsets;
+    const View view = view_of_inputs(x, g);
+    const std::ptrdiff_t* const taps = lane_taps(x, view, 1).offsets;
     parallel(vectors, double(dy.blocks()) * dy.height * dy.width * terms, [&](int v) {
         T* const sums = GroupsMemory::memory<T, kSums>(terms * V);
         for (int n = 0; n < samples; ++n) {

@@ -42,8 +42,8 @@ void outputs_by_channel(const Map<T>& out, const Map<T>& in, const T* w, const T
     const LaneKernels<T> kernels{(last.turned ? in : out).lane_channels, (last.turned ? out : in).lane_channels,
                                  g.kernel_h * g.kernel_w, last.turned};
     const T* const packed = way == kSumsWay ? prepared + kHeader : kernels.packed(w);
-    each_slide(out, g, last.turned, [&](const Slide& at) {
-        const Taps taps = at.taps(in, in.lane_channels);
+    each_slide(out, in, g, last.turned, [&](const Slide& at) {
+        const Taps taps = lane_taps(in, at.view, in.lane_channels);
         ByChannel<T>{out, in, kernels, packed, last, at, taps}.run();
     });
 }

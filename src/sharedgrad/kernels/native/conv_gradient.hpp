@@ -34,6 +34,12 @@ struct KernelTasks {
     int part(int task) const { return task / (count / parts.count); }
 };
 
+// In the order of a kernel.
+template <typename T>
+Taps kernel_taps(const Map<T>& x, const View& view, const Window& g) {
+    return taps_of(x, view, x.channels / g.groups, 1, 0, [&](int c) { return c * x.channel(); });
+}
+
 template <typename T>
 KernelTasks kernel_tasks(const Map<T>& dy, const Window& g, int taps) {
     return {dy.channels / g.groups, taps, g.groups, dy.blocks(), std::size_t(dy.channels) * taps * sizeof(T)};
@@ -56,9 +62,10 @@ struct KernelSums {
 template <typename T>
 struct WeightGradient {
     const Map<T>& dy;
-    const Windows<T>& in;
+    const Map<T>& x;
+    const Taps& taps;
     const KernelTasks& cut;
-    int filters, channels;               // of one group
+    int filters;                         // of one group
     const FusedUnpool<T>* fused_unpool;  // where dy comes from, or null
 
     // Upstream gradients of some filters in some rows.
@@ -82,11 +89,11 @@ struct WeightGradient {
     void positions(const KernelSums<T>& own, int block, int group, int f_begin, int f_end, int t_begin, int t_end,
                    bool resume) const {
         const int V = kWidth<T>;
+        const int down = taps.view.rows.step, across = taps.view.columns.step;
         const int step = fused_unpool ? 2 : 1;  // rows that belong together
         const EvenRanges rows(dy.height / step, std::max(1, kPositions / dy.width / step));
         const int first = cut.f_tiles.begin(f_begin), tap = cut.t_tiles.begin(t_begin);
         if (fused_unpool && !resume) std::fill_n(own.bias, own.filters * V, T(0));
-        const T* const x = in.data + block * in.block + std::ptrdiff_t(group) * channels * in.channel;
         for (int r = 0; r < rows.count; ++r)
             for (int i = f_begin; i < f_end; ++i) {
                 const int f = cut.f_tiles.begin(i), size = cut.f_tiles.size(i), h = step * rows.begin(r);
@@ -96,7 +103,8 @@ struct WeightGradient {
                     const int t = cut.t_tiles.begin(k);
                     outer<T>(size, cut.t_tiles.size(k),
                              {own.row(f - first) + (t - tap) * V, std::ptrdiff_t(own.taps) * V, from.data, from.channel,
-                              from.row, x + h * in.row, in.step, in.row, in.taps + t, count, dy.width, resume || r});
+                              from.row, x.cell(block, group * taps.channels, h * down), across * V, down * x.row(),
+                              taps.offsets + t, count, dy.width, resume || r});
                 }
             }
     }
@@ -104,10 +112,10 @@ struct WeightGradient {
 
 // finish(task, block, sums) after each block of samples, or once after all of a part.
 template <typename T, typename Finish>
-void kernel_sums(const Map<T>& dy, const Map<T>& x, const Window& g, const Windows<T>& in, const KernelTasks& cut,
+void kernel_sums(const Map<T>& dy, const Map<T>& x, const Window& g, const Taps& taps, const KernelTasks& cut,
                  bool by_block, const FusedUnpool<T>* fused_unpool, const Finish& finish) {
     const int filters = dy.channels / g.groups;
-    const WeightGradient<T> pass{dy, in, cut, filters, x.channels / g.groups, fused_unpool};
+    const WeightGradient<T> pass{dy, x, taps, cut, filters, fused_unpool};
     parallel(cut.count, operations(dy, x, g), [&](int task) {
         const int t_range = task % cut.t_ranges.count, f_range = task / cut.t_ranges.count % cut.f_ranges.count;
         const int group = task / cut.t_ranges.count / cut.f_ranges.count % g.groups, part = cut.part(task);
@@ -146,16 +154,17 @@ template <typename T>
 void conv_kernel_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const Window& g,
                           const FusedUnpool<T>* fused_unpool) {
     constexpr int V = kWidth<T>;
-    const auto in = windows(x, g);
-    const KernelTasks cut = kernel_tasks(dy, g, in.count);
-    const std::ptrdiff_t kernel = std::ptrdiff_t(dy.channels) * in.count;
+    const View view = view_of_inputs(x, g);
+    const Taps taps = kernel_taps(x, view, g);
+    const KernelTasks cut = kernel_tasks(dy, g, taps.count());
+    const std::ptrdiff_t kernel = std::ptrdiff_t(dy.channels) * taps.count();
     T* const parts = KernelGradientMemory::memory<T, kParts>(cut.parts.count * (kernel + dy.channels));
     T* const biases = parts + cut.parts.count * kernel;
-    kernel_sums(dy, x, g, in, cut, false, fused_unpool, [&](int task, int, const KernelSums<T>& own) {
+    kernel_sums(dy, x, g, taps, cut, false, fused_unpool, [&](int task, int, const KernelSums<T>& own) {
         sum_each(own.sums, std::ptrdiff_t(own.filters) * own.taps);
         T* const to = parts + cut.part(task) * kernel;
         for (int f = 0; f < own.filters; ++f)
-            std::copy_n(own.sums + std::ptrdiff_t(f) * own.taps, own.taps, to + own.weight(f, in.count));
+            std::copy_n(own.sums + std::ptrdiff_t(f) * own.taps, own.taps, to + own.weight(f, taps.count()));
         for (int f = 0; fused_unpool && !own.tap && f < own.filters; ++f)
             biases[cut.part(task) * dy.channels + own.filter + f] = total<T>(load(own.bias + f * V));
     });
@@ -168,17 +177,18 @@ template <typename T>
 void conv_kernel_gradients_by_sample(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const Window& g,
                                      const FusedUnpool<T>* fused_unpool) {
     constexpr int V = kWidth<T>;
-    const auto in = windows(x, g);
-    const KernelTasks cut = kernel_tasks(dy, g, in.count);
-    const std::ptrdiff_t kernel = std::ptrdiff_t(dy.channels) * in.count;
-    kernel_sums(dy, x, g, in, cut, true, fused_unpool, [&](int, int block, const KernelSums<T>& own) {
+    const View view = view_of_inputs(x, g);
+    const Taps taps = kernel_taps(x, view, g);
+    const KernelTasks cut = kernel_tasks(dy, g, taps.count());
+    const std::ptrdiff_t kernel = std::ptrdiff_t(dy.channels) * taps.count();
+    kernel_sums(dy, x, g, taps, cut, true, fused_unpool, [&](int, int block, const KernelSums<T>& own) {
         for (int f = 0; f < own.filters; ++f) {
             for (int l = 0; dbias && !own.tap && l < dy.alive(block); ++l)
                 dbias[std::ptrdiff_t(block * V + l) * dy.channels + own.filter + f] = own.bias[f * V + l];
             const T* from = own.row(f);
             T* samples[V];
             for (int l = 0; l < dy.alive(block); ++l)
-                samples[l] = dw + own.weight(f, in.count) + (block * V + l) * kernel;
+                samples[l] = dw + own.weight(f, taps.count()) + (block * V + l) * kernel;
             separate(samples, from, own.taps, dy.alive(block));
         }
     });

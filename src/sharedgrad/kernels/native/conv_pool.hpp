@@ -53,29 +53,28 @@ void conv_pool_2x2(const Map<T>& y, const Map<T>* winners, const Map<T>& x, cons
                    int kind) {
     constexpr int F = kTileSums / 4;
     const int filters = y.channels / g.groups, channels = x.channels / g.groups;
-    const auto in = windows(x, g);
-    const Phase kernel_rows = Phase::forward(g.kernel_h, g.pad_h, g.dilation_h);
-    const Taps taps = taps_of(in.taps, channels, x.height, g, channels, kernel_rows);
+    const std::ptrdiff_t filter = std::ptrdiff_t(channels) * g.kernel_h * g.kernel_w;
+    const View view = view_of_inputs(x, g);
+    const Taps taps =
+        taps_of(x, view, channels, channels, g.kernel_h * g.kernel_w, [&](int c) { return c * x.channel(); });
     const EvenRanges tiles(filters, F), rows(y.height, ceil_div(y.height, ceil_div(kTasks, y.blocks() * g.groups)));
-    const T* const weights = packed(w, taps, g.groups, tiles, std::ptrdiff_t(filters) * in.count, in.count);
-    const int row = channels * taps.columns;  // taps of one kernel row
+    const T* const weights = packed(w, taps, g.groups, tiles, filters * filter, filter);
+    const int row = channels * g.kernel_w;  // taps of one kernel row
     for_kind(kind, [&](auto k) {
         parallel(y.blocks() * g.groups * rows.count, 4 * operations(y, x, g), [&](int task) {
             const int group = task / rows.count % g.groups, block = task / rows.count / g.groups,
                       range = task % rows.count;
             for (int h = rows.begin(range); h < rows.begin(range + 1); ++h) {
-                const auto [first, last] = taps.meeting(2 * h, 2 * h + 1);
-                const T* const from =
-                    in.data + block * in.block + std::ptrdiff_t(group) * channels * in.channel + 2 * h * in.row;
+                const auto [first, last] = view.rows.meeting(2 * h, 2 * h + 1);
+                const T* const from = x.cell(block, group * channels, 2 * h * g.stride_h);
                 for (int i = 0; i < tiles.count; ++i) {
-                    const int filter = group * filters + tiles.begin(i);
-                    const T* const own =
-                        weights + std::size_t(filter) * in.count + std::size_t(first) * row * tiles.size(i);
-                    tile_for<ConvWindowsTile<T, k()>, F, 1>(
-                        tiles.size(i), 1)({from, in.row, in.step, taps.offsets + first * row, (last - first) * row, own,
-                                           bias ? bias + filter : nullptr, y.cell(block, filter, h),
-                                           winners ? winners->cell(block, filter, h) : nullptr, y.channel(),
-                                           winners ? winners->channel() : 0, y.width});
+                    const int f = group * filters + tiles.begin(i);
+                    const T* const own = weights + f * filter + std::size_t(first) * row * tiles.size(i);
+                    tile_for<ConvWindowsTile<T, k()>, F, 1>(tiles.size(i), 1)(
+                        {from, g.stride_h * x.row(), g.stride_w * std::ptrdiff_t(kWidth<T>), taps.offsets + first * row,
+                         (last - first) * row, own, bias ? bias + f : nullptr, y.cell(block, f, h),
+                         winners ? winners->cell(block, f, h) : nullptr, y.channel(), winners ? winners->channel() : 0,
+                         y.width});
                 }
             }
         });

@@ -77,6 +77,8 @@ struct Correlate {
     const T* w;     // (count, F)
     const T* bias;  // (F), or null
     bool resume, relu;
+    int runs = 1;  // of taps, as long as the first
+    std::ptrdiff_t runs_apart = 0;
     const T* const* gate = nullptr;  // (C), for the first filter: the output of a ReLU that the sums go back through
     std::ptrdiff_t gate_channel = 0;
     const int* valid = nullptr;  // (C): lanes of each vector that exist, where these are not all
@@ -97,7 +99,8 @@ struct Correlate {
                             : tile.valid ? load_part(held, tile.valid[c])
                                          : load(held);
             }
-        add_taps(sum, x, tile.taps, tile.count, tile.w);
+        for (int r = 0; r < tile.runs; ++r)
+            add_taps(sum, x, tile.taps + r * tile.runs_apart, tile.count, tile.w + r * tile.runs_apart * F);
         const auto put = [&](const auto& write) {
 #pragma GCC unroll 8
             for (int f = 0; f < F; ++f)

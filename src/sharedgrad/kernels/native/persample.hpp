@@ -75,15 +75,16 @@ inline void add_tasks(double* squares, const double* partial, int tasks, int sam
 template <typename T>
 void add_kernel_squares(double* squares, const Map<T>& dy, const Map<T>& x, const Window& g, const Map<T>* gradients) {
     constexpr int V = kWidth<T>;
-    const auto in = windows(x, g);
-    const KernelTasks cut = kernel_tasks(dy, g, in.count);
+    const View view = view_of_inputs(x, g);
+    const Taps taps = kernel_taps(x, view, g);
+    const KernelTasks cut = kernel_tasks(dy, g, taps.count());
     double* const partial = KernelSquaresMemory::memory<double, kDoubles>(std::size_t(cut.count) * dy.samples);
     std::fill_n(partial, std::size_t(cut.count) * dy.samples, 0.0);
-    kernel_sums<T>(dy, x, g, in, cut, true, nullptr, [&](int task, int block, const KernelSums<T>& own) {
+    kernel_sums<T>(dy, x, g, taps, cut, true, nullptr, [&](int task, int block, const KernelSums<T>& own) {
         Wide<T> sum = {};
         for (int f = 0; f < own.filters; ++f) {
             const T* from = own.row(f);
-            T* to = gradients ? gradients->cell(block, int(own.weight(f, in.count)), 0) : nullptr;
+            T* to = gradients ? gradients->cell(block, int(own.weight(f, taps.count())), 0) : nullptr;
             for (int t = 0; t < own.taps; ++t, from += V) {
                 const Vector<T> v = load(from);
                 sum += widen<T>(v) * widen<T>(v);

@@ -17,7 +17,6 @@ void set_threads(int count);
 enum Slot {
     kMaps,     // the program's maps; caller
     kTaps,     // where a window's cells lie; caller
-    kOrder,    // the same in the order in which they are added up; caller
     kPlaces,   // where their weights lie; caller
     kWeights,  // weights packed or transformed, or sums of a transformed weight gradient; caller or worker
     kInputs,   // maps in another order, or transformed; caller or worker
