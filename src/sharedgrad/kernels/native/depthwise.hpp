@@ -30,7 +30,7 @@ bool depthwise(const Map<T>& small, const Map<T>& big, const Window& g) {
 }
 
 // How the cells of a map lie where windows see them: number i at i · spread + before, of `size`, with zeros around.
-struct Axis {
+struct Extent {
     int before, size, spread = 1;
     int begin() const { return before < 0 ? ceil_div(-before, spread) : 0; }  // the cells that are seen
     int end(int cells) const { return std::min(cells, size > before ? (size - before - 1) / spread + 1 : 0); }
@@ -48,22 +48,22 @@ struct Groups {
 
     // Some cells of a row, from column w on: to vectors, which lie `step` apart, or back.
     void exchange(T* vectors, std::ptrdiff_t step, int block, int group, int h, int w, int cells, bool into) const {
-        const int c = first(group), n = alive(group), I = map.lanes;
-        T* rows[kWidth<T>];
-        T* const row = map.cell(block, c, h) + std::ptrdiff_t(w) * I;
+        constexpr int V = kWidth<T>;
+        const int n = alive(group);
+        T* const row = map.cell(block, first(group), h) + std::ptrdiff_t(w) * map.lanes;
+        if (whole()) {
+            for (std::ptrdiff_t i = 0; i < cells; ++i)
+                into ? store(vectors + i * step, load(row + i * V)) : store(row + i * V, load(vectors + i * step));
+            return;
+        }
+        T* rows[V];
         const std::ptrdiff_t channel = map.channel();
         for (int j = 0; j < n; ++j) {
             rows[j] = row + j * channel;
-            if (channel < kShort) __builtin_prefetch(rows[j] + beside * channel);  // the next group
+            if (channel < kShort) __builtin_prefetch(rows[j] + V * channel);  // the next group
         }
-        if (I == 1)
-            return into ? interleave<T>(vectors, const_cast<const T* const(&)[kWidth<T>]>(rows), cells, n, step)
-                        : separate<T>(rows, vectors, cells, n);
-        for (int i = 0; i < cells; ++i, vectors += step)
-            for (int j = 0; j < n; ++j) {
-                T *const own = rows[j] + std::ptrdiff_t(i) * I, *const lanes = vectors + j * I;
-                into ? std::copy_n(own, I, lanes) : std::copy_n(lanes, I, own);
-            }
+        into ? interleave<T>(vectors, const_cast<const T* const(&)[V]>(rows), cells, n, step)
+             : separate<T>(rows, vectors, cells, n);
     }
 
     // All cells of some rows, one after the other.
@@ -79,12 +79,12 @@ struct Groups {
 template <typename T>
 struct Field {
     Groups<T> groups;
-    Axis rows, columns;
+    Extent rows, columns;
     T* copy = nullptr;
     int first = 0, end = 0;  // rows that it holds
     std::ptrdiff_t row = groups.map.row();
 
-    Field(const Map<T>& map, const Axis& rows, const Axis& columns) : groups{map}, rows(rows), columns(columns) {}
+    Field(const Map<T>& map, const Extent& rows, const Extent& columns) : groups{map}, rows(rows), columns(columns) {}
 
     bool lies() const {
         const Map<T>& m = groups.map;
