@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from itertools import count
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,20 @@ from sharedgrad.view import Index, View
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
+
+class Revision:
+    """Changes of what layers and parameters are, beside numbers: what was worked out from them holds as long as
+    ``latest`` stays. No number comes twice, whatever threads do."""
+
+    latest = 0
+    _numbers = count(1)
+
+    @classmethod
+    def advance(cls) -> None:
+        """There has been a change."""
+        cls.latest = next(cls._numbers)
+
+
 __all__ = [
     "Array",
     "Buffer",
@@ -24,6 +39,7 @@ __all__ = [
     "Parameter",
     "ParameterView",
     "Parameters",
+    "Revision",
     "Weight",
     "first_names",
     "indices",
@@ -193,6 +209,7 @@ class Parameter(Weight):
             self.dtype = dtype
             if self._value is not None:
                 self.value = self._value
+            Revision.advance()
 
     def __repr__(self) -> str:
         return f"Parameter({self.name}, {text(self.shape) or 'scalar'}, {self.dtype})"
@@ -302,6 +319,7 @@ class Buffer:
         """Change the type that real numbers are kept in; whole ones stay whole."""
         if self.dtype.kind == "f" and self.dtype != dtype:
             self._keep(self._value.astype(dtype))
+            Revision.advance()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copied array could be written to; the value cannot."""

@@ -161,5 +161,5 @@ def test_arrays_of_wrong_size_are_refused() -> None:
         lambda: native.outer_sum(delta, p[:4]),
         lambda: native.outer_sum(delta[:, :1], p),
     ):
-        with pytest.raises(ValueError, match=r"expected \d+ elements"):
+        with pytest.raises(ValueError, match="another size"):
             call()

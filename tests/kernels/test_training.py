@@ -59,13 +59,9 @@ def test_a_label_that_is_no_class_is_refused_and_nothing_is_read_beyond_a_row() 
         for label in (-1, 3, 2**40):
             with pytest.raises(IndexError):
                 module.cross_entropy(np.zeros((2, 3)), np.array([0, label]), 0.0, 1.0)
-    native, numbers = kernels.native._native, (3, 0.0, 1.0)
-    with pytest.raises(ValueError, match="do not belong together"):
-        native.cross_entropy(np.zeros((2, 3)), np.zeros((2, 3)), np.zeros(3, np.int64), *numbers)
-    with pytest.raises(TypeError, match="another type"):
-        native.cross_entropy(np.zeros((2, 3)), np.zeros((2, 3)), np.zeros(2), *numbers)
-    with pytest.raises((ValueError, BufferError)):
-        native.cross_entropy(frozen(np.zeros((2, 3))), np.zeros((2, 3)), np.zeros(2, np.int64), *numbers)
+    for labels in (np.zeros(3, np.int64), np.zeros(1, np.int64)):
+        with pytest.raises(ValueError, match="another size"):
+            kernels.native.cross_entropy(np.zeros((2, 3)), labels, 0.0, 1.0)
 
 
 @BOTH
@@ -123,11 +119,8 @@ def test_updates_that_do_not_belong_together_are_refused() -> None:
     for values, gradients, kept in (([one], [two], []), ([one], [one, one], []), ([one], [one], [two])):
         with pytest.raises(ValueError):  # noqa: PT011
             kernels.native.sgd(values, gradients, kept, 0.1, 0.9, False, 0.0)
-    native, new = kernels.native._native, [np.empty(3)]
-    with pytest.raises(ValueError, match="lists of as many"):
-        native.adam([new, [one], [one]], [1], 0.1, 0.9, 0.99, 1e-8, 0.0, False, False)
-    with pytest.raises((ValueError, BufferError)):
-        native.sgd([[frozen(one)], [one], [one]], 0.1, 0.0, 0.0, False, False)
+    with pytest.raises(ValueError):  # noqa: PT011
+        kernels.native.adam([one], [one], [one], [], [1], 0.1, (0.9, 0.99), 1e-8, 0.0, False)
 
 
 @BOTH

@@ -39,6 +39,24 @@ def network(dtype: str = "float32") -> sg.Network:
     return sg.Network(layers, (2, 6, 6), dtype=dtype)
 
 
+def untied(dtype: str = "float32") -> sg.Network:
+    """Every weight has one use: all of a step is one program."""
+    layers = {
+        "conv": sg.Conv2d(2, 4, 3, padding=1),
+        "norm": sg.BatchNorm2d(4),
+        "relu": sg.ReLU(),
+        "second": sg.Conv2d(4, 5, 3, padding=1, bias=False),
+        "pool": sg.MaxPool2d(2),
+        "dropout": sg.Dropout(0.3),
+        "flat": sg.Flatten(),
+        "out": sg.Linear(45, 3),
+    }
+    return sg.Network(layers, (2, 6, 6), dtype=dtype)
+
+
+NETWORKS = {"shared": network, "untied": untied}
+
+
 def groups(net: sg.Network) -> Optimizer:
     """Two groups; the first convolution is frozen."""
     norm, out = net["norm"].parameters().values(), net["out"].parameters().values()
@@ -106,10 +124,11 @@ def threads(request: pytest.FixtureRequest) -> int:
     return count
 
 
+@pytest.mark.parametrize("net", NETWORKS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_every_optimizer_and_schedule(optimizer: str, dtype: str, threads: int) -> None:
-    step, loop, same, optimizers = both(lambda: network(dtype), sg.CrossEntropy(), OPTIMIZERS[optimizer])
+def test_every_optimizer_and_schedule(optimizer: str, dtype: str, net: str, threads: int) -> None:
+    step, loop, same, optimizers = both(lambda: NETWORKS[net](dtype), sg.CrossEntropy(), OPTIMIZERS[optimizer])
     lr = optimizers[0].lr
     for schedule in SCHEDULES.values():
         for progress, batch in zip((0.0, 0.3, 0.6, 0.9), BATCHES, strict=True):
@@ -121,12 +140,13 @@ def test_every_optimizer_and_schedule(optimizer: str, dtype: str, threads: int) 
     assert step.way == ("compiled" if sg.kernels.compiled() else step.way)
 
 
+@pytest.mark.parametrize("net", NETWORKS)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_loss(loss: str, dtype: str) -> None:
+def test_every_loss(loss: str, dtype: str, net: str) -> None:
     made, target = LOSSES[loss]
-    agree(*both(lambda: network(dtype), made, OPTIMIZERS["momentum"])[:3], target)
-    agree(*both(lambda: network(dtype), made, OPTIMIZERS["Adam"], max_norm=0.3)[:3], target)
+    agree(*both(lambda: NETWORKS[net](dtype), made, OPTIMIZERS["momentum"])[:3], target)
+    agree(*both(lambda: NETWORKS[net](dtype), made, OPTIMIZERS["Adam"], max_norm=0.3)[:3], target)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -286,9 +306,10 @@ def _net_of(loop: Any) -> sg.Network:
 
 
 @pytest.mark.compiled
+@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("optimizer", ["momentum", "Adam"])
-def test_in_place_where_nobody_holds_an_array(optimizer: str) -> None:
-    net = network()
+def test_in_place_where_nobody_holds_an_array(optimizer: str, name: str) -> None:
+    net = NETWORKS[name]()
     made = OPTIMIZERS[optimizer](net)
     step = sg.compile_step(net, sg.CrossEntropy(), made)
     step(X[:4], LABELS[:4])
@@ -325,8 +346,9 @@ def test_tapes_and_traces_of_before() -> None:
         assert np.array_equal(array, want[name])
 
 
-def test_mistakes_are_told_as_in_the_loop() -> None:
-    step, loop, same, _ = both(network, sg.CrossEntropy(), OPTIMIZERS["SGD"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_mistakes_are_told_as_in_the_loop(name: str) -> None:
+    step, loop, same, _ = both(NETWORKS[name], sg.CrossEntropy(), OPTIMIZERS["SGD"])
     agree(step, loop, same, LABELS)
     for x, target, error in (
         (X[:4], LABELS[:4] + 3, DataError),
@@ -352,16 +374,24 @@ def test_mistakes_are_told_as_in_the_loop() -> None:
         sg.compile_step(net, sg.CrossEntropy(), OPTIMIZERS["SGD"](network()))(X, LABELS)
 
 
-def test_a_loss_that_is_not_finite() -> None:
-    step, loop, same, _ = both(network, sg.CrossEntropy(), OPTIMIZERS["momentum"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_loss_that_is_not_finite(name: str) -> None:
+    step, loop, same, _ = both(NETWORKS[name], sg.CrossEntropy(), OPTIMIZERS["momentum"])
     bad = X[:4] * np.nan
     assert np.isnan([step(bad, LABELS[:4]), loop(bad, LABELS[:4])]).all()
     same()
-    net = network()
+    net = NETWORKS[name]()
     careful = sg.compile_step(net, sg.CrossEntropy(), sg.SGD(net.parameters(), lr=0.1), finite_only=True)
-    before = {p.name: p.value for p in net.parameters()}
-    assert np.isnan(careful(bad, LABELS[:4]))
-    assert all(p.value is before[p.name] for p in net.parameters())
+    for _ in range(2):
+        before = {p.name: (p.value, p.version, p.value.copy()) for p in net.parameters()}
+        assert np.isnan(careful(bad, LABELS[:4]))
+        for p in net.parameters():
+            value, version, numbers = before[p.name]
+            assert p.value is value
+            assert p.version == version
+            assert np.array_equal(value, numbers)
+        del before, value
+        assert np.isfinite(careful(X[:4], LABELS[:4]))
 
 
 def test_two_threads_and_copies() -> None:

@@ -14,7 +14,7 @@ from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import text
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.terms import Cells, chosen_cells, factors
-from sharedgrad.parameter import Array, Buffer, Weight
+from sharedgrad.parameter import Array, Buffer, Revision, Weight
 from sharedgrad.uses import Uses
 from sharedgrad.uses.terms import Terms
 
@@ -124,6 +124,7 @@ class Layer(ABC):
             raise ConfigError(self.label, f"its {name} is settled when the layer is made", fix)
         super().__setattr__(name, value)
         super().__setattr__("revision", self.revision + 1)
+        Revision.advance()
 
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments as they are now, without weights: what a pass depends on besides values."""

@@ -17,8 +17,8 @@ from sharedgrad.layers.normalization import BatchNorm2d
 from sharedgrad.parameter import Array, Buffer, Parameter
 from sharedgrad.plan.backward import Backward
 from sharedgrad.plan.clipped import Clipped, SampleNorms
-from sharedgrad.plan.forward import Forward
-from sharedgrad.plan.lowering import Input, Mask, MaxNorm, Norms, Output
+from sharedgrad.plan.forward import Forward, read
+from sharedgrad.plan.lowering import MaxNorm, Norms
 from sharedgrad.plan.traced import Traced
 
 __all__ = ["Known", "Plan", "Recording"]
@@ -49,42 +49,30 @@ class Plan:
     ) -> None:
         self.names = frozenset(node.name for node in nodes)
         self.lowered = Forward(nodes, shapes, inputs, outputs, samples, dtype, training, record)
-        self._buffers = [buffer for _, buffer in self.lowered.numbered(Buffer)]
-        self._inputs = self.lowered.numbered(Input)
-        self._outputs = [(i, name, (samples, *shapes[name])) for i, (name,) in self.lowered.numbered(Output)]
-        self._masks = self.lowered.numbered(Mask)
+        self.lowered.build()
         self._back: dict[Any, Backward] = {}
         self._spare: list[Array] = []
 
     def forward(self, inputs: Mapping[str, Array], context: Context) -> tuple[dict[str, Array], Recording]:
         """Outputs, which are the caller's own, and what the way back needs."""
-        recording = Recording(self, self._memory(), {buffer: context.read(buffer) for buffer in self._buffers})
+        recording = Recording(self, self._memory(), self.lowered.read(context))
         outputs = self._run(recording.memory, recording.buffers, inputs, context)
-        for name, (node, mean, variance, count) in self.lowered.statistics.items():
-            context.enter(name)
-            node.layer.track(recording.read(mean), recording.read(variance), count, context)  # type: ignore[attr-defined]
+        self.lowered.track(recording.memory, context)
         return outputs, recording
 
-    def evaluate(self, inputs: Mapping[str, Array], context: Context) -> dict[str, Array]:
+    def evaluate(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs alone, in evaluation mode."""
         memory = self._memory()
-        outputs = self._run(memory, {buffer: context.read(buffer) for buffer in self._buffers}, inputs, context)
+        outputs = self._run(memory, self.lowered.read(None), inputs, None)
         self.recycle(memory)
         return outputs
 
     def _run(
-        self, memory: Array, buffers: Mapping[Buffer, Array], inputs: Mapping[str, Array], context: Context
+        self, memory: Array, buffers: Mapping[Buffer, Array], inputs: Mapping[str, Array], context: Context | None
     ) -> dict[str, Array]:
-        lowered, outputs = self.lowered, dict[str, Array]()
-        arrays = lowered.arrays(buffers)
-        for i, (name,) in self._inputs:
-            arrays[i] = inputs[name]
-        for i, name, shape in self._outputs:
-            arrays[i] = outputs[name] = empty(shape, lowered.builder.dtype)
-        for i, (node,) in self._masks:
-            shape = (lowered.builder.samples, *lowered.shapes[node.name])
-            arrays[i] = node.layer.mask(shape, lowered.builder.dtype, context.enter(node.name))
-        lowered.program.run(memory, arrays)
+        arrays = self.lowered.arrays(buffers)
+        outputs = self.lowered.connect(arrays, inputs, context)
+        self.lowered.program.run(memory, arrays)
         return outputs
 
     def _memory(self) -> Array:
@@ -92,13 +80,13 @@ class Plan:
         try:
             return self._spare.pop()
         except IndexError:
-            return _zeros(self.lowered.program.kept, self.lowered.builder.dtype)
+            return self.lowered.memory()
 
     def empty(self, shape: Shape) -> Array:
         """An array (N, *shape) that the caller keeps."""
         return empty((self.lowered.builder.samples, *shape), self.lowered.builder.dtype)
 
-    def back(self, kind: type[Backward], given: Collection[str], *settings: frozenset[Any]) -> Any:
+    def back(self, kind: type[Backward], given: Collection[str], *settings: Any) -> Any:
         """The way back from these nodes, as ``kind`` takes its settings."""
         key = kind, frozenset(given), settings
         if key not in self._back:
@@ -133,10 +121,6 @@ class Recording:
     def unseen(self) -> frozenset[str]:
         """Those whose values it has never written down: no gradient can be given there."""
         return self.plan.lowered.unseen
-
-    def read(self, m: Any) -> Array:
-        """A copy of a row of numbers that was kept."""
-        return self.memory[m.offset : m.offset + m.channels].copy()
 
     def backward(
         self, upstreams: Mapping[str, Array], wanted: frozenset[str], by_sample: frozenset[Parameter]
@@ -177,7 +161,7 @@ class Recording:
         layer: Any = lowered.by_name[name].layer
         if name in lowered.statistics:
             _, mean, variance, _ = lowered.statistics[name]
-            return self.read(mean), self.read(variance), True
+            return read(self.memory, mean), read(self.memory, variance), True
         if type(layer) is not BatchNorm2d:
             return ()
         running = layer.running_mean, layer.running_var
@@ -185,9 +169,7 @@ class Recording:
 
     def _run(self, back: Backward, upstreams: Mapping[str, Array], max_norm: float = inf) -> _Found:
         plan, dtype = self.plan, self.plan.lowered.builder.dtype
-        samples = plan.lowered.builder.samples
-        found = _Found({}, {}, {}, {}, empty((samples,), dtype), np.empty(samples))
-        arrays = back.arrays(self.buffers)
+        found, arrays = _Found(), back.arrays(self.buffers)
         for i, (name,) in back.upstreams:
             arrays[i] = contiguous(upstreams[name])
         for i, (name,) in back.input_gradients:
@@ -196,18 +178,22 @@ class Recording:
             arrays[i] = found.deltas[name] = plan.empty(plan.lowered.shapes[name])
         for i, (name,) in back.node_values:
             arrays[i] = found.values[name] = plan.empty(plan.lowered.shapes[name])
-        for i, (parameter, apart) in back.gradients:
-            arrays[i] = empty((samples, *parameter.shape) if apart else parameter.shape, dtype)
+        for i, make, *_ in back.results:
+            arrays[i] = make()
         for i, what in back.limits:
             if isinstance(what, MaxNorm):
                 arrays[i] = np.array([max_norm]).view(dtype)
+            elif isinstance(what, Norms):
+                arrays[i] = found.norms = plan.empty(())
             else:
-                arrays[i] = found.norms if isinstance(what, Norms) else found.squares.view(dtype)
+                found.squares = np.empty(plan.lowered.builder.samples)
+                arrays[i] = found.squares.view(dtype)
         back.program.run(self.memory, arrays)
-        for i, (seen, apart) in back.gradients:  # a shared parameter has one of each of its calls
-            own, total, parameter = arrays[i], found.parameters, seen.base
-            if not seen.view.identity:
-                own = np.ascontiguousarray(seen.view.back(own, int(apart), parameter.shape))
+        total = found.parameters
+        for i, _, parameter, view, apart in back.results:  # a shared parameter has one of each of its calls
+            own = arrays[i]
+            if view is not None:
+                own = np.ascontiguousarray(view.back(own, apart, parameter.shape))
             total[parameter] = total[parameter] + own if parameter in total else own
         return found
 
@@ -226,18 +212,14 @@ class Known(NamedTuple):
     statistics: dict[str, tuple[Any, ...]]
 
 
-class _Found(NamedTuple):
+class _Found:
     """What a way back gives; each only if it asks for it."""
 
-    parameters: dict[Parameter, Array]
-    inputs: dict[str, Array]
-    deltas: dict[str, Array]
-    values: dict[str, Array]
     norms: Array
     squares: Array
 
-
-def _zeros(elements: int, dtype: np.dtype[Any]) -> Array:
-    memory = empty((elements,), dtype)
-    memory.fill(0)
-    return memory
+    def __init__(self) -> None:
+        self.parameters: dict[Parameter, Array] = {}
+        self.inputs: dict[str, Array] = {}
+        self.deltas: dict[str, Array] = {}
+        self.values: dict[str, Array] = {}

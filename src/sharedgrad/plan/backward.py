@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
 from sharedgrad.kernels.native.maps import Map
-from sharedgrad.parameter import Parameter, Weight
+from sharedgrad.kernels.native.recycled import maker
+from sharedgrad.parameter import Array, Parameter, Weight
 from sharedgrad.plan.forward import Forward
 from sharedgrad.plan.lowering import (
     Delta,
@@ -24,6 +25,7 @@ from sharedgrad.plan.lowering import (
     Value,
 )
 from sharedgrad.plan.steps.step import Weighted
+from sharedgrad.view import View
 
 T = TypeVar("T")
 
@@ -36,6 +38,7 @@ class Backward(Lowering):
         given: Names of nodes whose upstream gradients are given, none of them in ``forward.unseen``.
         wanted: Names of nodes and inputs whose gradient leads to a parameter or an input that is asked for.
         by_sample: Parameters whose gradients are kept apart by sample.
+        joined: Whether it goes on in the program of ``forward``, which has not been built.
 
     Attributes:
         pending: Node or input -> what has come back to it so far.
@@ -46,18 +49,21 @@ class Backward(Lowering):
     sums_early = True  # biases' gradients, where a map is written anyway
 
     def __init__(
-        self, forward: Forward, given: Collection[str], wanted: Collection[str], by_sample: Collection[Parameter]
+        self,
+        forward: Forward,
+        given: Collection[str],
+        wanted: Collection[str],
+        by_sample: Collection[Parameter],
+        joined: bool = False,
     ) -> None:
-        super().__init__(forward.shapes, forward.builder.another())
+        super().__init__(forward.shapes, forward.builder.another(), forward if joined else None)
         self.forward, self.given, self.wanted, self.by_sample = forward, given, wanted, by_sample
         self.pending: dict[str, Map] = {}
         self.holders: Counter[Map] = Counter()
         self.gated: set[str] = set()
         self.start()
         for name in given:
-            delta = self.place(self.shapes[name])
-            self.emit("relayout", (delta, self.array(Upstream(name), self.shapes[name])))
-            self._pend(name, delta)
+            self._pend(name, self.upstream(name))
         for step in reversed(forward.steps):
             step.backward(self)
         for name in forward.inputs:
@@ -71,6 +77,12 @@ class Backward(Lowering):
         self.deltas, self.node_values = self.numbered(Delta), self.numbered(Value)
         order = [p for node in reversed(forward.nodes) for p in node.layer.parameters().values()]
         self.gradients.sort(key=lambda numbered: order.index(numbered[1].parameter))  # as layer by layer
+        self.results = [(i, *self._result(*what)) for i, what in self.gradients]
+
+    def _result(self, seen: Weight, apart: bool) -> tuple[Callable[[], Array], Parameter, View | None, int]:
+        """What makes an array for a gradient; whose it is, through which view, and its axes before the parameter's."""
+        shape = (self.builder.samples, *seen.shape) if apart else seen.shape
+        return maker(shape, self.builder.dtype), seen.base, None if seen.view.identity else seen.view, int(apart)
 
     def start(self) -> None:
         """What is to be done before the last step."""
@@ -79,6 +91,12 @@ class Backward(Lowering):
         """What is to be done after the first step."""
 
     # ---- gradients at nodes
+
+    def upstream(self, name: str) -> Map:
+        """The gradient that is given at a node."""
+        delta = self.place(self.shapes[name])
+        self.emit("relayout", (delta, self.array(Upstream(name), self.shapes[name])))
+        return delta
 
     def _pend(self, name: str, delta: Map) -> None:
         self.pending[name] = delta

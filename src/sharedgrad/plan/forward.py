@@ -15,9 +15,11 @@ from sharedgrad.geometry import Geometry
 from sharedgrad.graph import Node
 from sharedgrad.kernels.native.maps import Map
 from sharedgrad.kernels.native.program import Builder
+from sharedgrad.kernels.native.recycled import maker
+from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Shape
-from sharedgrad.parameter import Parameter, Weight
-from sharedgrad.plan.lowering import Input, Kernel, Lowering, Output, Statistics
+from sharedgrad.parameter import Array, Buffer, Parameter, Weight
+from sharedgrad.plan.lowering import Input, Kernel, Lowering, Mask, Output, Statistics
 from sharedgrad.plan.prepared import Prepared
 from sharedgrad.plan.steps import rewrite
 
@@ -59,6 +61,7 @@ class Forward(Lowering):
         self.by_name = {node.name: node for node in nodes}
         self.training, self.record = training, record
         self.values: dict[str, Map] = {}
+        self._read_back: list[Map] = []
         self.statistics: dict[str, Statistics] = {}
         self.unseen = frozenset(name for step in self.steps for name in step.unseen)
         for name in inputs:
@@ -68,7 +71,9 @@ class Forward(Lowering):
             step.forward(self)
         for name in outputs:
             self.emit("relayout", (self.array(Output(name), shapes[name]), self.values[name]))
-        self.build()
+        self._read: list[Buffer] = [buffer for _, buffer in self.numbered(Buffer)]
+        self._inputs, self._masks = self.numbered(Input), self.numbered(Mask)
+        self._outputs = [(i, name, maker((samples, *shapes[name]), dtype)) for i, (name,) in self.numbered(Output)]
 
     def prepared(self, weight: Weight, y: Map, geometry: Geometry) -> Map | None:
         """The kernel (F, C, *K) prepared, where passes see the same weights again: with no way back to change them."""
@@ -79,6 +84,44 @@ class Forward(Lowering):
         return self.array(kernel, (kernel.prepared.size,), 1)
 
     def keep(self, m: Map) -> Map:
-        """The same map, which stays as long as the tape if there will be one."""
-        m.kept = m.kept or self.record
+        """The same map, which the way back reads: where that is another program, it stays as long as the tape."""
+        self._read_back.append(m)
         return m
+
+    def build(self) -> None:
+        """A program of its own."""
+        for m in self._read_back if self.record else ():
+            m.kept = True
+        super().build()
+
+    # ---- for a run
+
+    def read(self, context: Context | None) -> dict[Buffer, Array]:
+        """The values that the buffers have in this pass; an evaluation needs no context."""
+        return {buffer: context.read(buffer) if context else buffer.value for buffer in self._read}
+
+    def connect(self, arrays: list[Any], inputs: Mapping[str, Array], context: Context | None) -> dict[str, Array]:
+        """Put inputs, masks and places for outputs, which are returned, where the program takes them."""
+        outputs: dict[str, Array] = {}
+        for i, (name,) in self._inputs:
+            arrays[i] = inputs[name]
+        for i, name, make in self._outputs:
+            arrays[i] = outputs[name] = make()
+        for i, (node,) in self._masks:
+            assert context is not None
+            shape = self.builder.samples, *self.shapes[node.name]
+            arrays[i] = node.layer.mask(shape, self.builder.dtype, context.enter(node.name))
+        return outputs
+
+    def track(self, memory: Array, context: Context) -> None:
+        """Tell batch normalizations the means and variances that a run has left in its memory."""
+        for name, (node, mean, variance, count) in self.statistics.items():
+            context.enter(name)
+            layer: Any = node.layer
+            layer.track(read(memory, mean), read(memory, variance), count, context)
+
+
+def read(memory: Array, m: Map) -> Array:
+    """A copy of a row of numbers that was kept."""
+    assert m.offset is not None
+    return memory[m.offset : m.offset + m.channels].copy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
 from sharedgrad.kernels.native.maps import Map
 from sharedgrad.kernels.native.program import Builder
+from sharedgrad.kernels.native.recycled import empty
 from sharedgrad.layers.layer import Shape
 from sharedgrad.parameter import Array, Buffer, Parameter, Weight
 from sharedgrad.plan.prepared import Prepared
@@ -76,14 +77,19 @@ class Squares(NamedTuple):
     """The square of that, in float64."""
 
 
-class Next(NamedTuple):
-    """The value that a parameter has after a step of plain descent."""
+class Labels(NamedTuple):
+    """The classes that a loss compares with, in int64."""
+
+
+class Settings(NamedTuple):
+    """What a loss and updates take besides arrays, in float64."""
+
+
+class State(NamedTuple):
+    """What an optimizer keeps of a parameter."""
 
     parameter: Parameter
-
-
-class Rates(NamedTuple):
-    """Its learning rate and weight decay."""
+    name: str
 
 
 class Kernel(NamedTuple):
@@ -113,8 +119,9 @@ Outside = (
     | MaxNorm
     | Norms
     | Squares
-    | Next
-    | Rates
+    | Labels
+    | Settings
+    | State
     | Kernel
     | Mask
     | Weight
@@ -122,20 +129,33 @@ Outside = (
 )
 
 
+def number_of(m: Map) -> int:
+    """Which of the arrays from outside it is."""
+    assert m.outside is not None
+    return m.outside
+
+
 class Lowering:
     """What forward and backward share: a builder, and which array from outside is which.
+
+    Args:
+        shapes: Of inputs and nodes, without the sample axis.
+        builder: Of a program of its own.
+        after: What has been written into the same program before, instead.
 
     Attributes:
         shapes: Of inputs and nodes, without the sample axis.
         fixed: Arrays from outside that are the same in every run, in their places; None elsewhere.
     """
 
-    def __init__(self, shapes: Mapping[str, Shape], builder: Builder) -> None:
+    def __init__(self, shapes: Mapping[str, Shape], builder: Builder, after: Lowering | None = None) -> None:
         self.shapes, self.builder = shapes, builder
         self.outside: list[Outside] = []
+        self._parameters: dict[Weight | Buffer, Map] = {}
+        if after is not None:
+            self.builder, self.outside, self._parameters = after.builder, after.outside, after._parameters
         self._weights, self._buffers = list[tuple[int, Weight]](), list[tuple[int, Buffer]]()
         self._kernels: list[tuple[int, Kernel]] = []
-        self._parameters: dict[Weight | Buffer, Map] = {}
         self.emit = self.builder.emit
 
     def array(self, what: Outside, shape: Shape, samples: int | None = None) -> Map:
@@ -157,6 +177,16 @@ class Lowering:
         self._kernels = self.numbered(Kernel)
         self.fixed: list[Any] = [None] * len(self.outside)
 
+    def release(self, places: Collection[int]) -> None:
+        """Leave these places among the arrays empty: somebody else fills them."""
+        self._weights = [(i, weight) for i, weight in self._weights if i not in places]
+
+    def memory(self) -> Array:
+        """What the program keeps; zeros at first, so that margins are."""
+        memory = empty((self.program.kept,), self.builder.dtype)
+        memory.fill(0)
+        return memory
+
     def arrays(self, buffers: Mapping[Buffer, Array]) -> list[Any]:
         """What the program runs on: the values that weights and buffers have now; the other places are still empty."""
         arrays = self.fixed.copy()
@@ -170,8 +200,10 @@ class Lowering:
 
     def parameter(self, p: Weight | Buffer | None) -> Map | None:
         """A parameter's value as one row of numbers."""
-        if p is None:
-            return None
+        return None if p is None else self.row(p)
+
+    def row(self, p: Weight | Buffer) -> Map:
+        """The same of one that is there."""
         if p not in self._parameters:
             shape = p.shape if isinstance(p, Weight) else p.value.shape
             self._parameters[p] = self.array(p, (prod(shape),), 1)

@@ -49,6 +49,6 @@ class Prepared:
         if made is None or made[0] != weight.version:
             version, value = weight.version, weight.value
             to = empty((self.size,), value.dtype)
-            self._program.run(empty((0,), value.dtype), [to, value])
+            self._program.run(None, [to, value])
             self._made = made = version, to
         return made[1]

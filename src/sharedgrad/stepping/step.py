@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 
 from sharedgrad import kernels
 from sharedgrad.errors import ConfigError
-from sharedgrad.gradients import Gradients
 from sharedgrad.graph import Node
 from sharedgrad.layers.context import Context
 from sharedgrad.losses import MSE, BinaryCrossEntropy, CrossEntropy, Loss, measured
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
 Inputs = ArrayLike | Mapping[str, ArrayLike]
 
+_COUNT, _SUM = 1, 2  # of a loss's settings: what it divides by, and where the sum of the losses is; first is smoothing
+_NO_LOSS = 0.0, 1.0, 0.0
 _KEPT = 4  # passes that a step keeps, one for each number of samples and the like
 _LOSSES = (MSE, CrossEntropy, BinaryCrossEntropy)
 
@@ -98,6 +99,7 @@ class CompiledStep:
         self._structure: Structure | None = None
         self._update: Update | None = None
         self._store: Store = {}
+        self._settings: list[float] = []
         self._busy = Lock()
 
     def __call__(self, x: Inputs, target: Any) -> float:
@@ -125,27 +127,55 @@ class CompiledStep:
         if why:
             return self._as_written(x, target, why)
         arrays = self._arrays(x)
-        passes = self._passes_for(arrays) if arrays is not None else "one sample without an axis for samples"
+        if arrays is None:
+            return self._as_written(x, target, "one sample without an axis for samples")
+        labels, loss = self._labels(target, len(next(iter(arrays.values()))))
+        assert self._update is not None
+        passes = self._passes_for(arrays, labels is not None)
         if isinstance(passes, str):
             return self._as_written(x, target, passes)
-        assert arrays is not None
         self.way = "compiled"
-        network = self.network
-        context = Context(self.training, network.seed, network.step)
-        y, recording = passes.forward(arrays, context)
+        context = Context(self.training, self.network.seed, self.network.step)
+        numbers, own = self._numbers(self._update.settings(loss))
+        if labels is not None and passes.with_loss:
+            try:
+                self._passed(passes.whole(arrays, labels, own, context), context)
+            except (IndexError, FloatingPointError):
+                return self._as_written(x, target, "a label is no class, or the loss is not finite")
+            value = numbers.item(_SUM) / numbers.item(_COUNT)
+        else:
+            self._passed(passes.forward(arrays, context), context)
+            value, upstream = measured(self.loss, self.output, target)
+            if self.finite_only and not isfinite(value):
+                return value
+            passes.backward(np.ascontiguousarray(upstream), own)
+        passes.update(own, self.max_norm)
+        return value
+
+    def _numbers(self, settings: list[float]) -> tuple[Array, Array]:
+        """In float64, and the same in memory of the network's type."""
+        if settings != self._settings:
+            numbers = np.array(settings)
+            self._settings, self._written = settings, (numbers, numbers.view(self.network.dtype))
+        return self._written
+
+    def _passed(self, output: Array, context: Context) -> None:
+        """A pass forward has succeeded."""
         if self.training:
             context.commit()
-            network.step += 1
-        self.output = y
-        value, upstream = measured(self.loss, y, target)
-        if self.finite_only and not isfinite(value):
-            return value
-        assert self._update is not None
-        gradients, values = passes.backward(recording, np.ascontiguousarray(upstream), self._update.rates)
-        if self.max_norm is not None:
-            gradients = dict(Gradients(gradients).clipped(self.max_norm).items())
-        self._update.step(gradients, values)
-        return value
+            self.network.step += 1
+        self.output = output
+
+    def _labels(self, target: Any, samples: int) -> tuple[Array | None, tuple[float, float, float]]:
+        """Classes (N,) for a loss that is compiled, and its settings; None where it is another loss, or has another
+        target."""
+        loss = self.loss
+        if type(loss) is not CrossEntropy or loss.weight is not None or type(target) is not np.ndarray:
+            return None, _NO_LOSS
+        if target.dtype.kind not in "iu" or target.shape != (samples,):
+            return None, _NO_LOSS
+        count = samples if loss.reduction == "mean" else 1
+        return target, (loss.label_smoothing, count, 0.0)
 
     def _not_compiled(self) -> str:
         """Why no step of this kind is compiled; empty where it is."""
@@ -167,16 +197,18 @@ class CompiledStep:
         arrays, batched = self.network.incoming(inputs, named, kept=False)
         return arrays if batched else None
 
-    def _passes_for(self, arrays: dict[str, Array]) -> Passes | str:
+    def _passes_for(self, arrays: dict[str, Array], loss: bool) -> Passes | str:
         """The compiled way for arrays of these shapes, worked out when it is first needed; or why there is none."""
         structure = self.network.structure()
         assert self._update is not None
-        descending = self._update.descending if self.max_norm is None else ()
-        if structure is not self._structure:  # an attribute of a layer has been set
+        if (
+            self._update.changed() or structure is not self._structure
+        ):  # an attribute of a layer or of an optimizer has been set
             self._structure, self._passes = structure, {}
-        key = (bool(descending), *[a.shape for a in arrays.values()])
+        clipped = self.max_norm is not None
+        key = (loss, self.finite_only, clipped, *[a.shape for a in arrays.values()])
         if key not in self._passes:
-            from sharedgrad.stepping.passes import Passes
+            from sharedgrad.stepping.passes import Kind, Passes
 
             route = self.network.route(structure, arrays, self.training, record=True)
             found: Passes | str
@@ -186,7 +218,10 @@ class CompiledStep:
                 own = [piece.name for piece in route.pieces if isinstance(piece, Node)]
                 found = f"in Python: {', '.join(own)}"
             else:
-                found = Passes(route.whole, structure.wanted(False), self._store, descending)
+                kind = Kind(loss, self.finite_only, clipped)
+                found = Passes(route.whole, structure.wanted(False), self._update, kind, self._store)
+                if not found.parameters:
+                    found = "no parameter of the optimizer has a gradient"
             self._passes = dict([*list(self._passes.items())[1 - _KEPT :], (key, found)])
         return self._passes[key]
 

@@ -31,7 +31,7 @@ from sharedgrad.kernels.native.fallback import LIMITS
 from sharedgrad.kernels.native.losses import cross_entropy
 from sharedgrad.kernels.native.pooling import avg_pool, avg_pool_backward, max_pool, max_pool_backward
 from sharedgrad.kernels.native.single import instruction_set
-from sharedgrad.kernels.native.updates import adam, adam_in_place, sgd, sgd_in_place
+from sharedgrad.kernels.native.updates import adam, sgd
 from sharedgrad.kernels.vectorized import (
     batch_statistics,
     normalize,
@@ -50,7 +50,6 @@ from sharedgrad.kernels.vectorized import (
 
 __all__ = [
     "adam",
-    "adam_in_place",
     "along_directions",
     "avg_pool",
     "avg_pool_backward",
@@ -83,7 +82,6 @@ __all__ = [
     "row_sums",
     "scale_shift",
     "sgd",
-    "sgd_in_place",
     "sigmoid",
     "sigmoid_backward",
     "softmax",

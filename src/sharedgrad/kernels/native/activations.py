@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 
-from sharedgrad.kernels.native import _native
 from sharedgrad.kernels.native.fallback import compiled_if
 from sharedgrad.kernels.native.maps import LARGEST
-from sharedgrad.kernels.native.program import RELU, SIGMOID, TANH, Program
+from sharedgrad.kernels.native.program import RELU, SIGMOID, TANH
 from sharedgrad.kernels.native.recycled import empty_like
-from sharedgrad.kernels.native.single import Kind, builder, contiguous, kind_of, run
+from sharedgrad.kernels.native.single import kind_of, operation, run
 from sharedgrad.parameter import Array
-
-
-@lru_cache(512)
-def _program(kind: Kind, name: str, arrays: int, size: int, activation: int) -> Program:
-    b = builder(1, kind)
-    b.emit(name, tuple(b.array(size) for _ in range(arrays)), activation)
-    return b.build()
 
 
 def _forward(x: Array, activation: int) -> Array:
     y = empty_like(x)
-    run(_program(kind_of(x), "activate", 2, x.size, activation), y, x)
+    run(operation(kind_of(x), "activate", ((1, x.size),) * 2, activation), y, x)
     return y
 
 
 def _backward(dy: Array, y: Array, activation: int) -> Array:
     dx = empty_like(dy)
-    run(_program(kind_of(dy), "activate_backward", 3, dy.size, activation), dx, dy, y)
+    run(operation(kind_of(dy), "activate_backward", ((1, dy.size),) * 3, activation), dx, dy, y)
     return dx
 
 
@@ -80,14 +71,14 @@ _along_the_last = compiled_if(lambda *a: a[-1] % a[0].ndim == a[0].ndim - 1, "an
 @_along_the_last
 def softmax(x: Array, axis: int) -> Array:
     """e^x / Σ e^x along the axis, shifted by the largest x."""
-    y = empty_like(x)
-    _native.softmax(y, contiguous(x), prod(x.shape[:-1]), x.shape[-1])
+    y, rows = empty_like(x), (prod(x.shape[:-1]), x.shape[-1])
+    run(operation(kind_of(x), "softmax", (rows, rows)), y, x)
     return y
 
 
 @_along_the_last
 def softmax_backward(dy: Array, y: Array, axis: int) -> Array:
     """dx_i = y_i · (dy_i − Σ_j dy_j y_j): every output depends on every input."""
-    dx = empty_like(y)
-    _native.softmax_backward(dx, contiguous(dy), contiguous(y), prod(y.shape[:-1]), y.shape[-1])
+    dx, rows = empty_like(y), (prod(y.shape[:-1]), y.shape[-1])
+    run(operation(kind_of(y), "softmax_backward", (rows, rows, rows)), dx, dy, y)
     return dx

@@ -25,11 +25,11 @@ T add_channel(T* squares, T* products, const T* delta, const T* x, T a, T b, T v
     return total<T>(sum);
 }
 
-// coefficients (3, C): a, b, v; x may be null
+// delta (N, C, 1, S), coefficients (3, C): a, b, v; x may be null
 template <typename T>
-void channel_uses(T* squares, T* products, T* totals, const T* delta, const T* x, const T* coefficients, int samples,
-                  int channels, int cells) {
-    if (samples == 0 || channels == 0 || cells == 0) return;
+void channel_uses(T* squares, T* products, T* totals, const Map<T>& delta, const T* x, const T* coefficients) {
+    const int samples = delta.samples, channels = delta.channels, cells = delta.width;
+    if (samples == 0 || cells == 0) return;
     const EvenRanges ranges(cells, kCellsAtOnce);
     parallel(samples, 8.0 * samples * channels * cells, [=](int n) {
         T* const own = totals + std::ptrdiff_t(n) * channels;
@@ -40,8 +40,8 @@ void channel_uses(T* squares, T* products, T* totals, const T* delta, const T* x
             for (int c = 0; c < channels; ++c) {
                 const std::ptrdiff_t at = (std::ptrdiff_t(n) * channels + c) * cells + begin;
                 const T a = coefficients[c], b = coefficients[channels + c], v = coefficients[2 * channels + c];
-                own[c] += x ? add_channel<false>(sums, sums + kCellsAtOnce, delta + at, x + at, a, b, v, size)
-                            : add_channel<true>(sums, sums + kCellsAtOnce, delta + at, x, a, b, v, size);
+                own[c] += x ? add_channel<false>(sums, sums + kCellsAtOnce, delta.data + at, x + at, a, b, v, size)
+                            : add_channel<true>(sums, sums + kCellsAtOnce, delta.data + at, x, a, b, v, size);
             }
             std::copy_n(sums, size, squares + std::ptrdiff_t(n) * cells + begin);
             std::copy_n(sums + kCellsAtOnce, size, products + std::ptrdiff_t(n) * cells + begin);

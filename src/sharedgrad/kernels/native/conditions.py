@@ -176,6 +176,33 @@ def holds(names: str, count: Count) -> Condition:
     return fits
 
 
+def shapes(**maps: str) -> Condition:
+    """Plain arrays (N, C, H, W), if they are there; a letter stands for the same size wherever it stands."""
+
+    @where(f"{_listed(*maps)} have other shapes")
+    def fits(o: Operands) -> bool:
+        sizes: dict[str, int] = {}
+        for name, m in o.maps.items():
+            for letter, size in zip(maps.get(name, "").split(), (m.samples, *m.shape), strict=False):
+                expected = int(letter) if letter.isdecimal() else sizes.setdefault(letter, size)
+                if size != expected or not m.plain:
+                    return False
+        return True
+
+    return fits
+
+
+def settings(count: int, at: str = "at") -> Condition:
+    """So many numbers in float64 among the settings, from where the number ``at`` says."""
+
+    @where(f"there are no {count} settings from {at} on")
+    def fits(o: Operands) -> bool:
+        m, first = o["settings"], o.numbers[at]
+        return m.plain and first >= 0 and (first + count) * 8 <= m.size * o.itemsize
+
+    return fits
+
+
 def gradients(dw: str, db: str, count: Count, of: str) -> tuple[Condition, ...]:
     """A weight's gradient and its bias's, perhaps by sample."""
     some = Condition(f"{dw} is the gradient of nothing", lambda o: count(o) > 0)

@@ -322,9 +322,10 @@ void linear_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, 
 }
 
 // One sample's plain step w' (O, I) = w − lr · (dy ⊗ x + decay · w), with the bits of the gradient and the update one
-// after the other, though the gradient is never written; dbias (O) may be null.
+// after the other, though the gradient is never written; dbias (O) may be null. Settings as for sgd.
 template <typename T>
-void linear_descent(T* next, T* dbias, const T* w, const Map<T>& dy, const Map<T>& x, T lr, T decay) {
+void linear_descent(T* next, const T* w, T* dbias, const Map<T>& dy, const Map<T>& x, const double* settings) {
+    const T lr = T(settings[0]), decay = T(settings[2]);
     rows_in_tasks(dy.channels, double(dy.channels) * x.channels, [&](int o) {
         const std::ptrdiff_t row = std::ptrdiff_t(o) * x.channels;
         vectors_of<T>(x.channels, [&, factor = splat(dy.data[o])](auto i, auto n, int) {
@@ -344,30 +345,36 @@ Rows<T> block_of(T* data, int b, int count, int size) {
 }
 
 template <typename T>
-void blocks(T* y, const T* p, const T* w, int uses, int count, int outputs, int inputs) {
-    parallel(count, count * dense_operations(uses, outputs, inputs), [&](int b) {
-        linear<T>(block_of(y, b, count, outputs), block_of(p, b, count, inputs),
+void blocks(const Map<T>& y, const Map<T>& p, const T* w) {
+    const int uses = p.samples, count = p.channels, outputs = y.width, inputs = p.width;
+    parallel(count, count * dense_operations(uses, outputs, inputs), [=](int b) {
+        linear<T>(block_of(y.data, b, count, outputs), block_of<const T>(p.data, b, count, inputs),
                   {w + std::ptrdiff_t(b) * outputs * inputs, inputs}, nullptr, uses, outputs, inputs);
     });
 }
 
 // dp (U, B, I) from δ (U, B, O) and w (B, O, I)
 template <typename T>
-void blocks_input_gradient(T* dp, const T* delta, const T* w, int uses, int count, int outputs, int inputs) {
-    parallel(count, count * dense_operations(uses, outputs, inputs), [&](int b) {
-        product<T, false, false>(block_of(dp, b, count, inputs), {}, block_of(delta, b, count, outputs),
+void blocks_input_gradient(const Map<T>& dp, const Map<T>& delta, const T* w) {
+    const int uses = dp.samples, count = dp.channels, outputs = delta.width, inputs = dp.width;
+    parallel(count, count * dense_operations(uses, outputs, inputs), [=](int b) {
+        product<T, false, false>(block_of(dp.data, b, count, inputs), {},
+                                 block_of<const T>(delta.data, b, count, outputs),
                                  {w + std::ptrdiff_t(b) * outputs * inputs, inputs}, uses, inputs, outputs);
     });
 }
 
 // total (kept, B, O, I) = Σ over uses of δ (kept, uses, B, O) ⊗ p (kept, uses, B, I)
 template <typename T>
-void outer_sum(T* total, const T* delta, const T* p, int kept, int uses, int count, int outputs, int inputs) {
-    parallel(kept * count, kept * count * dense_operations(uses, outputs, inputs), [&](int task) {
+void outer_sum(const Map<T>& total, const Map<T>& delta, const Map<T>& p) {
+    const int kept = delta.samples, uses = delta.channels, count = delta.height, outputs = delta.width;
+    const int inputs = p.width;
+    parallel(kept * count, kept * count * dense_operations(uses, outputs, inputs), [=](int task) {
         const std::ptrdiff_t first = std::ptrdiff_t(task / count) * uses * count;
-        product<T, true, false>({total + std::ptrdiff_t(task) * outputs * inputs, inputs}, {},
-                                block_of(delta + first * outputs, task % count, count, outputs),
-                                block_of(p + first * inputs, task % count, count, inputs), outputs, inputs, uses);
+        product<T, true, false>({total.data + std::ptrdiff_t(task) * outputs * inputs, inputs}, {},
+                                block_of<const T>(delta.data + first * outputs, task % count, count, outputs),
+                                block_of<const T>(p.data + first * inputs, task % count, count, inputs), outputs,
+                                inputs, uses);
     });
 }
 

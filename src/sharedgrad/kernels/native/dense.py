@@ -4,29 +4,35 @@ from __future__ import annotations
 
 from math import prod
 
-from sharedgrad.kernels.native import _native
 from sharedgrad.kernels.native.recycled import empty
-from sharedgrad.kernels.native.single import contiguous
+from sharedgrad.kernels.native.single import kind_of, operation, run
 from sharedgrad.parameter import Array
 
 
 def blocks(p: Array, w: Array) -> Array:
     """Each block's own matrix times each use's vector: p (*U, B, I), w (B, O, I) -> (*U, B, O)."""
-    y = empty((*p.shape[:-1], w.shape[1]), p.dtype)
-    _native.blocks(y, contiguous(p), contiguous(w), prod(p.shape[:-2]), *w.shape)
+    uses, (count, outputs, inputs) = prod(p.shape[:-2]), w.shape
+    y = empty((*p.shape[:-1], outputs), p.dtype)
+    shapes = (uses, count, 1, outputs), (uses, count, 1, inputs), (count, outputs, 1, inputs)
+    run(operation(kind_of(p), "blocks", shapes), y, p, w)
     return y
 
 
 def blocks_input_gradient(delta: Array, w: Array) -> Array:
     """dp = δ · w, block by block."""
-    dp = empty((*delta.shape[:-1], w.shape[2]), delta.dtype)
-    _native.blocks_input_gradient(dp, contiguous(delta), contiguous(w), prod(delta.shape[:-2]), *w.shape)
+    uses, (count, outputs, inputs) = prod(delta.shape[:-2]), w.shape
+    dp = empty((*delta.shape[:-1], inputs), delta.dtype)
+    shapes = (uses, count, 1, inputs), (uses, count, 1, outputs), (count, outputs, 1, inputs)
+    run(operation(kind_of(delta), "blocks_input_gradient", shapes), dp, delta, w)
     return dp
 
 
 def outer_sum(delta: Array, p: Array, keep: int = 0) -> Array:
     """Σ_u δ[u,b,o] · p[u,b,i] over all but the first ``keep`` use axes: (*kept, B, O, I)."""
-    kept, uses = delta.shape[:keep], delta.shape[keep:-2]
-    total = empty((*kept, *delta.shape[-2:], p.shape[-1]), delta.dtype)
-    _native.outer_sum(total, contiguous(delta), contiguous(p), prod(kept), prod(uses), *total.shape[keep:])
+    shape, inputs = delta.shape, p.shape[-1]
+    kept, (count, outputs) = shape[:keep], shape[-2:]
+    total = empty((*kept, count, outputs, inputs), delta.dtype)
+    each = prod(kept), prod(shape[keep:-2]), count
+    shapes = (each[0], count, outputs, inputs), (*each, outputs), (*each, inputs)
+    run(operation(kind_of(delta), "outer_sum", shapes), total, delta, p)
     return total

@@ -7,10 +7,8 @@
 
 #include <algorithm>
 
-#include "even_ranges.hpp"
 #include "kernels.hpp"
-#include "partial.hpp"
-#include "threads.hpp"
+#include "layout.hpp"
 
 namespace sharedgrad {
 namespace {
@@ -33,9 +31,10 @@ inline void add_channels(T* sums, const T* x, const T* directions, int cells, in
     }
 }
 
+// squares (N, groups, S), seen (N, groups, 8, S), x (N, groups, C, S), directions (groups, C, 8)
 template <typename T>
-void along_directions(T* squares, T* seen, const T* x, const T* directions, int samples, int groups, int channels,
-                      int cells) {
+void along_directions(T* squares, T* seen, const Map<T>& x, const T* directions) {
+    const int samples = x.samples, groups = x.channels, channels = x.height, cells = x.width;
     constexpr int W = kWidth<T>, R = 4;
     static_assert(kCellsAtOnce % W == 0, "vectors fill the sums");
     if (samples == 0 || groups == 0 || cells == 0) return;
@@ -44,7 +43,7 @@ void along_directions(T* squares, T* seen, const T* x, const T* directions, int 
     parallel(samples * groups * ranges.count, operations, [=](int task) {
         const std::ptrdiff_t map = task / ranges.count;
         const int begin = ranges.begin(task % ranges.count), size = ranges.size(task % ranges.count);
-        const T* const from = x + map * channels * cells + begin;
+        const T* const from = x.data + map * channels * cells + begin;
         const T* const d = directions + map % groups * channels * kDirections;
         alignas(64) T sums[(kDirections + 1) * kCellsAtOnce] = {};
         for (int c = 0; c < channels;) {

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from sharedgrad.kernels.native import _native
+from sharedgrad.kernels.native.operations import DIRECTIONS
 from sharedgrad.kernels.native.recycled import empty
-from sharedgrad.kernels.native.single import contiguous
+from sharedgrad.kernels.native.single import kind_of, operation, run
 from sharedgrad.parameter import Array
-
-DIRECTIONS: int = _native.DIRECTIONS
 
 
 def along_directions(x: Array, directions: Array) -> tuple[Array, Array]:
     """Σ_c x² and Σ_c d · x in one pass: x (N, groups, C, S), d (groups, C, 8) -> (N, groups, S), (N, groups, 8, S)."""
     samples, groups, channels, cells = x.shape
     squares, seen = empty((samples, groups, cells), x.dtype), empty((samples, groups, DIRECTIONS, cells), x.dtype)
-    if channels:
-        _native.along_directions(squares, seen, contiguous(x), contiguous(directions), samples, groups, channels, cells)
-    else:
-        squares[...], seen[...] = 0, 0
+    shapes = (samples, groups, 1, cells), seen.shape, x.shape, (groups, channels, 1, DIRECTIONS)
+    run(operation(kind_of(x), "along_directions", shapes), squares, seen, x, directions)
     return squares, seen
 
 
@@ -32,18 +28,10 @@ def channel_uses(delta: Array, x: Array | None, coefficients: Array) -> tuple[Ar
         Σ_c t² (N, S), Σ_c v · t (N, S), Σ_s t (N, C).
     """
     samples, channels, cells = delta.shape
-    squares, products = empty((samples, cells), delta.dtype), empty((samples, cells), delta.dtype)
-    totals = empty((samples, channels), delta.dtype)
-    x = None if x is None else contiguous(x)
-    _native.channel_uses(
-        squares,
-        products,
-        totals,
-        contiguous(delta),
-        x,
-        contiguous(coefficients),
-        samples,
-        channels,
-        cells,
-    )
+    found = [empty(shape, delta.dtype) for shape in ((samples, cells), (samples, cells), (samples, channels))]
+    map_of = samples, channels, 1, cells
+    shapes = *(a.shape for a in found), map_of, None if x is None else map_of, (3, channels)
+    program = operation(kind_of(delta), "channel_uses", shapes)
+    run(program, *found, delta, *(() if x is None else (x,)), coefficients)
+    squares, products, totals = found
     return squares, products, totals

@@ -6,11 +6,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <stdexcept>
 
 #include "elementary.hpp"
-#include "even_ranges.hpp"
-#include "partial.hpp"
-#include "threads.hpp"
+#include "layout.hpp"
 
 namespace sharedgrad {
 namespace {
@@ -44,8 +43,10 @@ T exponentials(T* e, const T* x, int classes, T& largest) {
     return sum;
 }
 
-template <typename Row>
-void rows_in_ranges(int rows, int classes, const Row& row) {
+// row(range, n) for the rows of a map (N, C)
+template <typename T, typename Row>
+void rows_in_ranges(const Map<T>& map, const Row& row) {
+    const int rows = map.samples, classes = map.channels;
     if (rows == 0 || classes == 0) return;
     const EvenRanges ranges(rows, ceil_div(rows, kRowRanges));
     parallel(ranges.count, kExponentialCost * rows * classes, [&](int range) {
@@ -54,40 +55,46 @@ void rows_in_ranges(int rows, int classes, const Row& row) {
 }
 
 template <typename T>
-void softmax(T* y, const T* x, int rows, int classes) {
-    rows_in_ranges(rows, classes, [=](int, int n) {
-        T largest, *p = y + std::ptrdiff_t(n) * classes;
-        const T sum = exponentials(p, x + std::ptrdiff_t(n) * classes, classes, largest);
-        for (int c = 0; c < classes; ++c) p[c] /= sum;
+void softmax(const Map<T>& y, const Map<T>& x) {
+    rows_in_ranges(y, [&](int, int n) {
+        T largest, *p = y.cell(n, 0, 0);
+        const T sum = exponentials(p, x.cell(n, 0, 0), y.channels, largest);
+        for (int c = 0; c < y.channels; ++c) p[c] /= sum;
     });
 }
 
 // dx_i = y_i · (dy_i − Σ_j dy_j y_j)
 template <typename T>
-void softmax_backward(T* dx, const T* dy, const T* y, int rows, int classes) {
-    rows_in_ranges(rows, classes, [=](int, int n) {
-        const std::ptrdiff_t at = std::ptrdiff_t(n) * classes;
+void softmax_backward(const Map<T>& dx, const Map<T>& dy, const Map<T>& y) {
+    rows_in_ranges(y, [&](int, int n) {
+        const T *const delta = dy.cell(n, 0, 0), *const p = y.cell(n, 0, 0);
         Vector<T> products[1] = {};
-        for (int c = 0; c < classes; c += kWidth<T>) {
-            const int count = std::min(kWidth<T>, classes - c);
-            products[0] += load_part(dy + at + c, count) * load_part(y + at + c, count);
+        for (int c = 0; c < y.channels; c += kWidth<T>) {
+            const int count = std::min(kWidth<T>, y.channels - c);
+            products[0] += load_part(delta + c, count) * load_part(p + c, count);
         }
         T inner;
         sum_lanes(&inner, products);
-        for (int c = 0; c < classes; ++c) dx[at + c] = y[at + c] * (dy[at + c] - inner);
+        for (int c = 0; c < y.channels; ++c) dx.cell(n, c, 0)[0] = p[c] * (delta[c] - inner);
     });
 }
 
 // The sum over all rows of −Σ_c t_c · log p_c, where t is 1 − smoothing + smoothing / C at the row's class and
 // smoothing / C elsewhere, and upstream = (p − t) / count. A class with t = 0 costs nothing, however wrong it is.
+// settings: smoothing, count, and where the sum goes. Throws where a label is no class, or where the sum must be finite
+// and is not: nothing that comes behind it in a program is done then.
 template <typename T>
-double cross_entropy(T* upstream, const T* scores, const std::int64_t* labels, int rows, int classes, double smoothing,
-                     double count) {
+void cross_entropy(const Map<T>& upstream, const Map<T>& scores, const std::int64_t* labels, double* settings,
+                   bool finite) {
+    const int classes = scores.channels;
+    for (int n = 0; n < scores.samples; ++n)
+        if (labels[n] < 0 || labels[n] >= classes) throw std::out_of_range("label");
+    const double smoothing = settings[0], count = settings[1];
     double losses[kRowRanges] = {};
     const T elsewhere = T(smoothing / classes), at_class = elsewhere + T(1 - smoothing);
-    rows_in_ranges(rows, classes, [&](int range, int n) {
-        const T* x = scores + std::ptrdiff_t(n) * classes;
-        T largest, *up = upstream + std::ptrdiff_t(n) * classes;
+    rows_in_ranges(scores, [&](int range, int n) {
+        const T* const x = scores.cell(n, 0, 0);
+        T largest, *up = upstream.cell(n, 0, 0);
         const T sum = exponentials(up, x, classes, largest);
         const auto label = labels[n];
         const double log_sum = std::log(double(sum)) + largest;
@@ -101,7 +108,8 @@ double cross_entropy(T* upstream, const T* scores, const std::int64_t* labels, i
     });
     double total = 0;
     for (const double loss : losses) total += loss;
-    return total;
+    settings[2] = total;
+    if (finite && !std::isfinite(total)) throw std::domain_error("loss");
 }
 
 }  // namespace

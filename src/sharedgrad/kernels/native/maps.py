@@ -93,7 +93,7 @@ class Map:
         if self.lanes != vector and not self.plain:
             raise AssertionError(f"{self}: neither blocks for vectors of {vector} numbers nor a plain array")
         sizes = (self.offset or 0, self.samples, *self.shape, *self.margins)
-        if min(sizes) < 0 or max(sizes[1:]) > LARGEST or not self.samples or self.end > _MOST_ELEMENTS:
+        if min(sizes) < 0 or max(sizes[1:]) > LARGEST or self.end > _MOST_ELEMENTS:
             raise AssertionError(f"{self}: a size is out of range")
         if self.by_channel and self.samples * (self.channels + self.lanes) > LARGEST:
             raise AssertionError(f"{self}: too many samples to lie by channel")

@@ -2,14 +2,18 @@
 // may be missing and what must hold of them stands in operations.py, in the same words; nothing here looks at it again.
 #pragma once
 
+#include "channel_uses.hpp"
 #include "choose_convolution.hpp"
 #include "dense.hpp"
 #include "depthwise.hpp"
+#include "directions.hpp"
+#include "losses.hpp"
 #include "maps.hpp"
 #include "moving.hpp"
 #include "norm.hpp"
 #include "persample.hpp"
 #include "pool_2x2.hpp"
+#include "updates.hpp"
 
 namespace sharedgrad {
 namespace {
@@ -24,7 +28,8 @@ struct Operands {
     const Map<T>& operator[](int i) const { return all[maps[i]]; }
     const Map<T>* perhaps(int i) const { return maps[i] < 0 ? nullptr : &all[maps[i]]; }
     T* data(int i) const { return maps[i] < 0 ? nullptr : all[maps[i]].data; }
-    double* squares(int i) const { return reinterpret_cast<double*>(data(i)); }  // in float64, in memory of T
+    double* doubles(int i) const { return reinterpret_cast<double*>(data(i)); }  // in memory of T, as what follows
+    const std::int64_t* integers(int i) const { return reinterpret_cast<const std::int64_t*>(data(i)); }
     int number(int i) const { return int(numbers[i]); }
     T real(int i) const {  // written as the bits of a double
         double value;
@@ -45,6 +50,7 @@ struct Operation {
     const char* name;  // by which the Python side knows it
     int maps, numbers;
     void (*run)(In<T> o);
+    bool updates = false;  // whether it writes over a parameter's array, or its state's
 };
 
 template <typename T, bool Own>
@@ -91,15 +97,13 @@ constexpr Operation<T> kOperations[] = {
     {"linear_input_gradient", 3, 0, [](In<T> o) { linear_input_gradient(o[0], o[1], o.data(2)); }},
     {"linear_weight_gradient", 4, 1,
      [](In<T> o) { linear_weight_gradient(o.data(0), o.data(1), o[2], o[3], o.number(0)); }},
-    {"linear_descent", 6, 0,
-     [](In<T> o) { linear_descent(o.data(0), o.data(1), o.data(2), o[3], o[4], o.data(5)[0], o.data(5)[1]); }},
     {"zero", 1, 0, [](In<T> o) { std::fill_n(o.data(0), o[0].size(), T(0)); }},
-    {"add_squares", 2, 0, [](In<T> o) { add_squares(o.squares(0), o[1]); }},
-    {"add_linear_squares", 3, 1, [](In<T> o) { add_linear_squares(o.squares(0), o[1], o[2], o.number(0)); }},
+    {"add_squares", 2, 0, [](In<T> o) { add_squares(o.doubles(0), o[1]); }},
+    {"add_linear_squares", 3, 1, [](In<T> o) { add_linear_squares(o.doubles(0), o[1], o[2], o.number(0)); }},
     {"add_kernel_squares", 4, 9,
-     [](In<T> o) { add_kernel_squares(o.squares(0), o[1], o[2], o.window(), o.perhaps(3)); }},
-    {"add_gram_squares", 3, 9, [](In<T> o) { add_gram_squares(o.squares(0), o[1], o[2], o.window()); }},
-    {"clip_factors", 4, 0, [](In<T> o) { clip_factors(o[0], o[1], o.squares(2), *o.squares(3)); }},
+     [](In<T> o) { add_kernel_squares(o.doubles(0), o[1], o[2], o.window(), o.perhaps(3)); }},
+    {"add_gram_squares", 3, 9, [](In<T> o) { add_gram_squares(o.doubles(0), o[1], o[2], o.window()); }},
+    {"clip_factors", 4, 0, [](In<T> o) { clip_factors(o[0], o[1], o.doubles(2), *o.doubles(3)); }},
     {"scale_samples", 2, 0, [](In<T> o) { scale_samples(o[0], o.data(1)); }},
     {"weighted_sum", 3, 0, [](In<T> o) { weighted_sum(o.data(0), o[1], o.data(2)); }},
     {"normalize_gradients", 7, 1,
@@ -117,6 +121,26 @@ constexpr Operation<T> kOperations[] = {
     {"pad", 2, 3, [](In<T> o) { pad(o[0], o[1], o.number(0), o.number(1), o.number(2)); }},
     {"pad_backward", 2, 3, [](In<T> o) { pad_backward(o[0], o[1], o.number(0), o.number(1), o.number(2)); }},
     {"copy_channels", 2, 3, [](In<T> o) { copy_channels(o[0], o[1], o.number(0), o.number(1), o.number(2)); }},
+    {"blocks", 3, 0, [](In<T> o) { blocks(o[0], o[1], o.data(2)); }},
+    {"blocks_input_gradient", 3, 0, [](In<T> o) { blocks_input_gradient(o[0], o[1], o.data(2)); }},
+    {"outer_sum", 3, 0, [](In<T> o) { outer_sum(o[0], o[1], o[2]); }},
+    {"along_directions", 4, 0, [](In<T> o) { along_directions(o.data(0), o.data(1), o[2], o.data(3)); }},
+    {"channel_uses", 6, 0, [](In<T> o) { channel_uses(o.data(0), o.data(1), o.data(2), o[3], o.data(4), o.data(5)); }},
+    {"softmax", 2, 0, [](In<T> o) { softmax(o[0], o[1]); }},
+    {"softmax_backward", 3, 0, [](In<T> o) { softmax_backward(o[0], o[1], o[2]); }},
+    {"cross_entropy", 4, 2,
+     [](In<T> o) { cross_entropy(o[0], o[1], o.integers(2), o.doubles(3) + o.number(1), o.number(0)); }},
+    {"sgd", 6, 2,
+     [](In<T> o) { sgd(o[0], o.data(1), o.data(2), o.doubles(3) + o.number(1), o.data(4), o.data(5), o.number(0)); },
+     true},
+    {"adam", 8, 3,
+     [](In<T> o) {
+         adam(o[0], o.data(1), o.data(2), o.doubles(3) + o.number(1), o.data(4), o.data(5), o.data(6), o.data(7),
+              o.doubles(3)[o.number(2)], o.number(0));
+     },
+     true},
+    {"linear_descent", 6, 1,
+     [](In<T> o) { linear_descent(o.data(0), o.data(1), o.data(2), o[3], o[4], o.doubles(5) + o.number(0)); }, true},
 };
 
 constexpr int kOperationCount = sizeof kOperations<float> / sizeof *kOperations<float>;

@@ -28,6 +28,8 @@ from sharedgrad.kernels.native.conditions import (
     product,
     same_channels,
     samples,
+    settings,
+    shapes,
     slides,
     slides_back,
     slides_pooled,
@@ -39,11 +41,12 @@ from sharedgrad.kernels.native.conditions import (
 from sharedgrad.kernels.native.maps import LARGEST, Map
 from sharedgrad.kernels.native.windows import MOST_CELLS, Window
 
-ACTIVATIONS, PADDINGS = _native.activations(), _native.paddings()
+DIRECTIONS: int = _native.DIRECTIONS
+ACTIVATIONS, PADDINGS = _native.ACTIVATIONS.split(), _native.PADDINGS.split()
 
 _REFLECT = PADDINGS.index("reflect")
 _NO_WINDOW = Window(*(0,) * len(Window._fields))
-_FLAGS = ("relu", "add", "by_sample", "bias", "training", "padding_counts")
+_FLAGS = ("relu", "add", "by_sample", "bias", "training", "padding_counts", "finite", "nesterov", "decoupled")
 _CHOICES = {name: range(2) for name in _FLAGS} | {"kind": range(len(ACTIVATIONS)), "mode": range(len(PADDINGS))}
 
 
@@ -146,6 +149,13 @@ def _cell_or_blocks(name: str) -> Condition:
     return Condition(f"{name} is plain and no vector", lambda o: is_vector(o[name]) or not o[name].plain)
 
 
+@where("values, gradient and states are not rows of one size, or one state is missing")
+def _are_rows(o: Operands) -> bool:
+    rows = [m for name, m in o.maps.items() if name != "settings"]
+    both = len(o.there("next_velocity", "velocity")) != 1
+    return both and all(m.plain and m.size == rows[0].size for m in rows)
+
+
 def _pads(padded: str, inner: str) -> Condition:
     """The first is the second with copies of its cells around it; a reflection reaches no further than the map."""
 
@@ -235,13 +245,13 @@ OPERATIONS: dict[str, Signature] = {
         "dw dbias? dy x", "by_sample", vectors("dy", "x"), *gradients("dw", "dbias", product("dy", "x"), of="dy")
     ),
     "linear_descent": Signature(
-        "next dbias? w dy x rates",  # the learning rate and the decay
-        "",
+        "next w dbias? dy x settings",
+        "at",
         Condition("dy has several samples", lambda o: o["dy"].samples == 1),
         vectors("dy", "x"),
         holds("next w", product("dy", "x")),
         holds("dbias", channels("dy")),
-        holds("rates", lambda o: 2),
+        settings(3),
     ),
     "zero": Signature("map"),
     "add_squares": Signature("squares map", "", vector("map"), holds("squares", doubles(samples("map")))),
@@ -318,4 +328,46 @@ OPERATIONS: dict[str, Signature] = {
     "pad": Signature("y x", "mode top left", _pads("y", "x")),
     "pad_backward": Signature("dx dy", "mode top left", _pads("dy", "dx")),
     "copy_channels": Signature("to from", "first_to first_from count", _copies),
+    "blocks": Signature("y p w", "", shapes(y="U B 1 O", p="U B 1 I", w="B O 1 I")),
+    "blocks_input_gradient": Signature("dp delta w", "", shapes(dp="U B 1 I", delta="U B 1 O", w="B O 1 I")),
+    "outer_sum": Signature("total delta p", "", shapes(total="K B O I", delta="K U B O", p="K U B I")),
+    "along_directions": Signature(
+        "squares seen x directions",
+        "",
+        shapes(squares="N G 1 S", seen=f"N G {DIRECTIONS} S", x="N G C S", directions=f"G C 1 {DIRECTIONS}"),
+    ),
+    "channel_uses": Signature(
+        "squares products totals delta x? coefficients",
+        "",
+        shapes(
+            squares="N S 1 1",
+            products="N S 1 1",
+            totals="N C 1 1",
+            delta="N C 1 S",
+            x="N C 1 S",
+            coefficients="3 C 1 1",
+        ),
+    ),
+    "softmax": Signature("y x", "", shapes(y="N C 1 1", x="N C 1 1")),
+    "softmax_backward": Signature("dx dy y", "", shapes(dx="N C 1 1", dy="N C 1 1", y="N C 1 1")),
+    "cross_entropy": Signature(  # smoothing, count, and a place for the sum
+        "upstream scores labels settings",
+        "finite at",
+        shapes(upstream="N C 1 1", scores="N C 1 1"),
+        holds("labels", doubles(samples("scores"))),
+        settings(3),
+    ),
+    "sgd": Signature(  # lr, momentum, decay
+        "next w gradient settings next_velocity? velocity?",
+        "nesterov at",
+        _are_rows,
+        settings(3),
+    ),
+    "adam": Signature(  # lr, β₁, β₂, ε, decay, and elsewhere the number of steps
+        "next w gradient settings next_mean mean next_square square",
+        "decoupled at steps_at",
+        _are_rows,
+        settings(5),
+        settings(1, "steps_at"),
+    ),
 }

@@ -50,17 +50,20 @@ const char* check(const Program& p) {
 }
 
 template <typename T>
-void run(const Program& p, void* const* arrays) {
+std::ptrdiff_t run(const Program& p, void* const* arrays, std::ptrdiff_t begin, bool before_updates) {
     Map<T>* maps = ProgramMemory::memory<Map<T>, kMaps>(p.map_count);
     for (std::ptrdiff_t i = 0; i < p.map_count; ++i) {
         const std::int64_t* const row = p.maps + i * kMapNumbers;
         maps[i] = map_at(static_cast<T*>(arrays[row[0]]) + row[1], row);
     }
-    for (std::ptrdiff_t at = 0; at < p.code_size;) {
+    std::ptrdiff_t at = begin;
+    while (at < p.code_size) {
         const Operation<T>& op = kOperations<T>[p.code[at]];
+        if (before_updates && op.updates) break;
         op.run({maps, p.code + at + 1, p.code + at + 1 + op.maps});
         at += 1 + op.maps + op.numbers;
     }
+    return at;
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from sharedgrad.kernels.native import _native
@@ -20,7 +22,7 @@ def instruction_set() -> str:
 
 def kind_of(array: Array) -> Kind:
     """What a program depends on besides shapes: the type's character and the instruction set."""
-    return array.dtype.char, instruction_set()
+    return array.dtype.char, _native.instruction_set()
 
 
 def contiguous(array: Array) -> Array:
@@ -31,8 +33,19 @@ def contiguous(array: Array) -> Array:
 
 def run(program: Program, *arrays: Array) -> None:
     """Carry out a program that keeps nothing."""
-    dtype = arrays[0].dtype
-    program.run(np.empty(0, dtype), list(map(contiguous, arrays)))
+    program.run(None, [contiguous(a) for a in arrays])
+
+
+@lru_cache(512)
+def operation(kind: Kind, name: str, shapes: tuple[Index | None, ...], *numbers: int) -> Program:
+    """One operation on plain arrays (N, C, H, W), of which some may be missing; H and W may be left out."""
+    b = builder(1, kind)
+    b.emit(name, tuple(None if s is None else _array(b, *s) for s in shapes), *numbers)
+    return b.build()
+
+
+def _array(b: Builder, samples: int, channels: int, height: int = 1, width: int = 1) -> Map:
+    return b.array(channels, height, width, samples)
 
 
 def builder(samples: int, kind: Kind) -> Builder:
