@@ -184,12 +184,9 @@ struct Group {
     Vector<T> mask(int i) const {
         return vector_of_lanes<T>([&](int l) { return T(l < alive(i)); });
     }
-    // In each lane the number of its channel: of (C), and of numbers for this group's own channels.
+    // In each lane the number of its channel, of this group's own.
     Vector<T> per_lane(const T* numbers) const {
-        return vector_of_lanes<T>([&](int l) { return numbers[first() + std::min(of_lane(l), channels() - 1)]; });
-    }
-    Vector<T> own_per_lane(const T* numbers) const {
-        return vector_of_lanes<T>([&](int l) { return numbers[of_lane(l)]; });
+        return map.by_channel() ? load_part(numbers, channels()) : splat(*numbers);
     }
     // What the lanes of v add to each of its channels.
     void add(double* sums, Vector<T> v) const {

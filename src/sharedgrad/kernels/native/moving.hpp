@@ -61,12 +61,6 @@ void copy_channels(const Map<T>& to, const Map<T>& from, int first_to, int first
                 }
         return;
     }
-    if (to.bare() && from.bare()) {
-        parallel(to.blocks(), double(count) * to.channel() * to.blocks(), [&](int b) {
-            std::copy_n(from.cell(b, first_from, 0), count * from.channel(), to.cell(b, first_to, 0));
-        });
-        return;
-    }
     parallel(to.blocks() * count, double(count) * to.channel() * to.blocks(), [&](int task) {
         const int b = task / count, c = task % count;
         for (int h = 0; h < to.height; ++h)

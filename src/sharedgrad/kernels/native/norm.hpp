@@ -83,10 +83,10 @@ template <typename T>
 struct Scaling {
     Vector<T> mean, inverse, scale, shift;
     Scaling(const Group<T>& group, const T* mean_of, const T* variance, const T* weight, const T* bias, T epsilon)
-        : mean(group.per_lane(mean_of)), inverse(group.per_lane(variance)) {
+        : mean(group.per_lane(mean_of + group.first())), inverse(group.per_lane(variance + group.first())) {
         for (int l = 0; l < kWidth<T>; ++l) inverse[l] = T(1) / std::sqrt(inverse[l] + epsilon);
-        scale = group.per_lane(weight) * inverse;
-        shift = group.per_lane(bias) - mean * scale;
+        scale = group.per_lane(weight + group.first()) * inverse;
+        shift = group.per_lane(bias + group.first()) - mean * scale;
     }
     Vector<T> operator()(Vector<T> x) const { return x * scale + shift; }
 };
@@ -156,7 +156,7 @@ void normalize_backward(const Map<T>* dx, T* dweight, T* dbias, const Map<T>& dy
             if (training) less[c] = T(sums[c] / count), slope[c] = T(products[c] / count) * inverse;
         }
         if (!dx) return;
-        const Vector<T> minus = group.own_per_lane(less), times = group.own_per_lane(slope);
+        const Vector<T> minus = group.per_lane(less), times = group.per_lane(slope);
         for (int b = 0; b < group.blocks(); ++b)
             for (int h = 0; h < x.height; ++h) {
                 const T *up = group.row(dy, b, h), *from = group.row(x, b, h);

@@ -211,35 +211,26 @@ struct Patch {
 
 // ---- the products
 
-// sums (F, C, lanes), `apart` from filter to filter, = Σ_k w[f][k] · x[k][c], or added to what they hold, for F filters
-// and C vectors: `correlate` without all that a point does not need. `at_x(k)` and `at_w(k)` say where number k lies.
-template <typename T, int F, int C, typename X, typename W>
-inline void add_products(T* sums, std::ptrdiff_t apart, const T* x, const X& at_x, const T* w, std::ptrdiff_t filter,
-                         const W& at_w, int count, bool resume) {
-    Vector<T> sum[F][C];
-    for (int f = 0; f < F; ++f)
-        for (int c = 0; c < C; ++c) sum[f][c] = resume ? load(sums + f * apart + c * kWidth<T>) : Vector<T>{};
-    for (std::ptrdiff_t k = 0; k < count; ++k) {
-        Vector<T> v[C];
-        for (int c = 0; c < C; ++c) v[c] = load(x + at_x(k) + c * kWidth<T>);
-        for (int f = 0; f < F; ++f) {
-            const Vector<T> weight = splat(w[f * filter + at_w(k)]);
-            for (int c = 0; c < C; ++c) sum[f][c] += weight * v[c];
-        }
-    }
-    for (int f = 0; f < F; ++f)
-        for (int c = 0; c < C; ++c) store(sums + f * apart + c * kWidth<T>, sum[f][c]);
-}
-
-// sums (F, C, lanes) = Σ_k w (F, count) · x (count, C, lanes), or added to what they hold
+// sums (F, C, lanes) = Σ_k w (F, count) · x (count, C, lanes), or added to what they hold: `correlate` without all that
+// a point does not need.
 template <typename T>
 struct PointProduct {
     template <int F, int C>
     static void run(T* sums, const T* x, const T* w, int count, bool resume) {
-        constexpr std::ptrdiff_t step = C * kWidth<T>;
-        add_products<T, F, C>(
-            sums, step, x, [](std::ptrdiff_t k) { return k * step; }, w, count, [](std::ptrdiff_t k) { return k; },
-            count, resume);
+        constexpr int V = kWidth<T>;
+        Vector<T> sum[F][C];
+        for (int f = 0; f < F; ++f)
+            for (int c = 0; c < C; ++c) sum[f][c] = resume ? load(sums + (f * C + c) * V) : Vector<T>{};
+        for (std::ptrdiff_t k = 0; k < count; ++k) {
+            Vector<T> v[C];
+            for (int c = 0; c < C; ++c) v[c] = load(x + (k * C + c) * V);
+            for (int f = 0; f < F; ++f) {
+                const Vector<T> weight = splat(w[std::ptrdiff_t(f) * count + k]);
+                for (int c = 0; c < C; ++c) sum[f][c] += weight * v[c];
+            }
+        }
+        for (int f = 0; f < F; ++f)
+            for (int c = 0; c < C; ++c) store(sums + (f * C + c) * V, sum[f][c]);
     }
 };
 
