@@ -24,7 +24,7 @@ def numbers(value: Any, dtype: np.dtype[Any] | type, where: str, empty: Callable
         if array.dtype.kind not in "fiub":
             raise TypeError(f"{array.dtype} values")
         copy = empty(array.shape, np.dtype(dtype))
-        np.copyto(copy, array, "unsafe")
+        copy[...] = array
         return copy
     except (TypeError, ValueError) as error:
         raise ShapeError(where, f"expected an array of numbers, got {error}") from None

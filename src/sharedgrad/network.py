@@ -251,11 +251,10 @@ class Network:
         return self._outgoing({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, batched)
 
     def _evaluated(self, structure: Structure, arrays: dict[str, Array]) -> dict[str, Array]:
-        context = Context(False, self.seed, self.step)
         if kernels.programs() and (plan := self.route(structure, arrays, False, record=False).whole):
-            return plan.evaluate(arrays, context)
+            return plan.evaluate(arrays)
         copies = {name: np.array(array) for name, array in arrays.items()}  # layers in Python may write to theirs
-        return self._compute(structure, copies, context, record=False)[0]
+        return self._compute(structure, copies, Context(False, self.seed, self.step), record=False)[0]
 
     def _compute(
         self, structure: Structure, arrays: dict[str, Array], context: Context, record: bool
@@ -287,23 +286,24 @@ class Network:
         Raises:
             ConfigError: A layer that two networks hold has one type, that of the network which was made last.
         """
-        now, known, dtype = Revision.now, self._known, self.dtype
-        if known is not None and known.checked == now:
+        known, latest = self._known, Revision.latest
+        if known is not None and known.seen == latest:
             return known
-        revisions = list(map(_REVISION, self.nodes))
+        revisions, dtype = list(map(_REVISION, self.nodes)), self.dtype
         if known is None or known.revisions != revisions:
             known = self._known = Structure(self.nodes, self.outputs, list(self.inputs), revisions)
         for held in known.typed:
             if held.dtype is not dtype and held.dtype != dtype:
                 problem = f"is {held.dtype} now, this network {dtype}: another network of that type holds it too"
                 raise ConfigError(held.name, problem, "give that one a copy of the layer (copy.deepcopy)")
-        known.checked = now
+        known.seen = latest
         return known
 
     def _shapes_of(self, structure: Structure, arrays: Mapping[str, Array]) -> dict[str, Shape]:
         """Every input's and node's shape without the sample axis, checked once for each set of inputs' shapes."""
         given = tuple([array.shape[1:] for array in arrays.values()])
-        if given not in structure.shapes:
+        known = structure.shapes.get(given)
+        if known is None:
             for name in self.inputs:
                 refuse_channels_last(name, self.inputs[name], arrays[name].shape)
             try:
@@ -313,7 +313,7 @@ class Network:
                 raise explained(error, self.inputs, arrived, self.shapes) from None
             structure.shapes = {given: found, **dict(list(structure.shapes.items())[: _ROUTES - 1])}
             return found
-        return structure.shapes[given]
+        return known
 
     def incoming(
         self, inputs: Sequence[ArrayLike], named: Mapping[str, ArrayLike], kept: bool = True
@@ -331,9 +331,10 @@ class Network:
         """
         if named or len(inputs) != len(self.inputs):
             inputs = self._in_order(inputs, named)
-        arrays, single = dict[str, Array](), True
-        for i, (name, shape) in enumerate(self.inputs.items()):
-            array = arrays[name] = self._incoming(name, inputs[i], kept)
+        arrays: dict[str, Array] = {}
+        single = True
+        for (name, shape), value in zip(self.inputs.items(), inputs, strict=True):
+            array = arrays[name] = self._incoming(name, value, kept)
             single = single and array.shape == shape
         if single:
             arrays = {name: array[None] for name, array in arrays.items()}
@@ -351,9 +352,9 @@ class Network:
 
     def _incoming(self, name: str, value: ArrayLike, kept: bool) -> Array:
         as_indices = name in self._index_inputs
-        if not kept and type(value) is np.ndarray and value.dtype == self.dtype and not as_indices:
+        if not kept and not as_indices and type(value) is np.ndarray and value.dtype == self.dtype:
             flags = value.flags
-            if flags.c_contiguous and flags.aligned and value.ndim and value.size:
+            if flags.c_contiguous and flags.aligned and value.size and value.ndim:
                 return value
         where = f"network input {name!r}"
         array = indices(value, where) if as_indices else numbers(value, self.dtype, where, kernels.empty)

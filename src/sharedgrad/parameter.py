@@ -18,6 +18,20 @@ from sharedgrad.view import Index, View
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
+
+class Revision:
+    """Changes of what layers and parameters are, beside numbers: what was worked out from them holds as long as
+    ``latest`` stays. No number comes twice, whatever threads do."""
+
+    latest = 0
+    _numbers = count(1)
+
+    @classmethod
+    def advance(cls) -> None:
+        """There has been a change."""
+        cls.latest = next(cls._numbers)
+
+
 __all__ = [
     "Array",
     "Buffer",
@@ -25,26 +39,13 @@ __all__ = [
     "Parameter",
     "ParameterView",
     "Parameters",
+    "Revision",
     "Weight",
     "first_names",
     "indices",
     "numbers",
     "positive",
 ]
-
-
-class Revision:
-    """A number that is another one after every change of what networks work something out from: attributes of layers,
-    types of parameters and buffers.
-    """
-
-    now = 0
-    _numbers = count(1)
-
-    @classmethod
-    def change(cls) -> None:
-        """Make it another one; threads may do so at the same time."""
-        cls.now = next(cls._numbers)
 
 
 class Weight(ABC):
@@ -206,9 +207,9 @@ class Parameter(Weight):
         """Change the type that the value is kept in."""
         if dtype != self.dtype:
             self.dtype = dtype
-            Revision.change()
             if self._value is not None:
                 self.value = self._value
+            Revision.advance()
 
     def __repr__(self) -> str:
         return f"Parameter({self.name}, {text(self.shape) or 'scalar'}, {self.dtype})"
@@ -318,7 +319,7 @@ class Buffer:
         """Change the type that real numbers are kept in; whole ones stay whole."""
         if self.dtype.kind == "f" and self.dtype != dtype:
             self._keep(self._value.astype(dtype))
-            Revision.change()
+            Revision.advance()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copied array could be written to; the value cannot."""

@@ -18,7 +18,7 @@ from sharedgrad.parameter import Array, Buffer, Parameter, Weight
 Records = list[tuple[Node, Any]]  # each node with what its layer's forward has saved
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)  # not frozen: that takes three times as long to make
 class Pass:
     """What one forward pass started from.
 

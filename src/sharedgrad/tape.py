@@ -18,7 +18,7 @@ from sharedgrad.graph import Node, index_inputs
 from sharedgrad.kernels.threads import one_blas_thread
 from sharedgrad.layers import own
 from sharedgrad.layers.layer import Layer
-from sharedgrad.parameter import Array, Buffer, Parameter, Weight, numbers, positive
+from sharedgrad.parameter import Array, Buffer, Parameter, Revision, Weight, numbers, positive
 from sharedgrad.replay import Pass, Records, Replay, run
 from sharedgrad.traces import Trace
 from sharedgrad.uses import SharedWeight, Uses
@@ -77,9 +77,9 @@ class Structure:
     Attributes:
         used: Its parameters.
         typed: What a network keeps in its own type.
+        seen: The latest revision of anything when all this was seen to hold.
         shapes: Shapes of the inputs, without the sample axis -> those of all nodes.
         routes: The compiled ways that were asked for last.
-        checked: ``Revision.now`` when all of this was found to hold last.
     """
 
     shapes: dict[tuple[Shape, ...], dict[str, Shape]]
@@ -97,7 +97,7 @@ class Structure:
         self.tied = frozenset(p for p, times in often.items() if times > 1)
         self.names = {f"{n.name}.{attribute}": p for n in nodes for attribute, p in n.layer.parameters().items()}
         self._wanted: dict[bool, frozenset[str]] = {}
-        self.shapes, self.routes, self.checked = {}, {}, -1
+        self.shapes, self.routes, self.seen = {}, {}, -1
         self.buffers = list({b: None for node in nodes for b in node.layer.buffers().values()})
         self.typed: list[Parameter | Buffer] = [*self.used, *(b for b in self.buffers if b.dtype.kind == "f")]
         self.mixes = any(node.layer.mixes_samples for node in nodes)
@@ -175,7 +175,7 @@ class Tape:
         return self._back(deltas, wanted, apart)
 
     def _back(self, deltas: dict[str, Array], wanted: frozenset[str], apart: frozenset[Parameter]) -> Gradients:
-        pieces, flowed, structure = self._pieces(deltas), dict[str, Array](), self._structure
+        pieces, structure = self._pieces(deltas), self._structure
         if (whole := self._whole(pieces)) is not None:
             found, inputs = whole.backward(deltas, wanted, apart)
             return Gradients(found, {name: self._single(array) for name, array in inputs.items()}, structure.names)
@@ -183,6 +183,7 @@ class Tape:
         def back(recording: Recording, given: dict[str, Array]) -> tuple[Part, dict[str, Array]]:
             return recording.backward(given, wanted, apart)
 
+        flowed: dict[str, Array] = {}
         with _blas(pieces):
             parts = (part for *_, part in self._walk(pieces, deltas, wanted, back, flowed))
             return _summed(parts, flowed, apart, structure.names, structure.held)
@@ -402,7 +403,7 @@ class Tape:
 
     def _refuse_if_stale(self) -> None:
         structure = self._structure
-        if structure.revisions != [node.layer.revision for node in structure.nodes]:
+        if structure.seen != Revision.latest and structure.revisions != [n.layer.revision for n in structure.nodes]:
             for layer, held in structure.held.items():
                 if held != list(layer.parameters().values()):
                     problem = "a parameter has been tied since this tape's forward pass"
@@ -411,10 +412,7 @@ class Tape:
                     if not _same(structure.settings[layer].get(name), value):
                         problem = f"its {name} has been set since this tape's forward pass"
                         raise StaleTapeError(layer.label, problem, "call forward again")
-        for parameter, version in zip(structure.used, self._versions, strict=True):
-            if parameter.version != version:
-                raise StaleTapeError(
-                    parameter.name,
-                    "its value has changed since this tape's forward pass",
-                    "call forward again",
-                )
+        if self._versions != [p.version for p in structure.used]:
+            changed = (p for p, version in zip(structure.used, self._versions, strict=True) if p.version != version)
+            problem = "its value has changed since this tape's forward pass"
+            raise StaleTapeError(next(changed).name, problem, "call forward again")

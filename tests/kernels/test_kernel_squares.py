@@ -44,11 +44,11 @@ def test_norms_of_samples_gradients(name: str, dtype: type, cost: str, monkeypat
     close(found, vectorized.conv_kernel_squares(dy.astype(np.float64), x.astype(np.float64), g), 1e-4)
 
 
-@pytest.mark.parametrize(("samples", "name"), [(64, "add_gram_squares"), (1, "add_kernel_squares")])
+@pytest.mark.parametrize(("samples", "name"), [(64, "add_gram_squares"), (1, "add_squares")])
 def test_many_channels_on_small_maps_take_inner_products(
     samples: int, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A gradient of 64 × 64 × 9 numbers, from 9 cells with 64 channels each; of one sample no vector is full."""
+    """A gradient of 64 × 64 × 9 numbers, from 9 cells with 64 channels each; of one sample it is kept."""
     builder: Any = kernels.native.program.Builder
     emitted, emit = [], builder.emit
     monkeypatch.setattr(builder, "emit", lambda self, name, *rest: (emitted.append(name), emit(self, name, *rest)))

@@ -45,10 +45,10 @@ def test_more_padding_than_a_million_cells() -> None:
 
 
 def test_the_odd_line_between_channels_counts_in_a_maps_size() -> None:
-    """Two samples side by side: 2 cells take 3 lines of 2 numbers, and a vector may be read beyond them."""
+    """In blocks, 2 cells take 3 lines."""
     b = builder()
-    b.emit("clear_margins", (Map(2, 2, 1, 1, 2, kept=True),))
+    b.emit("clear_margins", (Map(2, b.lanes, 1, 1, 2, kept=True),))
     program = b.build()
-    program.run(np.zeros(3 * 2 + b.vector_lanes), [])
+    program.run(np.zeros(3 * b.lanes), [])
     with pytest.raises(ValueError, match="another size"):
-        program.run(np.zeros(2 * 2 + b.vector_lanes), [])
+        program.run(np.zeros(2 * b.lanes), [])

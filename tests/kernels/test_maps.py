@@ -13,6 +13,8 @@ from sharedgrad.kernels.native.maps import Map
 from sharedgrad.kernels.native.program import Builder, Program
 
 THREE = Map(1, 1, 3, outside=0)
+VECTOR = Builder(1, np.dtype(float)).lanes
+BLOCK = Map(VECTOR, VECTOR, 3, outside=0)
 
 
 def made(*maps: Map) -> Program:
@@ -31,13 +33,14 @@ def made(*maps: Map) -> Program:
         ([replace(THREE, samples=-1)], "a size is out of range"),
         ([replace(THREE, channels=-1)], "a size is out of range"),
         ([replace(THREE, channels=2**40)], "a size is out of range"),
-        ([replace(THREE, margins=(0, 0, 0, 2**30 + 1))], "a size is out of range"),
+        ([replace(BLOCK, margins=(0, 0, 0, 2**30 + 1))], "a size is out of range"),
         ([replace(THREE, samples=2**30, height=2**30)], "a size is out of range"),
         ([Map(1, 1, 3, kept=True, offset=2**62)], "a size is out of range"),
-        ([replace(THREE, lanes=0)], "no power of two"),
-        ([replace(THREE, lanes=3)], "no power of two"),
-        ([replace(THREE, lanes=32)], "no power of two"),
-        ([Map(2**29, 2, 3, by_channel=True)], "too many samples to lie by channel"),
+        ([replace(THREE, lanes=0)], "neither blocks for vectors of"),
+        ([replace(THREE, lanes=3)], "neither blocks for vectors of"),
+        ([replace(BLOCK, lanes=2 * VECTOR)], "neither blocks for vectors of"),
+        ([replace(THREE, margins=(0, 0, 0, 1))], "neither blocks for vectors of"),
+        ([Map(2**29, VECTOR, 3, by_channel=True)], "too many samples to lie by channel"),
         ([THREE, Map(1, 1, 2, outside=0)], "another map of the same array has 3 numbers"),
         ([Map(1, 1, 3, outside=3)], "there are 1 arrays from outside"),
     ],
@@ -53,7 +56,7 @@ def test_maps_that_make_no_sense_are_refused(maps: list[Map], message: str) -> N
         replace(THREE, channels=4),
         replace(THREE, channels=2),
         replace(THREE, offset=1),
-        replace(THREE, lanes=2, by_channel=True),  # two lines of 2
+        replace(THREE, lanes=VECTOR, by_channel=True),  # a whole vector
         Map(1, 1, 3, kept=True),
     ],
 )

@@ -25,8 +25,8 @@ HALF = (2, 2, 2, 2, 0, 0, 1, 1, 1)
 DEEP = (3, 3, 1, 1, 1, 1, 1, 1, C)
 
 
-def blocks(channels: int, height: int = 8, width: int = 6, margin: int = 0, samples: int = N, lanes: int = 4) -> Map:
-    return Map(samples, lanes, channels, height, width, (margin,) * 4)
+def blocks(channels: int, height: int = 8, width: int = 6, margin: int = 0, samples: int = N) -> Map:
+    return Map(samples, V, channels, height, width, (margin,) * 4)
 
 
 def row(count: int, samples: int = 1) -> Map:
@@ -41,14 +41,10 @@ def plain(*shape: int) -> Map:
     return Map(shape[0], 1, *shape[1:])
 
 
-def full(channels: int, height: int, width: int, margin: int = 0) -> Map:
-    return blocks(channels, height, width, margin, 2 * V, V)
-
-
 X, Y, Z = blocks(C), blocks(C), blocks(C)
 WIDE, SMALL, POOLED = blocks(C, margin=1), blocks(F), blocks(C, 4, 3)
 W, DENSE = row(F * C * 9), row(F * C)
-VX, VY, FACTORS = row(C, N), row(F, N), row(8)
+VX, VY, FACTORS = row(C, N), row(F, N), row(16)
 C1, C2, C3, C4 = (row(C) for _ in range(4))
 
 EXAMPLES: dict[str, Given] = {
@@ -77,21 +73,18 @@ EXAMPLES: dict[str, Given] = {
     "linear_weight_gradient": ((row(F * C), row(F), VY, VX), (0,)),
     "linear_descent": ((row(F * C), DENSE, row(F), row(F), row(C), doubles(3)), (0,)),
     "zero": ((X,), ()),
-    "add_squares": ((doubles(N), X), ()),
+    "add_squares": ((doubles(N), VX), ()),
     "add_linear_squares": ((doubles(N), VY, VX), (1,)),
-    "add_kernel_squares": ((doubles(N), SMALL, WIDE, Map(N, 4, F * C * 9)), SAME),
-    "add_gram_squares": ((doubles(2 * V), full(F, 8, 6), full(C, 8, 6, 1)), SAME),
+    "add_kernel_squares": ((doubles(N), SMALL, WIDE, Map(N, V, F * C * 9)), SAME),
+    "add_gram_squares": ((doubles(N), SMALL, WIDE), SAME),
     "clip_factors": ((FACTORS, row(8), doubles(8), doubles(1)), ()),
     "scale_samples": ((X, FACTORS), ()),
-    "weighted_sum": ((C1, Map(N, 4, C), FACTORS), ()),
+    "weighted_sum": ((C1, Map(N, V, C), FACTORS), ()),
     "normalize_gradients": ((row(N * C), row(N * C), Y, X, Z, C1, C2), (0,)),
     "pool_2x2": ((POOLED, blocks(C, 4, 3), X), (1,)),
     "pool_2x2_backward": ((X, row(C), POOLED, blocks(C, 4, 3), blocks(C, 4, 3)), (1,)),
-    "conv_pool_2x2": ((full(F, 4, 3), full(F, 4, 3), full(C, 8, 6, 1), W, row(F)), (*SAME, 1)),
-    "pooled_weight_gradient": (
-        (row(F * C * 9), row(F), full(F, 4, 3), full(F, 4, 3), full(F, 4, 3), full(C, 8, 6, 1)),
-        (*SAME, 1, 0),
-    ),
+    "conv_pool_2x2": ((blocks(F, 4, 3), blocks(F, 4, 3), WIDE, W, row(F)), (*SAME, 1)),
+    "pooled_weight_gradient": ((row(F * C * 9), row(F), *(blocks(F, 4, 3) for _ in range(3)), WIDE), (*SAME, 1, 0)),
     "pad": ((blocks(C, 10, 9), X), (0, 1, 2)),
     "pad_backward": ((X, blocks(C, 10, 9)), (0, 1, 2)),
     "copy_channels": ((X, blocks(F)), (1, 0, F)),
@@ -109,12 +102,12 @@ EXAMPLES: dict[str, Given] = {
 LARGER_SETTINGS = "settings.samples settings.channels settings.height settings.width"
 # What of each map may be another while the rest stays: everything else must be refused.
 FREE = {
-    "relayout": "to.lanes to.margins to.order from.margins",
+    "relayout": "to.lanes to.margins to.order",
     "conv": "y.margins x.height x.width",
     "prepare_kernel": "",
     "conv_input_gradient": "dx.margins dy.height dy.width relu_output.margins",
     "conv_weight_gradient": "dy.margins x.height x.width",
-    "channel_sums": "dy.samples dy.height dy.width dy.lanes dy.margins dy.order",
+    "channel_sums": "dy.samples dy.height dy.width dy.margins dy.order",
     "activate": "y.margins x.margins",
     "activate_backward": "dx.margins dy.margins y.margins",
     "add": "y.margins a.margins b.margins",
@@ -124,8 +117,8 @@ FREE = {
     "max_pool_backward": "dx.margins dy.margins x.margins y.margins",
     "avg_pool": "y.height y.width y.margins x.height x.width x.margins",
     "avg_pool_backward": "dx.height dx.width dx.margins dy.height dy.width dy.margins",
-    "global_mean": "x.height x.width x.lanes x.margins x.order",
-    "global_mean_backward": "dx.height dx.width dx.lanes dx.margins dx.order",
+    "global_mean": "x.height x.width x.margins x.order",
+    "global_mean_backward": "dx.height dx.width dx.margins dx.order",
     "batch_normalize": "y.margins x.margins shortcut.margins",
     "normalize": "y.margins x.margins shortcut.margins",
     "normalize_backward": "dx.margins dy.margins x.margins",
@@ -134,12 +127,12 @@ FREE = {
     "linear_weight_gradient": "",
     "linear_descent": LARGER_SETTINGS,
     "zero": "map.samples map.channels map.height map.width map.lanes map.margins map.emptied map.order",
-    "add_squares": "map.channels map.height map.width map.lanes map.margins map.emptied",
+    "add_squares": "map.channels map.emptied",
     "add_linear_squares": "dy.channels dy.emptied x.channels x.emptied",
     "add_kernel_squares": "dy.margins x.height x.width",
     "add_gram_squares": "dy.channels dy.margins x.channels x.height x.width",
     "clip_factors": "factors.channels",
-    "scale_samples": "map.samples map.channels map.height map.width map.lanes map.margins map.emptied "
+    "scale_samples": "map.samples map.channels map.height map.width map.margins map.emptied "
     "factors.samples factors.channels",
     "weighted_sum": "map.samples map.lanes factors.samples factors.channels",
     "normalize_gradients": "dy.margins x.margins y.margins",
@@ -168,7 +161,7 @@ def other_maps(m: Map) -> Iterator[tuple[str, Map]]:
     """Maps that differ from this one in one property, with its name."""
     for name in ("samples", "channels", "height", "width"):
         yield name, replace(m, **{name: getattr(m, name) + 1})
-    yield "lanes", replace(m, lanes=m.lanes * 2 if m.lanes < V else 1)
+    yield "lanes", replace(m, lanes=1 if m.lanes > 1 else V)
     yield "margins", replace(m, margins=(0,) * 4 if any(m.margins) else (1,) * 4)
     yield "emptied", replace(m, channels=0)
     if m.samples > 1:  # the order of a single row is all the same
@@ -212,7 +205,7 @@ def test_what_fits_is_accepted_and_both_sides_count_alike(name: str) -> None:
     fewest = tuple(m if n in signature.needed else None for n, m in zip(signature.maps, maps, strict=True))
     check(name, fewest, numbers, ITEMSIZE)
     code = np.array([_native.operations().index(name), *(0 for _ in maps), *numbers], np.int64)
-    rows, sizes = np.array(X.row(), np.int64), np.array([-1, X.end(V)], np.int64)
+    rows, sizes = np.array(X.row(), np.int64), np.array([-1, X.end], np.int64)
     _native.program(rows, code, ITEMSIZE, sizes)
     with pytest.raises(ValueError, match="ends within an operation"):
         _native.program(rows, code[:-1], ITEMSIZE, sizes)

@@ -63,10 +63,10 @@ def test_all_three_passes(case: tuple[int, int, int, tuple[int, int], int], inst
 
 
 @pytest.mark.parametrize(
-    ("samples", "channels", "by_channel"),
-    [(19, 30, False), (19, 150, False), (1, 30, False), (1, 30, True), (4, 50, True), (2, 64, True)],
+    ("samples", "channels"),
+    [(19, 30), (19, 150), (1, 30), (2, 64), (4, 50)],
 )
-def test_what_comes_before_and_after(samples: int, channels: int, by_channel: bool, instruction_set: str) -> None:
+def test_what_comes_before_and_after(samples: int, channels: int, instruction_set: str) -> None:
     """A ReLU at once; a gradient that is added to another; one that goes back through a ReLU."""
     from sharedgrad.kernels.native import program
 
@@ -74,7 +74,7 @@ def test_what_comes_before_and_after(samples: int, channels: int, by_channel: bo
     g, rng = Geometry.of(2, 3, padding=1), np.random.default_rng(0)
     window = program.window(g)
 
-    builder = program.Builder(len(x), x.dtype, by_channel)
+    builder = program.Builder(len(x), x.dtype)
     outside = [builder.array(*a.shape[1:], samples=len(a)) for a in (x, dy)]
     weights, bias = builder.array(w.size), builder.array(b.size)
     inside, y = builder.map(*x.shape[1:]), builder.map(*dy.shape[1:])
@@ -92,7 +92,7 @@ def test_what_comes_before_and_after(samples: int, channels: int, by_channel: bo
     there, gate = (frozen(rng.normal(size=dy.shape), np.float32) for _ in range(2))
     expected = vectorized.conv_input_gradient(*_double(upstream, wide), g, (7, 6))
     for add in (0, 1):
-        builder = program.Builder(len(x), x.dtype, by_channel)
+        builder = program.Builder(len(x), x.dtype)
         outside = [builder.array(*a.shape[1:], samples=len(a)) for a in (upstream, there, gate)]
         weights, out = builder.array(wide.size), builder.array(*dy.shape[1:], samples=len(dy))
         delta, dx, through = (builder.map(*m.shape) for m in outside)

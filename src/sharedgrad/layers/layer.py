@@ -124,7 +124,7 @@ class Layer(ABC):
             raise ConfigError(self.label, f"its {name} is settled when the layer is made", fix)
         super().__setattr__(name, value)
         super().__setattr__("revision", self.revision + 1)
-        Revision.change()
+        Revision.advance()
 
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments as they are now, without weights: what a pass depends on besides values."""

@@ -60,15 +60,15 @@ class Plan:
         self.lowered.track(recording.memory, context)
         return outputs, recording
 
-    def evaluate(self, inputs: Mapping[str, Array], context: Context) -> dict[str, Array]:
+    def evaluate(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs alone, in evaluation mode."""
         memory = self._memory()
-        outputs = self._run(memory, self.lowered.read(context), inputs, context)
+        outputs = self._run(memory, self.lowered.read(None), inputs, None)
         self.recycle(memory)
         return outputs
 
     def _run(
-        self, memory: Array, buffers: Mapping[Buffer, Array], inputs: Mapping[str, Array], context: Context
+        self, memory: Array, buffers: Mapping[Buffer, Array], inputs: Mapping[str, Array], context: Context | None
     ) -> dict[str, Array]:
         arrays = self.lowered.arrays(buffers)
         outputs = self.lowered.connect(arrays, inputs, context)
@@ -169,9 +169,7 @@ class Recording:
 
     def _run(self, back: Backward, upstreams: Mapping[str, Array], max_norm: float = inf) -> _Found:
         plan, dtype = self.plan, self.plan.lowered.builder.dtype
-        samples = plan.lowered.builder.samples
-        found = _Found({}, {}, {}, {}, empty((samples,), dtype), np.empty(samples))
-        arrays = back.arrays(self.buffers)
+        found, arrays = _Found(), back.arrays(self.buffers)
         for i, (name,) in back.upstreams:
             arrays[i] = contiguous(upstreams[name])
         for i, (name,) in back.input_gradients:
@@ -180,18 +178,22 @@ class Recording:
             arrays[i] = found.deltas[name] = plan.empty(plan.lowered.shapes[name])
         for i, (name,) in back.node_values:
             arrays[i] = found.values[name] = plan.empty(plan.lowered.shapes[name])
-        for i, (parameter, apart) in back.gradients:
-            arrays[i] = empty((samples, *parameter.shape) if apart else parameter.shape, dtype)
+        for i, make, *_ in back.results:
+            arrays[i] = make()
         for i, what in back.limits:
             if isinstance(what, MaxNorm):
                 arrays[i] = np.array([max_norm]).view(dtype)
+            elif isinstance(what, Norms):
+                arrays[i] = found.norms = plan.empty(())
             else:
-                arrays[i] = found.norms if isinstance(what, Norms) else found.squares.view(dtype)
+                found.squares = np.empty(plan.lowered.builder.samples)
+                arrays[i] = found.squares.view(dtype)
         back.program.run(self.memory, arrays)
-        for i, (seen, apart) in back.gradients:  # a shared parameter has one of each of its calls
-            own, total, parameter = arrays[i], found.parameters, seen.base
-            if not seen.view.identity:
-                own = np.ascontiguousarray(seen.view.back(own, int(apart), parameter.shape))
+        total = found.parameters
+        for i, _, parameter, view, apart in back.results:  # a shared parameter has one of each of its calls
+            own = arrays[i]
+            if view is not None:
+                own = np.ascontiguousarray(view.back(own, apart, parameter.shape))
             total[parameter] = total[parameter] + own if parameter in total else own
         return found
 
@@ -210,12 +212,14 @@ class Known(NamedTuple):
     statistics: dict[str, tuple[Any, ...]]
 
 
-class _Found(NamedTuple):
+class _Found:
     """What a way back gives; each only if it asks for it."""
 
-    parameters: dict[Parameter, Array]
-    inputs: dict[str, Array]
-    deltas: dict[str, Array]
-    values: dict[str, Array]
     norms: Array
     squares: Array
+
+    def __init__(self) -> None:
+        self.parameters: dict[Parameter, Array] = {}
+        self.inputs: dict[str, Array] = {}
+        self.deltas: dict[str, Array] = {}
+        self.values: dict[str, Array] = {}

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from sharedgrad.graph import Node
 from sharedgrad.kernels.native import program as ops
 from sharedgrad.kernels.native.maps import Map
-from sharedgrad.parameter import Parameter, Weight
+from sharedgrad.kernels.native.recycled import maker
+from sharedgrad.parameter import Array, Parameter, Weight
 from sharedgrad.plan.forward import Forward
 from sharedgrad.plan.lowering import (
     Delta,
@@ -24,6 +25,7 @@ from sharedgrad.plan.lowering import (
     Value,
 )
 from sharedgrad.plan.steps.step import Weighted
+from sharedgrad.view import View
 
 T = TypeVar("T")
 
@@ -75,6 +77,12 @@ class Backward(Lowering):
         self.deltas, self.node_values = self.numbered(Delta), self.numbered(Value)
         order = [p for node in reversed(forward.nodes) for p in node.layer.parameters().values()]
         self.gradients.sort(key=lambda numbered: order.index(numbered[1].parameter))  # as layer by layer
+        self.results = [(i, *self._result(*what)) for i, what in self.gradients]
+
+    def _result(self, seen: Weight, apart: bool) -> tuple[Callable[[], Array], Parameter, View | None, int]:
+        """What makes an array for a gradient; whose it is, through which view, and its axes before the parameter's."""
+        shape = (self.builder.samples, *seen.shape) if apart else seen.shape
+        return maker(shape, self.builder.dtype), seen.base, None if seen.view.identity else seen.view, int(apart)
 
     def start(self) -> None:
         """What is to be done before the last step."""

@@ -7,7 +7,6 @@ rewrite of the graph.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from sharedgrad.geometry import Geometry
 from sharedgrad.graph import Node
 from sharedgrad.kernels.native.maps import Map
 from sharedgrad.kernels.native.program import Builder
-from sharedgrad.kernels.native.recycled import empty
+from sharedgrad.kernels.native.recycled import maker
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Shape
 from sharedgrad.parameter import Array, Buffer, Parameter, Weight
@@ -57,9 +56,7 @@ class Forward(Lowering):
         record: bool,
     ) -> None:
         self.steps = rewrite(nodes, shapes, outputs)
-        builder = Builder(samples, dtype)
-        by_channel = not builder.full and all(step.by_channel for step in self.steps)
-        super().__init__(shapes, replace(builder, by_channel=by_channel))
+        super().__init__(shapes, Builder(samples, dtype))
         self.nodes, self.inputs, self.outputs = nodes, inputs, outputs
         self.by_name = {node.name: node for node in nodes}
         self.training, self.record = training, record
@@ -75,11 +72,13 @@ class Forward(Lowering):
         for name in outputs:
             self.emit("relayout", (self.array(Output(name), shapes[name]), self.values[name]))
         self._read: list[Buffer] = [buffer for _, buffer in self.numbered(Buffer)]
-        self._inputs, self._outputs, self._masks = map(self.numbered, (Input, Output, Mask))
+        self._inputs, self._masks = self.numbered(Input), self.numbered(Mask)
+        self._outputs = [(i, name, maker((samples, *shapes[name]), dtype)) for i, (name,) in self.numbered(Output)]
 
     def prepared(self, weight: Weight, y: Map, geometry: Geometry) -> Map | None:
         """The kernel (F, C, *K) prepared, where passes see the same weights again: with no way back to change them."""
-        if self.record or not self.builder.by_channel or not isinstance(weight, Parameter):
+        served = self.builder.by_channel and geometry.groups == 1
+        if self.record or not served or not isinstance(weight, Parameter):
             return None
         kernel = Kernel(weight, Prepared.of(weight, self.builder, y, geometry))
         return self.array(kernel, (kernel.prepared.size,), 1)
@@ -97,19 +96,21 @@ class Forward(Lowering):
 
     # ---- for a run
 
-    def read(self, context: Context) -> dict[Buffer, Array]:
-        """The values that the buffers have in this pass."""
-        return {buffer: context.read(buffer) for buffer in self._read}
+    def read(self, context: Context | None) -> dict[Buffer, Array]:
+        """The values that the buffers have in this pass; an evaluation needs no context."""
+        return {buffer: context.read(buffer) if context else buffer.value for buffer in self._read}
 
-    def connect(self, arrays: list[Any], inputs: Mapping[str, Array], context: Context) -> dict[str, Array]:
+    def connect(self, arrays: list[Any], inputs: Mapping[str, Array], context: Context | None) -> dict[str, Array]:
         """Put inputs, masks and places for outputs, which are returned, where the program takes them."""
-        samples, dtype, outputs = self.builder.samples, self.builder.dtype, dict[str, Array]()
+        outputs: dict[str, Array] = {}
         for i, (name,) in self._inputs:
             arrays[i] = inputs[name]
-        for i, (name,) in self._outputs:
-            arrays[i] = outputs[name] = empty((samples, *self.shapes[name]), dtype)
+        for i, name, make in self._outputs:
+            arrays[i] = outputs[name] = make()
         for i, (node,) in self._masks:
-            arrays[i] = node.layer.mask((samples, *self.shapes[node.name]), dtype, context.enter(node.name))
+            assert context is not None
+            shape = self.builder.samples, *self.shapes[node.name]
+            arrays[i] = node.layer.mask(shape, self.builder.dtype, context.enter(node.name))
         return outputs
 
     def track(self, memory: Array, context: Context) -> None:

@@ -37,7 +37,7 @@ class Prepared:
     @classmethod
     def of(cls, weight: Parameter, builder: Builder, y: Map, geometry: Geometry) -> Prepared:
         """The one for this weight, which programs for other numbers of samples share."""
-        key = builder.dtype.char, builder.vector_lanes, (y.height, y.width, *ops.window(geometry))
+        key = builder.dtype.char, builder.lanes, (y.height, y.width, *ops.window(geometry))
         mine = _known.setdefault(weight, {})
         if key not in mine:
             mine[key] = cls(builder, y, geometry, weight.shape)

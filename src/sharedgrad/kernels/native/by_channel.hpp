@@ -10,12 +10,12 @@
 namespace sharedgrad {
 namespace {
 
-using ByChannelMemory = Owner<kTaps, kPlaces, kWeights, kSums>;
+using ByChannelMemory = Owner<kWeights, kSums>;
 
 // Where channel c of the first sample lies.
 template <typename T>
 std::ptrdiff_t lane_of(const Map<T>& m, int c) {
-    return c / m.lanes * m.block() + c % m.lanes;
+    return c / kWidth<T> * m.block() + c % kWidth<T>;
 }
 
 // Kernels with channels in the lanes: [tile of vectors][term][vector][lane]. The lanes are filters and the terms
@@ -53,43 +53,54 @@ struct LaneKernels {
     }
 };
 
-// Where windows find the cells that their taps see, in the order (c, cell) of a kernel.
-template <typename T>
-struct LaneTaps {
-    int count;
-    std::ptrdiff_t* cells;
+// Outputs that meet their inputs alike: rows × columns of them, from (top, left) on, each with inputs that lie a step
+// from those of the one before.
+struct Slide {
+    int top, left, down, across, rows, columns, step_h, step_w;
+    Phase kernel_rows, kernel_columns;
 
-    LaneTaps(const Map<T>& x, const Window& g)
-        : count(x.lane_channels * g.kernel_h * g.kernel_w),
-          cells(ByChannelMemory::memory<std::ptrdiff_t, kTaps>(count)) {
-        for (int c = 0, t = 0; c < x.lane_channels; ++c)
-            for (int i = 0; i < g.kernel_h; ++i)
-                for (int j = 0; j < g.kernel_w; ++j)
-                    cells[t++] = lane_of(x, c) + (i * g.dilation_h - g.pad_h) * x.row() +
-                                 std::ptrdiff_t(j * g.dilation_w - g.pad_w) * x.lanes;
+    // How many of these channels' taps there are, and where: in the order (c, cell) of a kernel.
+    template <typename T>
+    Taps taps(const Map<T>& in, int channels) const {
+        const Phase &h = kernel_rows, &w = kernel_columns;
+        return ordered(
+            {channels, h.count, w.count, 1, nullptr, nullptr, step_h, in.height, h.shift},
+            [&](int c, int i, int j) {
+                return lane_of(in, c) + h.shift[i] * in.row() + std::ptrdiff_t(w.shift[j]) * kWidth<T>;
+            },
+            [&](int c, int i, int j) { return (std::ptrdiff_t(c) * h.kernel + h.cell[i]) * w.kernel + w.cell[j]; });
     }
 };
+
+// The outputs of a convolution.
+template <typename T>
+Slide slide_forward(const Map<T>& y, const Window& g) {
+    return {0,
+            0,
+            1,
+            1,
+            y.height,
+            y.width,
+            g.stride_h,
+            g.stride_w,
+            Phase::forward(g.kernel_h, g.pad_h, g.dilation_h),
+            Phase::forward(g.kernel_w, g.pad_w, g.dilation_w)};
+}
+
+// function(slide): forward all outputs, on the way back those of each phase
+template <typename T, typename Function>
+void each_slide(const Map<T>& out, const Window& g, bool back, const Function& function) {
+    if (!back) return function(slide_forward(out, g));
+    for (int a = 0; a < std::min(g.stride_h, out.height); ++a)
+        for (int b = 0; b < std::min(g.stride_w, out.width); ++b)
+            function({a, b, g.stride_h, g.stride_w, ceil_div(out.height - a, g.stride_h),
+                      ceil_div(out.width - b, g.stride_w), 1, 1,
+                      Phase(a, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h),
+                      Phase(b, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w)});
+}
 
 // ---- the sums
 
-// sums (F positions, C vectors, lanes) = Σ_k w[places[k]] · x[position][cells[k]]
-template <typename T>
-struct LaneSums {
-    template <int F, int C>
-    static void run(T* sums, const T* w, const std::ptrdiff_t* places, const T* x, std::ptrdiff_t position,
-                    const std::ptrdiff_t* cells, int count) {
-        add_products<T, F, C>(
-            sums, C * kWidth<T>, w, [=](std::ptrdiff_t k) { return places[k] * (C * kWidth<T>); }, x, position,
-            [=](std::ptrdiff_t k) { return cells[k]; }, count, false);
-    }
-};
-
-// Some of a map's cells: rows × columns of them, from (top, left) on.
-struct Cells {
-    int top, left, down, across, rows, columns;
-};
-
-// The outputs at some cells, each from inputs that lie `step` from those of the one before.
 template <typename T>
 struct ByChannel {
     static constexpr int V = kWidth<T>;
@@ -97,55 +108,84 @@ struct ByChannel {
     const LaneKernels<T>& kernels;
     const T* packed;
     Finish<T> last;
-    Cells at;
-    int step_h, step_w;
-    const std::ptrdiff_t *cells, *places;  // (count): what is added up, as it lies in `in` and in w
-    int count;
+    const Slide& at;
+    const Taps& taps;
     int vectors = out.blocks_of_sample();
 
     void run() const {
         const int samples = out.blocks() / vectors, all = samples * kernels.tiles.count;
         const EvenRanges rows(at.rows, ceil_div(at.rows, ceil_div(kTasks, all)));
-        parallel(all * rows.count, double(samples) * at.rows * at.columns * vectors * count, [&](int task) {
+        parallel(all * rows.count, double(samples) * at.rows * at.columns * vectors * taps.count(), [&](int task) {
             const int piece = task % rows.count, tile = task / rows.count % kernels.tiles.count;
+            const EvenRanges columns(at.columns, rows_beside(kernels.tiles.size(tile)));
             for (int h = rows.begin(piece); h < rows.begin(piece + 1); ++h)
-                row(task / rows.count / kernels.tiles.count, tile, h);
+                row(task / rows.count / kernels.tiles.count, tile, h, columns);
         });
     }
 
-    void row(int sample, int tile, int h) const {
+    void row(int sample, int tile, int h, const EvenRanges& columns) const {
         const int first = kernels.tiles.begin(tile), size = kernels.tiles.size(tile);
-        const EvenRanges columns(at.columns, rows_beside(size));
-        const std::ptrdiff_t position = std::ptrdiff_t(step_w) * in.lanes;
-        const T* const from = in.cell(sample * in.blocks_of_sample(), 0, h * step_h);
-        alignas(64) T sums[kTileFilters * kTileColumns * V];
-        for (int i = 0; i < columns.count; ++i) {
-            const int column = columns.begin(i);
-            tile_for<LaneSums<T>>(columns.size(i), size)(sums, packed + kernels.tile(tile), places,
-                                                         from + column * position, position, cells, count);
-            for (int v = 0; v < size; ++v)
-                put(sums + v * V, size * V, columns.size(i), sample * vectors + first + v, h, column);
-        }
+        const int block = sample * vectors + first, down = at.top + h * at.down;
+        const auto rows = taps.meeting(h, h);
+        const std::ptrdiff_t to = std::ptrdiff_t(at.left) * V;
+        Tiles tiles{packed + kernels.tile(tile),
+                    in.cell(sample * in.blocks_of_sample(), 0, h * at.step_h),
+                    rows.first * taps.columns,
+                    rows.second * taps.columns,
+                    first * V,
+                    out.cell(block, 0, down) + to,
+                    last.through ? last.through->cell(block, 0, down) + to : nullptr,
+                    columns.larger};
+        if (columns.larger) tile_for<ByChannel<T>>(columns.size(0), size)(*this, tiles);
+        tiles.count = columns.count - columns.larger;
+        tile_for<ByChannel<T>>(columns.base, size)(*this, tiles);
     }
 
-    // A vector's outputs at neighbouring cells.
-    void put(const T* sums, int apart, int positions, int block, int h, int column) const {
-        const int first = block % vectors * V, alive = std::min(V, out.lane_channels - first), lanes = out.lanes;
-        const Vector<T> bias = last.bias ? load_part(last.bias + first, alive) : Vector<T>{};
-        const std::ptrdiff_t begin = std::ptrdiff_t(at.left + column * at.across) * lanes,
-                             step = std::ptrdiff_t(at.across) * lanes;
-        T* const to = out.cell(block, 0, at.top + h * at.down) + begin;
-        const T* const gate = last.through ? last.through->cell(block, 0, at.top + h * at.down) + begin : nullptr;
-        const auto each = [&](const auto& read, const auto& write) {
-            for (int p = 0; p < positions; ++p)
-                write(to + p * step, finished<T>(load(sums + p * apart) + bias, last.add, last.relu, to + p * step,
-                                                 gate ? gate + p * step : nullptr, read));
-        };
-        if (lanes == V)
-            each([](const T* from) { return load(from); }, [](T* at, Vector<T> v) { store(at, v); });
-        else
-            each([lanes](const T* from) { return load_part(from, lanes); },
-                 [lanes](T* at, Vector<T> v) { store_part(at, v, lanes); });
+    // Neighbouring outputs of some vectors, so many tiles of them one after the other.
+    struct Tiles {
+        const T *w, *from;
+        int begin, end;  // of each channel's taps
+        int channel;     // the first of the outputs' channels
+        T* to;
+        const T* gate;
+        int count;
+    };
+
+    template <int F, int C>
+    static void run(const ByChannel& p, Tiles& tiles) {
+        const Taps& taps = p.taps;
+        const int channels = taps.channels, kernel = taps.rows * taps.columns, begin = tiles.begin, end = tiles.end;
+        const std::ptrdiff_t *const offsets = taps.offsets, *const places = taps.places;
+        const std::ptrdiff_t position = std::ptrdiff_t(p.at.step_w) * V;
+        const std::ptrdiff_t step = std::ptrdiff_t(p.at.across) * V, block = p.out.block();
+        const std::ptrdiff_t gate_block = p.last.through ? p.last.through->block() : 0;
+        const bool add = p.last.add, relu = p.last.relu;
+        const T *const weights = tiles.w, *gate = tiles.gate, *from = tiles.from;
+        T* to = tiles.to;
+        Vector<T> bias[C] = {};
+        for (int c = 0, first = tiles.channel; p.last.bias && c < C; ++c, first += V)
+            bias[c] = load_part(p.last.bias + first, std::min(V, p.out.lane_channels - first));
+        for (int i = tiles.count; i > 0; --i) {
+            Vector<T> sum[F][C];
+            for (int f = 0; f < F; ++f)
+                for (int c = 0; c < C; ++c) sum[f][c] = Vector<T>{};
+            for (int channel = 0; channel < channels; ++channel)
+                for (int k = channel * kernel + begin; k < channel * kernel + end; ++k) {
+                    const T *const x = from + offsets[k], *const w = weights + places[k] * (C * V);
+                    Vector<T> v[C];
+                    for (int c = 0; c < C; ++c) v[c] = load(w + c * V);
+                    for (int f = 0; f < F; ++f) {
+                        const Vector<T> input = splat(x[f * position]);
+                        for (int c = 0; c < C; ++c) sum[f][c] += input * v[c];
+                    }
+                }
+            for (int f = 0; f < F; ++f, to += step, gate += gate ? step : 0)
+                for (int c = 0; c < C; ++c)
+                    store(to + c * block, finished<T>(sum[f][c] + bias[c], add, relu, to + c * block,
+                                                      gate ? gate + c * gate_block : nullptr, load<T>));
+            from += F * position;
+        }
+        tiles.from = from, tiles.to = to, tiles.gate = gate;
     }
 };
 

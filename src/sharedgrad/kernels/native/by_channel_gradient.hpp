@@ -53,8 +53,9 @@ template <typename T>
 void weight_gradient_by_channel(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g, bool by_sample) {
     constexpr int V = kWidth<T>;
     const int vectors = dy.blocks_of_sample(), samples = dy.blocks() / vectors;
-    const LaneTaps<T> taps(x, g);
-    const int count = taps.count;
+    const Slide at = slide_forward(dy, g);
+    const Taps taps = at.taps(x, x.lane_channels);
+    const int count = taps.count();
     const EvenRanges filters(vectors, kTileColumns), ranges(count, kSumsAtOnce);
     const EvenRanges rows(dy.height, std::max(1, kDeltasAtOnce / dy.width));
     parallel(filters.count * ranges.count, double(dy.blocks()) * dy.height * dy.width * count, [&](int task) {
@@ -69,7 +70,7 @@ void weight_gradient_by_channel(T* dw, const Map<T>& dy, const Map<T>& x, const 
                     tile_for<LaneOuterTile<T>>(k, size)(
                         {sums + t * V, std::ptrdiff_t(own) * V, dy.cell(n * vectors + first, 0, h), dy.block(),
                          dy.row(), dy.lanes, x.cell(n * x.blocks_of_sample(), 0, h * g.stride_h), g.stride_h * x.row(),
-                         std::ptrdiff_t(g.stride_w) * x.lanes, taps.cells + ranges.begin(range) + t, rows.size(r),
+                         std::ptrdiff_t(g.stride_w) * x.lanes, taps.offsets + ranges.begin(range) + t, rows.size(r),
                          dy.width, r || (n && !by_sample)});
                 }
             if (!by_sample && n < samples - 1) continue;

@@ -3,9 +3,11 @@
 #pragma once
 
 #include "by_channel_gradient.hpp"
+#include "by_channel_groups.hpp"
 #include "by_channel_passes.hpp"
 #include "conv.hpp"
 #include "conv_gradient.hpp"
+#include "conv_pool.hpp"
 #include "depthwise.hpp"
 #include "maps.hpp"
 #include "pointwise.hpp"
@@ -26,14 +28,16 @@ struct Convolution {
     const T* bias = nullptr;      // in the first
     const T* prepared = nullptr;  // w once more, or null (by_channel_passes.hpp)
     bool relu = false;
-    const FusedPool<T>* pool = nullptr;  // what takes the place of the outputs, or null
-    bool add = false;                    // to the input gradient that is there
-    const Map<T>* through = nullptr;     // the output of a ReLU that it goes back through, or null
-    T *dw = nullptr, *dbias = nullptr;   // in the last two
+    const Pooling<T>* pooling = nullptr;  // what takes the place of the outputs, or null
+    bool add = false;                     // to the input gradient that is there
+    const Map<T>* through = nullptr;      // the output of a ReLU that it goes back through, or null
+    T *dw = nullptr, *dbias = nullptr;    // in the last two
 
+    const Map<T>& out() const { return pass == kOutputs ? small : big; }  // in the first two
+    const Map<T>& in() const { return pass == kOutputs ? big : small; }
     bool sums_weights() const { return pass == kWeightGradient; }
     Finish<T> finish() const {
-        if (pass == kOutputs) return {g.pad_h, g.pad_w, false, bias, relu, false, nullptr, pool};
+        if (pass == kOutputs) return {g.pad_h, g.pad_w, false, bias, relu, false, nullptr, pooling};
         return {2 - g.pad_h, 2 - g.pad_w, true, nullptr, false, add, through, nullptr};
     }
 };
@@ -56,12 +60,19 @@ bool with_bias(C<T> c) {
 
 template <typename T>
 bool run_by_channel(C<T> c) {
-    if (c.pass == kOutputs)
-        conv_by_channel(c.small, c.big, c.w, c.bias, c.prepared, c.g, c.relu);
-    else if (c.pass == kInputGradient)
-        input_gradient_by_channel(c.big, c.small, c.w, c.through, c.g, c.add);
+    if (!c.dw)
+        outputs_by_channel(c.out(), c.in(), c.w, c.prepared, c.finish(), c.g);
     else
         weight_gradient_by_channel(c.dw, c.small, c.big, c.g, c.pass == kBySample);
+    return with_bias(c);
+}
+
+template <typename T>
+bool run_in_groups(C<T> c) {
+    if (!c.dw)
+        outputs_in_groups<T>({c.out(), c.in(), c.g, c.finish().turned}, c.w, c.finish());
+    else
+        weight_gradient_in_groups(c.dw, c.small, c.big, c.g, c.pass == kBySample);
     return with_bias(c);
 }
 
@@ -99,15 +110,14 @@ bool run_minimal_filtering(C<T> c) {
         // the definition may do without what is not finite
         return finite(c.dw, std::ptrdiff_t(9) * c.small.channels * c.big.channels) && with_bias(c);
     }
-    const bool forward = c.pass == kOutputs;
-    Winograd<T>(forward ? c.small : c.big, forward ? c.big : c.small, c.w, c.finish()).run();
+    Winograd<T>(c.out(), c.in(), c.w, c.finish()).run();
     return true;
 }
 
 template <typename T>
 bool run_sums(C<T> c) {
     if (c.pass == kOutputs) {
-        conv(c.small, c.big, c.w, c.bias, c.g, c.relu, c.pool);
+        conv(c.small, c.big, c.w, c.bias, c.g, c.relu);
     } else if (c.pass == kInputGradient) {
         conv_input_gradient(c.big, c.small, c.w, c.g, c.add);
         if (c.through) activate_backward(c.big, c.big, *c.through, kReLU);
@@ -122,13 +132,15 @@ bool run_sums(C<T> c) {
 template <typename T>
 constexpr Strategy<T> kStrategies[] = {
     // few samples, in the order that is made for them: a step of the CNN with one sample takes 0.6 of the time
-    {[](C<T> c) { return c.small.by_channel(); }, run_by_channel<T>},
+    {[](C<T> c) { return c.small.by_channel() && c.g.groups == 1; }, run_by_channel<T>},
+    // the same in groups: a step of `separable` with one sample takes 0.9
+    {[](C<T> c) { return c.small.by_channel(); }, run_in_groups<T>},
     // a kernel for each channel: a step of the net `separable` takes 0.75 of the time
     {[](C<T> c) { return depthwise(c.small, c.big, c.g) && c.pass != kBySample; },
      run_passes<T, depthwise_conv<T>, depthwise_input_gradient<T>, depthwise_weight_gradient<T>>},
     // 1×1: a step of `separable` takes 0.9; few input channels are too little work for its weight gradient
     {[](C<T> c) {
-         const bool few = c.sums_weights() && c.big.channels <= kTileTaps;
+         const bool few = c.sums_weights() && c.big.channels <= kTileTaps && !c.big.plain();
          return pointwise(c.small, c.big, c.g) && c.pass != kBySample && !few;
      },
      run_passes<T, pointwise_conv<T>, pointwise_input_gradient<T>, pointwise_weight_gradient<T>>},
@@ -157,14 +169,14 @@ void convolve(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const
 template <typename T>
 void convolve_pool_2x2(const Map<T>& y, const Map<T>* winners, const Map<T>& x, const T* w, const T* bias,
                        const Window& g, int kind) {
-    const FusedPool<T> after = fused_pool(y, winners, kind);
+    const Pooling<T> after = pooling(y, winners, kind);
     Map<T> outputs = y;
     outputs.height *= 2, outputs.width *= 2;
     const Convolution<T> c{kOutputs, outputs, x, g, w, bias, nullptr, false, &after};
     if (filters_minimally<T>(c))
         run_minimal_filtering<T>(c);
     else
-        conv(y, x, w, bias, g, false, &after);
+        conv_pool_2x2(y, winners, x, w, bias, g, kind);
 }
 
 // dx, or dx added to what is there; where `through` is the output of a ReLU, what flows back goes on through that.

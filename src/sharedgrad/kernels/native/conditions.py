@@ -64,11 +64,6 @@ def same_channels(a: Map, b: Map) -> bool:
     return order and a.samples == b.samples and a.channels == b.channels
 
 
-def is_plain(m: Map) -> bool:
-    """Whether it is a plain array (N, C, H, W)."""
-    return m.lanes == 1 and m.bare and not m.by_channel
-
-
 def is_cell(m: Map) -> bool:
     """Whether it is (N, C), samples side by side."""
     return m.bare and m.height * m.width == 1 and not m.by_channel
@@ -76,7 +71,7 @@ def is_cell(m: Map) -> bool:
 
 def is_vector(m: Map) -> bool:
     """Whether it is a plain array (N, C)."""
-    return m.lanes == 1 and is_cell(m)
+    return m.plain and is_cell(m)
 
 
 def alike(first: str, *others: str) -> Condition:
@@ -111,14 +106,19 @@ def vector_of(vector: str, name: str) -> Condition:
     return holds
 
 
+def vector(name: str) -> Condition:
+    """Plain vectors."""
+    return Condition(f"{name} is no vector", lambda o: is_vector(o[name]))
+
+
+def in_blocks(name: str) -> Condition:
+    """A map in blocks."""
+    return Condition(f"{name} does not lie in blocks", lambda o: not o[name].plain)
+
+
 def by_samples(name: str) -> Condition:
-    """A map that does not lie by channel."""
-    return Condition(f"{name} lies by channel", lambda o: not o[name].by_channel)
-
-
-def fills_vectors(name: str) -> Condition:
-    """A map whose lanes, samples all, are a vector."""
-    return Condition(f"{name}'s samples fill no vector", lambda o: o[name].lanes == o.vector and not o[name].by_channel)
+    """A map in blocks whose lanes are samples."""
+    return Condition(f"{name}'s lanes are no samples", lambda o: not o[name].plain and not o[name].by_channel)
 
 
 def factors(name: str, of: str) -> Condition:
@@ -185,7 +185,7 @@ def shapes(**maps: str) -> Condition:
         for name, m in o.maps.items():
             for letter, size in zip(maps.get(name, "").split(), (m.samples, *m.shape), strict=False):
                 expected = int(letter) if letter.isdecimal() else sizes.setdefault(letter, size)
-                if size != expected or not is_plain(m):
+                if size != expected or not m.plain:
                     return False
         return True
 
@@ -198,7 +198,7 @@ def settings(count: int, at: str = "at") -> Condition:
     @where(f"there are no {count} settings from {at} on")
     def fits(o: Operands) -> bool:
         m, first = o["settings"], o.numbers[at]
-        return is_plain(m) and first >= 0 and (first + count) * 8 <= m.size * o.itemsize
+        return m.plain and first >= 0 and (first + count) * 8 <= m.size * o.itemsize
 
     return fits
 
@@ -256,7 +256,7 @@ def slides_pooled(small: str, big: str) -> tuple[Condition, ...]:
         m = o[small]
         return o.window.slides(Map(m.samples, m.lanes, m.channels, 2 * m.height, 2 * m.width), o[big])
 
-    return fills_vectors(small), fits
+    return by_samples(small), fits
 
 
 def _windows(*names: str) -> str:

@@ -6,46 +6,25 @@
 //   dw[f,t] = Σ_{samples,o} dy[f,o] · x[o·stride + t]   the lanes are the samples' own gradients until the end
 #pragma once
 
-#include <numeric>
 #include <utility>
 
 #include "inner_loops.hpp"
-#include "pool_2x2.hpp"
 #include "windows.hpp"
 
 namespace sharedgrad {
 namespace {
 
-using ConvMemory = Owner<kOrder, kPlaces, kWeights, kCells>;
+using ConvMemory = Owner<kOrder, kPlaces, kWeights>;
 static_assert(disjoint<WindowMemory, ConvMemory>());
-using InputGradientMemory = Owner<kInputs>;  // dx phase by phase
-static_assert(disjoint<InputGradientMemory, ConvMemory>());
 
 // ---- forward and input gradient
 
 // A grid of outputs: `rows` rows of vectors, for the filters of all groups and blocks.
 template <typename T>
 struct Grid {
-    T* data;  // (blocks, channels, rows, vectors of a row, lanes of a vector)
+    T* data;  // (blocks, channels, rows, columns, lanes)
     std::ptrdiff_t block, channel, row, step;
-    int rows, columns, lanes;  // lanes of one column
-};
-
-// The vectors of a grid one after the other: row by row, or window of 2×2 by window.
-struct Walk {
-    int across;  // vectors, or windows, side by side
-    bool windows;
-    int h, v, cell = 0;
-    Walk(int at, int across, bool windows) : across(across), windows(windows) {
-        h = at / across / (windows ? 4 : 1), v = windows ? at / 4 % across : at % across;
-    }
-    int row() const { return windows ? 2 * h + cell / 2 : h; }
-    int column() const { return windows ? 2 * v + cell % 2 : v; }
-    void next() {
-        if (windows && ++cell < 4) return;
-        cell = 0;
-        if (++v == across) v = 0, ++h;
-    }
+    int rows, columns;
 };
 
 // The taps of one output. So many channels at a time as the cache holds, kernel row by kernel row, so that outputs near
@@ -103,16 +82,14 @@ struct Correlation {
     const T* bias;     // (groups · filters), or null
     bool add, relu;
     double operations;
-    const FusedPool<T>* fused_pool;  // what follows at once, or null
 };
 
 // w (groups · filters, channels, cells) tile by tile: (tiles of filters, taps, filters of a tile). Groups, filters and
 // taps lie so far apart in w.
 template <typename T>
-const T* packed(const T* w, const Taps& taps, int groups, int filters, std::ptrdiff_t group_step,
+const T* packed(const T* w, const Taps& taps, int groups, const EvenRanges& tiles, std::ptrdiff_t group_step,
                 std::ptrdiff_t filter_step) {
-    const EvenRanges tiles(filters, kTileFilters);
-    const int count = taps.count();
+    const int count = taps.count(), filters = tiles.begin(tiles.count);
     T* weights = ConvMemory::memory<T, kWeights>(std::size_t(groups) * filters * count);
     parallel(groups * tiles.count, double(groups) * filters * count, [&](int task) {
         const int group = task / tiles.count, first = tiles.begin(task % tiles.count);
@@ -125,55 +102,43 @@ const T* packed(const T* w, const Taps& taps, int groups, int filters, std::ptrd
     return weights;
 }
 
-constexpr int kMostVectors = 12;  // of a unit
-
-// How many vectors of outputs are computed at a time: a tile of them, or whole windows in whole tiles.
-inline int unit_of(int columns, bool windows) { return windows ? std::lcm(columns, 4) : columns; }
-
 // A task's share of the outputs: a range of vectors for a range of filter tiles.
 template <typename T>
 struct CorrelateRange {
     const Correlation<T>& p;
     const EvenRanges& tiles;
     int block, group, first_tile, end_tile;
-    int vectors = ceil_div(p.out.columns * p.out.lanes, kWidth<T>);
-    int last = p.out.columns * p.out.lanes - (vectors - 1) * kWidth<T>;  // lanes of a row's last vector
-    int most = most_columns(tiles.size(0)), unit = unit_of(most, p.fused_pool);
-    int first_filter = tiles.begin(first_tile), filters = tiles.begin(end_tile) - first_filter;
+    int most = most_columns(tiles.size(0));
+    int first_filter = tiles.begin(first_tile);
     T* y = p.out.data + block * p.out.block + (std::ptrdiff_t(group) * p.filters + first_filter) * p.out.channel;
     const T* x = p.x + block * p.x_block + group * p.x_group;
-    // sums that are pooled at once stay in memory of the thread's own
-    T* cells = p.fused_pool ? ConvMemory::memory<T, kCells>(std::size_t(filters) * unit * kWidth<T>) : nullptr;
-    std::ptrdiff_t out_channel = cells ? std::ptrdiff_t(unit) * kWidth<T> : p.out.channel;
 
     // Where some vectors of outputs are, and what they read.
     struct Places {
-        T* out[kMostVectors];
-        const T* from[kMostVectors];
-        int valid[kMostVectors];
+        T* out[kMostColumns];
+        const T* from[kMostColumns];
         int count, first_row, last_row;
     };
 
-    void place(Places& to, Walk& walk, int count) const {
-        to.count = count;
-        to.first_row = walk.row();
-        for (int c = 0; c < count; ++c, walk.next()) {
-            const int h = to.last_row = walk.row(), v = walk.column();
-            to.out[c] = cells ? cells + c * kWidth<T> : y + h * p.out.row + v * p.out.step;
+    void place(Places& to, int first, int end) const {
+        to.count = std::max(0, std::min(most, end - first));
+        int h = first / p.out.columns, v = first % p.out.columns;
+        to.first_row = to.last_row = h;
+        for (int c = 0; c < to.count; ++c, ++v) {
+            if (v == p.out.columns) v = 0, ++h;
+            to.last_row = h;
+            to.out[c] = y + h * p.out.row + v * p.out.step;
             to.from[c] = x + h * p.x_row + v * p.x_step;
-            to.valid[c] = v == vectors - 1 ? last : kWidth<T>;
         }
     }
 
     void run(int first, int end) const {
-        Walk walk(first, cells ? vectors / 2 : vectors, cells);
         Places places[2];
-        place(places[0], walk, std::min(unit, end - first));
-        for (int at = first, i = 0; at < end; at += unit, i ^= 1) {
-            Places &own = places[i], &next = places[i ^ 1];
-            place(next, walk, std::max(0, std::min(unit, end - at - unit)));
-            for (int channel = 0; channel < p.taps.channels; channel += p.taps.chunk) chunk(own, next, channel);
-            if (cells) pool(at / 4, own.count / 4);
+        place(places[0], first, end);
+        for (int at = first, i = 0; at < end; at += most, i ^= 1) {
+            place(places[i ^ 1], at + most, end);
+            for (int channel = 0; channel < p.taps.channels; channel += p.taps.chunk)
+                chunk(places[i], places[i ^ 1], channel);
         }
     }
 
@@ -187,16 +152,13 @@ struct CorrelateRange {
         for (int i = first_tile; i < end_tile; ++i) {
             const int f = tiles.begin(i) - first_filter, size = tiles.size(i);
             const int filter = group * p.filters + tiles.begin(i);
-            fetch(next, i, start, count, !channel && !cells);
+            fetch(next, i, start, count, !channel);
             const T* w = p.weights + std::size_t(filter) * taps.count() + std::size_t(start) * size;
-            for (int c = 0; c < own.count; c += most) {
-                const int n = std::min(most, own.count - c);
-                T* out[kMostColumns];
-                for (int k = 0; k < n; ++k) out[k] = own.out[c + k] + f * out_channel;
-                kCorrelate<T>[size - 1][n - 1]({out, out_channel, own.from + c, taps.offsets + start, count, w,
-                                                p.bias ? p.bias + filter : nullptr, own.valid + c, p.add || channel,
-                                                p.relu && last_chunk});
-            }
+            T* out[kMostColumns];
+            for (int c = 0; c < own.count; ++c) out[c] = own.out[c] + f * p.out.channel;
+            correlate<T>(size, own.count,
+                         {out, p.out.channel, own.from, taps.offsets + start, count, w,
+                          p.bias ? p.bias + filter : nullptr, p.add || channel, p.relu && last_chunk});
         }
     }
 
@@ -212,21 +174,13 @@ struct CorrelateRange {
             for (int c = 0; c < next.count; ++c)
                 __builtin_prefetch(next.out[c] + (f - first_filter) * p.out.channel, 1);
     }
-
-    void pool(int first, int windows) const {
-        for (int w = 0; w < windows; ++w) {
-            const int across = p.out.columns / 2, h = (first + w) / across, v = (first + w) % across;
-            p.fused_pool->pool(*p.fused_pool, cells + 4 * w * kWidth<T>, out_channel, block,
-                               group * p.filters + first_filter, filters, h, v);
-        }
-    }
 };
 
 template <typename T>
 void correlate_all(const Correlation<T>& p) {
     const EvenRanges tiles(p.filters, kTileFilters);
-    const int vectors = p.out.rows * ceil_div(p.out.columns * p.out.lanes, kWidth<T>);
-    const int unit = unit_of(most_columns(tiles.size(0)), p.fused_pool), pieces = ceil_div(vectors, unit);
+    const int vectors = p.out.rows * p.out.columns;
+    const int unit = most_columns(tiles.size(0)), pieces = ceil_div(vectors, unit);
     const EvenRanges ranges(pieces, ceil_div(pieces, ceil_div(kTasks, p.blocks * p.groups)));
     const int cuts = ceil_div(kTasks / 2, p.blocks * p.groups * ranges.count);
     const EvenRanges parts(tiles.count, ceil_div(tiles.count, cuts));
@@ -239,46 +193,12 @@ void correlate_all(const Correlation<T>& p) {
     });
 }
 
-// y (N, F, *P) = x (N, C, *S) ∗ w (F, C/groups, *K) + bias (F), then perhaps ReLU; or, with an activation and pooling
-// that follow, their outputs y.
-template <typename T>
-void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu,
-          const FusedPool<T>* fused_pool) {
-    const int filters = y.channels / g.groups, channels = x.channels / g.groups, cells = g.kernel_h * g.kernel_w;
-    const auto in = windows(x, g);
-    int shifts[kMostCells];
-    for (int i = 0; i < g.kernel_h; ++i) shifts[i] = i * g.dilation_h - g.pad_h;
-    const int chunk = chunk_of(g.kernel_h, g.kernel_w, filters);
-    const auto place = [&](int c, int i, int j) { return std::ptrdiff_t(c) * cells + i * g.kernel_w + j; };
-    const Taps taps = ordered(
-        {channels, g.kernel_h, g.kernel_w, chunk, nullptr, nullptr, g.stride_h, x.height, shifts},
-        [&](int c, int i, int j) { return in.taps[place(c, i, j)]; }, place);
-    const int scale = fused_pool ? 2 : 1;
-    correlate_all<T>(
-        {{y.cell(0, 0, 0), y.block(), y.channel(), y.row(), kWidth<T>, scale * y.height, scale * y.width, y.lanes},
-         in.data,
-         in.block,
-         in.channel * channels,
-         in.row,
-         in.step,
-         y.blocks(),
-         g.groups,
-         filters,
-         taps,
-         g.kernel_w - 1,
-         packed(w, taps, g.groups, filters, std::ptrdiff_t(filters) * in.count, in.count),
-         bias,
-         false,
-         relu,
-         scale * scale * operations(y, x, g),
-         fused_pool});
-}
-
-// The kernel cells along one axis that inputs i ≡ phase (mod stride) meet, and where: output i/stride + shift.
+// The kernel cells along one axis that inputs i ≡ phase (mod stride) meet, and where: output i/stride + shift. In the
+// other direction outputs meet inputs in a single phase, with padding and dilation negative.
 struct Phase {
-    int count = 0;
+    int kernel, count = 0;
     int cell[kMostCells], shift[kMostCells];
-    Phase(int phase, int kernel, int stride, int pad, int dilation) {
+    Phase(int phase, int kernel, int stride, int pad, int dilation) : kernel(kernel) {
         for (int k = 0; k < kernel; ++k) {
             const int at = phase + pad - k * dilation, rest = (at % stride + stride) % stride;
             if (rest) continue;
@@ -286,65 +206,76 @@ struct Phase {
             shift[count++] = at / stride;
         }
     }
+    static Phase forward(int kernel, int pad, int dilation) { return {0, kernel, 1, -pad, -dilation}; }
 };
 
-// dx with its columns phase by phase, (blocks, C, H, stride, columns, lanes), back in order.
+// The taps of a convolution's windows: so many channels at a time.
+inline Taps taps_of(const std::ptrdiff_t* offsets, int channels, int height, const Window& g, int chunk,
+                    const Phase& rows) {
+    const auto place = [&](int c, int i, int j) {
+        return std::ptrdiff_t(c) * g.kernel_h * g.kernel_w + i * g.kernel_w + j;
+    };
+    return ordered(
+        {channels, g.kernel_h, g.kernel_w, chunk, nullptr, nullptr, g.stride_h, height, rows.shift},
+        [&](int c, int i, int j) { return offsets[place(c, i, j)]; }, place);
+}
+
+// y (N, F, *P) = x (N, C, *S) ∗ w (F, C/groups, *K) + bias (F), then perhaps ReLU
 template <typename T>
-void merge_columns(const Map<T>& dx, const T* split, int columns, int stride, bool add) {
-    for (int b = 0; b < dx.blocks(); ++b)
-        for (int c = 0; c < dx.channels; ++c)
-            for (int h = 0; h < dx.height; ++h, split += std::ptrdiff_t(stride) * columns * dx.lanes) {
-                T* to = dx.cell(b, c, h);
-                for (int w = 0; w < dx.width; ++w) {
-                    const T* from = split + (w % stride * std::ptrdiff_t(columns) + w / stride) * dx.lanes;
-                    for (int l = 0; l < dx.lanes; ++l) {
-                        T& cell = to[std::ptrdiff_t(w) * dx.lanes + l];
-                        cell = add ? cell + from[l] : from[l];
-                    }
-                }
-            }
+void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu) {
+    const int filters = y.channels / g.groups, channels = x.channels / g.groups;
+    const auto in = windows(x, g);
+    const Phase rows = Phase::forward(g.kernel_h, g.pad_h, g.dilation_h);
+    const Taps taps = taps_of(in.taps, channels, x.height, g, chunk_of(g.kernel_h, g.kernel_w, filters), rows);
+    correlate_all<T>({{y.cell(0, 0, 0), y.block(), y.channel(), y.row(), kWidth<T>, y.height, y.width},
+                      in.data,
+                      in.block,
+                      in.channel * channels,
+                      in.row,
+                      in.step,
+                      y.blocks(),
+                      g.groups,
+                      filters,
+                      taps,
+                      g.kernel_w - 1,
+                      packed(w, taps, g.groups, {filters, kTileFilters}, std::ptrdiff_t(filters) * in.count, in.count),
+                      bias,
+                      false,
+                      relu,
+                      operations(y, x, g)});
 }
 
 // dx (N, C, *S) from dy (N, F, *P) and w (F, C/groups, *K), or added to what dx holds.
 template <typename T>
 void conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Window& g, bool add) {
+    constexpr std::ptrdiff_t V = kWidth<T>;
     const int channels = dx.channels / g.groups, filters = dy.channels / g.groups;
-    const bool split = phased(dx, g);
-    const int columns = ceil_div(dx.width, g.stride_w);
-    Grid<T> grid{dx.cell(0, 0, 0), dx.block(), dx.channel(), dx.row(), 0, 0, 0, dx.lanes};
-    if (split) {
-        grid.row = std::ptrdiff_t(g.stride_w) * columns * dx.lanes;
-        grid.channel = grid.row * dx.height;
-        grid.block = grid.channel * dx.channels;
-        grid.data = InputGradientMemory::memory<T, kInputs>(grid.block * dx.blocks());
-    }
     const int kernel = g.kernel_h * g.kernel_w;
     for (int a = 0; a < std::min(g.stride_h, dx.height); ++a)
         for (int b = 0; b < std::min(g.stride_w, dx.width); ++b) {
             const Phase rows(a, g.kernel_h, g.stride_h, g.pad_h, g.dilation_h);
             const Phase cells(b, g.kernel_w, g.stride_w, g.pad_w, g.dilation_w);
-            if (add && !split && (!rows.count || !cells.count)) continue;
+            if (add && (!rows.count || !cells.count)) continue;
             const Taps taps = ordered(
                 {filters, rows.count, cells.count, chunk_of(rows.count, cells.count, channels), nullptr, nullptr, 1,
                  dy.height, rows.shift},
-                [&](int f, int i, int j) {
-                    return f * dy.channel() + rows.shift[i] * dy.row() + std::ptrdiff_t(cells.shift[j]) * dy.lanes;
-                },
+                [&](int f, int i, int j) { return f * dy.channel() + rows.shift[i] * dy.row() + cells.shift[j] * V; },
                 [&](int f, int i, int j) {
                     return std::ptrdiff_t(f) * channels * kernel + rows.cell[i] * g.kernel_w + cells.cell[j];
                 });
-            const T* weights = packed(w, taps, g.groups, channels, std::ptrdiff_t(filters) * channels * kernel, kernel);
-            Grid<T> out = grid;
-            out.data += a * grid.row + (split ? std::ptrdiff_t(b) * columns : b) * dx.lanes;
-            out.row = g.stride_h * grid.row;
-            out.step = std::ptrdiff_t(split ? 1 : g.stride_w) * kWidth<T>;
-            out.rows = ceil_div(dx.height - a, g.stride_h);
-            out.columns = ceil_div(dx.width - b, g.stride_w);
-            correlate_all<T>({out, dy.cell(0, 0, 0), dy.block(), dy.channel() * filters, dy.row(), kWidth<T>,
-                              dx.blocks(), g.groups, channels, taps, 0, weights, nullptr, add && !split, false,
-                              operations(dy, dx, g) / g.stride_h / g.stride_w, nullptr});
+            const T* weights = packed(w, taps, g.groups, {channels, kTileFilters},
+                                      std::ptrdiff_t(filters) * channels * kernel, kernel);
+            const Grid<T> out{dx.cell(0, 0, a) + b * V,
+                              dx.block(),
+                              dx.channel(),
+                              g.stride_h * dx.row(),
+                              g.stride_w * V,
+                              ceil_div(dx.height - a, g.stride_h),
+                              ceil_div(dx.width - b, g.stride_w)};
+            correlate_all<T>({out, dy.cell(0, 0, 0), dy.block(), dy.channel() * filters, dy.row(), V, dx.blocks(),
+                              g.groups, channels, taps, 0, weights, nullptr, add, false,
+                              operations(dy, dx, g) / g.stride_h / g.stride_w});
         }
-    if (split) merge_columns(dx, grid.data, columns, g.stride_w, add);
 }
 
 }  // namespace

@@ -39,8 +39,8 @@ KernelTasks kernel_tasks(const Map<T>& dy, const Window& g, int taps) {
     return {dy.channels / g.groups, taps, g.groups, dy.blocks(), std::size_t(dy.channels) * taps * sizeof(T)};
 }
 
-// What a task has added up: [filter][tap][lane], of its own filters and taps of the whole kernel. The lanes are samples
-// and columns.
+// What a task has added up: [filter][tap][lane], of its own filters and taps of the whole kernel. The lanes are
+// samples.
 template <typename T>
 struct KernelSums {
     T* sums;  // (filters, taps, lanes)
@@ -73,7 +73,7 @@ struct WeightGradient {
         T* const to = KernelSumsMemory::memory<T, kCells>(count * channel);
         for (int f = 0; f < count; ++f) {
             const Vector<T> sum =
-                fused_unpool->spread(*fused_unpool, to + f * channel, block, first + f, h / 2, rows / 2);
+                fused_unpool->spread(*fused_unpool, to + f * channel, dy.used(), block, first + f, h / 2, rows / 2);
             store(bias + f * kWidth<T>, load(bias + f * kWidth<T>) + sum);
         }
         return {to, channel, dy.used()};
@@ -81,10 +81,9 @@ struct WeightGradient {
 
     void positions(const KernelSums<T>& own, int block, int group, int f_begin, int f_end, int t_begin, int t_end,
                    bool resume) const {
-        const int V = kWidth<T>, vectors = ceil_div(dy.width * dy.lanes, V);
-        const int last = dy.width * dy.lanes - (vectors - 1) * V;
+        const int V = kWidth<T>;
         const int step = fused_unpool ? 2 : 1;  // rows that belong together
-        const EvenRanges rows(dy.height / step, std::max(1, kPositions / vectors / step));
+        const EvenRanges rows(dy.height / step, std::max(1, kPositions / dy.width / step));
         const int first = cut.f_tiles.begin(f_begin), tap = cut.t_tiles.begin(t_begin);
         if (fused_unpool && !resume) std::fill_n(own.bias, own.filters * V, T(0));
         const T* const x = in.data + block * in.block + std::ptrdiff_t(group) * channels * in.channel;
@@ -95,10 +94,9 @@ struct WeightGradient {
                 const Deltas from = deltas(own.bias + (f - first) * V, block, group * filters + f, size, h, count);
                 for (int k = t_begin; k < t_end; ++k) {
                     const int t = cut.t_tiles.begin(k);
-                    outer<T>(
-                        size, cut.t_tiles.size(k),
-                        {own.row(f - first) + (t - tap) * V, std::ptrdiff_t(own.taps) * V, from.data, from.channel,
-                         from.row, x + h * in.row, in.step, in.row, in.taps + t, count, vectors, last, resume || r});
+                    outer<T>(size, cut.t_tiles.size(k),
+                             {own.row(f - first) + (t - tap) * V, std::ptrdiff_t(own.taps) * V, from.data, from.channel,
+                              from.row, x + h * in.row, in.step, in.row, in.taps + t, count, dy.width, resume || r});
                 }
             }
     }
@@ -176,16 +174,12 @@ void conv_kernel_gradients_by_sample(T* dw, T* dbias, const Map<T>& dy, const Ma
     kernel_sums(dy, x, g, in, cut, true, fused_unpool, [&](int, int block, const KernelSums<T>& own) {
         for (int f = 0; f < own.filters; ++f) {
             for (int l = 0; dbias && !own.tap && l < dy.alive(block); ++l)
-                dbias[std::ptrdiff_t(block * dy.lanes + l) * dy.channels + own.filter + f] = own.bias[f * V + l];
+                dbias[std::ptrdiff_t(block * V + l) * dy.channels + own.filter + f] = own.bias[f * V + l];
             const T* from = own.row(f);
             T* samples[V];
             for (int l = 0; l < dy.alive(block); ++l)
-                samples[l] = dw + own.weight(f, in.count) + (block * dy.lanes + l) * kernel;
-            if (dy.lanes == V)
-                separate(samples, from, own.taps, dy.alive(block));
-            else
-                for (int t = 0; t < own.taps; ++t)
-                    for (int l = 0; l < dy.alive(block); ++l) samples[l][t] = of_sample(from + t * V, l, dy.lanes);
+                samples[l] = dw + own.weight(f, in.count) + (block * V + l) * kernel;
+            separate(samples, from, own.taps, dy.alive(block));
         }
     });
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from math import inf, prod
 
@@ -44,15 +43,9 @@ def _as_it_lies(b: Builder, x: Index, w: Index, g: Geometry) -> bool:
     return depthwise and g.output(x[2:])[-1] >= _native.lanes(b.dtype.itemsize)
 
 
-def _builder(samples: int, kind: Kind, g: Geometry) -> Builder:
-    """Few samples lie by channel, where each filter sees all channels."""
-    b = builder(samples, kind)
-    return b if b.full or g.groups > 1 else replace(b, by_channel=True)
-
-
 @lru_cache(512)
 def _conv_program(kind: Kind, x: Index, w: Index, bias: bool, g: Geometry) -> Program:
-    b = _builder(x[0], kind, g)
+    b = builder(x[0], kind)
     small = g.output(x[2:])
     y_out, x_in, w_in = plain(b, (x[0], w[0], *small)), plain(b, x), b.array(prod(w))
     b_in = b.array(w[0]) if bias else None
@@ -68,7 +61,7 @@ def _conv_program(kind: Kind, x: Index, w: Index, bias: bool, g: Geometry) -> Pr
 
 @lru_cache(512)
 def _input_gradient_program(kind: Kind, x: Index, dy: Index, w: Index, g: Geometry) -> Program:
-    b = _builder(x[0], kind, g)
+    b = builder(x[0], kind)
     dx_out, dy_in, w_in = plain(b, x), plain(b, dy), b.array(prod(w))
     if _as_it_lies(b, x, w, g):
         b.emit("conv_input_gradient", (dx_out, dy_in, w_in, None), *window(g), 0)
@@ -82,7 +75,7 @@ def _input_gradient_program(kind: Kind, x: Index, dy: Index, w: Index, g: Geomet
 
 @lru_cache(512)
 def _kernel_gradient_program(kind: Kind, x: Index, dy: Index, g: Geometry, by_sample: bool) -> Program:
-    b = _builder(x[0], kind, g)
+    b = builder(x[0], kind)
     size = dy[1] * (x[1] // g.groups) * g.cells
     dw, dy_in, x_in = b.array(size * (x[0] if by_sample else 1)), plain(b, dy), plain(b, x)
     if _as_it_lies(b, x, (dy[1], x[1] // g.groups), g) and not by_sample:
@@ -102,10 +95,10 @@ def kernel_squares_cost(kernel: Index, delta: Map) -> float:
 def gram_squares_cost(b: Builder, delta: Map, x: Map, g: Geometry) -> float:
     """As many, as measured, from inner products between the cells of dy (N, F, *P) and those of x (N, C, *S).
 
-    ‖dw‖² = Σ_{u,v} (δ_u·δ_v)(p_u·p_v); infinite where vectors are not full or a thread's memory would be too large.
+    ‖dw‖² = Σ_{u,v} (δ_u·δ_v)(p_u·p_v); infinite where a thread's memory would be too large.
     """
     held = (x.height * x.width**2 + delta.width**2) * delta.lanes * b.dtype.itemsize
-    if not b.full or held > _MOST_PRODUCTS:
+    if held > _MOST_PRODUCTS:
         return inf
     stride = axes(g)[1][0]
     rows = range(0, delta.height * stride, stride)
@@ -121,7 +114,11 @@ def _kernel_squares_program(kind: Kind, x: Index, dy: Index, g: Geometry) -> Pro
     delta, big = blocked(b, dy_in), blocked(b, x_in)
     big.widen(input_margins(g, spatial(x[2:]), spatial(dy[2:])))
     kernel = (dy[1], x[1] // g.groups, *g.kernel)
-    if gram_squares_cost(b, delta, big, g) < kernel_squares_cost(kernel, delta):
+    if b.by_channel:
+        apart = b.vector(prod(kernel))
+        b.emit("conv_weight_gradient", (apart, None, delta, big), *window(g), 1)
+        b.emit("add_squares", (squares, apart))
+    elif gram_squares_cost(b, delta, big, g) < kernel_squares_cost(kernel, delta):
         b.emit("add_gram_squares", (squares, delta, big), *window(g))
     else:
         b.emit("add_kernel_squares", (squares, delta, big, None), *window(g))

@@ -111,6 +111,8 @@ constexpr int kTurnedRows = 64;  // turning a panel costs as much as multiplying
 constexpr int kDepth = 128;      // terms for which a panel of b stays in the first-level cache
 
 constexpr int sum_rows(int vectors) { return std::min(kMostSumRows, kAccumulating / vectors); }
+// A single row uses every panel once: then they are as wide as the registers hold.
+constexpr int sum_vectors(int rows) { return rows == 1 ? kAccumulating : kSumVectors; }
 
 // c[m][j] = start[m][j] + Σ_k a[m][k] · b[k][j] for a tile of M rows × V vectors, the last one filled up to `last`.
 // With Across a is given the other way round, a[k][m].
@@ -137,7 +139,7 @@ void multiply(Rows<T> c, Rows<const T> start, Rows<const T> a, Rows<const T> b, 
 }
 
 // The same for so many rows and vectors.
-template <typename T, bool Across, int V = kSumVectors, int M = sum_rows(V), typename... Rest>
+template <typename T, bool Across, int V = kAccumulating, int M = sum_rows(V), typename... Rest>
 void multiply_tile(int rows, int vectors, const Rest&... rest) {
     if constexpr (V > 1)
         if (vectors < V) return multiply_tile<T, Across, V - 1>(rows, vectors, rest...);
@@ -194,8 +196,9 @@ void product(Rows<T> c, const Start<T>& start, Rows<const T> a, Rows<const T> b,
             });
         });
     constexpr int W = kWidth<T>;
-    static constexpr T zeros[kSumVectors * W] = {};
-    const EvenRanges panels(ceil_div(columns, W), kSumVectors), depths(std::max(terms, 1), kDepth);
+    static constexpr T zeros[kAccumulating * W] = {};
+    const int most = sum_vectors(rows);
+    const EvenRanges panels(ceil_div(columns, W), most), depths(std::max(terms, 1), kDepth * kSumVectors / most);
     const int least = Turned ? kTurnedRows : kMostSumRows;  // rows that a packed panel serves
     const EvenRanges ranges(rows, std::max(least, ceil_div(rows, ceil_div(kDenseTasks, panels.count))));
     parallel(panels.count * ranges.count, dense_operations(rows, columns, terms), [&](int task) {
@@ -224,10 +227,11 @@ void product(Rows<T> c, const Start<T>& start, Rows<const T> a, Rows<const T> b,
                 const Rows<T> to{c[row] + column, c.stride};
                 Rows<const T> from{start.columns ? start.columns + column : zeros, 0};
                 if (depth || start.resume) from = {to.data, to.stride};
-                alignas(64) T filled[kMostSumRows][kSumVectors * W];
+                alignas(64) T filled[kAccumulating * W];
                 if (!depth && start.rows) {
-                    for (int m = 0; m < tiles.size(i); ++m) std::fill_n(filled[m], vectors * W, start.rows[row + m]);
-                    from = {filled[0], kSumVectors * W};
+                    for (int m = 0; m < tiles.size(i); ++m)
+                        std::fill_n(filled + m * vectors * W, vectors * W, start.rows[row + m]);
+                    from = {filled, vectors * W};
                 }
                 const Rows<const T> own{Across ? a[begin] + row : a[row] + begin, a.stride};
                 multiply_tile<T, Across>(tiles.size(i), vectors, to, from, own, factors, count, last);

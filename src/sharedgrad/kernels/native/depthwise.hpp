@@ -282,7 +282,7 @@ void depthwise_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& 
             for (int t = 0; t < tiles.count; ++t)
                 outer<T>(1, tiles.size(t),
                          {sums + tiles.begin(t) * V, 0, delta, 0, row, channel, taps.step, taps.row,
-                          taps.taps + tiles.begin(t), dy.height, vectors, V, b > 0});
+                          taps.taps + tiles.begin(t), dy.height, vectors, b > 0});
             for (int h = 0; dbias && h < dy.height; ++h)
                 for (int v = 0; v < vectors; ++v) bias += load(delta + h * row + v * V);
         });

@@ -1,6 +1,9 @@
 // The two inner loops of all convolutions: a tile of sums stays in registers while the taps, or the positions, go by.
 #pragma once
 
+#include <array>
+#include <utility>
+
 #include "layout.hpp"
 
 namespace sharedgrad {
@@ -8,39 +11,38 @@ namespace {
 
 // Loops over a tile are unrolled by pragmas: left to itself GCC 12 does it too late to keep all sums in registers.
 
+// ---- code for each size of a tile
+
+// Tiles of R rows (filters, cells, taps) and C vectors beside them; the registers hold so many sums.
+constexpr int kTileSums = kTileFilters * kTileColumns, kMostRows = 8;
+constexpr int rows_beside(int vectors) { return std::min(kMostRows, kTileSums / vectors); }
+
+template <typename Tile, int R, int C>
+constexpr auto tile_or_null() {
+    if constexpr (R * C <= kTileSums)
+        return &Tile::template run<R, C>;
+    else
+        return decltype(&Tile::template run<1, 1>)(nullptr);
+}
+template <typename Tile, int Columns, int... RC>
+constexpr auto tiles_of(std::integer_sequence<int, RC...>) {
+    return std::array{tile_or_null<Tile, RC / Columns + 1, RC % Columns + 1>()...};
+}
+template <typename Tile, int Rows, int Columns>
+constexpr auto kTiles = tiles_of<Tile, Columns>(std::make_integer_sequence<int, Rows * Columns>());
+
+// Tile::run for so many rows and vectors, of at most so many.
+template <typename Tile, int Rows = kMostRows, int Columns = kTileColumns>
+constexpr auto tile_for(int rows, int vectors) {
+    return kTiles<Tile, Rows, Columns>[(rows - 1) * Columns + vectors - 1];
+}
+
 // ---- correlate: sum[f][c] = Σ_t w[t][f] · x[c][t], for F filters and C vectors of outputs
 
-template <typename T>
-struct CorrelateTile {
-    T* const* out;               // (C): where each vector goes, for the first filter
-    std::ptrdiff_t out_channel;  // from filter to filter
-    const T* const* x;           // (C): of each vector, where the taps count from
-    const std::ptrdiff_t* taps;  // (count)
-    int count;
-    const T* w;        // (count, F)
-    const T* bias;     // (F), or null
-    const int* valid;  // (C): lanes of each vector that exist
-    bool resume, relu;
-    const T* const* gate = nullptr;  // (C), for the first filter: the output of a ReLU that the sums go back through
-    std::ptrdiff_t gate_channel = 0;
-};
-
-template <typename T, int F, int C>
-void correlate(const CorrelateTile<T>& tile) {
-    using V = Vector<T>;
-    V sum[F][C];
-    const T* x[C];
-#pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) x[c] = tile.x[c];
-#pragma GCC unroll 8
-    for (int f = 0; f < F; ++f)
-#pragma GCC unroll 8
-        for (int c = 0; c < C; ++c)
-            sum[f][c] = tile.resume ? load_part(tile.out[c] + f * tile.out_channel, tile.valid[c])
-                                    : splat(tile.bias ? tile.bias[f] : T(0));
-    const T* w = tile.w;
-    const std::ptrdiff_t* taps = tile.taps;
-    for (const auto* end = taps + tile.count; taps != end; ++taps, w += F) {
+// What `count` taps add to the sums: w (count, F)
+template <typename T, typename V, int F, int C>
+inline void add_taps(V (&sum)[F][C], const T* const (&x)[C], const std::ptrdiff_t* taps, int count, const T* w) {
+    for (const auto* end = taps + count; taps != end; ++taps, w += F) {
         if constexpr (F < C) {  // the fewer of weights and inputs stay in registers, so that all sums do
             V weight[F];
 #pragma GCC unroll 8
@@ -63,57 +65,70 @@ void correlate(const CorrelateTile<T>& tile) {
             }
         }
     }
-    bool whole = true;
+}
+
+template <typename T>
+struct Correlate {
+    T* const* out;               // (C): where each vector goes, for the first filter
+    std::ptrdiff_t out_channel;  // from filter to filter
+    const T* const* x;           // (C): of each vector, where the taps count from
+    const std::ptrdiff_t* taps;  // (count)
+    int count;
+    const T* w;     // (count, F)
+    const T* bias;  // (F), or null
+    bool resume, relu;
+    const T* const* gate = nullptr;  // (C), for the first filter: the output of a ReLU that the sums go back through
+    std::ptrdiff_t gate_channel = 0;
+    const int* valid = nullptr;  // (C): lanes of each vector that exist, where these are not all
+
+    template <int F, int C>
+    static void run(const Correlate& tile) {
+        using V = Vector<T>;
+        V sum[F][C];
+        const T* x[C];
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) whole &= tile.valid[c] == kWidth<T>;
-    const auto put = [&](const auto& write) {
+        for (int c = 0; c < C; ++c) x[c] = tile.x[c];
 #pragma GCC unroll 8
         for (int f = 0; f < F; ++f)
 #pragma GCC unroll 8
             for (int c = 0; c < C; ++c) {
-                T* const to = tile.out[c] + f * tile.out_channel;
-                const T* const gate = tile.gate ? tile.gate[c] + f * tile.gate_channel : nullptr;
-                write(c, to, finished<T>(sum[f][c], false, tile.relu, to, gate, load<T>));
+                const T* const held = tile.out[c] + f * tile.out_channel;
+                sum[f][c] = !tile.resume ? splat(tile.bias ? tile.bias[f] : T(0))
+                            : tile.valid ? load_part(held, tile.valid[c])
+                                         : load(held);
             }
-    };
-    if (whole)
-        put([](int, T* to, V v) { store(to, v); });
-    else
-        put([&](int c, T* to, V v) { store_part(to, v, tile.valid[c]); });
-}
-
-template <typename T>
-using Correlate = void (*)(const CorrelateTile<T>&);
-
-constexpr int kMostColumns = 8;
-
-constexpr int most_columns(int filters) {
-    return filters * kMostColumns <= kTileFilters * kTileColumns ? kMostColumns : kTileFilters * kTileColumns / filters;
-}
-
-template <typename T, int F, int C>
-constexpr Correlate<T> correlate_or_null() {
-    if constexpr (F <= kTileFilters && C <= most_columns(F))
-        return correlate<T, F, C>;
-    else
-        return nullptr;
-}
-
-template <typename T, int F>
-constexpr Correlate<T> kColumns[kMostColumns] = {
-    correlate_or_null<T, F, 1>(), correlate_or_null<T, F, 2>(), correlate_or_null<T, F, 3>(),
-    correlate_or_null<T, F, 4>(), correlate_or_null<T, F, 5>(), correlate_or_null<T, F, 6>(),
-    correlate_or_null<T, F, 7>(), correlate_or_null<T, F, 8>(),
+        add_taps(sum, x, tile.taps, tile.count, tile.w);
+        const auto put = [&](const auto& write) {
+#pragma GCC unroll 8
+            for (int f = 0; f < F; ++f)
+#pragma GCC unroll 8
+                for (int c = 0; c < C; ++c) {
+                    T* const to = tile.out[c] + f * tile.out_channel;
+                    const T* const gate = tile.gate ? tile.gate[c] + f * tile.gate_channel : nullptr;
+                    write(c, to, finished<T>(sum[f][c], false, tile.relu, to, gate, load<T>));
+                }
+        };
+        bool whole = true;
+        for (int c = 0; tile.valid && c < C; ++c) whole &= tile.valid[c] == kWidth<T>;
+        if (!whole)
+            put([&](int c, T* to, V v) { store_part(to, v, tile.valid[c]); });
+        else
+            put([](int, T* to, V v) { store(to, v); });
+    }
 };
 
-template <typename T>
-constexpr const Correlate<T>* kCorrelate[] = {kColumns<T, 1>, kColumns<T, 2>, kColumns<T, 3>,
-                                              kColumns<T, 4>, kColumns<T, 5>, kColumns<T, 6>};
-
-// ---- outer: sum[f][k] += Σ_positions dy[f] · x[tap k]; the lanes are different samples and columns until the end
+constexpr int kMostColumns = 8;
+constexpr int most_columns(int filters) { return std::min(kMostColumns, kTileSums / filters); }
 
 template <typename T>
-struct OuterTile {
+void correlate(int filters, int columns, const Correlate<T>& tile) {
+    tile_for<Correlate<T>, kTileFilters, kMostColumns>(filters, columns)(tile);
+}
+
+// ---- outer: sum[f][k] += Σ_positions dy[f] · x[tap k]; the lanes stay apart until the end
+
+template <typename T>
+struct Outer {
     T* sums;                     // (F, K, lanes)
     std::ptrdiff_t sums_filter;  // from filter to filter
     const T* dy;                 // (F, rows, vectors, lanes)
@@ -121,75 +136,49 @@ struct OuterTile {
     const T* x;                    // of the first position, where the taps count from
     std::ptrdiff_t x_step, x_row;  // from vector to vector, from row to row
     const std::ptrdiff_t* taps;    // (K)
-    int rows, vectors, last;       // positions: vectors of a row, and lanes of its last vector that exist
+    int rows, vectors;             // positions
     bool resume;                   // add to what the sums hold
+
+    template <int F, int K>
+    static void run(const Outer& tile) {
+        using V = Vector<T>;
+        const std::ptrdiff_t dy_channel = tile.dy_channel, x_step = tile.x_step;
+        std::ptrdiff_t taps[K];
+        V sum[F][K];
+#pragma GCC unroll 8
+        for (int k = 0; k < K; ++k) taps[k] = tile.taps[k];
+#pragma GCC unroll 8
+        for (int f = 0; f < F; ++f)
+#pragma GCC unroll 8
+            for (int k = 0; k < K; ++k)
+                sum[f][k] = tile.resume ? load(tile.sums + f * tile.sums_filter + k * kWidth<T>) : V{};
+        for (int r = 0; r < tile.rows; ++r) {
+            const T* dy = tile.dy + r * tile.dy_row;
+            const T* x = tile.x + r * tile.x_row;
+            for (int c = tile.vectors; c > 0; --c, dy += kWidth<T>, x += x_step) {
+                V delta[F];
+#pragma GCC unroll 8
+                for (int f = 0; f < F; ++f) delta[f] = load(dy + f * dy_channel);
+#pragma GCC unroll 8
+                for (int k = 0; k < K; ++k) {
+                    const V v = in_register(load(x + taps[k]));
+#pragma GCC unroll 8
+                    for (int f = 0; f < F; ++f) sum[f][k] += delta[f] * v;
+                }
+            }
+        }
+#pragma GCC unroll 8
+        for (int f = 0; f < F; ++f)
+#pragma GCC unroll 8
+            for (int k = 0; k < K; ++k) store(tile.sums + f * tile.sums_filter + k * kWidth<T>, sum[f][k]);
+    }
 };
 
 constexpr int kMostTaps = 6;  // with a single filter
 
-// With Part, the last vector of each row is not full. (A variant of its own: it would cost the other its registers.)
-template <typename T, int F, int K, bool Part>
-void outer(const OuterTile<T>& tile) {
-    using V = Vector<T>;
-    const std::ptrdiff_t dy_channel = tile.dy_channel, x_step = tile.x_step;
-    std::ptrdiff_t taps[K];
-    V sum[F][K];
-#pragma GCC unroll 8
-    for (int k = 0; k < K; ++k) taps[k] = tile.taps[k];
-#pragma GCC unroll 8
-    for (int f = 0; f < F; ++f)
-#pragma GCC unroll 8
-        for (int k = 0; k < K; ++k)
-            sum[f][k] = tile.resume ? load(tile.sums + f * tile.sums_filter + k * kWidth<T>) : V{};
-    for (int r = 0; r < tile.rows; ++r) {
-        const T* dy = tile.dy + r * tile.dy_row;
-        const T* x = tile.x + r * tile.x_row;
-        for (int c = tile.vectors; c > 0; --c, dy += kWidth<T>, x += x_step) {
-            const int count = c == 1 ? tile.last : kWidth<T>;
-            V delta[F];
-#pragma GCC unroll 8
-            for (int f = 0; f < F; ++f) {
-                const T* from = dy + f * dy_channel;
-                delta[f] = Part ? load_part(from, count) : load(from);
-            }
-#pragma GCC unroll 8
-            for (int k = 0; k < K; ++k) {
-                const V v = in_register(Part ? load_part(x + taps[k], count) : load(x + taps[k]));
-#pragma GCC unroll 8
-                for (int f = 0; f < F; ++f) sum[f][k] += delta[f] * v;
-            }
-        }
-    }
-#pragma GCC unroll 8
-    for (int f = 0; f < F; ++f)
-#pragma GCC unroll 8
-        for (int k = 0; k < K; ++k) store(tile.sums + f * tile.sums_filter + k * kWidth<T>, sum[f][k]);
-}
-
 template <typename T>
-using Outer = void (*)(const OuterTile<T>&);
-
-template <typename T, int F, int K, bool Part>
-constexpr Outer<T> outer_or_null() {
-    if constexpr ((F <= kTileDeltas && K <= kTileTaps) || F == 1)
-        return outer<T, F, K, Part>;
-    else
-        return nullptr;
-}
-
-template <typename T, int F, bool Part>
-constexpr Outer<T> kTaken[] = {
-    outer_or_null<T, F, 1, Part>(), outer_or_null<T, F, 2, Part>(), outer_or_null<T, F, 3, Part>(),
-    outer_or_null<T, F, 4, Part>(), outer_or_null<T, F, 5, Part>(), outer_or_null<T, F, 6, Part>(),
-};
-
-template <typename T, bool Part>
-constexpr const Outer<T>* kOuter[] = {kTaken<T, 1, Part>, kTaken<T, 2, Part>, kTaken<T, 3, Part>, kTaken<T, 4, Part>};
-
-template <typename T>
-void outer(int filters, int taps, const OuterTile<T>& tile) {
-    const bool part = tile.last < kWidth<T>;
-    (part ? kOuter<T, true> : kOuter<T, false>)[filters - 1][taps - 1](tile);
+void outer(int filters, int taps, const Outer<T>& tile) {
+    tile_for<Outer<T>, kTileDeltas, kMostTaps>(filters, taps)(tile);
 }
 
 }  // namespace

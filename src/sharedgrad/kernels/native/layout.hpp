@@ -1,12 +1,11 @@
-// How maps lie in memory: (⌈N/I⌉, C, top + H + bottom, left + W + right, I), with I samples side by side.
+// How maps lie in memory: (⌈N/V⌉, C, top + H + bottom, left + W + right, V), with the samples of a vector side by side.
 //
-// I is a power of two, at most the number of a vector's lanes V, and a vector holds V/I neighbouring columns of I
-// samples: with many samples one column of V, with a single one V columns of it. Whatever the number of channels and
-// samples, every lane works. The margins are zeros that windows reach. A vector (N, K) is a map of K channels and one
-// cell with I = 1, and so is every plain array (N, C, H, W).
+// The margins are zeros that windows reach. With up to V/2 samples a map lies *by channel* instead: the channels of a
+// sample take the places of samples, (N·⌈C/V⌉, top + H + bottom, left + W + right, V). To all code that looks at each
+// channel by itself it is a map of N·⌈C/V⌉·V samples of one channel.
 //
-// With few samples a map may lie *by channel* instead: the channels of a sample take the places of samples. To all code
-// that looks at each channel by itself it is a map of N·⌈C/I⌉·I samples of one channel.
+// A plain array (N, C, H, W) is a map with one lane and no margins, and so is a vector (N, K), of K channels and one
+// cell.
 #pragma once
 
 #include <algorithm>
@@ -22,9 +21,9 @@ namespace {
 template <typename T>
 struct Map {
     T* data;  // (blocks, channels, top + height + bottom, left + width + right, lanes)
-    int samples, lanes, channels, height, width;  // N, I, C, H, W
+    int samples, lanes, channels, height, width;  // N, V or 1, C, H, W
     int top, bottom, left, right;                 // margins
-    int lane_channels = 0;  // C where the map lies by channel: then `samples` is N·⌈C/I⌉·I and `channels` is 1
+    int lane_channels = 0;  // C where the map lies by channel: then `samples` is N·⌈C/V⌉·V and `channels` is 1
 
     bool by_channel() const { return lane_channels > 0; }
     int blocks_of_sample() const { return (lane_channels + lanes - 1) / lanes; }

@@ -82,28 +82,17 @@ void window_cells(const Map<T>& x, const Window& g, int h, int w, const Function
         for (int j = std::max(0, left); j < std::min(x.width, left + g.kernel_w); ++j) function(i, j);
 }
 
-// A cell's samples: one vector where they fill it, else one by one. function(lane, read), where read(p) gives what lies
-// at p, a vector or a number, and put(p, v) writes it.
-template <typename T, typename Function>
-void cell_lanes(int lanes, const Function& function) {
-    if (lanes == kWidth<T>)
-        return function(0, [](const T* p) { return load(p); }, [](T* p, Vector<T> v) { store(p, v); });
-    for (int l = 0; l < lanes; ++l) function(l, [](const T* p) { return *p; }, [](T* p, T v) { *p = v; });
-}
-
 // y = factor(h, w) · what `join` makes of `first` and all cells of the window
 template <typename T, typename Join, typename Factor>
 void pool(const Map<T>& y, const Map<T>& x, const Window& g, T first, const Join& join, const Factor& factor) {
-    channels_of(y, x.operations(), [&, I = x.lanes](int b, int c) {
-        const T* const in = x.cell(b, c, 0);
+    constexpr std::ptrdiff_t V = kWidth<T>;
+    channels_of(y, x.operations(), [&](int b, int c) {
         for (int h = 0; h < y.height; ++h)
-            for (int w = 0; w < y.width; ++w)
-                cell_lanes<T>(I, [&](int l, const auto& read, const auto& put) {
-                    auto all = decltype(read(in)){} + first;
-                    window_cells(x, g, h, w,
-                                 [&](int i, int j) { all = join(all, read(in + i * x.row() + j * I + l)); });
-                    put(y.cell(b, c, h) + std::ptrdiff_t(w) * I + l, all * factor(h, w));
-                });
+            for (int w = 0; w < y.width; ++w) {
+                Vector<T> all = splat(first);
+                window_cells(x, g, h, w, [&](int i, int j) { all = join(all, load(x.cell(b, c, i) + j * V)); });
+                store(y.cell(b, c, h) + w * V, all * factor(h, w));
+            }
     });
 }
 
@@ -119,29 +108,23 @@ template <typename T>
 void max_pool_backward(const Map<T>& dx, const Map<T>& dy, const Map<T>& x, const Map<T>& y, const Window& g,
                        bool relu) {
     const bool once = g.stride_h >= g.kernel_h && g.stride_w >= g.kernel_w;  // no input lies under two windows
-    channels_of(y, x.operations(), [&, I = x.lanes](int b, int c) {
-        const T* in = x.cell(b, c, 0);
-        T* back = dx.cell(b, c, 0);
+    constexpr std::ptrdiff_t V = kWidth<T>;
+    channels_of(y, x.operations(), [&](int b, int c) {
         const bool covered = once && g.stride_h == g.kernel_h && g.stride_w == g.kernel_w && !g.pad_h && !g.pad_w &&
                              x.height == y.height * g.kernel_h && x.width == y.width * g.kernel_w;
         if (!covered) clear(dx, b, c);
         for (int h = 0; h < y.height; ++h)
             for (int w = 0; w < y.width; ++w) {
-                const T* best = y.cell(b, c, h) + std::ptrdiff_t(w) * I;
-                const T* up = dy.cell(b, c, h) + std::ptrdiff_t(w) * I;
-                cell_lanes<T>(I, [&](int l, const auto& read, const auto& put) {
-                    using V = decltype(read(in));
-                    const V m = read(best + l);
-                    V left = read(up + l);
-                    if (relu) left = m <= T(0) ? V{} : left;
-                    window_cells(x, g, h, w, [&](int i, int j) {
-                        const V own = read(in + i * x.row() + j * I + l);
-                        const auto won = (own == m) | (own != own);
-                        T* const to = back + i * dx.row() + j * I + l;
-                        const V part = won ? left : V{};
-                        put(to, once ? part : read(to) + part);
-                        left = won ? V{} : left;
-                    });
+                const Vector<T> best = load(y.cell(b, c, h) + w * V);
+                Vector<T> left = load(dy.cell(b, c, h) + w * V);
+                if (relu) left = relu_gate<T>(left, best);
+                window_cells(x, g, h, w, [&](int i, int j) {
+                    const Vector<T> own = load(x.cell(b, c, i) + j * V);
+                    const auto won = (own == best) | (own != own);
+                    T* const to = dx.cell(b, c, i) + j * V;
+                    const Vector<T> part = won ? left : Vector<T>{};
+                    store(to, once ? part : load(to) + part);
+                    left = won ? Vector<T>{} : left;
                 });
             }
     });
@@ -163,15 +146,15 @@ void avg_pool(const Map<T>& y, const Map<T>& x, const Window& g, bool all) {
 
 template <typename T>
 void avg_pool_backward(const Map<T>& dx, const Map<T>& dy, const Window& g, bool all) {
-    channels_of(dy, dx.operations(), [&, I = dx.lanes](int b, int c) {
-        T* back = dx.cell(b, c, 0);
+    constexpr std::ptrdiff_t V = kWidth<T>;
+    channels_of(dy, dx.operations(), [&](int b, int c) {
         clear(dx, b, c);
         for (int h = 0; h < dy.height; ++h)
             for (int w = 0; w < dy.width; ++w) {
-                const T* up = dy.cell(b, c, h) + std::ptrdiff_t(w) * I;
-                const T part = mean_factor(dx, g, h, w, all);
+                const Vector<T> part = load(dy.cell(b, c, h) + w * V) * mean_factor(dx, g, h, w, all);
                 window_cells(dx, g, h, w, [&](int i, int j) {
-                    for (int l = 0; l < I; ++l) back[i * dx.row() + j * I + l] += up[l] * part;
+                    T* const to = dx.cell(b, c, i) + j * V;
+                    store(to, load(to) + part);
                 });
             }
     });
@@ -191,7 +174,7 @@ struct Group {
 
     int first() const { return map.by_channel() ? index * map.lanes : index; }  // of its channels
     int channels() const { return map.by_channel() ? std::min(map.lanes, map.lane_channels - first()) : 1; }
-    int of_lane(int l) const { return map.by_channel() ? l % map.lanes : 0; }  // which of them
+    int of_lane(int l) const { return map.by_channel() ? l : 0; }  // which of them
     int blocks() const { return map.by_channel() ? map.blocks() / map.blocks_of_sample() : map.blocks(); }
     int block(int i) const { return map.by_channel() ? i * map.blocks_of_sample() + index : i; }
     T* row(const Map<T>& m, int i, int h) const { return m.cell(block(i), map.by_channel() ? 0 : index, h); }
@@ -199,7 +182,7 @@ struct Group {
 
     // Ones in the lanes that hold samples. Padding must not enter a sum, and what flows back into it must stay zero.
     Vector<T> mask(int i) const {
-        return vector_of_lanes<T>([&](int l) { return T(l % map.lanes < alive(i)); });
+        return vector_of_lanes<T>([&](int l) { return T(l < alive(i)); });
     }
     // In each lane the number of its channel: of (C), and of numbers for this group's own channels.
     Vector<T> per_lane(const T* numbers) const {
@@ -221,7 +204,7 @@ Vector<T> sample_sums(const Map<T>& x, int b, int c) {
     Vector<T> sum = {};
     for (int h = 0; h < x.height; ++h)
         vectors_of<T>(x.used(), [&, row = x.cell(b, c, h)](auto i, auto n, int) { sum += load_part(row + i, n); });
-    return columns_added<T>(sum, x.lanes);
+    return sum;
 }
 
 // Each channel's sum over positions, of all samples (C) or sample by sample (N, C).
@@ -255,11 +238,11 @@ void global_mean(const Map<T>& y, const Map<T>& x) {
 template <typename T>
 void global_mean_backward(const Map<T>& dx, const Map<T>& dy) {
     const T part = T(1) / T(dx.height * dx.width);
-    channels_of(dx, dx.operations(), [&, I = dx.lanes](int b, int c) {
-        const auto up = vector_of_lanes<T>(
-            [&](int l) { return l % I < dx.alive(b) ? dy.data[dx.number(b, c, l % I)] * part : T(0); });
+    channels_of(dx, dx.operations(), [&](int b, int c) {
+        const auto up =
+            vector_of_lanes<T>([&](int l) { return l < dx.alive(b) ? dy.data[dx.number(b, c, l)] * part : T(0); });
         for (int h = 0; h < dx.height; ++h)
-            vectors_of<T>(dx.used(), [&, row = dx.cell(b, c, h)](auto i, auto n, int) { store_part(row + i, up, n); });
+            for (int w = 0; w < dx.width; ++w) store(dx.cell(b, c, h) + std::ptrdiff_t(w) * kWidth<T>, up);
     });
 }
 

@@ -17,9 +17,11 @@ _MOST_ELEMENTS = 10**15  # of an array: far more than there is
 class Map:
     """N samples of C channels of H×W cells, `lanes` samples side by side, with margins of zeros around the cells.
 
+    In blocks they fill a vector; a plain array has one lane and no margins.
+
     Attributes:
         outside: The number of the array that it is, for arrays from outside.
-        by_channel: Whether channels lie side by side instead, `lanes` of them, as few samples have it.
+        by_channel: Whether channels lie side by side instead, as few samples have it.
         kept: Whether the way back reads it.
         offset: Where it lies in the kept or the temporary memory, once that is decided.
     """
@@ -57,6 +59,11 @@ class Map:
         return self.margins == (0, 0, 0, 0)
 
     @property
+    def plain(self) -> bool:
+        """Whether it is a plain array (N, C, H, W)."""
+        return self.lanes == 1 and self.bare and not self.by_channel
+
+    @property
     def padded_samples(self) -> int:
         """Samples with those that fill up the last lanes."""
         return -(-self.samples // self.lanes) * self.lanes
@@ -72,26 +79,21 @@ class Map:
         return -(-across // self.lanes) * along * cells * self.lanes
 
     @property
-    def elements(self) -> int:
-        """What it takes in memory, with what vectors read beyond its end."""
-        return self.size + ALIGNMENT
-
-    @property
     def array(self) -> int:
         """The number of the array in which it lies."""
         return OUTSIDE + self.outside if self.outside is not None else KEPT if self.kept else TEMPORARY
 
-    def end(self, vector: int) -> int:
-        """How far it reaches into its array; vectors of several columns are loaded whole, also at a row's end."""
-        spare = vector if self.outside is None and (self.lanes > 1 or not self.bare) else 0
-        return (self.offset or 0) + self.size + spare
+    @property
+    def end(self) -> int:
+        """How far it reaches into its array."""
+        return (self.offset or 0) + self.size
 
     def check(self, vector: int) -> None:
         """AssertionError if it is no map for vectors of so many numbers."""
-        if self.lanes not in (1 << i for i in range(vector.bit_length())):
-            raise AssertionError(f"{self}: the lanes are no power of two up to {vector}")
+        if self.lanes != vector and not self.plain:
+            raise AssertionError(f"{self}: neither blocks for vectors of {vector} numbers nor a plain array")
         sizes = (self.offset or 0, self.samples, *self.shape, *self.margins)
-        if min(sizes) < 0 or max(sizes[1:]) > LARGEST or self.end(vector) > _MOST_ELEMENTS:
+        if min(sizes) < 0 or max(sizes[1:]) > LARGEST or self.end > _MOST_ELEMENTS:
             raise AssertionError(f"{self}: a size is out of range")
         if self.by_channel and self.samples * (self.channels + self.lanes) > LARGEST:
             raise AssertionError(f"{self}: too many samples to lie by channel")

@@ -17,15 +17,13 @@ inline int copied_cell(int i, int n, int mode) {
 // y is x with copies of its cells around it.
 template <typename T>
 void pad(const Map<T>& y, const Map<T>& x, int mode, int top, int left) {
-    channels_of(y, y.operations(), [&, I = x.lanes](int b, int c) {
+    constexpr std::ptrdiff_t V = kWidth<T>;
+    channels_of(y, y.operations(), [&](int b, int c) {
         for (int h = 0; h < y.height; ++h) {
             const T* from = x.cell(b, c, copied_cell(h - top, x.height, mode));
             T* to = y.cell(b, c, h);
-            std::copy_n(from, x.used(), to + std::ptrdiff_t(left) * I);
-            const auto copy = [&](int w) {
-                const int cell = copied_cell(w - left, x.width, mode);
-                std::copy_n(from + std::ptrdiff_t(cell) * I, I, to + std::ptrdiff_t(w) * I);
-            };
+            std::copy_n(from, x.used(), to + left * V);
+            const auto copy = [&](int w) { store(to + w * V, load(from + copied_cell(w - left, x.width, mode) * V)); };
             for (int w = 0; w < left; ++w) copy(w);
             for (int w = left + x.width; w < y.width; ++w) copy(w);
         }
@@ -35,15 +33,15 @@ void pad(const Map<T>& y, const Map<T>& x, int mode, int top, int left) {
 // Each cell of dx is the sum over all its copies in dy.
 template <typename T>
 void pad_backward(const Map<T>& dx, const Map<T>& dy, int mode, int top, int left) {
-    channels_of(dy, dy.operations(), [&, I = dx.lanes](int b, int c) {
+    constexpr std::ptrdiff_t V = kWidth<T>;
+    channels_of(dy, dy.operations(), [&](int b, int c) {
         clear(dx, b, c);
         for (int h = 0; h < dy.height; ++h) {
             const T* from = dy.cell(b, c, h);
             T* to = dx.cell(b, c, copied_cell(h - top, dx.height, mode));
             for (int w = 0; w < dy.width; ++w) {
-                const T* up = from + std::ptrdiff_t(w) * I;
-                T* sum = to + std::ptrdiff_t(copied_cell(w - left, dx.width, mode)) * I;
-                for (int l = 0; l < I; ++l) sum[l] += up[l];
+                T* const sum = to + copied_cell(w - left, dx.width, mode) * V;
+                store(sum, load(sum) + load(from + w * V));
             }
         }
     });

@@ -31,11 +31,8 @@ inline Vector<T> where(Vector<T> mask, Vector<T> v) {
 template <typename T>
 void channel_statistics(T* mean, T* variance, const Map<T>& x, const Group<T>& group) {
     constexpr int V = kWidth<T>;
-    const int whole = int(x.used() / V), rest = int(x.used() % V);
-    const Vector<T> rest_mask = vector_of_lanes<T>([=](int l) { return T(l < rest); });
-    const Vector<T> in_row = splat(T(whole)) + rest_mask;  // numbers of one row in each lane
-    const Vector<T> share = in_row > T(0) ? T(1) / in_row : Vector<T>{};
-    const int together = std::max(1, kTogether / std::max(1, whole));
+    const T in_row = T(x.width);  // numbers of one row in each lane
+    const int together = std::max(1, kTogether / x.width);
     Vector<T> means = {}, squares = {};
     double rows = 0;
     for (int b = 0; b < group.blocks(); ++b) {
@@ -48,12 +45,11 @@ void channel_statistics(T* mean, T* variance, const Map<T>& x, const Group<T>& g
                 vectors_of<T, kSeveral>(x.used(),
                                         [&](auto i, auto lanes, int k) { sum[k] += load_part(row + i, lanes); });
             }
-            const Vector<T> own = sum_of<T>(sum) * share * splat(T(1) / T(n));
+            const Vector<T> own = sum_of<T>(sum) * (T(1) / in_row) * (T(1) / T(n));
             for (int r = 0; r < n; ++r) {
                 const T* row = group.row(x, b, h + r);
                 vectors_of<T, kSeveral>(x.used(), [&](auto i, auto lanes, int k) {
-                    Vector<T> d = load_part(row + i, lanes) - own;
-                    if (lanes < V) d = where<T>(rest_mask, d);
+                    const Vector<T> d = load_part(row + i, lanes) - own;
                     part[k] += d * d;
                 });
             }
@@ -67,7 +63,7 @@ void channel_statistics(T* mean, T* variance, const Map<T>& x, const Group<T>& g
     double counts[V], count[V] = {}, sum[V] = {}, total_squares[V] = {};
     for (int l = 0; l < V; ++l) {
         const int c = group.of_lane(l);
-        counts[l] = double(in_row[l]) * x.height * (group.blocks() - (last[l] > 0 ? 0 : 1));
+        counts[l] = double(x.width) * x.height * (group.blocks() - (last[l] > 0 ? 0 : 1));
         count[c] += counts[l];
         sum[c] += counts[l] * means[l];
     }

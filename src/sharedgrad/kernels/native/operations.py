@@ -16,12 +16,11 @@ from sharedgrad.kernels.native.conditions import (
     convolves,
     doubles,
     factors,
-    fills_vectors,
     gradients,
     holds,
+    in_blocks,
     in_halves,
     is_cell,
-    is_plain,
     is_vector,
     kernel,
     per_sample,
@@ -34,6 +33,7 @@ from sharedgrad.kernels.native.conditions import (
     slides,
     slides_back,
     slides_pooled,
+    vector,
     vector_of,
     vectors,
     where,
@@ -101,12 +101,9 @@ def _holds_the_same(o: Operands) -> bool:
     return a.samples == b.samples and (a.shape == b.shape or flat)
 
 
-@where("there is no way from one map's order to the other's")
+@where("neither map is a plain array")
 def _has_a_way(o: Operands) -> bool:
-    a, b = o["to"], o["from"]
-    if a.by_channel != b.by_channel:
-        return is_plain(a) or is_plain(b)
-    return a.lanes == b.lanes or (not a.by_channel and 1 in (a.lanes, b.lanes))
+    return o["to"].plain or o["from"].plain
 
 
 @where("the kernel's or the outputs' sizes are out of range")
@@ -143,16 +140,20 @@ def _sums(o: Operands) -> bool:
 @where("the channels are not there, or the maps lie in other orders")
 def _copies(o: Operands) -> bool:
     a, b, n = o["to"], o["from"], o.numbers
-    order = a.by_channel == b.by_channel and (a.by_channel or a.lanes == b.lanes)
+    order = a.by_channel == b.by_channel and a.lanes == b.lanes
     there = n["first_to"] + n["count"] <= a.channels and n["first_from"] + n["count"] <= b.channels
     return order and min(n.values()) >= 0 and there and a.samples == b.samples and a.shape[1:] == b.shape[1:]
+
+
+def _cell_or_blocks(name: str) -> Condition:
+    return Condition(f"{name} is plain and no vector", lambda o: is_vector(o[name]) or not o[name].plain)
 
 
 @where("values, gradient and states are not rows of one size, or one state is missing")
 def _are_rows(o: Operands) -> bool:
     rows = [m for name, m in o.maps.items() if name != "settings"]
     both = len(o.there("next_velocity", "velocity")) != 1
-    return both and all(is_plain(m) and m.size == rows[0].size for m in rows)
+    return both and all(m.plain and m.size == rows[0].size for m in rows)
 
 
 def _pads(padded: str, inner: str) -> Condition:
@@ -166,7 +167,7 @@ def _pads(padded: str, inner: str) -> Condition:
             after = length - size - before
             if size < 1 or min(before, after) < 0 or (reflects and max(before, after) >= size):
                 return False
-        return same_channels(whole, own)
+        return same_channels(whole, own) and not own.plain
 
     return fits
 
@@ -183,7 +184,7 @@ def _kernel_alone(o: Operands) -> int:
     return o.numbers["filters"] * o.numbers["channels"] * o.window.cells
 
 
-_NORMALIZES = alike("y", "x", "shortcut"), holds("mean variance weight bias", channels("y"))
+_NORMALIZES = in_blocks("x"), alike("y", "x", "shortcut"), holds("mean variance weight bias", channels("y"))
 
 
 OPERATIONS: dict[str, Signature] = {
@@ -213,7 +214,9 @@ OPERATIONS: dict[str, Signature] = {
     "conv_weight_gradient": Signature(
         "dw dbias? dy x", "window by_sample", _meets, *gradients("dw", "dbias", kernel("dy", "x"), of="dy")
     ),
-    "channel_sums": Signature("sums dy", "by_sample", holds("sums", per_sample(channels("dy"), "dy"))),
+    "channel_sums": Signature(
+        "sums dy", "by_sample", _cell_or_blocks("dy"), holds("sums", per_sample(channels("dy"), "dy"))
+    ),
     "activate": Signature("y x", "kind", alike("y", "x")),
     "activate_backward": Signature("dx dy y", "kind", alike("dx", "dy", "y")),
     "add": Signature("y a b", "kind", alike("y", "a", "b")),
@@ -223,13 +226,14 @@ OPERATIONS: dict[str, Signature] = {
     "max_pool_backward": Signature("dx dy x y", "window relu", pools("dy", "dx"), alike("dx", "x"), alike("dy", "y")),
     "avg_pool": Signature("y x", "window padding_counts", pools("y", "x")),
     "avg_pool_backward": Signature("dx dy", "window padding_counts", pools("dy", "dx")),
-    "global_mean": Signature("y x", "", vector_of("y", "x")),
-    "global_mean_backward": Signature("dx dy", "", vector_of("dy", "dx")),
+    "global_mean": Signature("y x", "", in_blocks("x"), vector_of("y", "x")),
+    "global_mean_backward": Signature("dx dy", "", in_blocks("dx"), vector_of("dy", "dx")),
     "batch_normalize": Signature("y x shortcut? mean variance weight bias", "relu epsilon", *_NORMALIZES),
     "normalize": Signature("y x shortcut? mean variance weight bias", "relu epsilon", *_NORMALIZES),
     "normalize_backward": Signature(
         "dx? dweight dbias dy x mean variance weight bias",
         "training relu epsilon",
+        in_blocks("x"),
         alike("dy", "dx", "x"),
         holds("dweight dbias mean variance weight bias", channels("dy")),
     ),
@@ -250,7 +254,7 @@ OPERATIONS: dict[str, Signature] = {
         settings(3),
     ),
     "zero": Signature("map"),
-    "add_squares": Signature("squares map", "", by_samples("map"), holds("squares", doubles(samples("map")))),
+    "add_squares": Signature("squares map", "", vector("map"), holds("squares", doubles(samples("map")))),
     "add_linear_squares": Signature(
         "squares dy x", "bias", vectors("dy", "x"), holds("squares", doubles(samples("dy")))
     ),
@@ -266,7 +270,7 @@ OPERATIONS: dict[str, Signature] = {
     "add_gram_squares": Signature(
         "squares dy x",
         "window",
-        fills_vectors("dy"),
+        by_samples("dy"),
         slides("dy", "x"),
         _has_kernel,
         holds("squares", doubles(samples("dy"))),
@@ -280,7 +284,7 @@ OPERATIONS: dict[str, Signature] = {
         holds("squares", doubles(channels("norms"))),
         holds("max_norm", doubles(lambda o: 1)),
     ),
-    "scale_samples": Signature("map factors", "", factors("factors", "map")),
+    "scale_samples": Signature("map factors", "", _cell_or_blocks("map"), factors("factors", "map")),
     "weighted_sum": Signature(
         "sum map factors",
         "",
@@ -291,15 +295,17 @@ OPERATIONS: dict[str, Signature] = {
     "normalize_gradients": Signature(
         "dweight? dbias? dy x y? mean variance",
         "epsilon",
+        in_blocks("x"),
         alike("dy", "x", "y"),
         holds("dweight dbias", lambda o: o["dy"].channels * o["dy"].samples),
         holds("mean variance", channels("dy")),
     ),
-    "pool_2x2": Signature("y winners? x", "kind", in_halves("y", "x"), alike("y", "winners")),
+    "pool_2x2": Signature("y winners? x", "kind", in_blocks("x"), in_halves("y", "x"), alike("y", "winners")),
     "pool_2x2_backward": Signature(
         "dx sums? dy y winners",
         "kind",
         _sums,
+        in_blocks("dx"),
         in_halves("dy", "dx"),
         alike("dy", "y", "winners"),
         holds("sums", channels("dx")),

@@ -79,24 +79,6 @@ inline void vectors_of(std::ptrdiff_t numbers, const Function& function) {
 
 // ---- between lanes
 
-// What sample l has of a vector of `samples` side by side: its columns added.
-template <typename T>
-inline T of_sample(const T* lanes, int l, int samples) {
-    T sum = 0;
-    for (int i = l; i < kWidth<T>; i += samples) sum += lanes[i];
-    return sum;
-}
-
-// The same of each; the other lanes are zero.
-template <typename T>
-inline Vector<T> columns_added(Vector<T> v, int samples) {
-    if (samples == kWidth<T>) return v;
-    T lanes[kWidth<T>], own[kWidth<T>] = {};
-    store(lanes, v);
-    for (int l = 0; l < samples; ++l) own[l] = of_sample(lanes, l, samples);
-    return load(own);
-}
-
 // Of two vectors the blocks of D lanes that lie at even places, or with Odd at odd ones: a's and b's in turn.
 template <int D, bool Odd, typename V, std::size_t... L>
 inline V blocks_in_turn(V a, V b, std::index_sequence<L...>) {

@@ -33,43 +33,34 @@ inline Wide<T> widen(Vector<T> v) {
     return __builtin_convertvector(v, Wide<T>);
 }
 
-// to[l] += what sample l has in the lanes
+// to[l] += what sample l has in its lane
 template <typename T>
-void add_lanes(double* to, const Wide<T>& v, int samples, int alive) {
-    for (int i = 0; i < kWidth<T>; ++i)
-        if (i % samples < alive) to[i % samples] += v[i];
+void add_lanes(double* to, const Wide<T>& v, int alive) {
+    for (int l = 0; l < alive; ++l) to[l] += v[l];
 }
 
-// The squares of a row of numbers, added lane by lane.
+// ‖m_n‖² of plain vectors
 template <typename T>
-void add_squares(Wide<T>& sum, const T* row, std::ptrdiff_t numbers) {
-    vectors_of<T>(numbers, [&](auto i, auto n, int) {
-        const auto v = widen<T>(load_part(row + i, n));
-        sum += v * v;
+double square(const Map<T>& m, int n) {
+    Wide<T> lanes = {};
+    vectors_of<T>(m.channels, [&, row = m.cell(n, 0, 0)](auto i, auto count, int) {
+        const auto v = widen<T>(load_part(row + i, count));
+        lanes += v * v;
     });
+    double sum = 0;
+    for (int l = 0; l < kWidth<T>; ++l) sum += lanes[l];
+    return sum;
 }
 
-// squares[n] += ‖m_n‖², the whole map of sample n
+// squares[n] += ‖m_n‖² of plain vectors
 template <typename T>
 void add_squares(double* squares, const Map<T>& m) {
-    parallel(m.blocks(), m.operations(), [&](int b) {
-        Wide<T> sum = {};
-        for (int c = 0; c < m.channels; ++c)
-            for (int h = 0; h < m.height; ++h) add_squares<T>(sum, m.cell(b, c, h), m.used());
-        add_lanes<T>(squares + b * m.lanes, sum, m.lanes, m.alive(b));
-    });
+    parallel(m.samples, m.operations(), [&](int n) { squares[n] += square(m, n); });
 }
 
 // Of a dense layer's weight, and its bias if it has one: dy (N, O) and x (N, I) plain.
 template <typename T>
 void add_linear_squares(double* squares, const Map<T>& dy, const Map<T>& x, bool bias) {
-    const auto square = [](const Map<T>& m, int n) {
-        Wide<T> lanes = {};
-        double sum = 0;
-        add_squares<T>(lanes, m.cell(n, 0, 0), m.channels);
-        add_lanes<T>(&sum, lanes, 1, 1);
-        return sum;
-    };
     parallel(dy.samples, dy.operations() + x.operations(),
              [&](int n) { squares[n] += square(dy, n) * (square(x, n) + (bias ? 1 : 0)); });
 }
@@ -94,13 +85,13 @@ void add_kernel_squares(double* squares, const Map<T>& dy, const Map<T>& x, cons
             const T* from = own.row(f);
             T* to = gradients ? gradients->cell(block, int(own.weight(f, in.count)), 0) : nullptr;
             for (int t = 0; t < own.taps; ++t, from += V) {
-                const Vector<T> v = columns_added<T>(load(from), dy.lanes);
+                const Vector<T> v = load(from);
                 sum += widen<T>(v) * widen<T>(v);
-                if (to) store_part(to + t * dy.lanes, v, dy.lanes);
+                if (to) store(to + t * V, v);
             }
         }
         double* const to = partial + std::ptrdiff_t(task) * dy.samples + block * dy.lanes;
-        add_lanes<T>(to, sum, dy.lanes, dy.alive(block));
+        add_lanes<T>(to, sum, dy.alive(block));
     });
     add_tasks(squares, partial, cut.count, dy.samples);
 }
@@ -120,7 +111,7 @@ void add_row_products(T* products, const T* a, const T* b, const Map<T>& m, int 
             const int p = p_tiles.begin(i), q = q_tiles.begin(k);
             outer<T>(p_tiles.size(i), q_tiles.size(k),
                      {products + (std::ptrdiff_t(p) * m.width + q) * V, std::ptrdiff_t(m.width) * V, a + p * V, V,
-                      m.channel(), b, 0, m.channel(), cells + q, channels, 1, V, true});
+                      m.channel(), b, 0, m.channel(), cells + q, channels, 1, true});
         }
 }
 
@@ -215,7 +206,7 @@ void add_gram_squares(double* squares, const Map<T>& dy, const Map<T>& x, const 
         deltas.multiply(block, group * (dy.channels / g.groups), dy.channels / g.groups, cells);
         inputs.multiply(block, group * (x.channels / g.groups), x.channels / g.groups, cells);
         double* const to = partial + std::ptrdiff_t(task) * dy.samples + block * dy.lanes;
-        add_lanes<T>(to, Gram<T>{deltas, inputs, g, sums}.total(), dy.lanes, dy.alive(block));
+        add_lanes<T>(to, Gram<T>{deltas, inputs, g, sums}.total(), dy.alive(block));
     });
     double* const all = partial + std::ptrdiff_t(tasks) * dy.samples;
     add_tasks(all, partial, tasks, dy.samples);
@@ -239,7 +230,6 @@ void normalize_gradients(T* dweight, T* dbias, const Map<T>& dy, const Map<T>& x
                     sum += d;
                     product += d * (load_part(group.row(x, b, h) + i, n) - scaled.mean) * scaled.inverse;
                 });
-            sum = columns_added<T>(sum, x.lanes), product = columns_added<T>(product, x.lanes);
             for (int l = 0; l < group.alive(b); ++l) {
                 const std::ptrdiff_t at = x.number(group.block(b), group.index, l);
                 if (dweight) dweight[at] = product[l];
@@ -262,13 +252,13 @@ void clip_factors(const Map<T>& factors, const Map<T>& norms, const double* squa
     }
 }
 
-// m_n ← factors[n] · m_n
+// m_n ← factors[n] · m_n, of plain vectors or of maps whose lanes are samples
 template <typename T>
 void scale_samples(const Map<T>& m, const T* factors) {
     Map<T> rows = m;
-    if (m.lanes == 1 && m.bare()) rows.channels = rows.height = 1, rows.width = int(m.block());  // a sample is one
+    if (m.lanes == 1) rows.channels = 1, rows.width = m.channels;  // vectors
     channels_of(rows, m.operations(), [&](int b, int c) {
-        const auto factor = vector_of_lanes<T>([&](int l) { return factors[b * m.lanes + l % m.lanes]; });
+        const auto factor = m.lanes == 1 ? splat(factors[b]) : load(factors + b * m.lanes);
         for (int h = 0; h < rows.height; ++h)
             vectors_of<T>(rows.used(), [&, row = rows.cell(b, c, h)](auto i, auto n, int) {
                 store_part(row + i, load_part(row + i, n) * factor, n);
@@ -288,9 +278,9 @@ void weighted_sum(T* sum, const Map<T>& m, const T* factors) {
         const int first = pieces.begin(piece), count = pieces.size(piece);
         Vector<T> lanes[R] = {};
         for (int b = 0; b < m.blocks(); ++b) {
-            const Vector<T> factor = load_part(factors + b * m.lanes, m.lanes);
+            const Vector<T> factor = load(factors + b * m.lanes);
             const T* from = m.cell(b, first, 0);
-            for (int c = 0; c < count; ++c) lanes[c] += factor * load_part(from + c * m.lanes, m.lanes);
+            for (int c = 0; c < count; ++c) lanes[c] += factor * load(from + c * m.lanes);
         }
         T own[R];
         sum_lanes(own, lanes);

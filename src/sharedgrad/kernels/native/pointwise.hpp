@@ -94,7 +94,7 @@ struct Pointwise {
         const Taps taps = ordered(
             {in.channels, 1, 1, in.channels, nullptr, nullptr, 1, 0, nullptr},
             [&](int c, int, int) { return c * channel; }, [&](int c, int, int) { return c * w_channel; });
-        const T* const weights = packed(w, taps, 1, out.channels, 0, w_filter);
+        const T* const weights = packed(w, taps, 1, tiles, 0, w_filter);
         const int pieces = ceil_div(vectors, most);
         const EvenRanges tasks(pieces, ceil_div(pieces, kTasks));
         parallel(tasks.count, out.operations() * in.channels / 8, [&](int task) {
@@ -147,11 +147,11 @@ struct Pointwise {
                         if (through) gate[c] = own.gate[v + c] + f * through->channel();
                     }
                     ahead_in.fetch(), ahead_gate.fetch(), ahead_out.fetch();
-                    kCorrelate<T>[size - 1][n - 1]({to, out.channel(), own.in + v, taps.offsets + first, chunks.size(k),
-                                                    weights + std::size_t(f) * in.channels + std::size_t(first) * size,
-                                                    bias ? bias + f : nullptr, own.valid + v, add || k, relu && last,
-                                                    through && last ? gate : nullptr,
-                                                    through ? through->channel() : 0});
+                    correlate<T>(size, n,
+                                 {to, out.channel(), own.in + v, taps.offsets + first, chunks.size(k),
+                                  weights + std::size_t(f) * in.channels + std::size_t(first) * size,
+                                  bias ? bias + f : nullptr, add || k, relu && last, through && last ? gate : nullptr,
+                                  through ? through->channel() : 0, own.valid + v});
                 }
     }
 };

@@ -14,47 +14,6 @@ namespace {
 
 using Pool2x2Memory = Owner<kDoubles>;
 
-// ---- even and odd columns: of I lanes each, lying in two vectors one after the other
-
-template <int I, int Odd, typename V, std::size_t... L>
-inline V every_second(V a, V b, std::index_sequence<L...>) {
-    return lanes_of<int((2 * (L / I) + Odd) * I + L % I)...>(a, b);
-}
-
-template <int I, int Second, typename V, std::size_t... L>
-inline V alternate(V even, V odd, std::index_sequence<L...>) {
-    constexpr int lanes = sizeof...(L);
-    constexpr auto from = [](int lane) {
-        const int column = (Second * lanes + lane) / I;
-        return column % 2 * lanes + column / 2 * I + lane % I;
-    };
-    return lanes_of<from(int(L))...>(even, odd);
-}
-
-template <typename T, int I>
-struct Columns {
-    static constexpr int V = kWidth<T>;
-    using Lanes = std::make_index_sequence<V>;
-
-    // The first `count` numbers of each, from 2·count in a row.
-    static void read(Vector<T>& even, Vector<T>& odd, const T* row, int count) {
-        const Vector<T> a = I == V ? load(row) : load_part(row, std::min(V, 2 * count));
-        const Vector<T> b = I == V ? load(row + V) : load_part(row + V, std::max(0, 2 * count - V));
-        even = every_second<I, 0>(a, b, Lanes());
-        odd = every_second<I, 1>(a, b, Lanes());
-    }
-    static void write(T* row, Vector<T> even, Vector<T> odd, int count) {
-        const Vector<T> a = alternate<I, 0>(even, odd, Lanes()), b = alternate<I, 1>(even, odd, Lanes());
-        if (I == V || 2 * count == 2 * V) {
-            store(row, a);
-            store(row + V, b);
-            return;
-        }
-        store_part(row, a, std::min(V, 2 * count));
-        store_part(row + V, b, std::max(0, 2 * count - V));
-    }
-};
-
 // ---- forward
 
 // Whether a comparison holds in any lane.
@@ -62,6 +21,8 @@ template <typename Mask>
 inline bool any(Mask mask) {
 #if defined(__AVX512F__)
     return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif defined(__AVX2__)
+    return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
 #else
     std::uint64_t words[sizeof mask / 8], all = 0;
     std::memcpy(words, &mask, sizeof mask);
@@ -70,16 +31,20 @@ inline bool any(Mask mask) {
 #endif
 }
 
-// The largest of four activations, and which of them has it first: in full, for numbers that are close or are none.
+template <typename T>
+struct Largest {
+    Vector<T> y, winner;  // of four activations, and which of them has it first
+};
+
+// In full, for numbers that are close or are none.
 template <int Kind, typename T>
-[[gnu::noinline]] Vector<T> largest_of_all(const Vector<T> (&cells)[4], Vector<T>& winner) {
+[[gnu::noinline]] Largest<T> largest_of_all(Vector<T> a, Vector<T> b, Vector<T> c, Vector<T> d) {
     using V = Vector<T>;
-    V y[4];
-    for (int i = 0; i < 4; ++i) y[i] = activated<Kind, T>(cells[i]);
+    V y[4] = {activated<Kind, T>(a), activated<Kind, T>(b), activated<Kind, T>(c), activated<Kind, T>(d)};
     const V top = larger(larger(y[0], y[1]), larger(y[2], y[3]));
-    winner = V{};
+    V winner = {};
     for (int i = 3; i >= 0; --i) winner = (y[i] == top) | (y[i] != y[i]) ? V{} + T(i) : winner;  // NaN is the largest
-    return top;
+    return {top, winner};
 }
 
 // Where rounding may make the activation of another of four inputs equal to that of the largest: its slope there is
@@ -105,7 +70,7 @@ inline auto close(const Vector<T> (&x)[4], Vector<T> top, Vector<T> y) {
 
 // The same where all are numbers: the activation grows with its input, so that of the largest input will do.
 template <int Kind, typename T>
-inline Vector<T> largest(const Vector<T> (&x)[4], Vector<T>& winner) {
+inline Largest<T> largest(const Vector<T> (&x)[4]) {
     using V = Vector<T>;
     constexpr bool smooth = Kind == kSigmoid || Kind == kTanh;
     const auto right_above = x[1] > x[0], right_below = x[3] > x[2];
@@ -114,112 +79,64 @@ inline Vector<T> largest(const Vector<T> (&x)[4], Vector<T>& winner) {
     const V top = lower ? below : above, y = activated<Kind, T>(top), sum = (x[0] + x[1]) + (x[2] + x[3]);
     auto unsure = sum != sum;
     if constexpr (smooth) unsure |= close<Kind, T>(x, top, y);
-    if (any(unsure)) return largest_of_all<Kind, T>(x, winner);
+    if (any(unsure)) return largest_of_all<Kind, T>(x[0], x[1], x[2], x[3]);
     const V one = V{} + T(1);
-    winner = lower ? (right_below ? one + T(2) : one + T(1)) : (right_above ? one : V{});
-    return y;
+    return {y, lower ? (right_below ? one + T(2) : one + T(1)) : (right_above ? one : V{})};
 }
 
-// An activation and pooling that follow a convolution at once: what becomes of one window, for some channels.
+// Where the largest of windows go: the outputs, and which of the four they were, if that is wanted.
 template <typename T>
-struct FusedPool {
+struct Pooling {
     const Map<T>& y;
     const Map<T>* winners;
-    // cells[channel][2×2], `apart` from channel to channel
-    void (*pool)(const FusedPool& to, const T* cells, std::ptrdiff_t apart, int block, int first, int channels, int h,
-                 int w);
+    // down × across windows of a channel, from (h, w) on; rows of cells lie so far from each other
+    void (*pool)(const Pooling& to, const T* cells, std::ptrdiff_t row, int block, int c, int h, int w, int down,
+                 int across);
 };
 
 template <int Kind, typename T>
-void pool_window(const FusedPool<T>& to, const T* cells, std::ptrdiff_t apart, int block, int first, int channels,
-                 int h, int w) {
+void pool_windows(const Pooling<T>& to, const T* cells, std::ptrdiff_t row, int block, int c, int h, int w, int down,
+                  int across) {
     constexpr int V = kWidth<T>;
-    T* y = to.y.cell(block, first, h) + std::ptrdiff_t(w) * V;
-    T* won = to.winners ? to.winners->cell(block, first, h) + std::ptrdiff_t(w) * V : nullptr;
-    const std::ptrdiff_t y_channel = to.y.channel(), won_channel = won ? to.winners->channel() : 0;
-    for (int c = 0; c < channels; ++c, cells += apart, y += y_channel, won += won_channel) {
-        Vector<T> x[4] = {load(cells), load(cells + V), load(cells + 2 * V), load(cells + 3 * V)}, winner;
-        store(y, largest<Kind, T>(x, winner));
-        if (won) store(won, winner);
+    for (int i = h; i < h + down; ++i, cells += 2 * row) {
+        T* const y = to.y.cell(block, c, i) + std::ptrdiff_t(w) * V;
+        T* const winners = to.winners ? to.winners->cell(block, c, i) + std::ptrdiff_t(w) * V : nullptr;
+        for (int j = 0; j < across; ++j) {
+            const T *const above = cells + 2 * j * V, *const below = above + row;
+            const Largest<T> top = largest<Kind, T>({load(above), load(above + V), load(below), load(below + V)});
+            store(y + j * V, top.y);
+            if (winners) store(winners + j * V, top.winner);
+        }
     }
 }
 
-template <int Kind, typename T, int I>
-void pool_2x2(const Map<T>& y, const Map<T>* winners, const Map<T>& x) {
-    parallel(y.blocks() * y.channels, x.operations(), [&](int task) {
-        const int b = task / y.channels, c = task % y.channels;
-        for (int h = 0; h < y.height; ++h) {
-            const T* const in = x.cell(b, c, 2 * h);
-            T* const out = y.cell(b, c, h);
-            T* const won = winners ? winners->cell(b, c, h) : nullptr;
-            for (std::ptrdiff_t i = 0; i < y.used(); i += kWidth<T>) {
-                const int n = int(std::min<std::ptrdiff_t>(kWidth<T>, y.used() - i));
-                Vector<T> cells[4], winner;
-                Columns<T, I>::read(cells[0], cells[1], in + 2 * i, n);
-                Columns<T, I>::read(cells[2], cells[3], in + x.row() + 2 * i, n);
-                store_part(out + i, largest<Kind, T>(cells, winner), n);
-                if (won) store_part(won + i, winner, n);
-            }
-        }
-    });
+template <typename T>
+Pooling<T> pooling(const Map<T>& y, const Map<T>* winners, int kind) {
+    Pooling<T> to{y, winners, nullptr};
+    for_kind(kind, [&](auto k) { to.pool = pool_windows<k(), T>; });
+    return to;
+}
+
+template <typename T>
+void pool_2x2(const Map<T>& y, const Map<T>* winners, const Map<T>& x, int kind) {
+    const Pooling<T> to = pooling(y, winners, kind);
+    channels_of(y, x.operations(),
+                [&](int b, int c) { to.pool(to, x.cell(b, c, 0), x.row(), b, c, 0, 0, y.height, y.width); });
 }
 
 // ---- backward
 
-// dx of one block's channel with its margins, and its sum over positions and samples.
-template <int Kind, typename T, int I>
-double pool_2x2_backward(const Map<T>& dx, const Map<T>& dy, const Map<T>& y, const Map<T>& winners, int b, int c) {
-    clear_margins(dx, b, c);
-    Vector<T> sum = {};
-    for (int h = 0; h < y.height; ++h) {
-        const T *up = dy.cell(b, c, h), *out = y.cell(b, c, h), *won = winners.cell(b, c, h);
-        T* const back = dx.cell(b, c, 2 * h);
-        for (std::ptrdiff_t i = 0; i < y.used(); i += kWidth<T>) {
-            const int n = int(std::min<std::ptrdiff_t>(kWidth<T>, y.used() - i));
-            const Vector<T> part = through<Kind, T>(load_part(up + i, n), load_part(out + i, n));
-            const Vector<T> winner = load_part(won + i, n);
-            Vector<T> cells[4];
-            for (int k = 0; k < 4; ++k) cells[k] = winner == T(k) ? part : Vector<T>{};
-            Columns<T, I>::write(back + 2 * i, cells[0], cells[1], n);
-            Columns<T, I>::write(back + dx.row() + 2 * i, cells[2], cells[3], n);
-            sum += part;
-        }
-        if (dx.width % 2)  // no window reaches the last column, nor the last row below
-            for (int r = 0; r < 2; ++r) std::fill_n(back + r * dx.row() + 2 * y.used(), I, T(0));
-    }
-    if (dx.height % 2) std::fill_n(dx.cell(b, c, dx.height - 1), dx.used(), T(0));
-    const Vector<T> own = columns_added<T>(sum, I);
-    double all = 0;
-    for (int l = 0; l < y.alive(b); ++l) all += own[l];
-    return all;
-}
-
-// dx, and its sum over each channel if that is wanted.
-template <int Kind, typename T, int I>
-void pool_2x2_backward(const Map<T>& dx, T* sums, const Map<T>& dy, const Map<T>& y, const Map<T>& winners) {
-    double* const parts = Pool2x2Memory::memory<double, kDoubles>(std::size_t(y.blocks()) * y.channels);
-    parallel(y.blocks() * y.channels, 2 * dx.operations(), [&](int task) {
-        parts[task] = pool_2x2_backward<Kind, T, I>(dx, dy, y, winners, task / y.channels, task % y.channels);
-    });
-    for (int c = 0; sums && c < y.channels; ++c) {
-        double all = 0;
-        for (int b = 0; b < y.blocks(); ++b) all += parts[b * y.channels + c];
-        sums[c] = T(all);
-    }
-}
-
-// Upstream gradients at pooled maps whose lanes all are samples, to be spread over the windows where they are used.
+// Upstream gradients at pooled maps, to be spread over the windows where they are used.
 template <typename T>
 struct FusedUnpool {
     const Map<T>&dy, &y, &winners;
     // to[row of cells][cell], for some rows of windows; their sum
-    Vector<T> (*spread)(const FusedUnpool& from, T* to, int block, int c, int first, int rows);
+    Vector<T> (*spread)(const FusedUnpool& from, T* to, std::ptrdiff_t row, int block, int c, int first, int rows);
 };
 
 template <int Kind, typename T>
-Vector<T> spread_rows(const FusedUnpool<T>& from, T* to, int block, int c, int first, int rows) {
+Vector<T> spread_rows(const FusedUnpool<T>& from, T* to, std::ptrdiff_t row, int block, int c, int first, int rows) {
     constexpr int V = kWidth<T>;
-    const std::ptrdiff_t row = 2 * from.y.used();
     Vector<T> sum = {};
     for (int h = first; h < first + rows; ++h, to += 2 * row) {
         const T *up = from.dy.cell(block, c, h), *out = from.y.cell(block, c, h), *won = from.winners.cell(block, c, h);
@@ -235,38 +152,30 @@ Vector<T> spread_rows(const FusedUnpool<T>& from, T* to, int block, int c, int f
 
 template <typename T>
 FusedUnpool<T> fused_unpool(const Map<T>& dy, const Map<T>& y, const Map<T>& winners, int kind) {
-    constexpr decltype(FusedUnpool<T>::spread) spreads[] = {spread_rows<kIdentity, T>, spread_rows<kReLU, T>,
-                                                            spread_rows<kSigmoid, T>, spread_rows<kTanh, T>};
-    return {dy, y, winners, spreads[kind]};
+    FusedUnpool<T> from{dy, y, winners, nullptr};
+    for_kind(kind, [&](auto k) { from.spread = spread_rows<k(), T>; });
+    return from;
 }
 
-// ---- for each activation and number of lanes
-
-// function(kind, lanes), both as compile-time numbers
-template <typename T, int I = 1, typename Function>
-void for_kind_and_lanes(int kind, int lanes, const Function& function) {
-    if constexpr (I < kWidth<T>)
-        if (lanes != I) return for_kind_and_lanes<T, 2 * I>(kind, lanes, function);
-    for_kind(kind, [&](auto k) { function(k, std::integral_constant<int, I>()); });
-}
-
-// For maps whose lanes all are samples.
-template <typename T>
-FusedPool<T> fused_pool(const Map<T>& y, const Map<T>* winners, int kind) {
-    constexpr decltype(FusedPool<T>::pool) pools[] = {pool_window<kIdentity, T>, pool_window<kReLU, T>,
-                                                      pool_window<kSigmoid, T>, pool_window<kTanh, T>};
-    return {y, winners, pools[kind]};
-}
-
-template <typename T>
-void pool_2x2(const Map<T>& y, const Map<T>* winners, const Map<T>& x, int kind) {
-    for_kind_and_lanes<T>(kind, x.lanes, [&](auto k, auto lanes) { pool_2x2<k, T, lanes>(y, winners, x); });
-}
-
+// dx with its margins, and its sum over each channel if that is wanted.
 template <typename T>
 void pool_2x2_backward(const Map<T>& dx, T* sums, const Map<T>& dy, const Map<T>& y, const Map<T>& winners, int kind) {
-    for_kind_and_lanes<T>(kind, y.lanes,
-                          [&](auto k, auto lanes) { pool_2x2_backward<k, T, lanes>(dx, sums, dy, y, winners); });
+    const FusedUnpool<T> from = fused_unpool(dy, y, winners, kind);
+    double* const parts = Pool2x2Memory::memory<double, kDoubles>(std::size_t(y.blocks()) * y.channels);
+    channels_of(y, 2 * dx.operations(), [&](int b, int c) {
+        clear_margins(dx, b, c);
+        const Vector<T> own = from.spread(from, dx.cell(b, c, 0), dx.row(), b, c, 0, y.height);
+        for (int h = 0; dx.width % 2 && h < 2 * y.height; ++h)  // no window reaches the last column, nor the last row
+            std::fill_n(dx.cell(b, c, h) + 2 * y.used(), dx.lanes, T(0));
+        if (dx.height % 2) std::fill_n(dx.cell(b, c, dx.height - 1), dx.used(), T(0));
+        double& all = parts[b * y.channels + c] = 0;
+        for (int l = 0; l < y.alive(b); ++l) all += own[l];
+    });
+    for (int c = 0; sums && c < y.channels; ++c) {
+        double all = 0;
+        for (int b = 0; b < y.blocks(); ++b) all += parts[b * y.channels + c];
+        sums[c] = T(all);
+    }
 }
 
 }  // namespace

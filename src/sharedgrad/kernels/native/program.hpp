@@ -15,8 +15,8 @@ static_assert(disjoint<ProgramMemory, WindowMemory, ConvMemory, KernelGradientMe
               disjoint<ProgramMemory, GramMemory>() && disjoint<ProgramMemory, PointwiseMemory>() &&
               disjoint<ProgramMemory, PointwiseSumsMemory>() && disjoint<ProgramMemory, Pool2x2Memory>() &&
               disjoint<ProgramMemory, DepthwiseMemory>() && disjoint<ProgramMemory, ByChannelMemory>() &&
-              disjoint<ProgramMemory, LaneWinogradMemory>() && disjoint<ProgramMemory, WinogradMemory>() &&
-              disjoint<ProgramMemory, WinogradGradientMemory>());
+              disjoint<ProgramMemory, GroupsMemory>() && disjoint<ProgramMemory, LaneWinogradMemory>() &&
+              disjoint<ProgramMemory, WinogradMemory>() && disjoint<ProgramMemory, WinogradGradientMemory>());
 
 // The map that a row of numbers stands for.
 template <typename T>
@@ -33,8 +33,7 @@ const char* check(const Program& p) {
     for (std::ptrdiff_t i = 0; i < p.map_count; ++i) {
         const std::int64_t* const n = p.maps + i * kMapNumbers;
         const auto size = [](std::int64_t number) { return number >= 0 && number <= kLargest; };
-        if (n[0] < 0 || n[0] >= p.array_count || n[1] < 0 || !std::all_of(n + 2, n + kMapNumbers, size) || !n[3] ||
-            n[3] > kWidth<T>)
+        if (n[0] < 0 || n[0] >= p.array_count || n[1] < 0 || !std::all_of(n + 2, n + kMapNumbers, size) || (n[3] != 1 && n[3] != kWidth<T>))
             return "a map makes no sense";
     }
     for (std::ptrdiff_t at = 0; at < p.code_size;) {

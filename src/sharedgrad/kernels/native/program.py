@@ -63,37 +63,26 @@ class Builder:
     Args:
         samples: N of all maps.
         dtype: float32 or float64.
-        by_channel: Whether maps lie by channel.
     """
 
     samples: int
     dtype: np.dtype[Any]
-    by_channel: bool = False
     operations: list[Operation] = field(default_factory=list)
     outside: int = 0
 
     @property
-    def vector_lanes(self) -> int:
+    def lanes(self) -> int:
         """How many numbers a vector holds."""
         return int(_native.lanes(self.dtype.itemsize))
 
-    def side_by_side(self, count: int) -> int:
-        """Lanes for so many samples or channels: as many as fill a vector, or all that there are."""
-        return min(self.vector_lanes, 1 << (count - 1).bit_length())
-
     @property
-    def lanes(self) -> int:
-        """Samples side by side."""
-        return self.side_by_side(self.samples)
-
-    @property
-    def full(self) -> bool:
-        """Whether a vector holds one cell of as many samples as it has lanes."""
-        return not self.by_channel and self.lanes == self.vector_lanes
+    def by_channel(self) -> bool:
+        """Whether maps lie by channel: where samples would leave half of a vector empty."""
+        return 2 * self.samples <= self.lanes
 
     def another(self) -> Builder:
         """One for another program on maps in the same order."""
-        return Builder(self.samples, self.dtype, self.by_channel)
+        return Builder(self.samples, self.dtype)
 
     def array(self, channels: int, height: int = 1, width: int = 1, samples: int = 1) -> Map:
         """A plain array from outside: the next in the order in which ``run`` gets them."""
@@ -102,8 +91,7 @@ class Builder:
 
     def map(self, channels: int, height: int, width: int) -> Map:
         """A map in blocks."""
-        lanes = self.side_by_side(channels if self.by_channel else self.samples)
-        return Map(self.samples, lanes, channels, height, width, by_channel=self.by_channel)
+        return Map(self.samples, self.lanes, channels, height, width, by_channel=self.by_channel)
 
     def vector(self, channels: int) -> Map:
         """Plain vectors (N, channels)."""
@@ -126,16 +114,16 @@ class Builder:
         code = [n for name, maps, nums in self.operations for n in (_CODES[name], *(number[m] for m in maps), *nums)]
         rows = [n for m in used for n in m.row()]
         written = np.array(rows, np.int64), np.array(code, np.int64), self.dtype.itemsize, np.array(sizes, np.int64)
-        return Program(kept, self.vector_lanes, *written)
+        return Program(kept, self.lanes, *written)
 
     def _sizes(self, used: list[Map]) -> list[int]:
         """How many numbers the maps take of each array, −1 where no map lies; each array from outside is one map."""
         sizes = [-1] * (OUTSIDE + self.outside)
         for m in used:
-            m.check(self.vector_lanes)
+            m.check(self.lanes)
             if m.array >= len(sizes):
                 raise AssertionError(f"{m}: there are {self.outside} arrays from outside")
-            end, found = m.end(self.vector_lanes), sizes[m.array]
+            end, found = m.end, sizes[m.array]
             if m.outside is not None and found not in (-1, end):
                 raise AssertionError(f"{m}: another map of the same array has {found} numbers")
             sizes[m.array] = max(found, end)
@@ -159,7 +147,7 @@ class Builder:
         end = 0
         for m in used:
             if m.kept and m.outside is None and m.offset is None:
-                m.offset, end = end, end + _aligned(m.elements)
+                m.offset, end = end, end + _aligned(m.size)
         return end
 
     def _place_temporary(self, used: list[Map]) -> None:
@@ -172,23 +160,23 @@ class Builder:
                     first.setdefault(m, i)
                     last[m] = i
         placed: list[Map] = []
-        for m in sorted(first, key=lambda m: -m.elements):
+        for m in sorted(first, key=lambda m: -m.size):
             others = sorted(
-                (o.offset or 0, (o.offset or 0) + _aligned(o.elements))
+                (o.offset or 0, (o.offset or 0) + _aligned(o.size))
                 for o in placed
                 if first[o] <= last[m] and first[m] <= last[o]
             )
             at = 0
             for begin, end in others:
-                if at + _aligned(m.elements) <= begin:
+                if at + _aligned(m.size) <= begin:
                     break
                 at = max(at, end)
             m.offset = at
             placed.append(m)
 
 
-def _aligned(elements: int) -> int:
-    return -(-elements // ALIGNMENT) * ALIGNMENT
+def _aligned(numbers: int) -> int:
+    return -(-numbers // ALIGNMENT) * ALIGNMENT
 
 
 def bits(value: float) -> int:
@@ -226,7 +214,7 @@ def window(g: Geometry) -> tuple[int, ...]:
 
 def prepared_size(builder: Builder, kernel: tuple[int, ...], g: Geometry) -> int:
     """Numbers that a prepared kernel (F, C, *K) takes."""
-    return Window(*window(g)).prepared_size(kernel[0], kernel[1], builder.vector_lanes)
+    return Window(*window(g)).prepared_size(kernel[0], kernel[1], builder.lanes)
 
 
 def spatial(shape: tuple[int, ...]) -> tuple[int, int]:

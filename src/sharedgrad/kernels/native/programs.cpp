@@ -1,6 +1,10 @@
 // Programs (see program.hpp) for Python: checked when they are made, then carried out as often as one likes.
 
+#include <algorithm>
 #include <memory>
+#include <new>
+#include <stdexcept>
+#include <vector>
 
 #include "methods.hpp"
 
@@ -10,6 +14,62 @@ using namespace sharedgrad;
 
 constexpr int kKept = 0, kTemporary = 1, kOutside = 2;  // the arrays of a program; all others are from outside
 constexpr const char* kName = "sharedgrad program";
+
+// The arrays of one call, released at its end.
+class Buffers {
+  public:
+    explicit Buffers(Py_ssize_t most) { views_.reserve(most); }
+    Buffers(const Buffers&) = delete;
+    ~Buffers() {
+        for (auto& view : views_) PyBuffer_Release(&view);
+    }
+
+    // The array's memory if its elements are of one of the `kinds`; else null, with a Python error set.
+    void* add(PyObject* object, const char* kinds, Py_ssize_t* size, char* kind) {
+        Py_buffer view;
+        if (PyObject_GetBuffer(object, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) return nullptr;
+        views_.push_back(view);
+        *kind = view.format ? view.format[0] : 'B';
+        *size = view.len / view.itemsize;
+        if (std::find(kinds, kinds + 2, *kind) == kinds + 2) {
+            PyErr_SetString(PyExc_TypeError, "an array has elements of another type than expected");
+            return nullptr;
+        }
+        static double nothing;  // an empty array may have no memory at all
+        return view.buf ? view.buf : &nothing;
+    }
+
+  private:
+    std::vector<Py_buffer> views_;
+};
+
+// Run function(), without the interpreter's lock if it is to be `released`; false, with a Python error set, if there is
+// no memory, or where an operation cannot go on.
+template <typename Function>
+bool carried_out(bool released, const Function& function) {
+    PyObject* error = nullptr;
+    const char* message = "out of memory";
+    PyThreadState* const state = released ? PyEval_SaveThread() : nullptr;
+    try {
+        function();
+    } catch (const std::bad_alloc&) {
+        error = PyExc_MemoryError;
+    } catch (const std::out_of_range&) {
+        error = PyExc_IndexError;
+        message = "a label is no class";
+    } catch (const std::domain_error&) {
+        error = PyExc_FloatingPointError;
+        message = "a loss is not finite";
+    }
+    if (state) PyEval_RestoreThread(state);
+    if (error) PyErr_SetString(error, message);
+    return !error;
+}
+
+bool expect(Py_ssize_t count, Py_ssize_t expected) {
+    if (count != expected) PyErr_Format(PyExc_TypeError, "expected %zd arguments, got %zd", expected, count);
+    return count == expected;
+}
 
 struct Made {
     char kinds[2];  // of its arrays' elements
@@ -95,10 +155,15 @@ PyObject* run(PyObject*, PyObject* const* objects, Py_ssize_t count) {
     return done ? PyBool_FromLong(alone) : nullptr;
 }
 
+template <PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t)>
+PyCFunction fast() {
+    return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
 }  // namespace
 
 PyMethodDef sharedgrad::program_methods[] = {
-    method("program", program),
-    method("run", run),
+    {"program", fast<program>(), METH_FASTCALL, "What run carries out."},
+    {"run", fast<run>(), METH_FASTCALL, "Carry out a program."},
     {nullptr, nullptr, 0, nullptr},
 };

@@ -2,17 +2,14 @@
 // of it is gone the block is kept for the next result of its size, so that a training step, which makes the same arrays
 // again and again, does not ask the system for new pages, and finds these in the cache.
 
+#include <pthread.h>
+#include <sys/mman.h>
+
 #include <algorithm>
-#include <cstdint>
 #include <cstdlib>
 #include <mutex>
 #include <new>
 #include <utility>
-
-#if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
-#include <sys/mman.h>
-#endif
 
 #include "methods.hpp"
 
@@ -49,10 +46,6 @@ struct Store {
 };
 Store store;
 
-// A child process must not find the store locked by a thread that it does not have.
-void lock_for_fork() { store.mutex.lock(); }
-void unlock_after_fork() { store.mutex.unlock(); }
-
 void* from_system(std::size_t bytes) {
     const bool huge = bytes >= 2 * kHuge;
     const std::size_t alignment = huge ? kHuge : 64;
@@ -61,24 +54,6 @@ void* from_system(std::size_t bytes) {
     if (block && huge) madvise(block, bytes, MADV_HUGEPAGE);  // advice: that it fails changes nothing
 #endif
     return block;
-}
-
-void* take(std::size_t bytes) {
-    const int number = number_for(bytes);
-    bytes = bytes_of(number);
-    Block* block = nullptr;
-    {
-        std::lock_guard lock(store.mutex);
-        block = store.free[number];
-        if (block) store.free[number] = block->next, store.free_bytes -= bytes;
-    }
-    void* const memory = block ? block : from_system(bytes);
-    if (memory) {
-        std::lock_guard lock(store.mutex);
-        store.used += bytes;
-        store.most_used = std::max(store.most_used, store.used);
-    }
-    return memory;
 }
 
 // Free blocks, largest first, until only `most` bytes are kept.
@@ -90,19 +65,9 @@ void free_surplus(std::size_t most) {
         }
 }
 
-void give_back(void* memory, std::size_t bytes) {
-    const int number = number_for(bytes);
-    bytes = bytes_of(number);
-    std::lock_guard lock(store.mutex);
-    store.used -= bytes;
-    const std::size_t most = std::min(kMostFree, store.most_used);
-    free_surplus(most > bytes ? most - bytes : 0);  // what came last is needed soonest
-    if (bytes > most) return std::free(memory);
-    store.free[number] = new (memory) Block{store.free[number]};
-    store.free_bytes += bytes;
-}
-
 // ---- the Python type
+
+using namespace sharedgrad;
 
 struct Memory {
     PyObject ob_base;
@@ -114,7 +79,7 @@ void destroy(PyObject* object) {
     auto* self = reinterpret_cast<Memory*>(object);
     give_back(self->data, static_cast<std::size_t>(self->size));
     PyTypeObject* const type = Py_TYPE(object);
-    reinterpret_cast<freefunc>(PyType_GetSlot(type, Py_tp_free))(object);
+    PyObject_Free(object);
     Py_DecRef(reinterpret_cast<PyObject*>(type));
 }
 
@@ -124,8 +89,6 @@ int get_buffer(PyObject* object, Py_buffer* view, int flags) {
 }
 
 PyType_Slot slots[] = {
-    {Py_tp_doc,
-     const_cast<char*>("A writable buffer of nbytes bytes, aligned to 64; what it holds at first is arbitrary.")},
     {Py_tp_dealloc, reinterpret_cast<void*>(destroy)},
     {Py_bf_getbuffer, reinterpret_cast<void*>(get_buffer)},
     {0, nullptr},
@@ -153,20 +116,44 @@ PyObject* memory(PyObject*, PyObject* nbytes) {
 }
 
 PyMethodDef methods[] = {
-    {"memory", memory, METH_O, "A new Memory of so many bytes."},
+    {"memory", memory, METH_O,
+     "A writable buffer of so many bytes, aligned to 64; what it holds at first is arbitrary."},
     {nullptr, nullptr, 0, nullptr},
 };
 
 }  // namespace
 
-void* sharedgrad::take(std::size_t bytes) { return ::take(bytes); }
-void sharedgrad::give_back(void* memory, std::size_t bytes) { ::give_back(memory, bytes); }
+void* sharedgrad::take(std::size_t bytes) {
+    const int number = number_for(bytes);
+    bytes = bytes_of(number);
+    std::lock_guard lock(store.mutex);
+    void* memory = store.free[number];
+    if (memory)
+        store.free[number] = store.free[number]->next, store.free_bytes -= bytes;
+    else if (!(memory = from_system(bytes)))
+        return nullptr;
+    store.used += bytes;
+    store.most_used = std::max(store.most_used, store.used);
+    return memory;
+}
+
+void sharedgrad::give_back(void* memory, std::size_t bytes) {
+    const int number = number_for(bytes);
+    bytes = bytes_of(number);
+    std::lock_guard lock(store.mutex);
+    store.used -= bytes;
+    const std::size_t most = std::min(kMostFree, store.most_used);
+    free_surplus(most > bytes ? most - bytes : 0);  // what came last is needed soonest
+    if (bytes > most) return std::free(memory);
+    store.free[number] = new (memory) Block{store.free[number]};
+    store.free_bytes += bytes;
+}
 
 int sharedgrad::add_memory(PyObject* module) {
-#if defined(__unix__) || defined(__APPLE__)
-    static const int registered = pthread_atfork(lock_for_fork, unlock_after_fork, unlock_after_fork);
+    // a child process must not find the store locked by a thread that it does not have
+    static const auto unlock = [] { store.mutex.unlock(); };
+    static const int registered = pthread_atfork([] { store.mutex.lock(); }, unlock, unlock);
     (void)registered;
-#endif
     memory_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&spec));
     return memory_type ? PyModule_AddFunctions(module, methods) : -1;
 }

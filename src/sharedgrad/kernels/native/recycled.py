@@ -7,6 +7,8 @@ is alive.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -25,6 +27,16 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[np.floating]) -> Array:
     """
     size = prod(shape) * dtype.itemsize
     return np.empty(shape, dtype) if size < SMALL else np.ndarray(shape, dtype, _native.memory(size))
+
+
+def maker(shape: tuple[int, ...], dtype: np.dtype[np.floating]) -> Callable[[], Array]:
+    """:func:`empty` for who makes the same again and again."""
+    size = prod(shape) * dtype.itemsize
+    return partial(np.empty, shape, dtype) if size < SMALL else partial(_large, shape, dtype, size)
+
+
+def _large(shape: tuple[int, ...], dtype: np.dtype[np.floating], size: int) -> Array:
+    return np.ndarray(shape, dtype, _native.memory(size))
 
 
 def empty_like(array: Array) -> Array:

@@ -27,7 +27,7 @@ inline void relax() {
 #endif
 }
 
-thread_local bool inside = false;  // this thread is working on a task
+thread_local bool working = false;  // this thread is working on a task
 
 struct alignas(64) Share {
     std::atomic<int> next{0};
@@ -48,46 +48,45 @@ class Pool {
     }
 
     ~Pool() {
-        {
-            std::lock_guard lock(mutex_);
-            stop_ = true;
-            region_.fetch_add(kNext);
-        }
-        wake_.notify_all();
+        stop_ = true;
+        open();
         for (auto& thread : threads_) thread.join();
     }
 
     void run(int count, void (*task)(void*, int), void* context) {
         task_ = task;
         context_ = context;
-        const int shares = static_cast<int>(threads_.size()) + 1;
+        const std::int64_t shares = threads_.size() + 1;
         for (int i = 0; i < shares; ++i) {
-            shares_[i].next.store(int(std::int64_t(count) * i / shares), std::memory_order_relaxed);
-            shares_[i].end = int(std::int64_t(count) * (i + 1) / shares);
+            shares_[i].next.store(int(count * i / shares), std::memory_order_relaxed);
+            shares_[i].end = int(count * (i + 1) / shares);
         }
-        {
-            std::lock_guard lock(mutex_);
-            region_.fetch_add(kNext + kOpen, std::memory_order_release);
-        }
-        wake_.notify_all();
+        open();
         take(0);
-        region_.fetch_sub(kOpen, std::memory_order_acquire);
-        for (int spins = 0; inside_now() > 0; ++spins)
+        ++region_;  // closed: who is not inside by now stays outside
+        for (int spins = 0; inside_ > 0; ++spins)
             spins < 2000 ? relax() : std::this_thread::yield();  // a worker may have lost its processor
         if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
     }
 
   private:
-    // region_: its number, whether it is open, and how many workers are inside
-    static constexpr std::uint64_t kOpen = 1 << 16, kNext = 1 << 17, kInside = kOpen - 1;
+    void open() {
+        {
+            std::lock_guard lock(mutex_);
+            ++region_;
+        }
+        wake_.notify_all();
+    }
 
-    static std::uint64_t number(std::uint64_t region) { return region / kNext; }
-    std::uint64_t inside_now() const { return region_.load(std::memory_order_acquire) & kInside; }
-    bool called(std::uint64_t seen) const { return number(region_.load(std::memory_order_acquire)) != seen; }
+    // Whether a region is open that is not the one seen last.
+    bool called(unsigned seen) const {
+        const unsigned region = region_;
+        return region % 2 && region != seen;
+    }
 
     // The thread's own share of the tasks first: what it has written in one region it finds in its cache in the next.
     void take(int own) {
-        inside = true;
+        working = true;
         const int shares = static_cast<int>(threads_.size()) + 1;
         try {
             for (int s = own; s < own + shares; ++s) {
@@ -98,20 +97,11 @@ class Pool {
             std::lock_guard lock(mutex_);
             error_ = std::current_exception();
         }
-        inside = false;
-    }
-
-    // Into the region that is open, if there is one; `seen` becomes the number of the last.
-    bool join(std::uint64_t& seen) {
-        auto region = region_.load(std::memory_order_acquire);
-        while (region & kOpen && !region_.compare_exchange_weak(region, region + 1, std::memory_order_acq_rel)) {
-        }
-        seen = number(region);
-        return region & kOpen;
+        working = false;
     }
 
     void work(int own) {
-        for (std::uint64_t seen = 0;;) {
+        for (unsigned seen = 0;;) {
             const auto until = std::chrono::steady_clock::now() + kSpin;
             while (!called(seen) && std::chrono::steady_clock::now() < until)
                 for (int i = 0; i < 64 && !called(seen); ++i) relax();
@@ -120,16 +110,18 @@ class Pool {
                 wake_.wait(lock, [&] { return called(seen); });
             }
             if (stop_) return;
-            if (!join(seen)) continue;
-            take(own);
-            region_.fetch_sub(1, std::memory_order_release);
+            ++inside_;  // before it looks: whoever closes the region after that waits
+            seen = region_;
+            if (seen % 2) take(own);
+            --inside_;
         }
     }
 
     std::vector<std::thread> threads_;
     std::mutex mutex_;
     std::condition_variable wake_;
-    std::atomic<std::uint64_t> region_{0};
+    std::atomic<unsigned> region_{0};  // odd while one is open
+    std::atomic<int> inside_{0};       // workers
     Share shares_[kMostThreads];
     void (*task_)(void*, int) = nullptr;
     void* context_ = nullptr;
@@ -148,27 +140,26 @@ void after_fork() {
 }
 
 struct Scratch {
-    void* memory[kSlotCount] = {};
-    std::size_t size[kSlotCount] = {};
-    ~Scratch() {
-        for (void* m : memory) std::free(m);
-    }
+    void* memory = nullptr;
+    std::size_t size = 0;
+    ~Scratch() { std::free(memory); }
 };
 
-thread_local Scratch own;
+thread_local Scratch slots[kSlotCount];
 
 }  // namespace
 
 void* scratch(Slot slot, std::size_t bytes) {
-    if (own.size[slot] < bytes) {
-        std::free(own.memory[slot]);
-        own.size[slot] = 0;
+    Scratch& own = slots[slot];
+    if (own.size < bytes) {
+        std::free(own.memory);
+        own.size = 0;
         const std::size_t rounded = (bytes + 4095) / 4096 * 4096;
-        own.memory[slot] = std::aligned_alloc(64, rounded);
-        if (!own.memory[slot]) throw std::bad_alloc();
-        own.size[slot] = rounded;
+        own.memory = std::aligned_alloc(64, rounded);
+        if (!own.memory) throw std::bad_alloc();
+        own.size = rounded;
     }
-    return own.memory[slot];
+    return own.memory;
 }
 
 void set_threads(int count) {
@@ -183,7 +174,7 @@ void run_tasks(int count, void (*task)(void*, int), void* context) {
     static const int registered = pthread_atfork(nullptr, nullptr, after_fork);
     (void)registered;
     std::unique_lock lock(owner, std::defer_lock);
-    if (count < 2 || threads < 2 || inside || !lock.try_lock()) {
+    if (count < 2 || threads < 2 || working || !lock.try_lock()) {
         for (int i = 0; i < count; ++i) task(context, i);
         return;
     }

@@ -79,16 +79,22 @@ class Window(NamedTuple):
         cells = POINTS if self.makes_points else self.cells
         return ALIGNMENT + cells * channels * -(-filters // vector) * vector
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether it is 1×1 and sees each input at most once."""
+        return self.groups == self.cells == 1 and not (self.pad_h or self.pad_w)
+
     def depthwise(self, small: Map, big: Map) -> bool:
         """Whether a depthwise convolution makes the margins that are missing."""
         ends = (axis.end(n) + axis.pad for axis, n in zip(self.axes, small.shape[1:], strict=True))
         one = self.groups == big.channels == small.channels and self.cells <= DEPTHWISE_TAPS
         return one and not big.by_channel and all(end <= LARGEST for end in ends)
 
-    def slides(self, small: Map, big: Map, *, margins_made: bool = False) -> bool:
-        """Whether windows over ``big`` give ``small`` and reach no further than its margins, unless these are made."""
-        together = big.by_channel and self.groups == 1 if small.by_channel else small.lanes == big.lanes
-        if small.by_channel != big.by_channel or small.samples != big.samples or not together:
+    def slides(self, small: Map, big: Map, *, margins_made: bool = False, plain: bool = False) -> bool:
+        """Whether windows over ``big``, in blocks if it may not be ``plain``, give ``small`` and reach no further than
+        its margins, unless these are made."""
+        together = small.lanes == big.lanes and small.by_channel == big.by_channel and small.samples == big.samples
+        if not together or (big.plain and not plain):
             return False
         top, bottom, left, right = (LARGEST,) * 4 if margins_made else big.margins
         down, across = self.axes
@@ -100,16 +106,18 @@ class Window(NamedTuple):
         )
 
     def convolves(self, small: Map, big: Map) -> bool:
-        """The same for a convolution."""
-        return self.slides(small, big, margins_made=self.depthwise(small, big))
+        """The same for a convolution; 1×1 and depthwise it may be of plain arrays."""
+        depthwise = self.depthwise(small, big)
+        return self.slides(small, big, margins_made=depthwise, plain=depthwise or self.pointwise)
 
     def slides_back(self, dx: Map, dy: Map) -> bool:
         """Whether windows over dx have given dy, whose margins are as wide as the way back reads."""
-        if not self.slides(dy, dx, margins_made=True):  # dx itself needs no margins
+        depthwise = self.depthwise(dy, dx)
+        if not self.slides(dy, dx, margins_made=True, plain=depthwise or self.pointwise):  # dx itself needs no margins
             return False
         read = (axis.met(n) for axis, n in zip(self.axes, dx.shape[1:], strict=True))
         margins = (dy.margins[:2], dy.margins[2:])
-        return self.depthwise(dy, dx) or all(
+        return depthwise or all(
             -first <= before and last < n + after
             for (first, last), n, (before, after) in zip(read, dy.shape[1:], margins, strict=True)
         )

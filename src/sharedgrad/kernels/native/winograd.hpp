@@ -8,11 +8,9 @@
 // end of the range, its outputs are the definition's own sums too: an output that does not see them stays what it is.
 #pragma once
 
-#include <array>
-#include <utility>
-
 #include "conv.hpp"
 #include "pack.hpp"
+#include "pool_2x2.hpp"
 
 namespace sharedgrad {
 namespace {
@@ -245,41 +243,17 @@ struct PointProduct {
     }
 };
 
-// Tiles of R rows (filters, tiles of a map, cells, taps) and C vectors, as many as the registers hold.
-constexpr int kMostRows = 8;
-constexpr int rows_beside(int vectors) { return std::min(kMostRows, kTileFilters * kTileColumns / vectors); }
-
-template <typename Tile, int R, int C>
-constexpr auto tile_or_null() {
-    if constexpr (R <= rows_beside(C))
-        return &Tile::template run<R, C>;
-    else
-        return decltype(&Tile::template run<1, 1>)(nullptr);
-}
-template <typename Tile, int... RC>
-constexpr auto tiles_of(std::integer_sequence<int, RC...>) {
-    return std::array{tile_or_null<Tile, RC / kTileColumns + 1, RC % kTileColumns + 1>()...};
-}
-template <typename Tile>
-constexpr auto kTiles = tiles_of<Tile>(std::make_integer_sequence<int, kMostRows * kTileColumns>());
-
-// A tile of so many rows and vectors.
-template <typename Tile>
-constexpr auto tile_for(int rows, int vectors) {
-    return kTiles<Tile>[(rows - 1) * kTileColumns + vectors - 1];
-}
-
 // ---- strips of tiles
 
 // What a pass does besides the products.
 template <typename T>
 struct Finish {
     int pad_h, pad_w;
-    bool turned;                     // the kernels, for the input gradient
-    const T* bias;                   // or null
-    bool relu, add;                  // on the way out; to what is there
-    const Map<T>* through;           // the output of a ReLU that the result goes back through, or null
-    const FusedPool<T>* fused_pool;  // what takes the place of the outputs, or null
+    bool turned;                // the kernels, for the input gradient
+    const T* bias;              // or null
+    bool relu, add;             // on the way out; to what is there
+    const Map<T>* through;      // the output of a ReLU that the result goes back through, or null
+    const Pooling<T>* pooling;  // what takes the place of the outputs, or null
 };
 
 // The outputs of a tile to where they belong, in a channel of a block.
@@ -362,9 +336,9 @@ struct Winograd {
             const auto multiply = tile_for<PointProduct<T>>(together, count);
             for (int p = 0; p < kPoints; ++p, w += together * size) {
                 multiply(sums + p * apart, inputs + p * point, w, size, false);
-                if (p < together * count && !last.fused_pool) fetch(places[p % count], own + p / count);
+                if (p < together * count && !last.pooling) fetch(places[p % count], own + p / count);
             }
-            if (last.fused_pool) {
+            if (last.pooling) {
                 pool(places, count, own, together, sums, apart, chunk, far);
                 continue;
             }
@@ -401,27 +375,23 @@ struct Winograd {
         T* const waiting = channels.count > 1
                                ? WinogradMemory::memory<T, kCells>(std::size_t(out.channels) * count * cells * V)
                                : nullptr;
-        for (int t = 0; t < count; ++t) {
-            alignas(64) T windows[4][kTileFilters][4 * V];
-            for (int f = 0; f < together; ++f) {
-                const Vector<T> bias = splat(last.bias && whole ? last.bias[own + f] : T(0));
+        for (int t = 0; t < count; ++t)
+            for (int f = own; f < own + together; ++f) {
+                const Tiling::Place& at = places[t];
+                alignas(64) T tile[cells * V];
+                T* const held = waiting + (std::ptrdiff_t(f) * count + t) * cells * V;
+                const Vector<T> bias = splat(last.bias && whole ? last.bias[f] : T(0));
                 Vector<T> y[kOutputSide][kOutputSide];
-                sums_of_tile(y, places[t], own + f, sums + (f * count + t) * V, apart, chunk, far);
-                for (int i = 0; i < kOutputSide; ++i)
-                    for (int j = 0; j < kOutputSide; ++j) {
-                        T* const held =
-                            waiting + ((std::ptrdiff_t(own + f) * count + t) * cells + i * kOutputSide + j) * V;
-                        const Vector<T> v = y[i][j] + bias;
-                        store(whole ? windows[i / 2 * 2 + j / 2][f] + (i % 2 * 2 + j % 2) * V : held,
-                              chunk ? v + load(held) : v);
-                    }
+                sums_of_tile(y, at, f, sums + ((f - own) * count + t) * V, apart, chunk, far);
+                for (int i = 0; i < cells; ++i) {
+                    const Vector<T> v = y[i / kOutputSide][i % kOutputSide] + bias;
+                    store((whole ? tile : held) + i * V, chunk ? v + load(held + i * V) : v);
+                }
+                if (whole)
+                    last.pooling->pool(*last.pooling, tile, kOutputSide * V, at.block, f, at.h / 2, at.w / 2,
+                                       std::min(kOutputSide, out.height - at.h) / 2,
+                                       std::min(kOutputSide, out.width - at.w) / 2);
             }
-            for (int k = 0; k < 4 && whole; ++k) {
-                const int h = places[t].h / 2 + k / 2, w = places[t].w / 2 + k % 2;
-                if (2 * h < out.height && 2 * w < out.width)
-                    last.fused_pool->pool(*last.fused_pool, windows[k][0], 4 * V, places[t].block, own, together, h, w);
-            }
-        }
     }
 
     void outputs(const Tiling::Place& at, int f, const T* sums, std::ptrdiff_t apart, int chunk, bool far) const {

@@ -83,7 +83,7 @@ struct RowGradient {
                     outer<T>(size, t_tiles.size(k),
                              {sums + (p * size * taps + t_tiles.begin(k)) * V, std::ptrdiff_t(taps) * V,
                               deltas + p * deltas_point, deltas_filter, 0, inputs + p * inputs_point, V, 0,
-                              places + t_tiles.begin(k), 1, dy.height * tiles, V, false});
+                              places + t_tiles.begin(k), 1, dy.height * tiles, false});
             for (int f = 0; f < size; ++f) range_of += put(sums, f, size, taps, block, filters.begin(i) + f, first);
         }
         return !any(range_of != range_of);

@@ -49,7 +49,7 @@ class ConvStep(Weighted):
         self.layer, self.padded = layer, layer.padding_mode != "zeros"
         self.geometry: Geometry = layer.geometry.without_padding() if self.padded else layer.geometry
         (self.source,) = conv.inputs
-        self.seen, self.by_channel = graph.is_output(conv), layer.groups == 1
+        self.seen = graph.is_output(conv)
         self.relu = self._relu_before(graph)
         before = None if self.relu is None else graph.taken[self.relu.name]
         self.norm = before.norm if isinstance(before, NormStep) and before.total is None else None
@@ -84,7 +84,7 @@ class ConvStep(Weighted):
         """x (N, C, *S) -> y (N, F, *P), and what is behind it."""
         y = way.place(way.shapes[self.conv.name])
         self.x = way.keep(way.values[self.source])
-        if self.pool is not None and not self.seen and self._pooled_at_once and way.builder.full:
+        if self.pool is not None and not self.seen and self._pooled_at_once and not way.builder.by_channel:
             read = self._read(way), way.parameter(self.layer.weight), way.parameter(self.layer.bias)
             self.pooled = Pooled(way, self.pool)
             maps = (self.pooled.y, self.pooled.winners, *read)
@@ -162,7 +162,7 @@ class ConvStep(Weighted):
     def _ends_here(self, way: Backward) -> bool:
         """Whether it has few channels and nothing but its own gradients is wanted, all of them summed or all sample by
         sample: these can be computed without its outputs' gradient in full."""
-        if not self._pooled_at_once or way.needs(self.source) or not way.builder.full:
+        if not self._pooled_at_once or way.needs(self.source) or way.builder.by_channel:
             return False
         few = self.x.channels < _FEW_CHANNELS
         return few and len({way.apart(p) for p in self.layer.parameters().values()}) == 1

@@ -60,11 +60,9 @@ class Step(ABC):
     Attributes:
         nodes: Those that it computes, in order.
         unseen: Names of those whose values it never writes down and cannot find again: no gradient can be given there.
-        by_channel: Whether its maps may lie by channel, where samples are few.
     """
 
     unseen: tuple[str, ...] = ()
-    by_channel = True
 
     def __init__(self, *nodes: Node | None) -> None:
         self.nodes = [node for node in nodes if node is not None]
