@@ -33,7 +33,8 @@ const char* check(const Program& p) {
     for (std::ptrdiff_t i = 0; i < p.map_count; ++i) {
         const std::int64_t* const n = p.maps + i * kMapNumbers;
         const auto size = [](std::int64_t number) { return number >= 0 && number <= kLargest; };
-        if (n[0] < 0 || n[0] >= p.array_count || n[1] < 0 || !std::all_of(n + 2, n + kMapNumbers, size) || (n[3] != 1 && n[3] != kWidth<T>))
+        if (n[0] < 0 || n[0] >= p.array_count || n[1] < 0 || !std::all_of(n + 2, n + kMapNumbers, size) ||
+            (n[3] != 1 && n[3] != kWidth<T>))
             return "a map makes no sense";
     }
     for (std::ptrdiff_t at = 0; at < p.code_size;) {
