@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
+pytest.importorskip("sharedgrad.kernels.native", reason="no kernels were compiled", exc_type=ImportError)
+
 from sharedgrad import kernels
 from sharedgrad.kernels import vectorized
+from sharedgrad.kernels.native.losses import emit_cross_entropy
+from sharedgrad.kernels.native.program import Builder, doubles
+from sharedgrad.kernels.native.updates import Rule
 from tests.helpers import Array, close, frozen, same_bits
 
 pytestmark = pytest.mark.compiled
@@ -143,3 +150,40 @@ def test_the_number_of_threads_changes_no_bit(dtype: type) -> None:
         kernels.set_threads(count)
         for actual, expected in zip(results(), first, strict=True):
             same_bits(np.asarray(actual), np.asarray(expected))
+
+
+def test_an_update_writes_over_arrays_that_nobody_else_holds() -> None:
+    b = Builder(1, np.dtype(np.float64))
+    settings, gradient, w = b.array(3), b.array(3), b.array(3)
+    Rule("sgd", 0, False).emit(b, [w], [w], gradient, settings, 0, 0)
+    program, owner = b.build(), [np.ones(3)]
+    owned = [owner[0]]
+    arrays = [np.array([0.5, 0.0, 0.0]), np.ones(3), owned[0]]
+    assert program.run(None, arrays, owned)
+    assert owner[0].tolist() == [0.5] * 3
+    for hold in (lambda: owner[0], lambda: owner[0][1:], lambda: memoryview(owner[0])):
+        held = hold()
+        assert not program.run(None, arrays, owned)
+        del held
+    assert owner[0].tolist() == [0.5] * 3
+    assert program.run(None, arrays, owned)
+    assert owner[0].tolist() == [0.0] * 3
+    with pytest.raises(TypeError, match="a list of arrays"):
+        program.run(None, arrays, tuple(owned))
+
+
+@BOTH
+def test_a_loss_that_must_be_finite_ends_its_program(dtype: type) -> None:
+    b = Builder(2, np.dtype(dtype))
+    upstream, scores = b.array(3, samples=2), b.array(3, samples=2)
+    labels, settings, behind = (b.array(doubles(n, b.dtype.itemsize)) for n in (2, 3, 1))
+    emit_cross_entropy(b, upstream, scores, labels, settings, 0, True)
+    b.emit("zero", (behind,))
+    program = b.build()
+    for last, label, error in ((1.0, 2, None), (np.nan, 2, FloatingPointError), (1.0, 3, IndexError)):
+        x = np.array([[1, 2, 3], [0, 1, last]], dtype)
+        given = np.array([0, label]), np.array([0.0, 1.0, 0.0]), np.ones(1)
+        arrays = [np.empty_like(x), x, *(a.view(dtype) for a in given)]
+        with pytest.raises(error) if error else nullcontext():
+            program.run(None, arrays)
+        assert given[2].item() == (1 if error else 0)
