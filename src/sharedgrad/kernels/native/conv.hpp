@@ -17,22 +17,17 @@ static_assert(disjoint<WindowMemory, ConvMemory>());
 
 // ---- forward and input gradient
 
-// A grid of outputs: `rows` rows of vectors, for the filters of all groups and blocks.
-template <typename T>
-struct Grid {
-    T* data;  // (blocks, channels, rows, columns, lanes)
-    std::ptrdiff_t block, channel, row, step;
-    int rows, columns;
-};
-
 // Chunks whose windows, in a tile of outputs for so many filters, fill the cache's share.
 inline int chunk_of(int rows, int columns, int filters) {
     return std::max(1, kLines / std::max(1, rows * (columns + most_columns(std::min(filters, kTileFilters)) - 1)));
 }
 
+// A grid of outputs, `rows` rows of vectors for the filters of all groups and blocks, and what they see.
 template <typename T>
 struct Correlation {
-    Grid<T> out;
+    T* out;  // (blocks, channels, rows, columns, lanes)
+    std::ptrdiff_t block, channel, row, step;
+    int rows, columns;
     const Map<T>& in;
     int groups, filters;  // filters of one group
     const Taps& taps;
@@ -81,24 +76,24 @@ struct CorrelateRange {
         const T* from[kMostColumns];
         T* out[kMostColumns];
         from[0] = p.in.cell(block, group * taps.channels, h * rows.step) + v * columns.step * V;
-        out[0] = p.out.data + block * p.out.block + h * p.out.row + v * p.out.step +
-                 (group * p.filters + tiles.begin(first_tile)) * p.out.channel;
-        for (int c = 1; c < n; ++c) from[c] = from[c - 1] + columns.step * V, out[c] = out[c - 1] + p.out.step;
+        out[0] = p.out + block * p.block + h * p.row + v * p.step +
+                 (group * p.filters + tiles.begin(first_tile)) * p.channel;
+        for (int c = 1; c < n; ++c) from[c] = from[c - 1] + columns.step * V, out[c] = out[c - 1] + p.step;
         for (int t = first_tile; t < end_tile; ++t) {
             const int filter = group * p.filters + tiles.begin(t), size = tiles.size(t);
             const T* const w = p.weights + std::size_t(filter) * taps.count() + std::size_t(start) * size;
             correlate<T>(size, n,
-                         {out, p.out.channel, from, taps.offsets + start, count, w, p.bias ? p.bias + filter : nullptr,
+                         {out, p.channel, from, taps.offsets + start, count, w, p.bias ? p.bias + filter : nullptr,
                           p.add || channel, p.relu && channel + taps.chunk >= taps.channels, runs, row});
-            for (int c = 0; c < n; ++c) out[c] += size * p.out.channel;
+            for (int c = 0; c < n; ++c) out[c] += size * p.channel;
         }
     }
 };
 
 template <typename T>
 void correlate_all(const Correlation<T>& p) {
-    const EvenRanges tiles(p.filters, kTileFilters), across(p.out.columns, most_columns(tiles.size(0)));
-    const int pieces = p.out.rows * across.count, blocks = p.in.blocks();
+    const EvenRanges tiles(p.filters, kTileFilters), across(p.columns, most_columns(tiles.size(0)));
+    const int pieces = p.rows * across.count, blocks = p.in.blocks();
     const EvenRanges ranges(pieces, ceil_div(pieces, ceil_div(kTasks, blocks * p.groups)));
     const int cuts = ceil_div(kTasks / 2, blocks * p.groups * ranges.count);
     const EvenRanges parts(tiles.count, ceil_div(tiles.count, cuts));
@@ -121,16 +116,9 @@ void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Win
     const Taps taps = taps_of(x, view, channels, chunk_of(g.kernel_h, g.kernel_w, filters), kernel,
                               [&](int c) { return c * x.channel(); });
     const std::ptrdiff_t filter = std::ptrdiff_t(channels) * kernel;
-    correlate_all<T>({{y.cell(0, 0, 0), y.block(), y.channel(), y.row(), kWidth<T>, y.height, y.width},
-                      x,
-                      g.groups,
-                      filters,
-                      taps,
-                      packed(w, taps, g.groups, {filters, kTileFilters}, filters * filter, filter),
-                      bias,
-                      false,
-                      relu,
-                      operations(y, x, g)});
+    correlate_all<T>({y.cell(0, 0, 0), y.block(), y.channel(), y.row(), kWidth<T>, y.height, y.width, x, g.groups,
+                      filters, taps, packed(w, taps, g.groups, {filters, kTileFilters}, filters * filter, filter), bias,
+                      false, relu, operations(y, x, g)});
 }
 
 // dx (N, C, *S) from dy (N, F, *P) and w (F, C/groups, *K), or added to what dx holds.
@@ -145,17 +133,9 @@ void conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const W
         const Taps taps = taps_of(dy, at.view, filters, chunk_of(rows, columns, channels), filter,
                                   [&](int f) { return f * dy.channel(); });
         const T* const weights = packed(w, taps, g.groups, {channels, kTileFilters}, filters * filter, kernel);
-        correlate_all<T>({{dx.cell(0, 0, at.top) + at.left * V, dx.block(), dx.channel(), at.down * dx.row(),
-                           at.across * V, at.rows, at.columns},
-                          dy,
-                          g.groups,
-                          channels,
-                          taps,
-                          weights,
-                          nullptr,
-                          add,
-                          false,
-                          operations(dy, dx, g) / at.down / at.across});
+        correlate_all<T>({dx.cell(0, 0, at.top) + at.left * V, dx.block(), dx.channel(), at.down * dx.row(),
+                          at.across * V, at.rows, at.columns, dy, g.groups, channels, taps, weights, nullptr, add,
+                          false, operations(dy, dx, g) / at.down / at.across});
     });
 }
 

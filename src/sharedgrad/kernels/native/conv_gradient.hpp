@@ -34,17 +34,6 @@ struct KernelTasks {
     int part(int task) const { return task / (count / parts.count); }
 };
 
-// In the order of a kernel.
-template <typename T>
-Taps kernel_taps(const Map<T>& x, const View& view, const Window& g) {
-    return taps_of(x, view, x.channels / g.groups, 1, 0, [&](int c) { return c * x.channel(); });
-}
-
-template <typename T>
-KernelTasks kernel_tasks(const Map<T>& dy, const Window& g, int taps) {
-    return {dy.channels / g.groups, taps, g.groups, dy.blocks(), std::size_t(dy.channels) * taps * sizeof(T)};
-}
-
 // What a task has added up: [filter][tap][lane], of its own filters and taps of the whole kernel. The lanes are
 // samples.
 template <typename T>
@@ -58,15 +47,17 @@ struct KernelSums {
     T* row(int f) const { return sums + std::ptrdiff_t(f) * taps * kWidth<T>; }
 };
 
-// The sums of a range of filters and taps over all positions.
+// The sums over all positions, each task's for a range of filters and taps.
 template <typename T>
 struct WeightGradient {
-    const Map<T>& dy;
-    const Map<T>& x;
-    const Taps& taps;
-    const KernelTasks& cut;
-    int filters;                         // of one group
+    const Map<T>&dy, &x;
+    const Window& g;
     const FusedUnpool<T>* fused_unpool;  // where dy comes from, or null
+    View view = view_of_inputs(x, g);
+    Taps taps = taps_of(x, view, x.channels / g.groups, 1, 0, [this](int c) { return c * x.channel(); });
+    int filters = dy.channels / g.groups;  // of one group
+    std::ptrdiff_t kernel = std::ptrdiff_t(dy.channels) * taps.count();
+    KernelTasks cut{filters, taps.count(), g.groups, dy.blocks(), kernel * sizeof(T)};
 
     // Upstream gradients of some filters in some rows.
     struct Deltas {
@@ -108,36 +99,33 @@ struct WeightGradient {
                 }
             }
     }
-};
 
-// finish(task, block, sums) after each block of samples, or once after all of a part.
-template <typename T, typename Finish>
-void kernel_sums(const Map<T>& dy, const Map<T>& x, const Window& g, const Taps& taps, const KernelTasks& cut,
-                 bool by_block, const FusedUnpool<T>* fused_unpool, const Finish& finish) {
-    const int filters = dy.channels / g.groups;
-    const WeightGradient<T> pass{dy, x, taps, cut, filters, fused_unpool};
-    parallel(cut.count, operations(dy, x, g), [&](int task) {
-        const int t_range = task % cut.t_ranges.count, f_range = task / cut.t_ranges.count % cut.f_ranges.count;
-        const int group = task / cut.t_ranges.count / cut.f_ranges.count % g.groups, part = cut.part(task);
-        const int f_begin = cut.f_ranges.begin(f_range), f_end = cut.f_ranges.begin(f_range + 1);
-        const int t_begin = cut.t_ranges.begin(t_range), t_end = cut.t_ranges.begin(t_range + 1);
-        const int first = cut.f_tiles.begin(f_begin), tap = cut.t_tiles.begin(t_begin);
-        KernelSums<T> own{nullptr,
-                          nullptr,
-                          group * filters + first,
-                          cut.f_tiles.begin(f_end) - first,
-                          tap,
-                          cut.t_tiles.begin(t_end) - tap};
-        const std::size_t size = std::size_t(own.filters) * own.taps * kWidth<T>;
-        own.sums = KernelSumsMemory::memory<T, kSums>(size + own.filters * kWidth<T>);
-        own.bias = own.sums + size;
-        const int begin = cut.parts.begin(part), end = cut.parts.begin(part + 1);
-        for (int block = begin; block < end; ++block) {
-            pass.positions(own, block, group, f_begin, f_end, t_begin, t_end, block > begin && !by_block);
-            if (by_block || block == end - 1) finish(task, block, own);
-        }
-    });
-}
+    // finish(task, block, sums) after each block of samples, or once after all of a part.
+    template <typename Finish>
+    void run(bool by_block, const Finish& finish) const {
+        parallel(cut.count, operations(dy, x, g), [&](int task) {
+            const int t_range = task % cut.t_ranges.count, f_range = task / cut.t_ranges.count % cut.f_ranges.count;
+            const int group = task / cut.t_ranges.count / cut.f_ranges.count % g.groups, part = cut.part(task);
+            const int f_begin = cut.f_ranges.begin(f_range), f_end = cut.f_ranges.begin(f_range + 1);
+            const int t_begin = cut.t_ranges.begin(t_range), t_end = cut.t_ranges.begin(t_range + 1);
+            const int first = cut.f_tiles.begin(f_begin), tap = cut.t_tiles.begin(t_begin);
+            KernelSums<T> own{nullptr,
+                              nullptr,
+                              group * filters + first,
+                              cut.f_tiles.begin(f_end) - first,
+                              tap,
+                              cut.t_tiles.begin(t_end) - tap};
+            const std::size_t size = std::size_t(own.filters) * own.taps * kWidth<T>;
+            own.sums = KernelSumsMemory::memory<T, kSums>(size + own.filters * kWidth<T>);
+            own.bias = own.sums + size;
+            const int begin = cut.parts.begin(part), end = cut.parts.begin(part + 1);
+            for (int block = begin; block < end; ++block) {
+                positions(own, block, group, f_begin, f_end, t_begin, t_end, block > begin && !by_block);
+                if (by_block || block == end - 1) finish(task, block, own);
+            }
+        });
+    }
+};
 
 // to (size) = Σ over the parts of from (parts, size)
 template <typename T>
@@ -149,49 +137,40 @@ void add_parts(T* to, const T* from, int parts, std::ptrdiff_t size) {
     }
 }
 
-// dw (F, C/groups, *K) of all samples; and dbias (F), if it is wanted, where upstream gradients are spread.
+// dw (F, C/groups, *K) of all samples, or (N, F, C/groups, *K) sample by sample; and dbias (F), or (N, F), if it is
+// wanted, where upstream gradients are spread.
 template <typename T>
 void conv_kernel_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const Window& g,
-                          const FusedUnpool<T>* fused_unpool) {
+                          const FusedUnpool<T>* fused_unpool, bool by_sample) {
     constexpr int V = kWidth<T>;
-    const View view = view_of_inputs(x, g);
-    const Taps taps = kernel_taps(x, view, g);
-    const KernelTasks cut = kernel_tasks(dy, g, taps.count());
-    const std::ptrdiff_t kernel = std::ptrdiff_t(dy.channels) * taps.count();
-    T* const parts = KernelGradientMemory::memory<T, kParts>(cut.parts.count * (kernel + dy.channels));
-    T* const biases = parts + cut.parts.count * kernel;
-    kernel_sums(dy, x, g, taps, cut, false, fused_unpool, [&](int task, int, const KernelSums<T>& own) {
+    const WeightGradient<T> pass{dy, x, g, fused_unpool};
+    const int taps = pass.taps.count(), count = pass.cut.parts.count;
+    const std::ptrdiff_t kernel = pass.kernel;
+    if (by_sample)
+        return pass.run(true, [&](int, int block, const KernelSums<T>& own) {
+            for (int f = 0; f < own.filters; ++f) {
+                T* samples[V];
+                for (int l = 0; l < dy.alive(block); ++l) {
+                    const std::ptrdiff_t n = block * V + l;
+                    samples[l] = dw + own.weight(f, taps) + n * kernel;
+                    if (dbias && !own.tap) dbias[n * dy.channels + own.filter + f] = own.bias[f * V + l];
+                }
+                separate(samples, own.row(f), own.taps, dy.alive(block));
+            }
+        });
+    T* const parts = KernelGradientMemory::memory<T, kParts>(count * (kernel + dy.channels));
+    T* const biases = parts + count * kernel;
+    pass.run(false, [&](int task, int, const KernelSums<T>& own) {
+        const int part = pass.cut.part(task);
         sum_each(own.sums, std::ptrdiff_t(own.filters) * own.taps);
-        T* const to = parts + cut.part(task) * kernel;
-        for (int f = 0; f < own.filters; ++f)
-            std::copy_n(own.sums + std::ptrdiff_t(f) * own.taps, own.taps, to + own.weight(f, taps.count()));
-        for (int f = 0; fused_unpool && !own.tap && f < own.filters; ++f)
-            biases[cut.part(task) * dy.channels + own.filter + f] = total<T>(load(own.bias + f * V));
-    });
-    add_parts(dw, parts, cut.parts.count, kernel);
-    if (dbias) add_parts(dbias, biases, cut.parts.count, dy.channels);
-}
-
-// dw (N, F, C/groups, *K), and dbias (N, F) likewise.
-template <typename T>
-void conv_kernel_gradients_by_sample(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const Window& g,
-                                     const FusedUnpool<T>* fused_unpool) {
-    constexpr int V = kWidth<T>;
-    const View view = view_of_inputs(x, g);
-    const Taps taps = kernel_taps(x, view, g);
-    const KernelTasks cut = kernel_tasks(dy, g, taps.count());
-    const std::ptrdiff_t kernel = std::ptrdiff_t(dy.channels) * taps.count();
-    kernel_sums(dy, x, g, taps, cut, true, fused_unpool, [&](int, int block, const KernelSums<T>& own) {
         for (int f = 0; f < own.filters; ++f) {
-            for (int l = 0; dbias && !own.tap && l < dy.alive(block); ++l)
-                dbias[std::ptrdiff_t(block * V + l) * dy.channels + own.filter + f] = own.bias[f * V + l];
-            const T* from = own.row(f);
-            T* samples[V];
-            for (int l = 0; l < dy.alive(block); ++l)
-                samples[l] = dw + own.weight(f, taps.count()) + (block * V + l) * kernel;
-            separate(samples, from, own.taps, dy.alive(block));
+            std::copy_n(own.sums + std::ptrdiff_t(f) * own.taps, own.taps, parts + part * kernel + own.weight(f, taps));
+            if (fused_unpool && !own.tap)
+                biases[part * dy.channels + own.filter + f] = total<T>(load(own.bias + f * V));
         }
     });
+    add_parts(dw, parts, count, kernel);
+    if (dbias) add_parts(dbias, biases, count, dy.channels);
 }
 
 }  // namespace

@@ -132,18 +132,14 @@ void outer_products(T* dw, const Map<T>& dy, const Map<T>& x) {
     const std::size_t size = std::size_t(dy.samples) * dy.channels * x.channels;
     const bool streamed =
         size * sizeof(T) >= kStreamed && x.channels % kWidth<T> == 0 && std::uintptr_t(dw) % kVectorBytes == 0;
-    const int rows = dy.samples * dy.channels;
-    if (rows == 0) return;
-    const EvenRanges ranges(rows, ceil_div(rows, kDenseTasks));
-    parallel(ranges.count, double(size) / 4, [&](int range) {
-        for (int row = ranges.begin(range); row < ranges.begin(range + 1); ++row) {
-            T* const to = dw + std::ptrdiff_t(row) * x.channels;
-            const T* const from = matrix(x)[row / dy.channels];
-            vectors_of<T>(x.channels, [&, delta = splat(dy.data[row])](auto i, auto count, int) {
-                const Vector<T> v = delta * load_part(from + i, count);
-                streamed ? stream(to + i, v) : store_part(to + i, v, count);
-            });
-        }
+    if (!size) return;
+    rows_in_tasks(dy.samples * dy.channels, double(size) / 4, [&](int row) {
+        T* const to = dw + std::ptrdiff_t(row) * x.channels;
+        const T* const from = matrix(x)[row / dy.channels];
+        vectors_of<T>(x.channels, [&, delta = splat(dy.data[row])](auto i, auto count, int) {
+            const Vector<T> v = delta * load_part(from + i, count);
+            streamed ? stream(to + i, v) : store_part(to + i, v, count);
+        });
         if (streamed) end_of_stream();
     });
 }

@@ -254,10 +254,10 @@ void depthwise_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, co
 
 // Each lane sums what its sample, or channel, gives.
 template <typename T>
-void depthwise_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const Window& g) {
+void depthwise_weight_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g) {
     constexpr int V = kWidth<T>;
     const int cells = g.kernel_h * g.kernel_w, kernel_rows = reach(1, 1, g.kernel_h, g.dilation_h);
-    const std::ptrdiff_t size = std::ptrdiff_t(cells + 1) * V;  // of a group's sums, the bias's last
+    const std::ptrdiff_t size = std::ptrdiff_t(cells) * V;  // of a group's sums
     const Groups<T> groups{dy};
     const Field<T> all = seen_by(dy, x, g);
     const EvenRanges tiles(cells, kMostTaps), rows = bands(all, dy.height, g.stride_h, kernel_rows);
@@ -271,7 +271,6 @@ void depthwise_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& 
         const DepthwiseTaps<T> taps(field.row, g);
         T* const own = sums + task * size;
         std::fill_n(own, size, T(0));
-        Vector<T> bias = {};
         for (int block = parts.begin(part); block < parts.begin(part + 1); ++block)
             for (int band = 0; band < rows.count; ++band) {
                 const int top = rows.begin(band), n = rows.size(band);
@@ -282,21 +281,15 @@ void depthwise_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& 
                     outer<T>(1, tiles.size(t),
                              {own + tiles.begin(t) * V, 0, delta, 0, row, from, std::ptrdiff_t(g.stride_w) * V,
                               g.stride_h * field.row, taps.at + tiles.begin(t), n, dy.width, true});
-                for (int h = 0; dbias && h < n; ++h)
-                    for (int v = 0; v < dy.width; ++v) bias += load(delta + h * row + v * V);
             }
-        store(own + cells * V, bias);
     });
     for (int c = 0; c < dy.channels; ++c)
-        for (int k = 0; k <= cells; ++k) {
+        for (int k = 0; k < cells; ++k) {
             T sum = 0;
             const T* from = sums + c / groups.beside * size + k * V + c % groups.beside * dy.lanes;
             for (int part = 0; part < parts.count; ++part, from += groups.count * size)
                 for (int l = 0; l < dy.lanes; ++l) sum += from[l];
-            if (k < cells)
-                dw[c * cells + k] = sum;
-            else if (dbias)
-                dbias[c] = sum;
+            dw[c * cells + k] = sum;
         }
 }
 

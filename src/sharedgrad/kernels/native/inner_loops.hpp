@@ -79,9 +79,6 @@ struct Correlate {
     bool resume, relu;
     int runs = 1;  // of taps, as long as the first
     std::ptrdiff_t runs_apart = 0;
-    const T* const* gate = nullptr;  // (C), for the first filter: the output of a ReLU that the sums go back through
-    std::ptrdiff_t gate_channel = 0;
-    const int* valid = nullptr;  // (C): lanes of each vector that exist, where these are not all
 
     template <int F, int C>
     static void run(const Correlate& tile) {
@@ -93,30 +90,16 @@ struct Correlate {
 #pragma GCC unroll 8
         for (int f = 0; f < F; ++f)
 #pragma GCC unroll 8
-            for (int c = 0; c < C; ++c) {
-                const T* const held = tile.out[c] + f * tile.out_channel;
-                sum[f][c] = !tile.resume ? splat(tile.bias ? tile.bias[f] : T(0))
-                            : tile.valid ? load_part(held, tile.valid[c])
-                                         : load(held);
-            }
+            for (int c = 0; c < C; ++c)
+                sum[f][c] =
+                    tile.resume ? load(tile.out[c] + f * tile.out_channel) : splat(tile.bias ? tile.bias[f] : T(0));
         for (int r = 0; r < tile.runs; ++r)
             add_taps(sum, x, tile.taps + r * tile.runs_apart, tile.count, tile.w + r * tile.runs_apart * F);
-        const auto put = [&](const auto& write) {
 #pragma GCC unroll 8
-            for (int f = 0; f < F; ++f)
+        for (int f = 0; f < F; ++f)
 #pragma GCC unroll 8
-                for (int c = 0; c < C; ++c) {
-                    T* const to = tile.out[c] + f * tile.out_channel;
-                    const T* const gate = tile.gate ? tile.gate[c] + f * tile.gate_channel : nullptr;
-                    write(c, to, finished<T>(sum[f][c], false, tile.relu, to, gate, load<T>));
-                }
-        };
-        bool whole = true;
-        for (int c = 0; tile.valid && c < C; ++c) whole &= tile.valid[c] == kWidth<T>;
-        if (!whole)
-            put([&](int c, T* to, V v) { store_part(to, v, tile.valid[c]); });
-        else
-            put([](int, T* to, V v) { store(to, v); });
+            for (int c = 0; c < C; ++c)
+                store(tile.out[c] + f * tile.out_channel, tile.relu ? relu_of<T>(sum[f][c]) : sum[f][c]);
     }
 };
 
@@ -130,7 +113,8 @@ void correlate(int filters, int columns, const Correlate<T>& tile) {
 
 // ---- outer: sum[f][k] += Σ_positions dy[f] · x[tap k]; the lanes stay apart until the end
 
-template <typename T>
+// With Spread each x is a single number.
+template <typename T, bool Spread = false>
 struct Outer {
     T* sums;                     // (F, K, lanes)
     std::ptrdiff_t sums_filter;  // from filter to filter
@@ -164,7 +148,7 @@ struct Outer {
                 for (int f = 0; f < F; ++f) delta[f] = load(dy + f * dy_channel);
 #pragma GCC unroll 8
                 for (int k = 0; k < K; ++k) {
-                    const V v = in_register(load(x + taps[k]));
+                    const V v = in_register(Spread ? splat(x[taps[k]]) : load(x + taps[k]));
 #pragma GCC unroll 8
                     for (int f = 0; f < F; ++f) sum[f][k] += delta[f] * v;
                 }

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace sharedgrad {
 
@@ -26,10 +27,8 @@ struct Window {
 
 // A list of operations on maps and plain arrays (see program.hpp for their meaning).
 struct Program {
-    const std::int64_t* maps;  // (map_count, kMapNumbers)
-    const std::int64_t* code;  // (code_size)
-    std::ptrdiff_t map_count, code_size;
-    int array_count;
+    std::vector<std::int64_t> maps, code;  // (maps, kMapNumbers), (numbers)
+    std::vector<std::int64_t> sizes;       // of each array, or −1 where no map lies
 };
 
 // array, offset, samples, lanes, channels, height, width, top, bottom, left, right, whether it lies by channel

@@ -61,15 +61,25 @@ void normalize_with(In<T> o) {
 template <typename T>
 constexpr Operation<T> kOperations[] = {
     {"relayout", 2, 0, [](In<T> o) { relayout(o[0], o[1]); }},
-    {"conv", 5, 10, [](In<T> o) { convolve(o[0], o[1], o.data(2), o.data(3), o.data(4), o.window(), o.number(9)); }},
+    {"conv", 5, 10,
+     [](In<T> o) {
+         const bool relu = o.number(9);
+         carry_out<T>({kOutputs, o[0], o[1], o.window(), o.data(2), o.data(3), o.data(4), relu});
+     }},
     {"prepare_kernel", 2, 13,
      [](In<T> o) {
          prepare_kernel(o.data(0), o.data(1), o.number(9), o.number(10), o.number(11), o.number(12), o.window());
      }},
     {"conv_input_gradient", 4, 10,
-     [](In<T> o) { input_gradient(o[0], o[1], o.data(2), o.perhaps(3), o.window(), o.number(9)); }},
+     [](In<T> o) {
+         const bool add = o.number(9);
+         carry_out<T>({kInputGradient, o[1], o[0], o.window(), o.data(2), {}, {}, {}, {}, add, o.perhaps(3)});
+     }},
     {"conv_weight_gradient", 4, 10,
-     [](In<T> o) { weight_gradient(o.data(0), o.data(1), o[2], o[3], o.window(), o.number(9)); }},
+     [](In<T> o) {
+         const Pass pass = o.number(9) ? kBySample : kWeightGradient;
+         carry_out<T>({pass, o[2], o[3], o.window(), {}, {}, {}, {}, {}, {}, {}, o.data(0), o.data(1)});
+     }},
     {"channel_sums", 2, 1, [](In<T> o) { channel_sums(o.data(0), o[1], o.number(0)); }},
     {"activate", 2, 1, [](In<T> o) { activate(o[0], o[1], o.number(0)); }},
     {"activate_backward", 3, 1, [](In<T> o) { activate_backward(o[0], o[1], o[2], o.number(0)); }},

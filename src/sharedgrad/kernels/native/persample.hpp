@@ -75,16 +75,14 @@ inline void add_tasks(double* squares, const double* partial, int tasks, int sam
 template <typename T>
 void add_kernel_squares(double* squares, const Map<T>& dy, const Map<T>& x, const Window& g, const Map<T>* gradients) {
     constexpr int V = kWidth<T>;
-    const View view = view_of_inputs(x, g);
-    const Taps taps = kernel_taps(x, view, g);
-    const KernelTasks cut = kernel_tasks(dy, g, taps.count());
-    double* const partial = KernelSquaresMemory::memory<double, kDoubles>(std::size_t(cut.count) * dy.samples);
-    std::fill_n(partial, std::size_t(cut.count) * dy.samples, 0.0);
-    kernel_sums<T>(dy, x, g, taps, cut, true, nullptr, [&](int task, int block, const KernelSums<T>& own) {
+    const WeightGradient<T> pass{dy, x, g, nullptr};
+    double* const partial = KernelSquaresMemory::memory<double, kDoubles>(std::size_t(pass.cut.count) * dy.samples);
+    std::fill_n(partial, std::size_t(pass.cut.count) * dy.samples, 0.0);
+    pass.run(true, [&](int task, int block, const KernelSums<T>& own) {
         Wide<T> sum = {};
         for (int f = 0; f < own.filters; ++f) {
             const T* from = own.row(f);
-            T* to = gradients ? gradients->cell(block, int(own.weight(f, taps.count())), 0) : nullptr;
+            T* to = gradients ? gradients->cell(block, int(own.weight(f, pass.taps.count())), 0) : nullptr;
             for (int t = 0; t < own.taps; ++t, from += V) {
                 const Vector<T> v = load(from);
                 sum += widen<T>(v) * widen<T>(v);
@@ -94,7 +92,7 @@ void add_kernel_squares(double* squares, const Map<T>& dy, const Map<T>& x, cons
         double* const to = partial + std::ptrdiff_t(task) * dy.samples + block * dy.lanes;
         add_lanes<T>(to, sum, dy.alive(block));
     });
-    add_tasks(squares, partial, cut.count, dy.samples);
+    add_tasks(squares, partial, pass.cut.count, dy.samples);
 }
 
 // ---- the Gram form; its lanes are samples, all of them

@@ -9,7 +9,7 @@
 namespace sharedgrad {
 namespace {
 
-using PointwiseMemory = Owner<kSums, kParts>;
+using PointwiseMemory = Owner<kParts>;
 using PointwiseSumsMemory = Owner<kWeights>;
 static_assert(disjoint<PointwiseMemory, PointwiseSumsMemory, ProductMemory>());
 
@@ -94,34 +94,22 @@ void pointwise_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, co
     if (through) activate_backward(dx, dx, *through, kReLU);
 }
 
-// dw[f][c] = Σ dy[f] · x[c], dbias[f] = Σ dy[f]
+// dw[f][c] = Σ dy[f] · x[c]
 template <typename T>
-void pointwise_weight_gradient(T* dw, T* dbias, const Map<T>& dy, const Map<T>& x, const Window& g) {
-    constexpr int V = kWidth<T>;
+void pointwise_weight_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g) {
     const Map<T> in = gathered(x, dy, g);
     const Runs<T> runs(dy, dy.bare() && in.bare());
     const EvenRanges parts(dy.blocks() * runs.of_block, ceil_div(dy.blocks() * runs.of_block, kPointwiseParts));
     const std::ptrdiff_t kernel = std::ptrdiff_t(dy.channels) * x.channels;
-    T* const all = PointwiseSumsMemory::memory<T, kWeights>(parts.count * (kernel + dy.channels));
-    T* const biases = all + parts.count * kernel;
+    T* const all = PointwiseSumsMemory::memory<T, kWeights>(parts.count * kernel);
     parallel(parts.count, dy.operations() * x.channels / 8, [&](int part) {
-        T* const own = all + part * kernel;
-        T* const sums = PointwiseMemory::memory<T, kSums>(std::ptrdiff_t(dy.channels) * V);
-        std::fill_n(sums, std::ptrdiff_t(dy.channels) * V, T(0));
         for (int run = parts.begin(part); run < parts.begin(part + 1); ++run) {
             const Matrix<T> delta = runs.at(dy, run), cells = runs.at(in, run);
-            product<T>({own, x.channels}, {nullptr, nullptr, run > parts.begin(part)}, {delta.data, delta.row},
-                       {cells.data, 1, cells.row}, dy.channels, x.channels, runs.numbers);
-            for (int f = 0; dbias && f < dy.channels; ++f) {
-                Vector<T> sum = load(sums + f * V);
-                vectors_of<T>(runs.numbers, [&](auto i, auto n, int) { sum += load_part(delta[f] + i, n); });
-                store(sums + f * V, sum);
-            }
+            product<T>({all + part * kernel, x.channels}, {nullptr, nullptr, run > parts.begin(part)},
+                       {delta.data, delta.row}, {cells.data, 1, cells.row}, dy.channels, x.channels, runs.numbers);
         }
-        for (int f = 0; f < dy.channels; ++f) biases[part * dy.channels + f] = total<T>(load(sums + f * V));
     });
     add_parts(dw, all, parts.count, kernel);
-    if (dbias) add_parts(dbias, biases, parts.count, dy.channels);
 }
 
 }  // namespace

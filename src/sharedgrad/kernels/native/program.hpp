@@ -5,18 +5,12 @@
 // form is looked at, once, when it is made. A run compares the arrays' sizes.
 #pragma once
 
+#include <memory>
+
 #include "operations.hpp"
 
 namespace sharedgrad {
 namespace {
-
-using ProgramMemory = Owner<kMaps>;  // while the operations take theirs
-static_assert(disjoint<ProgramMemory, WindowMemory, ConvMemory, KernelGradientMemory, KernelSquaresMemory>() &&
-              disjoint<ProgramMemory, GramMemory>() && disjoint<ProgramMemory, PointwiseMemory>() &&
-              disjoint<ProgramMemory, PointwiseSumsMemory>() && disjoint<ProgramMemory, Pool2x2Memory>() &&
-              disjoint<ProgramMemory, DepthwiseMemory>() && disjoint<ProgramMemory, ByChannelMemory>() &&
-              disjoint<ProgramMemory, GroupsMemory>() && disjoint<ProgramMemory, LaneWinogradMemory>() &&
-              disjoint<ProgramMemory, WinogradMemory>() && disjoint<ProgramMemory, WinogradGradientMemory>());
 
 // The map that a row of numbers stands for.
 template <typename T>
@@ -30,37 +24,40 @@ Map<T> map_at(T* array, const std::int64_t* n) {
 // Why it cannot be read, or null.
 template <typename T>
 const char* check(const Program& p) {
-    for (std::ptrdiff_t i = 0; i < p.map_count; ++i) {
-        const std::int64_t* const n = p.maps + i * kMapNumbers;
+    const auto map_count = std::int64_t(p.maps.size() / kMapNumbers), end = std::int64_t(p.code.size());
+    for (std::int64_t i = 0; i < map_count; ++i) {
+        const std::int64_t* const n = p.maps.data() + i * kMapNumbers;
         const auto size = [](std::int64_t number) { return number >= 0 && number <= kLargest; };
-        if (n[0] < 0 || n[0] >= p.array_count || n[1] < 0 || !std::all_of(n + 2, n + kMapNumbers, size) ||
-            (n[3] != 1 && n[3] != kWidth<T>))
+        if (n[0] < 0 || n[0] >= std::int64_t(p.sizes.size()) || n[1] < 0 ||
+            !std::all_of(n + 2, n + kMapNumbers, size) || (n[3] != 1 && n[3] != kWidth<T>))
             return "a map makes no sense";
     }
-    for (std::ptrdiff_t at = 0; at < p.code_size;) {
+    for (std::int64_t at = 0; at < end;) {
         if (p.code[at] < 0 || p.code[at] >= kOperationCount) return "there is no such operation";
         const Operation<T>& op = kOperations<T>[p.code[at]];
-        const std::ptrdiff_t numbers = at + 1 + op.maps, end = numbers + op.numbers;
-        if (end > p.code_size) return "the program ends within an operation";
+        const std::int64_t numbers = at + 1 + op.maps, next = numbers + op.numbers;
+        if (next > end) return "the program ends within an operation";
         while (++at < numbers)
-            if (p.code[at] < -1 || p.code[at] >= p.map_count) return "there is no such map";
-        at = end;
+            if (p.code[at] < -1 || p.code[at] >= map_count) return "there is no such map";
+        at = next;
     }
     return nullptr;
 }
 
 template <typename T>
 std::ptrdiff_t run(const Program& p, void* const* arrays, std::ptrdiff_t begin, bool before_updates) {
-    Map<T>* maps = ProgramMemory::memory<Map<T>, kMaps>(p.map_count);
-    for (std::ptrdiff_t i = 0; i < p.map_count; ++i) {
-        const std::int64_t* const row = p.maps + i * kMapNumbers;
+    const std::size_t count = p.maps.size() / kMapNumbers;
+    const std::unique_ptr<Map<T>[]> maps(new Map<T>[count]);
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::int64_t* const row = p.maps.data() + i * kMapNumbers;
         maps[i] = map_at(static_cast<T*>(arrays[row[0]]) + row[1], row);
     }
     std::ptrdiff_t at = begin;
-    while (at < p.code_size) {
-        const Operation<T>& op = kOperations<T>[p.code[at]];
+    while (at < std::ptrdiff_t(p.code.size())) {
+        const std::int64_t* const code = p.code.data() + at;
+        const Operation<T>& op = kOperations<T>[*code];
         if (before_updates && op.updates) break;
-        op.run({maps, p.code + at + 1, p.code + at + 1 + op.maps});
+        op.run({maps.get(), code + 1, code + 1 + op.maps});
         at += 1 + op.maps + op.numbers;
     }
     return at;

@@ -18,12 +18,7 @@ constexpr const char* kName = "sharedgrad program";
 struct Made {
     char kind;  // of its arrays' elements
     std::ptrdiff_t (*run)(const Program& program, void* const* arrays, std::ptrdiff_t begin, bool before_updates);
-    std::vector<std::int64_t> maps, code, sizes;  // sizes: of each array, or −1 where no map lies
-
-    Program program() const {
-        return {maps.data(), code.data(), std::ptrdiff_t(maps.size() / kMapNumbers), std::ptrdiff_t(code.size()),
-                int(sizes.size())};
-    }
+    Program program;
 };
 
 Made* made(PyObject* capsule) { return static_cast<Made*>(PyCapsule_GetPointer(capsule, kName)); }
@@ -82,14 +77,14 @@ PyObject* program(PyObject*, PyObject* arguments) {
         return nullptr;
     PyObject* capsule = nullptr;
     const auto make = [&](const auto& kernels, char kind) {
-        std::unique_ptr<Made> result(new Made{kind, kernels.run, {}, {}, {}});
-        std::vector<std::int64_t>* const to[] = {&result->maps, &result->code, &result->sizes};
+        std::unique_ptr<Made> result(new Made{kind, kernels.run, {}});
+        Program& own = result->program;
+        std::vector<std::int64_t>* const to[] = {&own.maps, &own.code, &own.sizes};
         for (int i = 0; i < 3; ++i) {
             to[i]->resize(std::size_t(bytes[i]) / sizeof(std::int64_t));
             std::memcpy(to[i]->data(), lists[i], to[i]->size() * sizeof(std::int64_t));
         }
-        if (const char* const problem =
-                result->sizes.size() < kOutside ? "there is no array" : kernels.check(result->program()))
+        if (const char* const problem = own.sizes.size() < kOutside ? "there is no array" : kernels.check(own))
             PyErr_SetString(PyExc_ValueError, problem);
         else if ((capsule = PyCapsule_New(result.get(), kName, [](PyObject* self) { delete made(self); })))
             result.release();
@@ -113,25 +108,26 @@ PyObject* run(PyObject*, PyObject* const* objects, Py_ssize_t count) {
     if (count != 3 && count != 4) return PyErr_Format(PyExc_TypeError, "expected 3 or 4 arguments, got %zd", count);
     Made* const own = made(objects[0]);
     if (!own) return nullptr;
-    const Program p = own->program();
+    const Program& p = own->program;
+    const int count_of_arrays = int(p.sizes.size());
     PyObject *const list = objects[2], *const written_over = count == 4 ? objects[3] : nullptr;
-    if (!PyList_Check(list) || PyList_Size(list) != p.array_count - kOutside)
-        return PyErr_Format(PyExc_TypeError, "expected a list of %d arrays", p.array_count - kOutside);
+    if (!PyList_Check(list) || PyList_Size(list) != count_of_arrays - kOutside)
+        return PyErr_Format(PyExc_TypeError, "expected a list of %d arrays", count_of_arrays - kOutside);
     if (written_over && !PyList_Check(written_over)) return PyErr_Format(PyExc_TypeError, "expected a list of arrays");
     constexpr Py_ssize_t holders = 3;  // the owner and two lists; later the buffer besides
     if (!held_by_them_alone(written_over, holders)) Py_RETURN_FALSE;
-    std::vector<void*> arrays(std::size_t(p.array_count));
+    std::vector<void*> arrays(std::size_t(count_of_arrays));
     Buffers buffers;
     buffers.views.reserve(arrays.size());
-    for (int i = 0; i < p.array_count; ++i) {
-        if (i == kTemporary || (i == kKept && own->sizes[i] <= 0)) continue;
+    for (int i = 0; i < count_of_arrays; ++i) {
+        if (i == kTemporary || (i == kKept && p.sizes[i] <= 0)) continue;
         PyObject* const array = i == kKept ? objects[1] : PyList_GetItem(list, i - kOutside);
         Py_ssize_t size;
         if (!array || !(arrays[i] = buffers.add(array, own->kind, &size))) return nullptr;
-        if (i == kKept ? size < own->sizes[i] : size != own->sizes[i] && own->sizes[i] >= 0)
+        if (i == kKept ? size < p.sizes[i] : size != p.sizes[i] && p.sizes[i] >= 0)
             return PyErr_Format(PyExc_ValueError, "an array has another size than its map");
     }
-    const std::size_t bytes = std::size_t(own->sizes[kTemporary] + 1) * (own->kind == 'f' ? 4 : 8);
+    const std::size_t bytes = std::size_t(p.sizes[kTemporary] + 1) * (own->kind == 'f' ? 4 : 8);
     void* const temporary = arrays[kTemporary] = take(bytes);
     if (!temporary) return PyErr_NoMemory();
     std::ptrdiff_t at = 0;

@@ -15,7 +15,6 @@ void set_threads(int count);
 // Memory of each thread's own, kept from call to call. scratch.hpp says who may take which slot. The caller is the
 // thread that carries out a program; a worker is any thread that works on a task.
 enum Slot {
-    kMaps,     // the program's maps; caller
     kTaps,     // where a window's cells lie; caller
     kPlaces,   // where their weights lie; caller
     kWeights,  // weights packed or transformed, or sums of a transformed weight gradient; caller or worker
