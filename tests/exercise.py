@@ -70,12 +70,12 @@ def entries() -> set[str]:
     return {name for name in dir(_native) if callable(getattr(_native, name)) and name[0] != "_"} | set(OPERATIONS)
 
 
-OPERATIONS = _native.operations()
+OPERATIONS = _native.OPERATIONS.split()
 
 
 def watch() -> set[str]:
     """What is carried out from now on, by name."""
-    ran = {"operations", "activations", "paddings", "set_threads"}  # looked up when the package is loaded
+    ran = {"set_threads"}  # looked up when the package is loaded
     build = Builder.build
 
     def watched(self: Builder) -> Program:

@@ -62,3 +62,16 @@ def test_a_number_that_is_not_finite_reaches_the_cells_that_meet_it(instruction_
             for j in range(3):
                 want[:, 2, i, j] = not (0 <= row - i < 5 and 0 <= column - j < 4)
         assert np.array_equal(got, want)
+
+
+def test_in_groups_it_reaches_no_other_group(instruction_set: str) -> None:
+    """Also where a vector has the channels of several groups."""
+    rng, g = np.random.default_rng(0), Geometry.of(2, (3, 3), padding=1, groups=3)
+    x, w = rng.normal(size=(1, 6, 5, 4)).astype("f"), rng.normal(size=(9, 2, 3, 3)).astype("f")
+    dy = rng.normal(size=(1, 9, 5, 4)).astype("f")
+    x[0, 2:4], dy[0, 3:6] = np.nan, np.inf
+    others = np.r_[0:3, 6:9]
+    assert np.isfinite(kernels.native.conv(x, w, None, g)[0, others]).all()
+    assert np.isfinite(kernels.native.conv_input_gradient(dy, w, g, (5, 4))[0, [0, 1, 4, 5]]).all()
+    assert np.isfinite(kernels.native.conv_kernel_gradient(dy, x, g)[others]).all()
+    assert np.isnan(kernels.native.conv(x, w, None, g)[0, 3:6]).all()

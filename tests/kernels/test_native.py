@@ -119,7 +119,6 @@ def test_arrays_that_do_not_belong_together_are_refused() -> None:
     for call in (
         lambda: native.relu_backward(np.empty(3), np.empty(3, np.float32)),
         lambda: native.relu(np.empty(3, np.int64)),
-        lambda: native._native.program(np.empty(11, np.int32), np.empty(3, np.int64), 8, np.empty(2, np.int64)),
     ):
         with pytest.raises(TypeError, match="elements of another type than expected"):
             call()
@@ -128,13 +127,16 @@ def test_arrays_that_do_not_belong_together_are_refused() -> None:
 ROW = [2, 0, 1, 1, 3, 1, 1, 0, 0, 0, 0, 0]  # a map: the first array from outside, three numbers
 
 
+def written(*numbers: int) -> bytes:
+    return np.array(numbers, np.int64).tobytes()
+
+
 @pytest.mark.compiled
 def test_a_program_runs_on_its_own_arrays_alone() -> None:
     native = kernels.native._native
-    zero = native.operations().index("zero")
-    maps, code, sizes = np.array(ROW), np.array([zero, 0]), np.array([-1, -1, 3])
-    made, nothing, array = native.program(maps, code, 8, sizes), np.empty(0), np.ones(3)
-    maps[4], code[0], sizes[2] = 9, 0, 9  # they have been read
+    zero = native.OPERATIONS.split().index("zero")
+    maps, code = written(*ROW), written(zero, 0)
+    made, nothing, array = native.program(maps, code, 8, written(-1, -1, 3)), np.empty(0), np.ones(3)
     native.run(made, nothing, [array])
     assert not array.any()
     for given, error, message in (
@@ -143,16 +145,18 @@ def test_a_program_runs_on_its_own_arrays_alone() -> None:
         ((made, nothing, [None]), TypeError, "NoneType"),
         ((made, nothing, []), TypeError, "a list of 1 arrays"),
         ((made, nothing, (array,)), TypeError, "a list of 1 arrays"),
-        ((made, nothing), TypeError, "expected 3 arguments"),
+        ((made, nothing), TypeError, "expected 3 or 4 arguments"),
         ((None, nothing, [array]), ValueError, "invalid PyCapsule"),
     ):
         with pytest.raises(error, match=message):
             native.run(*given)
-    kept = native.program(np.array([0, 5, *ROW[2:]]), np.array([zero, 0]), 8, np.array([8, -1]))
+    kept = native.program(written(0, 5, *ROW[2:]), code, 8, written(8, -1))
     with pytest.raises(ValueError, match="another size"):
         native.run(kept, np.ones(7), [])
     with pytest.raises(ValueError, match="there is no array"):
-        native.program(maps, code, 8, np.array([0]))
+        native.program(maps, code, 8, written(0))
+    with pytest.raises(TypeError, match="bytes"):
+        native.program(ROW, code, 8, written(-1, -1, 3))
 
 
 @pytest.mark.compiled
@@ -174,10 +178,10 @@ def test_a_program_runs_on_its_own_arrays_alone() -> None:
 )
 def test_programs_that_cannot_be_read_are_refused(row: list[int], operation: list[Any], message: str) -> None:
     name, *numbers = operation
-    codes = {name: code for code, name in enumerate(kernels.native._native.operations())}
-    code = np.array([codes.get(name, len(codes)), *numbers], np.int64)
+    codes = {name: code for code, name in enumerate(kernels.native._native.OPERATIONS.split())}
+    code = written(codes.get(name, len(codes)), *numbers)
     with pytest.raises(ValueError, match=message):
-        kernels.native._native.program(np.array(row, np.int64), code, 8, np.array([-1, -1, 3]))
+        kernels.native._native.program(written(*row), code, 8, written(-1, -1, 3))
 
 
 @pytest.mark.compiled

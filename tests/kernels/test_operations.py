@@ -194,7 +194,7 @@ def conditions() -> list[tuple[str, Condition]]:
 
 
 def test_every_operation_has_its_row_and_its_example() -> None:
-    assert set(OPERATIONS) == set(_native.operations()) == set(EXAMPLES)
+    assert set(OPERATIONS) == set(_native.OPERATIONS.split()) == set(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -204,13 +204,13 @@ def test_what_fits_is_accepted_and_both_sides_count_alike(name: str) -> None:
     signature = OPERATIONS[name]
     fewest = tuple(m if n in signature.needed else None for n, m in zip(signature.maps, maps, strict=True))
     check(name, fewest, numbers, ITEMSIZE)
-    code = np.array([_native.operations().index(name), *(0 for _ in maps), *numbers], np.int64)
-    rows, sizes = np.array(X.row(), np.int64), np.array([-1, X.end], np.int64)
-    _native.program(rows, code, ITEMSIZE, sizes)
+    code = np.array([_native.OPERATIONS.split().index(name), *(0 for _ in maps), *numbers], np.int64)
+    rows, sizes = np.array(X.row(), np.int64).tobytes(), np.array([-1, X.end], np.int64).tobytes()
+    _native.program(rows, code.tobytes(), ITEMSIZE, sizes)
     with pytest.raises(ValueError, match="ends within an operation"):
-        _native.program(rows, code[:-1], ITEMSIZE, sizes)
-    with pytest.raises(ValueError, match=r"no such operation|ends within"):
-        _native.program(rows, np.append(code, -1), ITEMSIZE, sizes)
+        _native.program(rows, code[:-1].tobytes(), ITEMSIZE, sizes)
+    with pytest.raises(ValueError, match="no such operation"):
+        _native.program(rows, np.append(code, -1).tobytes(), ITEMSIZE, sizes)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

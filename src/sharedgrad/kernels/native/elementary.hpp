@@ -73,7 +73,7 @@ inline V larger(V a, V b) {
 }
 
 // function(kind), an activation as a compile-time number
-template <int Kind = kActivationCount - 1, typename Function>
+template <int Kind = kTanh, typename Function>
 void for_kind(int kind, const Function& function) {
     if constexpr (Kind > kIdentity)
         if (kind != Kind) return for_kind<Kind - 1>(kind, function);

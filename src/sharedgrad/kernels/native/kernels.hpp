@@ -13,13 +13,11 @@ constexpr int kMostCells = 64;     // of a kernel along one axis; NumPy serves l
 
 extern std::atomic<bool> minimal_filtering;  // whether 3×3 convolutions in float32 may take it (winograd.hpp)
 
-enum Activation { kIdentity, kReLU, kSigmoid, kTanh, kActivationCount };
-constexpr const char* kActivationNames[] = {"identity", "relu", "sigmoid", "tanh"};
-static_assert(sizeof kActivationNames / sizeof *kActivationNames == kActivationCount, "each activation has its name");
-
-enum PaddingMode { kReflect, kReplicate, kCircular, kPaddingCount };  // what padding copies, where it is not zeros
-constexpr const char* kPaddingNames[] = {"reflect", "replicate", "circular"};
-static_assert(sizeof kPaddingNames / sizeof *kPaddingNames == kPaddingCount, "each way of padding has its name");
+// Codes, and in the same order the names by which Python knows them.
+enum Activation { kIdentity, kReLU, kSigmoid, kTanh };
+constexpr const char* kActivations = "identity relu sigmoid tanh";
+enum PaddingMode { kReflect, kReplicate, kCircular };  // what padding copies, where it is not zeros
+constexpr const char* kPaddings = "reflect replicate circular";
 
 // How a window slides over maps; with one spatial axis the height is 1. Padding is what comes before.
 struct Window {

@@ -7,8 +7,6 @@
 #endif
 #include <Python.h>
 
-#include <cstddef>
-
 #include "kernels.hpp"
 
 namespace sharedgrad {

@@ -1,6 +1,7 @@
 // The Python module sharedgrad.kernels.native._native, on CPython's stable ABI: programs and memory (programs.cpp,
 // recycled.cpp), and here the settings.
 
+#include <string>
 #include <vector>
 
 #include "methods.hpp"
@@ -24,11 +25,6 @@ std::vector<const Table*> tables() {
         found.push_back(&avx512());
 #endif
     return found;
-}
-
-PyObject* failure(PyObject* kind, const char* message) {
-    PyErr_SetString(kind, message);
-    return nullptr;
 }
 
 // Lanes of a vector of elements of this many bytes.
@@ -56,32 +52,6 @@ PyObject* filter_minimally(PyObject*, PyObject* on) {
 
 PyObject* instruction_set(PyObject*, PyObject*) { return PyUnicode_FromString(table->name); }
 
-// A tuple of the names name(0), name(1), … up to the first null.
-template <typename Name>
-PyObject* names(const Name& name) {
-    Py_ssize_t count = 0;
-    while (name(int(count))) ++count;
-    PyObject* const tuple = PyTuple_New(count);
-    for (Py_ssize_t i = 0; tuple && i < count; ++i) {
-        PyObject* const text = PyUnicode_FromString(name(int(i)));
-        if (!text || PyTuple_SetItem(tuple, i, text)) {
-            Py_DecRef(tuple);
-            return nullptr;
-        }
-    }
-    return tuple;
-}
-
-PyObject* operations(PyObject*, PyObject*) { return names(table->operation_name); }
-
-PyObject* activations(PyObject*, PyObject*) {
-    return names([](int i) { return i < kActivationCount ? kActivationNames[i] : nullptr; });
-}
-
-PyObject* paddings(PyObject*, PyObject*) {
-    return names([](int i) { return i < kPaddingCount ? kPaddingNames[i] : nullptr; });
-}
-
 // For tests: use the named instruction set if this processor has it.
 PyObject* choose(PyObject*, PyObject* name) {
     for (const Table* known : tables()) {
@@ -89,16 +59,13 @@ PyObject* choose(PyObject*, PyObject* name) {
         table = known;
         Py_RETURN_NONE;
     }
-    return failure(PyExc_ValueError, "this processor does not have that instruction set");
+    return PyErr_Format(PyExc_ValueError, "this processor does not have that instruction set");
 }
 
 PyMethodDef methods[] = {
     {"lanes", lanes, METH_O, "Lanes of a vector of elements of this many bytes."},
     {"set_threads", threads, METH_O, "Use this many threads."},
     {"filter_minimally", filter_minimally, METH_O, "Whether minimal filtering may serve."},
-    {"operations", operations, METH_NOARGS, "The names of a program's operations, in the order of their codes."},
-    {"activations", activations, METH_NOARGS, "The names of activations, in the order of their codes."},
-    {"paddings", paddings, METH_NOARGS, "The names of padding modes, in the order of their codes."},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set in use."},
     {"choose", choose, METH_O, "Use the named instruction set, if this processor has it."},
     {nullptr, nullptr, 0, nullptr},
@@ -115,11 +82,16 @@ const sharedgrad::Table& sharedgrad::table_in_use() { return *table; }
 
 PyMODINIT_FUNC PyInit__native() {
     table = tables().back();
+    std::string operations;
+    for (int code = 0; const char* const name = table->operation_name(code); ++code) operations.append(name) += ' ';
     PyObject* module = PyModule_Create(&definition);
     if (module && (PyModule_AddFunctions(module, program_methods) || add_memory(module) ||
                    PyModule_AddIntConstant(module, "LARGEST", kLargest) ||
                    PyModule_AddIntConstant(module, "DIRECTIONS", kDirections) ||
-                   PyModule_AddIntConstant(module, "MOST_CELLS", kMostCells))) {
+                   PyModule_AddIntConstant(module, "MOST_CELLS", kMostCells) ||
+                   PyModule_AddStringConstant(module, "OPERATIONS", operations.c_str()) ||
+                   PyModule_AddStringConstant(module, "ACTIVATIONS", kActivations) ||
+                   PyModule_AddStringConstant(module, "PADDINGS", kPaddings))) {
         Py_DecRef(module);
         return nullptr;
     }

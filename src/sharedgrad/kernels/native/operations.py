@@ -42,7 +42,7 @@ from sharedgrad.kernels.native.maps import LARGEST, Map
 from sharedgrad.kernels.native.windows import MOST_CELLS, Window
 
 DIRECTIONS: int = _native.DIRECTIONS
-ACTIVATIONS, PADDINGS = _native.activations(), _native.paddings()
+ACTIVATIONS, PADDINGS = _native.ACTIVATIONS.split(), _native.PADDINGS.split()
 
 _REFLECT = PADDINGS.index("reflect")
 _NO_WINDOW = Window(*(0,) * len(Window._fields))

@@ -18,12 +18,12 @@ import numpy as np
 from sharedgrad.geometry import Geometry
 from sharedgrad.kernels.native import _native
 from sharedgrad.kernels.native.maps import ALIGNMENT, LARGEST, OUTSIDE, Map
-from sharedgrad.kernels.native.operations import check
+from sharedgrad.kernels.native.operations import ACTIVATIONS, check
 from sharedgrad.kernels.native.windows import MOST_CELLS, Window
 
-_CODES = {name: code for code, name in enumerate(_native.operations())}
-IDENTITY, RELU, SIGMOID, TANH = map(_native.activations().index, ("identity", "relu", "sigmoid", "tanh"))
-PADDINGS = {name: code for code, name in enumerate(_native.paddings())}
+_CODES = {name: code for code, name in enumerate(_native.OPERATIONS.split())}
+IDENTITY, RELU, SIGMOID, TANH = map(ACTIVATIONS.index, ("identity", "relu", "sigmoid", "tanh"))
+PADDINGS = {name: code for code, name in enumerate(_native.PADDINGS.split())}
 _CLEARING = ("pool_2x2_backward",)  # what writes the margins of its maps itself
 
 
@@ -33,7 +33,7 @@ class Program:
     Args:
         kept: How many numbers the memory has that is kept.
         vector: How many numbers a vector held when the program was written.
-        written: Maps, operations, bytes of a number, and the arrays' sizes.
+        written: Maps, operations, bytes of a number, and the arrays' sizes, as the compiled side reads them.
 
     Attributes:
         run: ``run(memory, arrays)``: with memory that is kept, None if there is none, and the list of the arrays from
@@ -113,7 +113,7 @@ class Builder:
         number = {m: i for i, m in enumerate(used)} | {None: -1}
         code = [n for name, maps, nums in self.operations for n in (_CODES[name], *(number[m] for m in maps), *nums)]
         rows = [n for m in used for n in m.row()]
-        written = np.array(rows, np.int64), np.array(code, np.int64), self.dtype.itemsize, np.array(sizes, np.int64)
+        written = _written(rows), _written(code), self.dtype.itemsize, _written(sizes)
         return Program(kept, self.lanes, *written)
 
     def _sizes(self, used: list[Map]) -> list[int]:
@@ -173,6 +173,10 @@ class Builder:
                 at = max(at, end)
             m.offset = at
             placed.append(m)
+
+
+def _written(numbers: list[int]) -> bytes:
+    return np.array(numbers, np.int64).tobytes()
 
 
 def _aligned(numbers: int) -> int:

@@ -1,6 +1,6 @@
 // Programs (see program.hpp) for Python: checked when they are made, then carried out as often as one likes.
 
-#include <algorithm>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <stdexcept>
@@ -15,33 +15,18 @@ using namespace sharedgrad;
 constexpr int kKept = 0, kTemporary = 1, kOutside = 2;  // the arrays of a program; all others are from outside
 constexpr const char* kName = "sharedgrad program";
 
-// The arrays of one call, released at its end.
-class Buffers {
-  public:
-    explicit Buffers(Py_ssize_t most) { views_.reserve(most); }
-    Buffers(const Buffers&) = delete;
-    ~Buffers() {
-        for (auto& view : views_) PyBuffer_Release(&view);
-    }
+struct Made {
+    char kind;  // of its arrays' elements
+    std::ptrdiff_t (*run)(const Program& program, void* const* arrays, std::ptrdiff_t begin, bool before_updates);
+    std::vector<std::int64_t> maps, code, sizes;  // sizes: of each array, or −1 where no map lies
 
-    // The array's memory if its elements are of one of the `kinds`; else null, with a Python error set.
-    void* add(PyObject* object, const char* kinds, Py_ssize_t* size, char* kind) {
-        Py_buffer view;
-        if (PyObject_GetBuffer(object, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) return nullptr;
-        views_.push_back(view);
-        *kind = view.format ? view.format[0] : 'B';
-        *size = view.len / view.itemsize;
-        if (std::find(kinds, kinds + 2, *kind) == kinds + 2) {
-            PyErr_SetString(PyExc_TypeError, "an array has elements of another type than expected");
-            return nullptr;
-        }
-        static double nothing;  // an empty array may have no memory at all
-        return view.buf ? view.buf : &nothing;
+    Program program() const {
+        return {maps.data(), code.data(), std::ptrdiff_t(maps.size() / kMapNumbers), std::ptrdiff_t(code.size()),
+                int(sizes.size())};
     }
-
-  private:
-    std::vector<Py_buffer> views_;
 };
+
+Made* made(PyObject* capsule) { return static_cast<Made*>(PyCapsule_GetPointer(capsule, kName)); }
 
 // Run function(), without the interpreter's lock if it is to be `released`; false, with a Python error set, if there is
 // no memory, or where an operation cannot go on.
@@ -66,41 +51,43 @@ bool carried_out(bool released, const Function& function) {
     return !error;
 }
 
-bool expect(Py_ssize_t count, Py_ssize_t expected) {
-    if (count != expected) PyErr_Format(PyExc_TypeError, "expected %zd arguments, got %zd", expected, count);
-    return count == expected;
-}
+// The arrays of one run, released at its end.
+struct Buffers {
+    std::vector<Py_buffer> views;
 
-struct Made {
-    char kinds[2];  // of its arrays' elements
-    std::ptrdiff_t (*run)(const Program& program, void* const* arrays, std::ptrdiff_t begin, bool before_updates);
-    std::vector<std::int64_t> maps, code, sizes;  // sizes: of each array, or −1 where no map lies
+    ~Buffers() {
+        for (auto& view : views) PyBuffer_Release(&view);
+    }
 
-    Program program() const {
-        return {maps.data(), code.data(), std::ptrdiff_t(maps.size() / kMapNumbers), std::ptrdiff_t(code.size()),
-                int(sizes.size())};
+    // The memory of an array of such elements, and how many they are; or null with a Python error set.
+    void* add(PyObject* object, char kind, Py_ssize_t* size) {
+        Py_buffer view;
+        if (PyObject_GetBuffer(object, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) return nullptr;
+        views.push_back(view);
+        if (!view.format || *view.format != kind)
+            return PyErr_Format(PyExc_TypeError, "an array has elements of another type than expected");
+        *size = view.len / view.itemsize;
+        static double nothing;  // an empty array may have no memory at all
+        return view.buf ? view.buf : &nothing;
     }
 };
 
-Made* made(PyObject* capsule) { return static_cast<Made*>(PyCapsule_GetPointer(capsule, kName)); }
-
-// program(maps, code, bytes of an element, sizes): with the instruction set in use now, whose lanes the maps have.
-PyObject* program(PyObject*, PyObject* const* objects, Py_ssize_t count) {
-    if (!expect(count, 4)) return nullptr;
-    Buffers buffers(3);
-    const std::int64_t* lists[3];
-    Py_ssize_t sizes[3];
-    for (int i = 0; i < 3; ++i) {
-        char kind;
-        lists[i] = static_cast<std::int64_t*>(buffers.add(objects[i < 2 ? i : 3], "lq", &sizes[i], &kind));
-        if (!lists[i]) return nullptr;
-    }
-    const Py_ssize_t bytes = PyLong_AsSsize_t(objects[2]);
-    if (PyErr_Occurred()) return nullptr;
+// program(maps, code, bytes of an element, sizes), each list as the bytes of int64: with the instruction set in use
+// now, whose lanes the maps have.
+PyObject* program(PyObject*, PyObject* arguments) {
+    const char* lists[3];
+    Py_ssize_t bytes[3], itemsize;
+    if (!PyArg_ParseTuple(arguments, "y#y#ny#", &lists[0], &bytes[0], &lists[1], &bytes[1], &itemsize, &lists[2],
+                          &bytes[2]))
+        return nullptr;
     PyObject* capsule = nullptr;
-    const auto make = [&](const auto& kernels, char own) {
-        const auto list = [&](int i) { return std::vector<std::int64_t>(lists[i], lists[i] + sizes[i]); };
-        std::unique_ptr<Made> result(new Made{{own, own}, kernels.run, list(0), list(1), list(2)});
+    const auto make = [&](const auto& kernels, char kind) {
+        std::unique_ptr<Made> result(new Made{kind, kernels.run, {}, {}, {}});
+        std::vector<std::int64_t>* const to[] = {&result->maps, &result->code, &result->sizes};
+        for (int i = 0; i < 3; ++i) {
+            to[i]->resize(std::size_t(bytes[i]) / sizeof(std::int64_t));
+            std::memcpy(to[i]->data(), lists[i], to[i]->size() * sizeof(std::int64_t));
+        }
         if (const char* const problem =
                 result->sizes.size() < kOutside ? "there is no array" : kernels.check(result->program()))
             PyErr_SetString(PyExc_ValueError, problem);
@@ -108,7 +95,7 @@ PyObject* program(PyObject*, PyObject* const* objects, Py_ssize_t count) {
             result.release();
     };
     const Table& table = table_in_use();
-    carried_out(false, [&] { bytes == 4 ? make(table.f32, 'f') : make(table.f64, 'd'); });
+    carried_out(false, [&] { itemsize == 4 ? make(table.f32, 'f') : make(table.f64, 'd'); });
     return capsule;
 }
 
@@ -123,7 +110,7 @@ bool held_by_them_alone(PyObject* arrays, Py_ssize_t holders) {
 // write over, if they do): with these, the updates keep the interpreter's lock, so that nobody gets hold of one
 // meanwhile. False where somebody holds one besides its owner and the two lists; then nothing has been updated.
 PyObject* run(PyObject*, PyObject* const* objects, Py_ssize_t count) {
-    if (count != 4 && !expect(count, 3)) return nullptr;
+    if (count != 3 && count != 4) return PyErr_Format(PyExc_TypeError, "expected 3 or 4 arguments, got %zd", count);
     Made* const own = made(objects[0]);
     if (!own) return nullptr;
     const Program p = own->program();
@@ -133,18 +120,18 @@ PyObject* run(PyObject*, PyObject* const* objects, Py_ssize_t count) {
     if (written_over && !PyList_Check(written_over)) return PyErr_Format(PyExc_TypeError, "expected a list of arrays");
     constexpr Py_ssize_t holders = 3;  // the owner and two lists; later the buffer besides
     if (!held_by_them_alone(written_over, holders)) Py_RETURN_FALSE;
-    Buffers buffers(p.array_count);
     std::vector<void*> arrays(std::size_t(p.array_count));
+    Buffers buffers;
+    buffers.views.reserve(arrays.size());
     for (int i = 0; i < p.array_count; ++i) {
         if (i == kTemporary || (i == kKept && own->sizes[i] <= 0)) continue;
         PyObject* const array = i == kKept ? objects[1] : PyList_GetItem(list, i - kOutside);
         Py_ssize_t size;
-        char kind;
-        if (!array || !(arrays[i] = buffers.add(array, own->kinds, &size, &kind))) return nullptr;
+        if (!array || !(arrays[i] = buffers.add(array, own->kind, &size))) return nullptr;
         if (i == kKept ? size < own->sizes[i] : size != own->sizes[i] && own->sizes[i] >= 0)
             return PyErr_Format(PyExc_ValueError, "an array has another size than its map");
     }
-    const std::size_t bytes = std::size_t(own->sizes[kTemporary] + 1) * (own->kinds[0] == 'f' ? 4 : 8);
+    const std::size_t bytes = std::size_t(own->sizes[kTemporary] + 1) * (own->kind == 'f' ? 4 : 8);
     void* const temporary = arrays[kTemporary] = take(bytes);
     if (!temporary) return PyErr_NoMemory();
     std::ptrdiff_t at = 0;
@@ -155,15 +142,10 @@ PyObject* run(PyObject*, PyObject* const* objects, Py_ssize_t count) {
     return done ? PyBool_FromLong(alone) : nullptr;
 }
 
-template <PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t)>
-PyCFunction fast() {
-    return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
-}
-
 }  // namespace
 
 PyMethodDef sharedgrad::program_methods[] = {
-    {"program", fast<program>(), METH_FASTCALL, "What run carries out."},
-    {"run", fast<run>(), METH_FASTCALL, "Carry out a program."},
+    {"program", program, METH_VARARGS, nullptr},
+    {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run)), METH_FASTCALL, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
