@@ -137,3 +137,23 @@ def test_networks_drawn_at_random(mode: str, seed: int) -> None:
         assert step(x, target) == expected
         for a, b in zip(nets[0].state_dict().values(), nets[1].state_dict().values(), strict=True):
             assert a.tobytes() == b.tobytes()
+
+
+def test_a_gradient_that_two_branches_share_stays_until_the_weight_has_taken_its_step() -> None:
+    def make() -> sg.Network:
+        layers = {
+            "left": (sg.Linear(200, 100), "x"),
+            "tanh": (sg.Tanh(), "left"),  # its way back would write over the sum's gradient
+            "right": (sg.Linear(200, 100), "x"),
+            "sum": (sg.Add(), "tanh", "right"),
+            "out": sg.Linear(100, 3),
+        }
+        return sg.Network(layers, {"x": (200,)})
+
+    step, loop, same, _ = both(make, sg.CrossEntropy(), OPTIMIZERS["SGD"])
+    x = np.random.default_rng(0).normal(size=(1, 200)).astype(np.float32)
+    for _ in range(3):
+        assert step(x, LABELS[:1]) == loop(x, LABELS[:1])
+        same()
+    (passes,) = step._passes.values()
+    assert len(passes.at_once) == 2
