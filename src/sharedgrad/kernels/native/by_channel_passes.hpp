@@ -12,21 +12,16 @@ namespace {
 enum PreparedFor { kNoWay, kSumsWay, kPointsWay };  // the first of a prepared kernel's numbers
 constexpr int kHeader = 16;                         // numbers before the kernel itself
 
-template <typename T>
-PreparedFor prepared_for(int filters, int channels, int height, int width, const Window& g) {
-    const int tiles = ceil_div(height, kOutputSide) * ceil_div(width, kOutputSide);
-    return LanePoints<T>::serves(filters, channels, tiles, kFewTiles, g) ? kPointsWay : kSumsWay;
-}
-
 // w (filters, channels, *K) for outputs of so many cells; `to` has room for either way (windows.py)
 template <typename T>
 void prepare_kernel(T* to, const T* w, int filters, int channels, int height, int width, const Window& g) {
-    const PreparedFor way = prepared_for<T>(filters, channels, height, width, g);
-    to[0] = T(way);
-    if (way == kSumsWay)
-        LaneKernels<T>{filters, channels, g.kernel_h * g.kernel_w, false}.pack(to + kHeader, w);
-    else
+    const int tiles = ceil_div(height, kOutputSide) * ceil_div(width, kOutputSide);
+    const bool points = LanePoints<T>::serves(filters, channels, tiles, kFewTiles, g);
+    to[0] = T(points ? kPointsWay : kSumsWay);
+    if (points)
         LanePoints<T>{filters, channels, false}.transform(to + kHeader, w);
+    else
+        LaneKernels<T>{filters, channels, g.kernel_h * g.kernel_w, false}.pack(to + kHeader, w);
 }
 
 // ---- the passes

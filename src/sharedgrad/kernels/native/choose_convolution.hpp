@@ -35,7 +35,6 @@ struct Convolution {
 
     const Map<T>& out() const { return pass == kOutputs ? small : big; }  // in the first two
     const Map<T>& in() const { return pass == kOutputs ? big : small; }
-    bool sums_weights() const { return pass == kWeightGradient; }
     Finish<T> finish() const {
         if (pass == kOutputs) return {g.pad_h, g.pad_w, false, bias, relu, false, nullptr, pooling};
         return {2 - g.pad_h, 2 - g.pad_w, true, nullptr, false, add, through, nullptr};
@@ -93,7 +92,7 @@ bool filters_minimally(C<T> c) {
 template <typename T>
 bool run_minimal_filtering(C<T> c) {
     if (c.pass == kBySample) return RowGradient<T>{c.small, c.big, c.g.pad_h, c.g.pad_w, c.dw}.run() && with_bias(c);
-    if (c.sums_weights()) {
+    if (c.pass == kWeightGradient) {
         WinogradGradient<T>(c.small, c.big, c.g.pad_h, c.g.pad_w).run(c.dw);
         const T* const end = c.dw + std::ptrdiff_t(9) * c.small.channels * c.big.channels;
         // the definition may do without what is not finite
@@ -127,7 +126,7 @@ constexpr Strategy<T> kStrategies[] = {
      run_passes<T, depthwise_conv<T>, depthwise_input_gradient<T>, depthwise_weight_gradient<T>>},
     // 1×1: a step of `separable` takes 0.9; few input channels are too little work for its weight gradient
     {[](C<T> c) {
-         const bool few = c.sums_weights() && c.big.channels <= kTileTaps && !c.big.plain();
+         const bool few = c.pass == kWeightGradient && c.big.channels <= kTileTaps && !c.big.plain();
          return pointwise(c.small, c.big, c.g) && c.pass != kBySample && !few;
      },
      run_passes<T, pointwise_conv<T>, pointwise_input_gradient<T>, pointwise_weight_gradient<T>>},

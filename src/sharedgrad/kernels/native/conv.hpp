@@ -82,8 +82,8 @@ struct CorrelateRange {
         for (int t = first_tile; t < end_tile; ++t) {
             const int filter = group * p.filters + tiles.begin(t), size = tiles.size(t);
             const T* const w = p.weights + std::size_t(filter) * taps.count() + std::size_t(start) * size;
-            correlate<T>(size, n,
-                         {out, p.channel, from, taps.offsets + start, count, w, p.bias ? p.bias + filter : nullptr,
+            tile_for<Correlate<T>, kTileFilters, kMostColumns>(
+                size, n)({out, p.channel, from, taps.offsets + start, count, w, p.bias ? p.bias + filter : nullptr,
                           p.add || channel, p.relu && channel + taps.chunk >= taps.channels, runs, row});
             for (int c = 0; c < n; ++c) out[c] += size * p.channel;
         }

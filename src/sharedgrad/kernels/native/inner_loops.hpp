@@ -106,11 +106,6 @@ struct Correlate {
 constexpr int kMostColumns = 8;
 constexpr int most_columns(int filters) { return std::min(kMostColumns, kTileSums / filters); }
 
-template <typename T>
-void correlate(int filters, int columns, const Correlate<T>& tile) {
-    tile_for<Correlate<T>, kTileFilters, kMostColumns>(filters, columns)(tile);
-}
-
 // ---- outer: sum[f][k] += Σ_positions dy[f] · x[tap k]; the lanes stay apart until the end
 
 // With Spread each x is a single number.

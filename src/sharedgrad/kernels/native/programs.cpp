@@ -109,17 +109,17 @@ PyObject* run(PyObject*, PyObject* const* objects, Py_ssize_t count) {
     Made* const own = made(objects[0]);
     if (!own) return nullptr;
     const Program& p = own->program;
-    const int count_of_arrays = int(p.sizes.size());
+    const int outside = int(p.sizes.size()) - kOutside;
     PyObject *const list = objects[2], *const written_over = count == 4 ? objects[3] : nullptr;
-    if (!PyList_Check(list) || PyList_Size(list) != count_of_arrays - kOutside)
-        return PyErr_Format(PyExc_TypeError, "expected a list of %d arrays", count_of_arrays - kOutside);
+    if (!PyList_Check(list) || PyList_Size(list) != outside)
+        return PyErr_Format(PyExc_TypeError, "expected a list of %d arrays", outside);
     if (written_over && !PyList_Check(written_over)) return PyErr_Format(PyExc_TypeError, "expected a list of arrays");
     constexpr Py_ssize_t holders = 3;  // the owner and two lists; later the buffer besides
     if (!held_by_them_alone(written_over, holders)) Py_RETURN_FALSE;
-    std::vector<void*> arrays(std::size_t(count_of_arrays));
+    std::vector<void*> arrays(p.sizes.size());
     Buffers buffers;
     buffers.views.reserve(arrays.size());
-    for (int i = 0; i < count_of_arrays; ++i) {
+    for (int i = 0; i < kOutside + outside; ++i) {
         if (i == kTemporary || (i == kKept && p.sizes[i] <= 0)) continue;
         PyObject* const array = i == kKept ? objects[1] : PyList_GetItem(list, i - kOutside);
         Py_ssize_t size;

@@ -56,15 +56,6 @@ void* from_system(std::size_t bytes) {
     return block;
 }
 
-// Free blocks, largest first, until only `most` bytes are kept.
-void free_surplus(std::size_t most) {
-    for (int number = kSizes; number >= 0; --number)
-        while (store.free[number] && store.free_bytes > most) {
-            std::free(std::exchange(store.free[number], store.free[number]->next));
-            store.free_bytes -= bytes_of(number);
-        }
-}
-
 // ---- the Python type
 
 using namespace sharedgrad;
@@ -143,7 +134,10 @@ void sharedgrad::give_back(void* memory, std::size_t bytes) {
     std::lock_guard lock(store.mutex);
     store.used -= bytes;
     const std::size_t most = std::min(kMostFree, store.most_used);
-    free_surplus(most > bytes ? most - bytes : 0);  // what came last is needed soonest
+    for (int size = kSizes; size >= 0; --size)  // largest first; what came last is needed soonest
+        for (Block*& free = store.free[size]; free && store.free_bytes + bytes > most;
+             store.free_bytes -= bytes_of(size))
+            std::free(std::exchange(free, free->next));
     if (bytes > most) return std::free(memory);
     store.free[number] = new (memory) Block{store.free[number]};
     store.free_bytes += bytes;
