@@ -1,5 +1,4 @@
-// Which kernels carry out the passes of a convolution: one table of strategies, of which the first that serves is
-// taken.
+// Which kernels carry out the passes of a convolution: of one table of strategies the first that serves.
 #pragma once
 
 #include "by_channel_gradient.hpp"
@@ -94,9 +93,9 @@ bool run_minimal_filtering(C<T> c) {
     if (c.pass == kBySample) return RowGradient<T>{c.small, c.big, c.g.pad_h, c.g.pad_w, c.dw}.run() && with_bias(c);
     if (c.pass == kWeightGradient) {
         WinogradGradient<T>(c.small, c.big, c.g.pad_h, c.g.pad_w).run(c.dw);
-        const T* const end = c.dw + std::ptrdiff_t(9) * c.small.channels * c.big.channels;
+        T* const end = c.dw + std::ptrdiff_t(9) * c.small.channels * c.big.channels;
         // the definition may do without what is not finite
-        return std::all_of(c.dw, const_cast<T*>(end), [](T v) { return std::isfinite(v); }) && with_bias(c);
+        return std::all_of(c.dw, end, [](T v) { return std::isfinite(v); }) && with_bias(c);
     }
     Winograd<T>(c.out(), c.in(), c.w, c.finish()).run();
     return true;

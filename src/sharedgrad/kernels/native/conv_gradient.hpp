@@ -34,8 +34,7 @@ struct KernelTasks {
     int part(int task) const { return task / (count / parts.count); }
 };
 
-// What a task has added up: [filter][tap][lane], of its own filters and taps of the whole kernel. The lanes are
-// samples.
+// What a task has added up, of its own filters and taps of the whole kernel: [filter][tap][sample].
 template <typename T>
 struct KernelSums {
     T* sums;  // (filters, taps, lanes)

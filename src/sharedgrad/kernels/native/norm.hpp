@@ -91,8 +91,7 @@ struct Scaling {
     Vector<T> operator()(Vector<T> x) const { return x * scale + shift; }
 };
 
-// y = x̂ · weight + bias, then perhaps + shortcut, then perhaps ReLU. With Own, mean and variance are first taken from
-// x.
+// y = x̂ · weight + bias, then perhaps + shortcut, then perhaps ReLU. With Own, mean and variance are x's own.
 template <typename T, bool Own>
 void normalize(const Map<T>& y, const Map<T>& x, const Map<T>* shortcut, T* mean, T* variance, const T* weight,
                const T* bias, bool relu, T epsilon) {

@@ -63,8 +63,7 @@ constexpr Operation<T> kOperations[] = {
     {"relayout", 2, 0, [](In<T> o) { relayout(o[0], o[1]); }},
     {"conv", 5, 10,
      [](In<T> o) {
-         const bool relu = o.number(9);
-         carry_out<T>({kOutputs, o[0], o[1], o.window(), o.data(2), o.data(3), o.data(4), relu});
+         carry_out<T>({kOutputs, o[0], o[1], o.window(), o.data(2), o.data(3), o.data(4), o.number(9) != 0});
      }},
     {"prepare_kernel", 2, 13,
      [](In<T> o) {
@@ -72,13 +71,15 @@ constexpr Operation<T> kOperations[] = {
      }},
     {"conv_input_gradient", 4, 10,
      [](In<T> o) {
-         const bool add = o.number(9);
-         carry_out<T>({kInputGradient, o[1], o[0], o.window(), o.data(2), {}, {}, {}, {}, add, o.perhaps(3)});
+         Convolution<T> c{kInputGradient, o[1], o[0], o.window(), o.data(2)};
+         c.add = o.number(9), c.through = o.perhaps(3);
+         carry_out<T>(c);
      }},
     {"conv_weight_gradient", 4, 10,
      [](In<T> o) {
-         const Pass pass = o.number(9) ? kBySample : kWeightGradient;
-         carry_out<T>({pass, o[2], o[3], o.window(), {}, {}, {}, {}, {}, {}, {}, o.data(0), o.data(1)});
+         Convolution<T> c{o.number(9) ? kBySample : kWeightGradient, o[2], o[3], o.window()};
+         c.dw = o.data(0), c.dbias = o.data(1);
+         carry_out<T>(c);
      }},
     {"channel_sums", 2, 1, [](In<T> o) { channel_sums(o.data(0), o[1], o.number(0)); }},
     {"activate", 2, 1, [](In<T> o) { activate(o[0], o[1], o.number(0)); }},

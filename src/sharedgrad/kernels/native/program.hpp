@@ -24,7 +24,7 @@ Map<T> map_at(T* array, const std::int64_t* n) {
 // Why it cannot be read, or null.
 template <typename T>
 const char* check(const Program& p) {
-    const auto map_count = std::int64_t(p.maps.size() / kMapNumbers), end = std::int64_t(p.code.size());
+    const std::int64_t map_count = p.maps.size() / kMapNumbers, end = p.code.size();
     for (std::int64_t i = 0; i < map_count; ++i) {
         const std::int64_t* const n = p.maps.data() + i * kMapNumbers;
         const auto size = [](std::int64_t number) { return number >= 0 && number <= kLargest; };

@@ -31,8 +31,7 @@ void* scratch(Slot slot, std::size_t bytes);
 
 namespace {  // one copy for each translation unit: they are compiled for different instruction sets
 
-constexpr double kWorthwhile =
-    1e5;  // operations, some microseconds: below, calling a thread takes longer than the work
+constexpr double kWorthwhile = 1e5;  // operations, some microseconds: calling a thread for less takes longer
 
 template <typename Task>
 void parallel(int count, double operations, const Task& task) {

@@ -357,8 +357,7 @@ struct Winograd {
                 __builtin_prefetch(out.cell(at.block, f, at.h + i) + (at.w + j) * V, 1);
     }
 
-    // The windows of 2×2 outputs in these tiles, pooled. What channels before have added up waits in the thread's
-    // memory.
+    // The windows of 2×2 outputs in these tiles, pooled. What channels before have added up waits in a slot.
     void pool(const Tiling::Place* places, int count, int own, int together, const T* sums, std::ptrdiff_t apart,
               int chunk, bool far) const {
         constexpr int cells = kOutputSide * kOutputSide;

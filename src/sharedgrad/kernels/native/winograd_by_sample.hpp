@@ -1,5 +1,4 @@
-// The weight gradients of 3×3 convolutions of stride 1, sample by sample, with fewer multiplications: see
-// winograd_gradient.hpp.
+// The weight gradients of winograd_gradient.hpp sample by sample.
 //
 // The lanes are samples, so that nothing is added up over them. A sample has few tiles, and the sums in 36 points for
 // each of its kernels would be more than a cache holds: so points are taken along rows alone, 6 multiplications where
