@@ -163,3 +163,12 @@ def test_arrays_of_wrong_size_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match="another size"):
             call()
+
+
+def test_more_rows_than_are_packed_at_a_time() -> None:
+    """Some four million numbers of the first factor are."""
+    rng = np.random.default_rng(11)
+    x, w = rng.standard_normal((300, 1, 20_000), np.float32), rng.standard_normal((1, 3, 20_000), np.float32)
+    y = kernels.native.blocks(x, w)
+    exact = x[:, 0].astype(np.float64) @ w[0].astype(np.float64).T
+    np.testing.assert_allclose(y[:, 0], exact, rtol=0, atol=1e-4 * np.abs(exact).max())

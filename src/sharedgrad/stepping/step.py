@@ -201,9 +201,8 @@ class CompiledStep:
         """The compiled way for arrays of these shapes, worked out when it is first needed; or why there is none."""
         structure = self.network.structure()
         assert self._update is not None
-        if (
-            self._update.changed() or structure is not self._structure
-        ):  # an attribute of a layer or of an optimizer has been set
+        changed = self._update.changed()  # an attribute of the optimizer has been set
+        if changed or structure is not self._structure:  # or of a layer
             self._structure, self._passes = structure, {}
         clipped = self.max_norm is not None
         key = (loss, self.finite_only, clipped, *[a.shape for a in arrays.values()])

@@ -1,5 +1,4 @@
-// A convolution with an activation and 2×2 max pooling behind it: the four outputs of a window are pooled before they
-// leave the registers.
+// A convolution with an activation and 2×2 max pooling behind it: a window's four outputs are pooled in registers.
 #pragma once
 
 #include "conv.hpp"

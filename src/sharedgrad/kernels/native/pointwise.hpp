@@ -32,8 +32,7 @@ struct Runs {
     }
 };
 
-// out (F, cells) = w (F, C) · in (C, cells) + bias or what out holds; then perhaps ReLU, or zero where `through`, the
-// output of a ReLU, is.
+// out (F, cells) = w (F, C) · in (C, cells) + bias or what out holds; then perhaps ReLU, or back through one.
 template <typename T>
 void multiply_cells(const Map<T>& out, const Map<T>& in, const Matrix<const T>& w, const T* bias, bool add, bool relu,
                     const Map<T>* through) {

@@ -39,6 +39,7 @@ constexpr int vectors_of_rows(int rows) {
 constexpr int kDepth = 256;                       // terms after which sums are stored
 constexpr int kPanel = 24 * 1024 / kVectorBytes;  // vectors of the second factor that are packed at a time
 constexpr int kLeastRows = 64;                    // for fewer it is not packed once more
+constexpr int kPacked = 1 << 22;                  // numbers of the first factor that are packed at a time
 constexpr int kDenseTasks = 16;                   // enough for the threads to share evenly
 
 // Vectors of neighbouring columns, filled up with zeros: to[v · step + k · lanes + lane].
@@ -78,8 +79,7 @@ struct Tiles {
     int terms;
 };
 
-// The tile of M rows and V vectors, of the last one so many columns. (Inlined into a loop GCC would not keep all sums
-// in registers.)
+// The tile of M rows and V vectors, of the last one so many columns. (Inlined into a loop, GCC spills the sums.)
 template <typename T, int M, int V>
 [[gnu::noinline]] void multiply_tile(const Tiles<T>& t, int row, int vector, int last) {
     constexpr int W = kWidth<T>;
@@ -208,13 +208,16 @@ class Product {
 // as multiplying three rows with them.
 inline double dense_operations(int n, int outputs, int inputs) { return (n + 3.0) * outputs * inputs / 8; }
 
-// c (M, J) = ends + a (M, K) · b (K, J)
+// c (M, J) = ends + a (M, K) · b (K, J), with ends that are the same for all rows
 template <typename T>
 void product(const Matrix<T>& c, const Ends<T>& ends, const Matrix<const T>& a, const Matrix<const T>& b, int rows,
              int columns, int terms) {
-    if (rows == 0 || columns == 0) return;
-    const Product<T> all(a, rows, columns, terms, kDenseTasks);
-    parallel(all.tasks(), dense_operations(rows, columns, terms), [&](int task) { all.run(task, c, b, ends); });
+    const int most = std::max(kLeastRows, kPacked / std::max(1, terms));
+    for (int first = 0; columns && first < rows; first += most) {
+        const Product<T> all(a.from(first, 0), std::min(most, rows - first), columns, terms, kDenseTasks);
+        parallel(all.tasks(), dense_operations(rows, columns, terms),
+                 [&](int task) { all.run(task, c.from(first, 0), b, ends); });
+    }
 }
 
 }  // namespace
