@@ -114,7 +114,7 @@ bool run_sums(C<T> c) {
     return with_bias(c);
 }
 
-// Above each, what it gains on a machine with AVX2.
+// Above each, what it gained on a machine with AVX2 when it came.
 template <typename T>
 constexpr Strategy<T> kStrategies[] = {
     // few samples, in the order that is made for them: a step of the CNN with one sample takes 0.6 of the time, of
