@@ -127,7 +127,7 @@ def factors(name: str, of: str) -> Condition:
     @where(f"{name} are not a factor for each sample of {of}")
     def holds(o: Operands) -> bool:
         m = o[of]
-        return is_vector(o[name]) and not m.by_channel and o[name].size >= -(-m.samples // m.lanes) * m.lanes
+        return is_vector(o[name]) and not m.by_channel and o[name].size >= m.padded_samples
 
     return holds
 
