@@ -8,76 +8,10 @@
 // Each result is summed in an order that the shapes decide: its place in the batch changes no bit.
 #pragma once
 
-#include "product.hpp"
+#include "dots.hpp"
 
 namespace sharedgrad {
 namespace {
-
-// function(row) for all rows, cut into tasks
-template <typename Function>
-void rows_in_tasks(int rows, double operations, const Function& function) {
-    const EvenRanges ranges(rows, ceil_div(rows, kDenseTasks));
-    parallel(ranges.count, operations, [&](int range) {
-        for (int row = ranges.begin(range); row < ranges.begin(range + 1); ++row) function(row);
-    });
-}
-
-// ---- forward for few rows: a tile of dot products, w read as it lies
-
-#if defined(__AVX512F__)
-constexpr int kDotRows = 4, kDotColumns = 4;
-#else
-constexpr int kDotRows = 4, kDotColumns = 3;
-#endif
-constexpr int kDotBlock = 2 * kDotColumns;  // rows of w that stay in the caches while x passes
-constexpr int kDotLength = 1024;            // terms whose sum is taken before it joins the others: it rounds less
-
-// y[n][o] = bias[o] + Σ x[n][i] · w[o][i] for a tile of R × C; beyond the last row the last one is repeated
-template <typename T, int R, int C>
-void dots(Matrix<T> y, Matrix<const T> x, Matrix<const T> w, int terms, int rows, int columns, const T* bias) {
-    const T *from[R], *weights[C];
-    for (int r = 0; r < R; ++r) from[r] = x[std::min(r, rows - 1)];
-    for (int c = 0; c < C; ++c) weights[c] = w[std::min(c, columns - 1)];
-    const EvenRanges lengths(std::max(terms, 1), kDotLength);
-    for (int length = 0; length < lengths.count; ++length) {
-        Vector<T> sum[R * C] = {};
-        vectors_of<T>(std::min(terms, lengths.size(length)), [&, at = lengths.begin(length)](auto i, auto n, int) {
-            Vector<T> v[C];
-            for (int c = 0; c < C; ++c) v[c] = load_part(weights[c] + at + i, n);
-            for (int r = 0; r < R; ++r) {
-                const Vector<T> u = load_part(from[r] + at + i, n);
-                for (int c = 0; c < C; ++c) sum[r * C + c] += u * v[c];
-            }
-        });
-        T sums[R * C];
-        sum_lanes(sums, sum);
-        for (int r = 0; r < std::min(R, rows); ++r)
-            for (int c = 0; c < std::min(C, columns); ++c)
-                y[r][c] = (length ? y[r][c] : bias ? bias[c] : T(0)) + sums[r * C + c];
-    }
-}
-
-template <typename T>
-void linear_by_dots(Matrix<T> y, Matrix<const T> x, Matrix<const T> w, const T* bias, int n, int outputs, int inputs) {
-    if (n == 0 || outputs == 0) return;
-    const EvenRanges blocks(outputs, kDotBlock);
-    rows_in_tasks(blocks.count, dense_operations(n, outputs, inputs), [&](int block) {
-        const int first = blocks.begin(block), last = blocks.begin(block + 1);
-        const auto tile = [&](auto dots, int row, int column) {
-            dots(y.from(row, column), x.from(row, 0), w.from(column, 0), inputs, n - row, last - column,
-                 bias ? bias + column : nullptr);
-        };
-        for (int row = 0; row < n;) {
-            if (n - row < kDotRows - 1) {  // one row at a time, with more columns
-                tile(dots<T, 1, kDotBlock>, row++, first);
-                continue;
-            }
-            for (int column = first; column < last; column += kDotColumns)
-                tile(dots<T, kDotRows, kDotColumns>, row, column);
-            row += kDotRows;
-        }
-    });
-}
 
 // ---- the layer's three passes
 
@@ -88,7 +22,7 @@ constexpr int kFewRows = kVectorBytes == 64 && sizeof(T) == 4 ? 16 : 32;
 template <typename T>
 void linear(Matrix<T> y, Matrix<const T> x, Matrix<const T> w, const T* bias, int n, int outputs, int inputs) {
     if (n < kFewRows<T>)
-        linear_by_dots(y, x, w, bias, n, outputs, inputs);
+        dot_products<T>(y, {bias}, x, w, n, outputs, inputs);
     else
         product<T>(y, {bias}, x, w.turned(), n, outputs, inputs);
 }

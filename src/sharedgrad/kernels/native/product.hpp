@@ -3,6 +3,7 @@
 // for all, the second as many columns at a time as stay in the first-level cache while all rows meet them.
 #pragma once
 
+#include "inner_loops.hpp"
 #include "pack.hpp"
 
 namespace sharedgrad {
@@ -32,6 +33,7 @@ struct Ends {
 template <typename T>
 constexpr int kProductRows = std::min(kVectorBytes == 64 ? 8 : 4, kWidth<T>);
 constexpr int kProductVectors = 3;  // of columns in a tile; a single row's is as wide as the registers hold
+constexpr int kFewTerms = 3;        // whose factors for some rows stay in registers while all columns go by
 template <typename T>
 constexpr int vectors_of_rows(int rows) {
     return rows == 1 ? kProductRows<T> * kProductVectors : kProductVectors;
@@ -122,12 +124,54 @@ template <typename T, int M, int V>
         each([&](int m, int v) { store_part(c[m] + v * W, sum[m][v], v + 1 < V ? W : last); });
 }
 
+// The tiles of M rows and K terms in all columns.
+template <typename T>
+struct FewTerms {
+    const Tiles<T>& t;
+    int row, columns;
+
+    template <int M, int K>
+    static void run(const FewTerms& few) {
+        constexpr int W = kWidth<T>;
+        const Tiles<T> t = few.t;  // stores might change what is not a copy
+        const T* const from = t.a + few.row / W * t.a_panel + few.row % W;
+        const auto each = [](const auto& function) {
+#pragma GCC unroll 8
+            for (int m = 0; m < M; ++m) function(m);
+        };
+        Vector<T> a[M][K], first[M];
+        each([&](int m) {
+            first[m] = splat(t.ends.rows ? t.ends.rows[few.row + m] : T(0));
+            for (int k = 0; k < K; ++k) a[m][k] = splat(from[k * t.a_step + m]);
+        });
+        const Matrix<T> c = t.c.from(few.row, 0);
+        const Matrix<const T> gate = t.ends.gate.from(few.row, 0);
+        vectors_of<T>(few.columns, [=](auto i, auto n, int) {
+            const auto read = [n](const T* x) { return load_part(x, n); };
+            Vector<T> b[K], sum[M];
+#pragma GCC unroll 8
+            for (int k = 0; k < K; ++k) b[k] = load(t.b + i / W * t.b_vector + k * t.b_step);
+            each([&](int m) {
+                sum[m] = t.ends.columns ? read(t.ends.columns + i) : first[m];
+#pragma GCC unroll 8
+                for (int k = 0; k < K; ++k) sum[m] += a[m][k] * b[k];
+            });
+            if (t.ends.add || t.ends.relu || t.ends.gate.data)
+                each([&](int m) {
+                    const T* const output = t.ends.gate.data ? gate[m] + i : nullptr;
+                    sum[m] = finished<T>(sum[m], t.ends.add, t.ends.relu, c[m] + i, output, read);
+                });
+            each([&](int m) { store_part(c[m] + i, sum[m], n); });
+        });
+    }
+};
+
 // Some rows, tile by tile from left to right; the last tile is as wide as is left.
 template <typename T, int M = kProductRows<T>, int V = vectors_of_rows<T>(M)>
 void multiply(const Tiles<T>& t, int rows, int row, int vector, int vectors, int last) {
     if constexpr (M > 1)
         if (rows < M) return multiply<T, M - 1>(t, rows, row, vector, vectors, last);
-    for (; vector + V <= vectors; vector += V)
+    for (; vector + V <= vectors && vectors - vector != V + 1; vector += V)  // V + 1 are V − 1 and 2: one is slow
         multiply_tile<T, M, V>(t, row, vector, vector + V == vectors ? last : kWidth<T>);
     if constexpr (V > 1)
         if (vector < vectors) multiply<T, M, V - 1>(t, rows, row, vector, vectors, last);
@@ -142,7 +186,7 @@ class Product {
           columns_(columns),
           terms_(terms),
           depths_(std::max(terms, 1), kDepth),
-          chunks_(ceil_div(columns, V * W), most(wanted)),
+          chunks_(ceil_div(columns, W), most(wanted)),
           ranges_(ceil_div(rows, R),
                   std::max(kLeastRows / R, ceil_div(ceil_div(rows, R), ceil_div(wanted, chunks_.count)))),
           a_(a.data),
@@ -157,8 +201,8 @@ class Product {
 
     void run(int task, const Matrix<T>& c, const Matrix<const T>& b, const Ends<T>& ends) const {
         const int chunk = task % chunks_.count, range = task / chunks_.count;
-        const int column = chunks_.begin(chunk) * V * W, count = columns_of(chunk);
-        const int vectors = ceil_div(count, W), last = count - (vectors - 1) * W;
+        const int column = chunks_.begin(chunk) * W, vectors = chunks_.size(chunk);
+        const int count = std::min(vectors * W, columns_ - column), last = count - (vectors - 1) * W;
         Tiles<T> t{c.from(0, column), ends, nullptr, nullptr, a_step_, std::ptrdiff_t(terms_) * W, b.row, W, 0};
         if (ends.columns) t.ends.columns += column;
         for (int depth = 0; depth < depths_.count; ++depth) {
@@ -167,7 +211,7 @@ class Product {
             const Matrix<const T> own = b.from(first, column);
             t.terms = std::min(terms_, depths_.size(depth));
             t.a = a_ + first * a_step_, t.b = own.data;
-            if (!few() || b.column != 1 || last < W) {
+            if (!as_it_lies() || b.column != 1 || last < W) {
                 t.b_step = W, t.b_vector = (t.terms | 1) * W;
                 T* const packed = ProductMemory::memory<T, kCells>(vectors * t.b_vector);
                 pack(packed, t.b_vector, own, t.terms, count);
@@ -180,7 +224,10 @@ class Product {
             const int first_tile = ranges_.begin(range), tiles = ranges_.size(range);
             for (int i = first_tile; i < first_tile + tiles; ++i) {
                 prefetch(next, depths_.size(deeper ? depth + 1 : 0), count, i - first_tile, tiles);
-                multiply<T>(t, rows_ - i * R, i * R, 0, vectors, last);
+                if (few_terms())
+                    tile_for<FewTerms<T>, R, kFewTerms>(std::min(R, rows_ - i * R), terms_)({t, i * R, count});
+                else
+                    multiply<T>(t, rows_ - i * R, i * R, 0, vectors, last);
             }
         }
     }
@@ -188,14 +235,13 @@ class Product {
   private:
     static constexpr int W = kWidth<T>, R = kProductRows<T>, V = kProductVectors;
 
-    bool few() const { return rows_ <= 2 * R; }  // to read b where it lies
-    int columns_of(int chunk) const {
-        return std::min(chunks_.size(chunk) * V * W, columns_ - chunks_.begin(chunk) * V * W);
-    }
-    // Panels of columns that a task takes at most.
+    bool few_terms() const { return terms_ > 0 && terms_ <= kFewTerms; }
+    bool as_it_lies() const { return rows_ <= 2 * R || few_terms(); }  // b, if it runs along the columns
+    // Vectors of columns that a task takes at most.
     int most(int wanted) const {
-        const int near = few() ? vectors_of_rows<T>(rows_) / V : std::max(1, kPanel / V / depths_.size(0));
-        return std::min(near, ceil_div(ceil_div(columns_, V * W), wanted));
+        const int near =
+            as_it_lies() && !few_terms() ? vectors_of_rows<T>(rows_) : std::max(V, kPanel / depths_.size(0) / V * V);
+        return std::min(near, std::max(V, ceil_div(ceil_div(columns_, W), wanted)));
     }
 
     int rows_, columns_, terms_;
