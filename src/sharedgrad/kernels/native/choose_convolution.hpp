@@ -123,11 +123,8 @@ constexpr Strategy<T> kStrategies[] = {
     // a kernel for each channel: a step of the net `separable` takes 0.75 of the time
     {[](C<T> c) { return depthwise(c.small, c.big, c.g) && c.pass != kBySample; },
      run_passes<T, depthwise_conv<T>, depthwise_input_gradient<T>, depthwise_weight_gradient<T>>},
-    // 1×1: a step of `separable` takes 0.9; few input channels are too little work for its weight gradient
-    {[](C<T> c) {
-         const bool few = c.pass == kWeightGradient && c.big.channels <= kTileTaps && !c.big.plain();
-         return pointwise(c.small, c.big, c.g) && c.pass != kBySample && !few;
-     },
+    // 1×1: a step of `separable` takes 0.9
+    {[](C<T> c) { return pointwise(c.small, c.big, c.g) && c.pass != kBySample; },
      run_passes<T, pointwise_conv<T>, pointwise_input_gradient<T>, pointwise_weight_gradient<T>>},
     // 3×3 of many channels: a step of VGG takes half the time, of ResNet-20 0.7
     {filters_minimally<T>, run_minimal_filtering<T>},

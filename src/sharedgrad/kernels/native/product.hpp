@@ -3,7 +3,6 @@
 // for all, the second as many columns at a time as stay in the first-level cache while all rows meet them.
 #pragma once
 
-#include "inner_loops.hpp"
 #include "pack.hpp"
 
 namespace sharedgrad {
@@ -33,7 +32,6 @@ struct Ends {
 template <typename T>
 constexpr int kProductRows = std::min(kVectorBytes == 64 ? 8 : 4, kWidth<T>);
 constexpr int kProductVectors = 3;  // of columns in a tile; a single row's is as wide as the registers hold
-constexpr int kFewTerms = 3;        // whose factors for some rows stay in registers while all columns go by
 template <typename T>
 constexpr int vectors_of_rows(int rows) {
     return rows == 1 ? kProductRows<T> * kProductVectors : kProductVectors;
@@ -124,54 +122,13 @@ template <typename T, int M, int V>
         each([&](int m, int v) { store_part(c[m] + v * W, sum[m][v], v + 1 < V ? W : last); });
 }
 
-// The tiles of M rows and K terms in all columns.
-template <typename T>
-struct FewTerms {
-    const Tiles<T>& t;
-    int row, columns;
-
-    template <int M, int K>
-    static void run(const FewTerms& few) {
-        constexpr int W = kWidth<T>;
-        const Tiles<T> t = few.t;  // stores might change what is not a copy
-        const T* const from = t.a + few.row / W * t.a_panel + few.row % W;
-        const auto each = [](const auto& function) {
-#pragma GCC unroll 8
-            for (int m = 0; m < M; ++m) function(m);
-        };
-        Vector<T> a[M][K], first[M];
-        each([&](int m) {
-            first[m] = splat(t.ends.rows ? t.ends.rows[few.row + m] : T(0));
-            for (int k = 0; k < K; ++k) a[m][k] = splat(from[k * t.a_step + m]);
-        });
-        const Matrix<T> c = t.c.from(few.row, 0);
-        const Matrix<const T> gate = t.ends.gate.from(few.row, 0);
-        vectors_of<T>(few.columns, [=](auto i, auto n, int) {
-            const auto read = [n](const T* x) { return load_part(x, n); };
-            Vector<T> b[K], sum[M];
-#pragma GCC unroll 8
-            for (int k = 0; k < K; ++k) b[k] = load(t.b + i / W * t.b_vector + k * t.b_step);
-            each([&](int m) {
-                sum[m] = t.ends.columns ? read(t.ends.columns + i) : first[m];
-#pragma GCC unroll 8
-                for (int k = 0; k < K; ++k) sum[m] += a[m][k] * b[k];
-            });
-            if (t.ends.add || t.ends.relu || t.ends.gate.data)
-                each([&](int m) {
-                    const T* const output = t.ends.gate.data ? gate[m] + i : nullptr;
-                    sum[m] = finished<T>(sum[m], t.ends.add, t.ends.relu, c[m] + i, output, read);
-                });
-            each([&](int m) { store_part(c[m] + i, sum[m], n); });
-        });
-    }
-};
-
 // Some rows, tile by tile from left to right; the last tile is as wide as is left.
 template <typename T, int M = kProductRows<T>, int V = vectors_of_rows<T>(M)>
 void multiply(const Tiles<T>& t, int rows, int row, int vector, int vectors, int last) {
     if constexpr (M > 1)
         if (rows < M) return multiply<T, M - 1>(t, rows, row, vector, vectors, last);
-    for (; vector + V <= vectors && vectors - vector != V + 1; vector += V)  // V + 1 are V − 1 and 2: one is slow
+    // V + 1 become V − 1 and 2: a single vector's sums would wait for each other.
+    for (; vector + V <= vectors && (V == 1 || vectors - vector != V + 1); vector += V)
         multiply_tile<T, M, V>(t, row, vector, vector + V == vectors ? last : kWidth<T>);
     if constexpr (V > 1)
         if (vector < vectors) multiply<T, M, V - 1>(t, rows, row, vector, vectors, last);
@@ -211,7 +168,7 @@ class Product {
             const Matrix<const T> own = b.from(first, column);
             t.terms = std::min(terms_, depths_.size(depth));
             t.a = a_ + first * a_step_, t.b = own.data;
-            if (!as_it_lies() || b.column != 1 || last < W) {
+            if (!few() || b.column != 1 || last < W) {
                 t.b_step = W, t.b_vector = (t.terms | 1) * W;
                 T* const packed = ProductMemory::memory<T, kCells>(vectors * t.b_vector);
                 pack(packed, t.b_vector, own, t.terms, count);
@@ -224,10 +181,7 @@ class Product {
             const int first_tile = ranges_.begin(range), tiles = ranges_.size(range);
             for (int i = first_tile; i < first_tile + tiles; ++i) {
                 prefetch(next, depths_.size(deeper ? depth + 1 : 0), count, i - first_tile, tiles);
-                if (few_terms())
-                    tile_for<FewTerms<T>, R, kFewTerms>(std::min(R, rows_ - i * R), terms_)({t, i * R, count});
-                else
-                    multiply<T>(t, rows_ - i * R, i * R, 0, vectors, last);
+                multiply<T>(t, rows_ - i * R, i * R, 0, vectors, last);
             }
         }
     }
@@ -235,12 +189,10 @@ class Product {
   private:
     static constexpr int W = kWidth<T>, R = kProductRows<T>, V = kProductVectors;
 
-    bool few_terms() const { return terms_ > 0 && terms_ <= kFewTerms; }
-    bool as_it_lies() const { return rows_ <= 2 * R || few_terms(); }  // b, if it runs along the columns
+    bool few() const { return rows_ <= 2 * R; }  // to read b where it lies
     // Vectors of columns that a task takes at most.
     int most(int wanted) const {
-        const int near =
-            as_it_lies() && !few_terms() ? vectors_of_rows<T>(rows_) : std::max(V, kPanel / depths_.size(0) / V * V);
+        const int near = few() ? vectors_of_rows<T>(rows_) : std::max(V, kPanel / depths_.size(0) / V * V);
         return std::min(near, std::max(V, ceil_div(ceil_div(columns_, W), wanted)));
     }
 
