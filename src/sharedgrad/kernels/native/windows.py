@@ -85,10 +85,10 @@ class Window(NamedTuple):
         return self.groups == self.cells == 1 and not (self.pad_h or self.pad_w)
 
     def depthwise(self, small: Map, big: Map) -> bool:
-        """Whether a depthwise convolution makes the margins that are missing."""
+        """Whether it is depthwise and of plain arrays."""
         ends = (axis.end(n) + axis.pad for axis, n in zip(self.axes, small.shape[1:], strict=True))
         one = self.groups == big.channels == small.channels and self.cells <= DEPTHWISE_TAPS
-        return one and not big.by_channel and all(end <= LARGEST for end in ends)
+        return big.plain and one and all(end <= LARGEST for end in ends)
 
     def slides(self, small: Map, big: Map, *, margins_made: bool = False, plain: bool = False) -> bool:
         """Whether windows over ``big``, in blocks if it may not be ``plain``, give ``small`` and reach no further than
