@@ -218,13 +218,19 @@ def slides(small: str, big: str) -> Condition:
 
 
 def convolves(small: str, big: str) -> Condition:
-    """The same where some convolutions make margins that are missing."""
+    """The same for convolutions, some of which may be of plain arrays."""
     return Condition(_windows(small, big), lambda o: o.window.convolves(o[small], o[big]))
 
 
 def slides_back(dx: str, dy: str) -> Condition:
-    """Windows over dx have given dy, whose margins are as wide as the way back reads."""
-    return Condition(_windows(dx, dy), lambda o: o.window.slides_back(o[dx], o[dy]))
+    """Windows over dx have given dy, whose margins are as wide as the way back reads; plain arrays are gone back to
+    alone: nothing is added to, and no ReLU is behind them."""
+
+    def holds(o: Operands) -> bool:
+        alone = not o.numbers["add"] and "relu_output" not in o.maps
+        return o.window.slides_back(o[dx], o[dy]) and (alone or not o[dx].plain)
+
+    return Condition(_windows(dx, dy), holds)
 
 
 def pools(small: str, big: str) -> Condition:

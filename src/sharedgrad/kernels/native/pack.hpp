@@ -30,15 +30,9 @@ void separate(T* const (&to)[kWidth<T>], const T* from, int count, int alive) {
     });
 }
 
-// Lanes at even places of two vectors, or the first, or with Second the second, half of both in turn.
 template <typename V, std::size_t... L>
 inline V even_lanes(V a, V b, std::index_sequence<L...>) {
     return lanes_of<int(2 * L)...>(a, b);
-}
-template <bool Second, typename V, std::size_t... L>
-inline V in_turn(V a, V b, std::index_sequence<L...>) {
-    constexpr int W = sizeof...(L);
-    return lanes_of<int(Second * W / 2 + L / 2 + L % 2 * W)...>(a, b);
 }
 
 // to[i] = from[i·step] for i < count
@@ -46,24 +40,9 @@ template <typename T>
 void take_each(T* to, const T* from, int count, int step) {
     constexpr int V = kWidth<T>;
     int i = 0;
-    for (; step == 2 && i + V < count; i += V)
+    for (; step == 2 && i + V < count; i += V)  // nothing behind the last is read
         store(to + i, even_lanes(load(from + 2 * i), load(from + 2 * i + V), std::make_index_sequence<V>()));
     for (; i < count; ++i) to[i] = from[std::ptrdiff_t(i) * step];
-}
-
-// to[i·step] += from[i] for i < count
-template <typename T>
-void add_each(T* to, const T* from, int count, int step) {
-    constexpr int V = kWidth<T>;
-    constexpr auto lanes = std::make_index_sequence<V>();
-    int i = 0;
-    for (; step == 2 && i + V < count; i += V) {
-        const Vector<T> v = load(from + i), none = {};
-        T* const at = to + 2 * i;
-        store(at, load(at) + in_turn<false>(v, none, lanes));
-        store(at + V, load(at + V) + in_turn<true>(v, none, lanes));
-    }
-    for (; i < count; ++i) to[std::ptrdiff_t(i) * step] += from[i];
 }
 
 // The same numbers in another memory order; a vector's elements are a map's cells in the order of channel, row, column.

@@ -5,7 +5,6 @@
 #include "conv.hpp"
 #include "conv_gradient.hpp"
 #include "dots.hpp"
-#include "maps.hpp"
 
 namespace sharedgrad {
 namespace {
@@ -60,11 +59,11 @@ struct Runs {
             });
         return cells;
     }
-    void put_back(int run, const Matrix<T>& copy, bool add) const {
+    void put_back(int run, const Matrix<T>& copy) const {
         each_row(run, copy, [&](int h, int c, const T* from) {
             T* const to = big.cell(run / of_block, c, h);
-            if (!add) std::fill_n(to, std::min(g.stride_h, big.height - h) * big.row(), T(0));
-            add_each(to, from, small.width, g.stride_w);
+            std::fill_n(to, std::min(g.stride_h, big.height - h) * big.row(), T(0));
+            for (int i = 0; i < small.width; ++i) to[std::ptrdiff_t(i) * g.stride_w] = from[i];
         });
     }
 };
@@ -74,19 +73,17 @@ template <typename T>
 void multiply_cells(const Runs<T>& runs, const Map<T>& out, const Map<T>& in, const Matrix<const T>& w,
                     const Ends<T>& ends, const Map<T>* through) {
     const int count = runs.count();
-    const bool copied = runs.copied(out);
     const Product<T> product(w, out.channels, runs.numbers, in.channels, ceil_div(kTasks, std::max(1, count)));
     const int tasks = runs.spread ? 1 : product.tasks();  // copies serve a whole run
     parallel(count * tasks, runs.small.operations() * runs.big.channels / 8, [&](int task) {
         const int run = task / tasks;
         const Matrix<T> cells = runs.seen(in, run), to = runs.at(out, run);
-        const Matrix<T> gate = through && !copied ? runs.at(*through, run) : Matrix<T>{};
+        const Matrix<T> gate = through ? runs.at(*through, run) : Matrix<T>{};
         Ends<T> own = ends;
-        own.add &= !copied, own.gate = {gate.data, gate.row};
+        own.gate = {gate.data, gate.row};
         for (int t = task % tasks; t < product.tasks(); t += tasks) product.run(t, to, {cells.data, cells.row}, own);
-        if (copied) runs.put_back(run, to, ends.add);
+        if (runs.copied(out)) runs.put_back(run, to);
     });
-    if (copied && through) activate_backward(out, out, *through, kReLU);
 }
 
 template <typename T>
