@@ -8,7 +8,7 @@
 // Each result is summed in an order that the shapes decide: its place in the batch changes no bit.
 #pragma once
 
-#include "dots.hpp"
+#include "product.hpp"
 
 namespace sharedgrad {
 namespace {

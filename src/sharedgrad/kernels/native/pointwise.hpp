@@ -2,9 +2,8 @@
 // Where windows at a stride leave cells of a plain array out, those that they see are copied side by side.
 #pragma once
 
-#include "conv.hpp"
 #include "conv_gradient.hpp"
-#include "dots.hpp"
+#include "product.hpp"
 
 namespace sharedgrad {
 namespace {
