@@ -254,9 +254,11 @@ def test_a_velocity_needs_the_old_one() -> None:
 
 
 @pytest.mark.parametrize(("window", "filters"), [((1, 1, 2, 2, 0, 0, 1, 1, 1), F), ((3, 3, 2, 2, 1, 1, 1, 1, C), C)])
-def test_plain_arrays_are_gone_back_to_alone(window: tuple[int, ...], filters: int) -> None:
-    """1×1 and depthwise convolutions take them; only blocks are added to, or gone back to through a ReLU."""
+def test_plain_arrays_are_convolved_alone(window: tuple[int, ...], filters: int) -> None:
+    """1×1 and depthwise convolutions take them; but a ReLU, before or behind, or a sum with what is there, takes blocks."""
     dx, dy, w = plain(N, C, 8, 6), plain(N, filters, 4, 3), row(filters * C * window[0] ** 2 // window[8])
+    assert problem("conv", ((dy, dx, w, None, None), (*window, 0))) is None
+    assert problem("conv", ((dy, dx, w, None, None), (*window, 1))) == "the windows do not fit y and x"
     assert problem("conv_input_gradient", ((dx, dy, w, None), (*window, 0))) is None
     for gate, add in ((dx, 0), (None, 1)):
         refused = problem("conv_input_gradient", ((dx, dy, w, gate), (*window, add)))

@@ -218,8 +218,12 @@ def slides(small: str, big: str) -> Condition:
 
 
 def convolves(small: str, big: str) -> Condition:
-    """The same for convolutions, some of which may be of plain arrays."""
-    return Condition(_windows(small, big), lambda o: o.window.convolves(o[small], o[big]))
+    """The same for convolutions; those of plain arrays have no ReLU behind them."""
+
+    def holds(o: Operands) -> bool:
+        return o.window.convolves(o[small], o[big]) and not (o[big].plain and o.numbers.get("relu"))
+
+    return Condition(_windows(small, big), holds)
 
 
 def slides_back(dx: str, dy: str) -> Condition:

@@ -22,7 +22,7 @@ from sharedgrad.kernels.native.program import (
 )
 from sharedgrad.kernels.native.recycled import empty
 from sharedgrad.kernels.native.single import Index, Kind, blocked, builder, kind_of, plain, run
-from sharedgrad.kernels.native.windows import DEPTHWISE_TAPS, MOST_CELLS
+from sharedgrad.kernels.native.windows import DEPTHWISE_STRIDE, MOST_CELLS
 from sharedgrad.parameter import Array
 
 LARGE = (
@@ -38,7 +38,7 @@ def _as_it_lies(w: Index, g: Geometry) -> bool:
     """Whether a convolution takes and gives plain arrays: 1×1 and depthwise."""
     if g.cells == 1 and g.groups == 1:
         return not any(map(sum, g.padding))
-    return w[:2] == (g.groups, 1) and g.cells <= DEPTHWISE_TAPS
+    return w[:2] == (g.groups, 1) and g.stride[-1] <= DEPTHWISE_STRIDE
 
 
 @lru_cache(512)

@@ -1,6 +1,7 @@
-// Depthwise convolution of plain arrays (N, C, H, W), each channel with a kernel of its own. A vector is as many
-// neighbouring outputs of a row as it has lanes. Each channel is copied to where it stays in the cache, with zeros
-// around it; at a stride, columns that neighbouring windows see with the same cell come side by side.
+// Depthwise convolution of plain arrays (N, C, H, W), each channel with a kernel of its own; maps in blocks go by
+// groups.hpp. A vector is as many neighbouring outputs of a row as it has lanes. Some rows of them stay in registers
+// while what they see passes by: each vector of inputs is read once for all outputs that meet it through one column of
+// the kernel. Lanes whose inputs lie beyond the map's edges are left out as they are read, so nothing is copied.
 #pragma once
 
 #include <vector>
@@ -10,178 +11,254 @@
 namespace sharedgrad {
 namespace {
 
-using DepthwiseMemory = Owner<kInputs, kSums>;
-using DepthwiseSumsMemory = Owner<kParts>;
-static_assert(disjoint<DepthwiseMemory, DepthwiseSumsMemory, WindowMemory>());
+using DepthwiseMemory = Owner<kCells>;
+static_assert(disjoint<DepthwiseMemory, KernelGradientMemory>());
 
-constexpr int kSideBySide = 8;       // vectors of outputs at a time
-constexpr int kChannelsOfTask = 16;  // whose weights' gradients a task sums
+constexpr int kMostRun = 5;             // rows of a kernel, whose weights are in registers beside kMostRows sums
+constexpr int kDepthwiseChannels = 16;  // whose weights' gradients a task sums
 
 template <typename T>
 bool depthwise(const Map<T>& small, const Map<T>& big, const Window& g) {
-    return g.groups == big.channels && small.channels == big.channels && small.plain();
+    return g.groups == big.channels && g.groups == small.channels && big.plain();
 }
 
-// The cells of a map that outputs see, from (−top, −left) on. Column w is number (w + left) / step of the phase
-// (w + left) mod step.
+// Of the lanes of two vectors every Step-th, from lane First on.
+template <int First, int Step, typename V, int... L>
+inline V every(V a, V b, std::integer_sequence<int, L...>) {
+    return lanes_of<(First + L * Step)...>(a, b);
+}
+// a's and b's in turn, from lane First on.
+template <int First, typename V, int... L>
+inline V in_turn(V a, V b, std::integer_sequence<int, L...>) {
+    return lanes_of<(First + L / 2 + L % 2 * int(sizeof...(L)))...>(a, b);
+}
 template <typename T>
-struct Field {
-    static constexpr int V = kWidth<T>;
-    const Map<T>& map;
-    int step, top = 0, left = 0, rows = 0, columns = 0;
-    std::ptrdiff_t phase, row;
+constexpr auto kAllLanes = std::make_integer_sequence<int, kWidth<T>>();
 
-    Field(const Map<T>& map, const std::vector<Slide>& slides) : map(map), step(slides[0].view.columns.step) {
-        for (const Slide& s : slides) grow(s.view.rows, top), grow(s.view.columns, left);
-        rows = top + map.height, columns = left + map.width;
-        for (const Slide& s : slides) {
-            rows = std::max(rows, top + end(s.view.rows, s.rows));
-            columns = std::max(columns, left + end(s.view.columns, s.columns));
-        }
-        phase = ceil_div(columns, step) + V, row = step * phase;  // whole vectors are read
-    }
-    static void grow(const Axis& axis, int& before) {
-        for (int k = 0; k < axis.count; ++k) before = std::max(before, -axis.shift[k]);
-    }
-    static int end(const Axis& axis, int outputs) {
-        int most = 0;
-        for (int k = 0; k < axis.count; ++k) most = std::max(most, (outputs - 1) * axis.step + axis.shift[k] + 1);
-        return most;
-    }
-
-    T* memory() const {
-        T* const to = DepthwiseMemory::memory<T, kInputs>(rows * row);
-        std::fill_n(to, rows * row, T(0));
-        return to;
-    }
-    // Where an output with this tap finds its cell, counted from output (0, 0)'s row and number.
-    std::ptrdiff_t tap(int down, int across) const {
-        return (down + top) * row + (across + left) % step * phase + (across + left) / step;
-    }
-    void copy(T* to, const T* from) const {
-        if (step == 1) {
-            to += top * row + left;
-            for (int h = 0; h < map.height; ++h, from += map.width, to += row)
-                vectors_of<T>(map.width, [&](auto i, auto n, int) { store(to + i, load_part(from + i, n)); });
-            return;
-        }
-        for (int p = 0; p < step; ++p) {
-            const int first = ((p - left) % step + step) % step, count = ceil_div(map.width - first, step);
-            T* at = to + top * row + p * phase + (first + left) / step;
-            for (int h = 0; h < map.height; ++h, at += row) take_each(at, from + h * map.width + first, count, step);
-        }
-    }
-};
-
-// Outputs that see alike, and where.
+// A column of a kernel and a vector of outputs: what these see of a row, and which lanes' inputs the map has.
 template <typename T>
-struct Sight {
-    Slide at;
-    std::vector<std::ptrdiff_t> taps;
-    std::vector<int> places;  // of the taps in the kernel
+struct Column {
+    std::ptrdiff_t at;         // the first lane's
+    int cell;                  // of the kernel
+    Vector<T> lanes, further;  // negative where there is an input; at a stride of two, of two vectors of inputs
 
-    Sight(const Slide& at, const Field<T>& field) : at(at) {
-        const auto& [rows, columns] = at.view;
-        for (int i = 0; i < rows.count; ++i)
-            for (int j = 0; j < columns.count; ++j) {
-                taps.push_back(field.tap(rows.shift[i], columns.shift[j]));
-                places.push_back(rows.cell[i] * columns.kernel + columns.cell[j]);
-            }
-    }
-
-    // Those of one map, `end` numbers long.
-    void outputs(T* to, const T* end, int width, const Field<T>& field, const T* seen, const T* w, const T* bias,
-                 bool relu) const {
-        constexpr int V = kWidth<T>, C = kSideBySide;
-        T *const memory = DepthwiseMemory::memory<T, kSums>(taps.size() + C * V), *const aside = memory + taps.size();
-        for (std::size_t t = 0; t < taps.size(); ++t) memory[t] = w[places[t]];
-        const std::ptrdiff_t down = at.view.rows.step * field.row;
-        T *outs[C], *wanted[C];
-        const T* from[C];
-        int lanes[C], n = 0;
-        const auto flush = [&] {
-            tile_for<Correlate<T>, 1, C>(1,
-                                         n)({outs, 0, from, taps.data(), int(taps.size()), memory, bias, false, relu});
-            for (int c = 0; c < n; ++c)
-                for (int l = 0; outs[c] != wanted[c] && l < lanes[c]; ++l) wanted[c][l * at.across] = outs[c][l];
-            n = 0;
+    Column(const Axis& axis, int j, int first, int outputs)
+        : at(std::ptrdiff_t(first) * axis.step + axis.shift[j]), cell(axis.cell[j]) {
+        const auto seen = [&](int place) {
+            const bool some = place % axis.step == 0 && first + place / axis.step < outputs;
+            return T(some && at + place >= 0 && at + place < axis.size ? -1 : 1);
         };
-        to += at.top * width + at.left;
-        for (int h = 0; h < at.rows; ++h, to += at.down * width, seen += down)
-            for (int first = 0; first < at.columns; first += V) {
-                wanted[n] = to + first * at.across, from[n] = seen + first, lanes[n] = std::min(V, at.columns - first);
-                // Beyond the end of a row, numbers of the next one are still to come.
-                const bool beyond = lanes[n] < V && (at.down > 1 || wanted[n] + V > end);
-                outs[n] = at.across > 1 || beyond ? aside + n * V : wanted[n];
-                if (++n == C) flush();
-            }
-        if (n) flush();
+        lanes = vector_of_lanes<T>(seen);
+        further = vector_of_lanes<T>([&](int l) { return seen(kWidth<T> + l); });
+    }
+
+    template <int Step>
+    Vector<T> read(const T* from) const {
+        if constexpr (Step == 1) return load_lanes(from, lanes);
+        return every<0, 2>(load_lanes(from, lanes), load_lanes(from + kWidth<T>, further), kAllLanes<T>);
     }
 };
 
-// y = x ∗ w + bias, perhaps with ReLU; or back, dx
+// Some rows of outputs, and what they see through neighbouring rows of a kernel: each of these meets what the row
+// before it meets of the next output.
 template <typename T>
-void depthwise_outputs(const Map<T>& out, const Map<T>& in, const T* w, const T* bias, const Window& g, bool relu,
-                       bool back) {
-    std::vector<Slide> slides;
-    each_slide(out, in, g, back, [&](const Slide& at) { slides.push_back(at); });
-    const Field<T> field(in, slides);
-    std::vector<Sight<T>> sights;
-    for (const Slide& at : slides) sights.emplace_back(at, field);
+struct Tile {
+    int shift, run = 0;              // of the first row of the kernel; how many
+    std::ptrdiff_t cells[kMostRun];  // where they begin
+    bool first = true;               // of those with these outputs
+    int top = 0, rows = 0;           // of the outputs
+    int phase = 0, outputs = 0;      // of their columns; of each row
+    unsigned there = 0;              // of the rows + run − 1 rows of inputs those that the map has, a bit each
+    std::ptrdiff_t x = 0, row = 0;   // where the first of them begins; from row to row
+    const Column<T>* columns = nullptr;
+    int count = 0;  // of the kernel's columns
+    // Adds to `sums`, with the weights as factors, or with upstream gradients; outputs' rows lie so far apart.
+    void (*add)(const Tile& tile, const T* x, T* sums, const T* factors, std::ptrdiff_t apart, T first) = nullptr;
+};
+
+// Either rows of outputs, which stay in registers, sum what a column's weights make of the inputs; or a column's sums,
+// its weights' gradients, sum what the outputs' upstream gradients, which stay, make of them.
+template <typename T, bool Weights, int Step>
+struct TileSums {
+    template <int R, int K>
+    static void run(const Tile<T>& t, const T* x, T* sums, const T* factors, std::ptrdiff_t apart, T first) {
+        constexpr int V = kWidth<T>;
+        const unsigned there = t.there;
+        const bool resume = !t.first;
+        const std::ptrdiff_t row = t.row;
+        const T* w[K];
+        T* dw[K];
+#pragma GCC unroll 8
+        for (int k = 0; k < K; ++k) w[k] = factors + t.cells[k], dw[k] = sums + t.cells[k] * V;
+        const Column<T>* c = t.columns;
+        x += t.x;
+        for (int outputs = t.outputs; outputs > 0; outputs -= V, sums += V, factors += V) {
+            Vector<T> here[R];
+#pragma GCC unroll 8
+            for (int o = 0; o < R; ++o)
+                if constexpr (Weights)
+                    here[o] = in_register(load_part(factors + o * apart, std::min(V, outputs)));
+                else
+                    here[o] = resume ? load(sums + o * apart) : splat(first);
+            for (int j = t.count; j > 0; --j, ++c) {
+                Vector<T> column[K];
+#pragma GCC unroll 8
+                for (int k = 0; k < K; ++k)
+                    column[k] = Weights ? load(dw[k] + c->cell * V) : in_register(splat(w[k][c->cell]));
+                const T* from = x + c->at;
+#pragma GCC unroll 16
+                for (int r = 0; r < R + K - 1; ++r, from += row) {
+                    if (!(there & 1u << r)) continue;
+                    const Vector<T> v = in_register(c->template read<Step>(from));
+#pragma GCC unroll 8
+                    for (int k = 0; k < K; ++k)
+                        if (r >= k && r - k < R)
+                            (Weights ? column[k] : here[r - k]) += (Weights ? here[r - k] : column[k]) * v;
+                }
+#pragma GCC unroll 8
+                for (int k = 0; Weights && k < K; ++k) store(dw[k] + c->cell * V, column[k]);
+            }
+#pragma GCC unroll 8
+            for (int o = 0; !Weights && o < R; ++o) store(sums + o * apart, here[o]);
+        }
+    }
+};
+
+// The tiles of a map, for outputs or with Weights for the weights' gradients. Outputs that see alike lie `down` rows
+// and `phases` columns from each other.
+template <typename T, bool Weights>
+struct Sight {
+    template <int Step>
+    using Sums = TileSums<T, Weights, Step>;
+    static constexpr int V = kWidth<T>;
+    int down, phases;
+    std::vector<std::vector<Column<T>>> columns;
+    std::vector<Tile<T>> tiles;
+
+    Sight(const Map<T>& out, const Map<T>& in, const Window& g, bool back)
+        : down(back ? g.stride_h : 1), phases(back ? std::min(g.stride_w, out.width) : 1), columns(phases) {
+        each_slide(out, in, g, back, [&](const Slide& at) {
+            std::vector<Column<T>>& own = columns[at.left];
+            for (int o = 0; at.top == 0 && o < at.columns; o += V)
+                for (int j = 0; j < at.view.columns.count; ++j) own.emplace_back(at.view.columns, j, o, at.columns);
+            const int step = at.view.columns.step;
+            for (Tile<T> tile : runs_of(at.view, step == 1 ? kMostRun : 2)) {
+                tile.phase = at.left, tile.outputs = at.columns;
+                tile.columns = own.data(), tile.count = at.view.columns.count;
+                add(tile, at, in.width, step);
+            }
+        });
+        std::stable_sort(tiles.begin(), tiles.end(), [](const auto& a, const auto& b) { return a.top < b.top; });
+    }
+
+    // The rows of a kernel in runs, the lowest first.
+    static std::vector<Tile<T>> runs_of(const View& view, int most) {
+        const Axis& rows = view.rows;
+        std::vector<Tile<T>> runs;
+        const bool falling = rows.count > 1 && rows.shift[1] < rows.shift[0];
+        for (int i = 0; i < rows.count; ++i) {
+            const int k = falling ? rows.count - 1 - i : i;
+            auto run = std::find_if(runs.begin(), runs.end(), [&](const Tile<T>& r) {
+                return r.run < most && rows.shift[k] == r.shift + r.run * rows.step;
+            });
+            if (run == runs.end()) run = runs.insert(run, {rows.shift[k], 0, {}, runs.empty()});
+            run->cells[run->run++] = std::ptrdiff_t(rows.cell[k]) * view.columns.kernel;
+        }
+        if (runs.empty()) runs.push_back({0, 1, {}});  // what sees nothing
+        return runs;
+    }
+
+    void add(Tile<T> tile, const Slide& at, int width, int step) {
+        const Axis& rows = at.view.rows;
+        const EvenRanges ranges(at.rows, kMostRows);
+        const int shift = tile.shift;
+        for (int t = 0; t < ranges.count; ++t) {
+            tile.top = at.top + ranges.begin(t) * down, tile.rows = ranges.size(t);
+            tile.shift = shift + ranges.begin(t) * rows.step, tile.there = 0;
+            for (int r = 0; rows.count && r < tile.rows + tile.run - 1; ++r) {
+                const int h = tile.shift + r * rows.step;
+                tile.there |= unsigned(h >= 0 && h < rows.size) << r;
+            }
+            tile.x = std::ptrdiff_t(tile.shift) * width, tile.row = std::ptrdiff_t(rows.step) * width;
+            tile.add = step == 1 ? tile_for<Sums<1>, kMostRows, kMostRun, kMostRows * kMostRun>(tile.rows, tile.run)
+                                 : tile_for<Sums<2>, kMostRows, 2, kMostRows * kMostRun>(tile.rows, tile.run);
+            tiles.push_back(tile);
+        }
+    }
+};
+
+// The map that comes next, as its pages are others than those that the processor foresees.
+template <typename T>
+const T* next_fetched(const T* map, std::ptrdiff_t numbers) {
+    for (std::ptrdiff_t i = 0; i < numbers; i += 64 / sizeof(T)) __builtin_prefetch(map + numbers + i);
+    return map;
+}
+
+// From sums (phases, H, row) to a map (H, W).
+template <typename T>
+void put(const Map<T>& out, T* to, const T* sums, std::ptrdiff_t row, int phases) {
+    constexpr int V = kWidth<T>;
+    for (int h = 0; h < out.height; ++h, to += out.width, sums += row) {
+        const auto part = [&](int i, Vector<T> v) {
+            if (i < out.width) store_part(to + i, v, std::min(V, out.width - i));
+        };
+        for (int i = 0; i < row; i += V) {
+            const Vector<T> a = load(sums + i);
+            if (phases == 1) {
+                part(i, a);
+                continue;
+            }
+            const Vector<T> b = load(sums + out.height * row + i);
+            part(2 * i, in_turn<0>(a, b, kAllLanes<T>)), part(2 * i + V, in_turn<V / 2>(a, b, kAllLanes<T>));
+        }
+    }
+}
+
+// y, or on the way back dx
+template <typename T>
+void depthwise_outputs(const Map<T>& out, const Map<T>& in, const T* w, const T* bias, const Window& g, bool back) {
+    constexpr int V = kWidth<T>;
+    const Sight<T, false> sight(out, in, g, back);
     const int maps = out.samples * out.channels, cells = g.kernel_h * g.kernel_w;
+    const std::ptrdiff_t row = ceil_div(ceil_div(out.width, sight.phases), V) * V;
+    // Sums go to their place where all are whole vectors, or what lies beyond a row's end is still to come.
+    const bool narrow = out.width < V, direct = sight.phases * sight.down == 1 && (narrow || out.width % V == 0);
     const EvenRanges tasks(maps, ceil_div(maps, 4 * kTasks));
     parallel(tasks.count, out.operations() * cells / 8, [&](int task) {
-        T* const seen = field.memory();
-        for (int i = tasks.begin(task); i < tasks.begin(task + 1); ++i) {
-            field.copy(seen, in.data + i * in.channel());
+        T* const aside = DepthwiseMemory::memory<T, kCells>(sight.phases * out.height * row);
+        const int end = tasks.begin(task + 1);
+        for (int i = tasks.begin(task), c = i % out.channels; i < end; ++i, c = c + 1 < out.channels ? c + 1 : 0) {
+            const T* const x = next_fetched(in.data + i * in.channel(), in.channel());
             T* const to = out.data + i * out.channel();
-            const int c = i % out.channels;
-            for (const Sight<T>& sight : sights)
-                sight.outputs(to, to + out.channel(), out.width, field, seen, w + c * cells, bias ? bias + c : nullptr,
-                              relu);
+            const bool there = direct && (!narrow || i + 1 < end);
+            const std::ptrdiff_t apart = there ? out.width : row;
+            for (const Tile<T>& tile : sight.tiles)
+                tile.add(tile, x, (there ? to : aside + tile.phase * out.height * row) + tile.top * apart,
+                         w + c * cells, sight.down * apart, bias ? bias[c] : T(0));
+            if (!there) put(out, to, aside, row, sight.phases);
         }
     });
 }
 
 template <typename T>
-void depthwise_conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu) {
-    depthwise_outputs(y, x, w, bias, g, relu, false);
-}
-
-template <typename T>
-void depthwise_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>*, const Window& g, bool) {
-    depthwise_outputs<T>(dx, dy, w, nullptr, g, false, true);
-}
-
-// Lanes sum what their outputs give.
-template <typename T>
 void depthwise_weight_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g) {
     constexpr int V = kWidth<T>;
-    const Slide all{0, 0, 1, 1, dy.height, dy.width, view_of_inputs(x, g)};
-    const Field<T> field(x, {all});
-    const Sight<T> sight(all, field);
-    const int cells = g.kernel_h * g.kernel_w, vectors = ceil_div(dy.width, V);
-    const EvenRanges channels(dy.channels, kChannelsOfTask), tiles(cells, kMostTaps);
+    const Sight<T, true> sight(dy, x, g, false);
+    const int cells = g.kernel_h * g.kernel_w;
+    const EvenRanges channels(dy.channels, kDepthwiseChannels);
     const EvenRanges parts(dy.samples, ceil_div(dy.samples, ceil_div(kTasks, channels.count)));
     const std::ptrdiff_t size = std::ptrdiff_t(dy.channels) * cells;
-    T* const sums = DepthwiseSumsMemory::memory<T, kParts>(parts.count * size * V);
+    T* const sums = KernelGradientMemory::memory<T, kParts>(parts.count * size * V);
+    std::fill_n(sums, parts.count * size * V, T(0));
     parallel(channels.count * parts.count, dy.operations() * cells / 8, [&](int task) {
         const int range = task % channels.count, part = task / channels.count;
-        T *const seen = field.memory(), *const delta = DepthwiseMemory::memory<T, kSums>(dy.height * vectors * V);
         for (int n = parts.begin(part); n < parts.begin(part + 1); ++n)
             for (int c = channels.begin(range); c < channels.begin(range + 1); ++c) {
-                const std::ptrdiff_t map = std::ptrdiff_t(n) * dy.channels + c;
-                field.copy(seen, x.data + map * x.channel());
-                for (int h = 0; h < dy.height; ++h)
-                    vectors_of<T>(dy.width,
-                                  [&, from = dy.data + map * dy.channel() + h * dy.width](auto i, auto count, int) {
-                                      store(delta + h * vectors * V + i, load_part(from + i, count));
-                                  });
-                T* const own = sums + (part * size + std::ptrdiff_t(c) * cells) * V;
-                for (int t = 0; t < tiles.count; ++t)
-                    outer<T>(1, tiles.size(t),
-                             {own + tiles.begin(t) * V, 0, delta, 0, vectors * V, seen, V, g.stride_h * field.row,
-                              sight.taps.data() + tiles.begin(t), dy.height, vectors, n > parts.begin(part)});
+                const T* const from = next_fetched(x.cell(n, c, 0), x.channel());
+                const T* const deltas = next_fetched(dy.cell(n, c, 0), dy.channel());
+                for (const Tile<T>& tile : sight.tiles)
+                    tile.add(tile, from, sums + (part * size + c * cells) * V, deltas + tile.top * dy.width, dy.width,
+                             T(0));
             }
     });
     sum_each(sums, parts.count * size);

@@ -17,24 +17,24 @@ namespace {
 constexpr int kTileSums = kTileFilters * kTileColumns, kMostRows = 8;
 constexpr int rows_beside(int vectors) { return std::min(kMostRows, kTileSums / vectors); }
 
-template <typename Tile, int R, int C>
+template <typename Tile, int R, int C, int Sums>
 constexpr auto tile_or_null() {
-    if constexpr (R * C <= kTileSums)
+    if constexpr (R * C <= Sums)
         return &Tile::template run<R, C>;
     else
         return decltype(&Tile::template run<1, 1>)(nullptr);
 }
-template <typename Tile, int Columns, int... RC>
+template <typename Tile, int Columns, int Sums, int... RC>
 constexpr auto tiles_of(std::integer_sequence<int, RC...>) {
-    return std::array{tile_or_null<Tile, RC / Columns + 1, RC % Columns + 1>()...};
+    return std::array{tile_or_null<Tile, RC / Columns + 1, RC % Columns + 1, Sums>()...};
 }
-template <typename Tile, int Rows, int Columns>
-constexpr auto kTiles = tiles_of<Tile, Columns>(std::make_integer_sequence<int, Rows * Columns>());
+template <typename Tile, int Rows, int Columns, int Sums>
+constexpr auto kTiles = tiles_of<Tile, Columns, Sums>(std::make_integer_sequence<int, Rows * Columns>());
 
 // Tile::run for so many rows and vectors, of at most so many.
-template <typename Tile, int Rows = kMostRows, int Columns = kTileColumns>
+template <typename Tile, int Rows = kMostRows, int Columns = kTileColumns, int Sums = kTileSums>
 constexpr auto tile_for(int rows, int vectors) {
-    return kTiles<Tile, Rows, Columns>[(rows - 1) * Columns + vectors - 1];
+    return kTiles<Tile, Rows, Columns, Sums>[(rows - 1) * Columns + vectors - 1];
 }
 
 // ---- correlate: sum[f][c] = Σ_t w[t][f] · x[c][t], for F filters and C vectors of outputs

@@ -19,6 +19,13 @@ inline Vector<T> load_part(const T* from, int count) {
         return _mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), from);
 }
 template <typename T>
+inline Vector<T> load_lanes(const T* from, Vector<T> lanes) {
+    if constexpr (sizeof(T) == 4)
+        return _mm512_maskz_loadu_ps(_mm512_movepi32_mask(_mm512_castps_si512(lanes)), from);
+    else
+        return _mm512_maskz_loadu_pd(_mm512_movepi64_mask(_mm512_castpd_si512(lanes)), from);
+}
+template <typename T>
 inline void store_part(T* to, Vector<T> v, int count) {
     if constexpr (sizeof(T) == 4)
         _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), v);
@@ -33,7 +40,15 @@ alignas(64) constexpr std::int32_t kFirst[16] = {-1, -1, -1, -1,
 inline Vector<float> load_part(const float* from, int count) {
     return _mm256_maskload_ps(from, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kFirst + 8 - count)));
 }
+inline Vector<float> load_lanes(const float* from, Vector<float> lanes) {
+    return _mm256_maskload_ps(from, _mm256_castps_si256(lanes));
+}
 #endif
+// The numbers where `lanes` is negative, and zeros; nothing else is touched.
+template <typename T>
+inline Vector<T> load_lanes(const T* from, Vector<T> lanes) {
+    return vector_of_lanes<T>([&](int l) { return lanes[l] < 0 ? from[l] : T(0); });
+}
 template <typename T>
 inline Vector<T> load_part(const T* from, int count) {
     if (count == kWidth<T>) return load(from);

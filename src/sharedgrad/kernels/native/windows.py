@@ -8,7 +8,7 @@ from sharedgrad.kernels.native import _native
 from sharedgrad.kernels.native.maps import ALIGNMENT, LARGEST, Map
 
 MOST_CELLS = _native.MOST_CELLS  # of a window along one axis
-DEPTHWISE_TAPS = 49  # as in depthwise.hpp
+DEPTHWISE_STRIDE = 2  # at most, along a row, as in depthwise.hpp
 POINTS = 36  # of a 3×3 kernel, as in winograd.hpp
 
 
@@ -85,9 +85,9 @@ class Window(NamedTuple):
         return self.groups == self.cells == 1 and not (self.pad_h or self.pad_w)
 
     def depthwise(self, small: Map, big: Map) -> bool:
-        """Whether it is depthwise and of plain arrays."""
+        """Whether it is depthwise and of plain arrays, which have no margins."""
         ends = (axis.end(n) + axis.pad for axis, n in zip(self.axes, small.shape[1:], strict=True))
-        one = self.groups == big.channels == small.channels and self.cells <= DEPTHWISE_TAPS
+        one = self.groups == big.channels == small.channels and self.stride_w <= DEPTHWISE_STRIDE
         return big.plain and one and all(end <= LARGEST for end in ends)
 
     def slides(self, small: Map, big: Map, *, margins_made: bool = False, plain: bool = False) -> bool:
