@@ -15,7 +15,7 @@ using DepthwiseMemory = Owner<kCells>;
 static_assert(disjoint<DepthwiseMemory, KernelGradientMemory>());
 
 constexpr int kMostRun = 5;             // rows of a kernel, whose weights are in registers beside kMostRows sums
-constexpr int kDepthwiseChannels = 16;  // whose weights' gradients a task sums
+constexpr int kDepthwiseChannels = 64;  // whose weights' gradients a task sums
 
 template <typename T>
 bool depthwise(const Map<T>& small, const Map<T>& big, const Window& g) {
@@ -51,13 +51,13 @@ struct Column {
         lanes = vector_of_lanes<T>(seen);
         further = vector_of_lanes<T>([&](int l) { return seen(kWidth<T> + l); });
     }
-
-    template <int Step>
-    Vector<T> read(const T* from) const {
-        if constexpr (Step == 1) return load_lanes(from, lanes);
-        return every<0, 2>(load_lanes(from, lanes), load_lanes(from + kWidth<T>, further), kAllLanes<T>);
-    }
 };
+
+template <int Step, typename T>
+Vector<T> read(const T* from, Vector<T> lanes, Vector<T> further) {
+    if constexpr (Step == 1) return in_register(load_lanes(from, lanes));
+    return in_register(every<0, 2>(load_lanes(from, lanes), load_lanes(from + kWidth<T>, further), kAllLanes<T>));
+}
 
 // Some rows of outputs, and what they see through neighbouring rows of a kernel: each of these meets what the row
 // before it meets of the next output.
@@ -106,10 +106,11 @@ struct TileSums {
                 for (int k = 0; k < K; ++k)
                     column[k] = Weights ? load(dw[k] + c->cell * V) : in_register(splat(w[k][c->cell]));
                 const T* from = x + c->at;
+                const Vector<T> lanes = in_register(c->lanes), further = in_register(c->further);
 #pragma GCC unroll 16
                 for (int r = 0; r < R + K - 1; ++r, from += row) {
                     if (!(there & 1u << r)) continue;
-                    const Vector<T> v = in_register(c->template read<Step>(from));
+                    const Vector<T> v = read<Step>(from, lanes, further);
 #pragma GCC unroll 8
                     for (int k = 0; k < K; ++k)
                         if (r >= k && r - k < R)
@@ -221,6 +222,7 @@ void depthwise_outputs(const Map<T>& out, const Map<T>& in, const T* w, const T*
     const Sight<T, false> sight(out, in, g, back);
     const int maps = out.samples * out.channels, cells = g.kernel_h * g.kernel_w;
     const std::ptrdiff_t row = ceil_div(ceil_div(out.width, sight.phases), V) * V;
+    const std::ptrdiff_t inputs = in.channel(), outputs = out.channel();
     // Sums go to their place where all are whole vectors, or what lies beyond a row's end is still to come.
     const bool narrow = out.width < V, direct = sight.phases * sight.down == 1 && (narrow || out.width % V == 0);
     const EvenRanges tasks(maps, ceil_div(maps, 4 * kTasks));
@@ -228,8 +230,8 @@ void depthwise_outputs(const Map<T>& out, const Map<T>& in, const T* w, const T*
         T* const aside = DepthwiseMemory::memory<T, kCells>(sight.phases * out.height * row);
         const int end = tasks.begin(task + 1);
         for (int i = tasks.begin(task), c = i % out.channels; i < end; ++i, c = c + 1 < out.channels ? c + 1 : 0) {
-            const T* const x = next_fetched(in.data + i * in.channel(), in.channel());
-            T* const to = out.data + i * out.channel();
+            const T* const x = next_fetched(in.data + i * inputs, inputs);
+            T* const to = out.data + i * outputs;
             const bool there = direct && (!narrow || i + 1 < end);
             const std::ptrdiff_t apart = there ? out.width : row;
             for (const Tile<T>& tile : sight.tiles)
@@ -247,15 +249,16 @@ void depthwise_weight_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const W
     const int cells = g.kernel_h * g.kernel_w;
     const EvenRanges channels(dy.channels, kDepthwiseChannels);
     const EvenRanges parts(dy.samples, ceil_div(dy.samples, ceil_div(kTasks, channels.count)));
-    const std::ptrdiff_t size = std::ptrdiff_t(dy.channels) * cells;
+    const std::ptrdiff_t size = std::ptrdiff_t(dy.channels) * cells, inputs = x.channel(), outputs = dy.channel();
     T* const sums = KernelGradientMemory::memory<T, kParts>(parts.count * size * V);
     std::fill_n(sums, parts.count * size * V, T(0));
     parallel(channels.count * parts.count, dy.operations() * cells / 8, [&](int task) {
         const int range = task % channels.count, part = task / channels.count;
         for (int n = parts.begin(part); n < parts.begin(part + 1); ++n)
             for (int c = channels.begin(range); c < channels.begin(range + 1); ++c) {
-                const T* const from = next_fetched(x.cell(n, c, 0), x.channel());
-                const T* const deltas = next_fetched(dy.cell(n, c, 0), dy.channel());
+                const std::ptrdiff_t map = std::ptrdiff_t(n) * dy.channels + c;
+                const T* const from = next_fetched(x.data + map * inputs, inputs);
+                const T* const deltas = next_fetched(dy.data + map * outputs, outputs);
                 for (const Tile<T>& tile : sight.tiles)
                     tile.add(tile, from, sums + (part * size + c * cells) * V, deltas + tile.top * dy.width, dy.width,
                              T(0));
