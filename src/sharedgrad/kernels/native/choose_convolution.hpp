@@ -85,12 +85,13 @@ bool run_depthwise(C<T> c) {
 
 template <typename T>
 bool run_pointwise(C<T> c) {
-    if (c.pass == kOutputs)
-        pointwise_conv(c.small, c.big, c.w, c.bias, c.g, c.relu);
-    else if (c.pass == kInputGradient)
-        pointwise_input_gradient(c.big, c.small, c.w, c.through, c.g, c.add);
+    const Runs<T> runs(c.small, c.big, c.g, c.through);
+    const Matrix<const T> w{c.w, c.big.channels};
+    if (c.dw)
+        pointwise_weight_gradient(c.dw, runs);
     else
-        pointwise_weight_gradient(c.dw, c.small, c.big, c.g);
+        multiply_cells<T>(runs, c.out(), c.in(), c.pass == kOutputs ? w : w.turned(), {nullptr, c.bias, c.add, c.relu},
+                          c.through);
     return with_bias(c);
 }
 
@@ -116,10 +117,8 @@ bool run_minimal_filtering(C<T> c) {
 
 template <typename T>
 bool run_sums(C<T> c) {
-    if (c.pass == kOutputs) {
-        conv(c.small, c.big, c.w, c.bias, c.g, c.relu);
-    } else if (c.pass == kInputGradient) {
-        conv_input_gradient(c.big, c.small, c.w, c.g, c.add);
+    if (!c.dw) {
+        conv_outputs(c.out(), c.in(), c.w, c.bias, c.g, c.finish().turned, c.add, c.relu);
         if (c.through) activate_backward(c.big, c.big, *c.through, kReLU);
     } else {
         conv_kernel_gradient<T>(c.dw, nullptr, c.small, c.big, c.g, nullptr, c.pass == kBySample);

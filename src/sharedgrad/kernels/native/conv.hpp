@@ -108,34 +108,24 @@ void correlate_all(const Correlation<T>& p) {
     });
 }
 
-// y (N, F, *P) = x (N, C, *S) ∗ w (F, C/groups, *K) + bias (F), then perhaps ReLU
+// y (N, F, *P) = x (N, C, *S) ∗ w (F, C/groups, *K) + bias (F), or back, dx from dy; perhaps added to what is there,
+// then perhaps ReLU
 template <typename T>
-void conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu) {
-    const int filters = y.channels / g.groups, channels = x.channels / g.groups, kernel = g.kernel_h * g.kernel_w;
-    const View view = view_of_inputs(x, g);
-    const Taps taps = taps_of(x, view, channels, chunk_of(g.kernel_h, g.kernel_w, filters), kernel,
-                              [&](int c) { return c * x.channel(); });
-    const std::ptrdiff_t filter = std::ptrdiff_t(channels) * kernel;
-    correlate_all<T>({y.cell(0, 0, 0), y.block(), y.channel(), y.row(), kWidth<T>, y.height, y.width, x, g.groups,
-                      filters, taps, packed(w, taps, g.groups, {filters, kTileFilters}, filters * filter, filter), bias,
-                      false, relu, operations(y, x, g)});
-}
-
-// dx (N, C, *S) from dy (N, F, *P) and w (F, C/groups, *K), or added to what dx holds.
-template <typename T>
-void conv_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Window& g, bool add) {
+void conv_outputs(const Map<T>& out, const Map<T>& in, const T* w, const T* bias, const Window& g, bool back, bool add,
+                  bool relu) {
     constexpr std::ptrdiff_t V = kWidth<T>;
-    const int channels = dx.channels / g.groups, filters = dy.channels / g.groups;
-    const std::ptrdiff_t kernel = g.kernel_h * g.kernel_w, filter = channels * kernel;
-    each_slide(dx, dy, g, true, [&](const Slide& at) {
+    const int own = out.channels / g.groups, other = in.channels / g.groups, kernel = g.kernel_h * g.kernel_w;
+    const std::ptrdiff_t filter = std::ptrdiff_t(back ? own : other) * kernel;
+    each_slide(out, in, g, back, [&](const Slide& at) {
         const int rows = at.view.rows.count, columns = at.view.columns.count;
         if (add && !(rows && columns)) return;
-        const Taps taps = taps_of(dy, at.view, filters, chunk_of(rows, columns, channels), filter,
-                                  [&](int f) { return f * dy.channel(); });
-        const T* const weights = packed(w, taps, g.groups, {channels, kTileFilters}, filters * filter, kernel);
-        correlate_all<T>({dx.cell(0, 0, at.top) + at.left * V, dx.block(), dx.channel(), at.down * dx.row(),
-                          at.across * V, at.rows, at.columns, dy, g.groups, channels, taps, weights, nullptr, add,
-                          false, operations(dy, dx, g) / at.down / at.across});
+        const Taps taps = taps_of(in, at.view, other, chunk_of(rows, columns, own), back ? filter : kernel,
+                                  [&](int c) { return c * in.channel(); });
+        const T* const weights = packed(w, taps, g.groups, {own, kTileFilters}, std::ptrdiff_t(own) * other * kernel,
+                                        back ? kernel : filter);
+        correlate_all<T>({out.cell(0, 0, at.top) + at.left * V, out.block(), out.channel(), at.down * out.row(),
+                          at.across * V, at.rows, at.columns, in, g.groups, own, taps, weights, bias, add, relu,
+                          operations(back ? in : out, back ? out : in, g) / at.down / at.across});
     });
 }
 

@@ -22,19 +22,6 @@ bool depthwise(const Map<T>& small, const Map<T>& big, const Window& g) {
     return g.groups == big.channels && g.groups == small.channels && big.plain();
 }
 
-// Of the lanes of two vectors every Step-th, from lane First on.
-template <int First, int Step, typename V, int... L>
-inline V every(V a, V b, std::integer_sequence<int, L...>) {
-    return lanes_of<(First + L * Step)...>(a, b);
-}
-// a's and b's in turn, from lane First on.
-template <int First, typename V, int... L>
-inline V in_turn(V a, V b, std::integer_sequence<int, L...>) {
-    return lanes_of<(First + L / 2 + L % 2 * int(sizeof...(L)))...>(a, b);
-}
-template <typename T>
-constexpr auto kAllLanes = std::make_integer_sequence<int, kWidth<T>>();
-
 // A column of a kernel and a vector of outputs: what these see of a row, and which lanes' inputs the map has.
 template <typename T>
 struct Column {
@@ -56,7 +43,7 @@ struct Column {
 template <int Step, typename T>
 Vector<T> read(const T* from, Vector<T> lanes, Vector<T> further) {
     if constexpr (Step == 1) return in_register(load_lanes(from, lanes));
-    return in_register(every<0, 2>(load_lanes(from, lanes), load_lanes(from + kWidth<T>, further), kAllLanes<T>));
+    return in_register(every<2>(load_lanes(from, lanes), load_lanes(from + kWidth<T>, further), kAllLanes<T>));
 }
 
 // Some rows of outputs, and what they see through neighbouring rows of a kernel: each of these meets what the row

@@ -30,18 +30,13 @@ void separate(T* const (&to)[kWidth<T>], const T* from, int count, int alive) {
     });
 }
 
-template <typename V, std::size_t... L>
-inline V even_lanes(V a, V b, std::index_sequence<L...>) {
-    return lanes_of<int(2 * L)...>(a, b);
-}
-
 // to[i] = from[i·step] for i < count
 template <typename T>
 void take_each(T* to, const T* from, int count, int step) {
     constexpr int V = kWidth<T>;
     int i = 0;
     for (; step == 2 && i + V < count; i += V)  // nothing behind the last is read
-        store(to + i, even_lanes(load(from + 2 * i), load(from + 2 * i + V), std::make_index_sequence<V>()));
+        store(to + i, every<2>(load(from + 2 * i), load(from + 2 * i + V), kAllLanes<T>));
     for (; i < count; ++i) to[i] = from[std::ptrdiff_t(i) * step];
 }
 

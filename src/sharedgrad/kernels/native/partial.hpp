@@ -94,6 +94,20 @@ inline void vectors_of(std::ptrdiff_t numbers, const Function& function) {
 
 // ---- between lanes
 
+template <typename T>
+constexpr auto kAllLanes = std::make_integer_sequence<int, kWidth<T>>();
+
+// Of the lanes of two vectors every Step-th.
+template <int Step, typename V, int... L>
+inline V every(V a, V b, std::integer_sequence<int, L...>) {
+    return lanes_of<(L * Step)...>(a, b);
+}
+// a's and b's in turn, from lane First on.
+template <int First, typename V, int... L>
+inline V in_turn(V a, V b, std::integer_sequence<int, L...>) {
+    return lanes_of<(First + L / 2 + L % 2 * int(sizeof...(L)))...>(a, b);
+}
+
 // Of two vectors the blocks of D lanes that lie at even places, or with Odd at odd ones: a's and b's in turn.
 template <int D, bool Odd, typename V, std::size_t... L>
 inline V blocks_in_turn(V a, V b, std::index_sequence<L...>) {

@@ -85,21 +85,10 @@ void multiply_cells(const Runs<T>& runs, const Map<T>& out, const Map<T>& in, co
     });
 }
 
-template <typename T>
-void pointwise_conv(const Map<T>& y, const Map<T>& x, const T* w, const T* bias, const Window& g, bool relu) {
-    multiply_cells<T>({y, x, g}, y, x, {w, x.channels}, {nullptr, bias, false, relu}, nullptr);
-}
-
-template <typename T>
-void pointwise_input_gradient(const Map<T>& dx, const Map<T>& dy, const T* w, const Map<T>* through, const Window& g,
-                              bool add) {
-    multiply_cells<T>({dy, dx, g, through}, dx, dy, {w, 1, dx.channels}, {nullptr, nullptr, add}, through);
-}
-
 // dw[f][c] = Σ dy[f] · x[c]
 template <typename T>
-void pointwise_weight_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g) {
-    const Runs<T> runs(dy, x, g);
+void pointwise_weight_gradient(T* dw, const Runs<T>& runs) {
+    const Map<T>&dy = runs.small, &x = runs.big;
     const EvenRanges parts(runs.count(), ceil_div(runs.count(), kPointwiseParts));
     const std::ptrdiff_t kernel = std::ptrdiff_t(dy.channels) * x.channels;
     const bool few = std::min(dy.channels, x.channels) <= kDotColumns;
