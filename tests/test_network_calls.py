@@ -87,7 +87,7 @@ def test_inputs_that_are_missing_too_many_or_of_different_lengths() -> None:
     net = two_inputs()
     x, z = np.zeros((4, 2)), np.zeros((4, 3))
     for inputs, named in (((x,), {}), ((x, z, z), {}), ((x,), {"y": z}), ((x, z), {"z": z}), ((), {"x": x})):
-        with pytest.raises(ConfigError, match="network inputs: expected x, z, got"):
+        with pytest.raises(ConfigError, match="network inputs: expected an array for each of x, z, got"):
             net.forward(*inputs, **named)
     with pytest.raises(ShapeError, match="expected the same number of samples everywhere, got x 4×2, z 3×3"):
         net.forward(x, z[:3])

@@ -82,9 +82,9 @@ def test_views_and_inputs_by_name() -> None:
         x = {"a": rng.normal(size=(5, 4)), "b": rng.normal(size=(5, 4))}
         assert step(x, target) == loop(x, target)
         same()
-    with pytest.raises(ConfigError, match="expected a, b"):
+    with pytest.raises(ConfigError, match="expected an array for each of a, b"):
         step({"a": target, "c": target}, target)
-    with pytest.raises(ConfigError, match="expected a, b"):
+    with pytest.raises(ConfigError, match="expected an array for each of a, b"):
         step(target, target)
 
 
