@@ -15,7 +15,7 @@ COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 
 
 def _flags() -> dict[str, list[str]]:
-    """Instruction set -> the flags that a release is built with, but -O1: less is inlined and so more would be seen, in a
+    """Instruction set -> the flags that a release is built with, but -O1: less is inlined, so more would be seen, in a
     third of the time."""
     text = (ROOT / "CMakeLists.txt").read_text()
     (common,) = re.findall(r"target_compile_options\(\$\{name\} PRIVATE (.*) \$\{ARGN\}\)", text)
