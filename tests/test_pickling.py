@@ -136,7 +136,7 @@ def test_an_optimizer_goes_along_with_its_network(kind: Any) -> None:
 def test_values_of_a_copy_cannot_be_written_to_either(again: Any) -> None:
     first = sg.Linear(3, 3)
     second = sg.Linear(3, 3)
-    second.weight = first.weight.T  # type: ignore[assignment]
+    second.weight = first.weight.T
     twin = again(sg.Network([first, sg.Reshape((3, 1, 1)), sg.BatchNorm2d(3), sg.Flatten(), second], (3,)))
     for held in (*twin.parameters(), *twin._named_buffers().values(), twin.parameter("4.weight")):
         assert not held.value.flags.writeable

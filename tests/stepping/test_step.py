@@ -72,7 +72,7 @@ def test_views_and_inputs_by_name() -> None:
             "back": sg.Linear(5, 4),
         }
         net = sg.Network(layers, {"a": (4,), "b": (4,)})
-        net["back"].tie("weight", net["left"].weight.T)  # type: ignore[attr-defined]
+        net["back"].tie("weight", net["left"].weight.T)
         return net
 
     step, loop, same, _ = both(make, sg.MSE(), OPTIMIZERS["momentum"])
@@ -110,8 +110,8 @@ def test_layers_and_values_that_are_set_between_steps() -> None:
         optimizer.load_state_dict(before)
     agree(step, loop, same, LABELS)
     for net in nets:
-        net["dropout"].p = 0.6  # type: ignore[attr-defined]
-        net["out"].bias.value = np.ones(3)  # type: ignore[attr-defined]
+        net["dropout"].p = 0.6
+        net["out"].bias.value = np.ones(3)
     agree(step, loop, same, LABELS)
 
 
@@ -163,7 +163,7 @@ def test_mistakes_are_told_as_in_the_loop(name: str) -> None:
     net = network()
     for given in ((network, sg.MSE(), 0), (net, None, 0), (net, sg.MSE, 0), (net, sg.MSE(), 0)):
         with pytest.raises(ConfigError, match="compile_step"):
-            sg.compile_step(*given)  # type: ignore[arg-type]
+            sg.compile_step(*given)
     with pytest.raises(ConfigError, match="max_norm"):
         sg.compile_step(net, sg.MSE(), OPTIMIZERS["SGD"](net), max_norm=0)
     with pytest.raises(ConfigError, match="gradients of its parameters"):

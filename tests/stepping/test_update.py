@@ -18,7 +18,7 @@ def test_in_place_where_nobody_holds_an_array(optimizer: str, name: str) -> None
     made = OPTIMIZERS[optimizer](net)
     step = sg.compile_step(net, sg.CrossEntropy(), made)
     step(X[:4], LABELS[:4])
-    weight = net["out"].weight  # type: ignore[attr-defined]
+    weight = net["out"].weight
     place = weight.value.ctypes.data
     version = weight.version
     step(X[:4], LABELS[:4])
