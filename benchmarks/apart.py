@@ -80,7 +80,7 @@ class Apart:
             raise ModuleNotFoundError(f"No module named {found['missing']!r}", name=str(found["missing"]))
         if "failed" in found:
             raise RuntimeError(found["failed"])
-        return found  # type: ignore[return-value]
+        return found
 
     def _signal(self, name: str) -> None:
         """Where processes can be stopped and go on."""

@@ -29,7 +29,7 @@ def _tied() -> nn.Module:
 
 
 def _convolution(**settings: object) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(4, 8, 3, padding=1, **settings), nn.Tanh(), nn.Flatten(), nn.Linear(96, 3))  # type: ignore[arg-type]
+    return nn.Sequential(nn.Conv2d(4, 8, 3, padding=1, **settings), nn.Tanh(), nn.Flatten(), nn.Linear(96, 3))
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {

@@ -90,7 +90,7 @@ def watch() -> set[str]:
 
         return call
 
-    Builder.build = watched  # type: ignore[method-assign]
+    Builder.build = watched
     for name in entries() - set(OPERATIONS) - ran:
         setattr(_native, name, noting(name, getattr(_native, name)))
     return ran

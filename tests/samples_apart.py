@@ -117,7 +117,7 @@ class Case:
         rng = np.random.default_rng(samples)
         self.net = build(dtype)
         self.samples = samples
-        x = rng.normal(size=(samples, *next(iter(self.net.inputs.values()))))  # type: ignore[misc]
+        x = rng.normal(size=(samples, *next(iter(self.net.inputs.values()))))
         y, self.tape = self.net.forward(x, training=build is not normalized)
         self.upstream = rng.normal(size=y.shape) * np.exp(rng.normal(0, sizes, (samples,) + (1,) * (y.ndim - 1)))
         self.parameters = self.net.parameters()

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks import persample
 from benchmarks.apart import Apart
+from benchmarks.duels import inference_rivals
+from benchmarks.options import Options
 from benchmarks.timing import INSTALL, Elsewhere, ready
 
 ROOT = Path(__file__).parents[1]
@@ -23,8 +26,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def tables(folder: Path, *arguments: str) -> dict[str, Any]:
-    """What the command writes as JSON; the same rows stand on the screen."""
-    ended = run(*arguments, "--repeats", "1", "--json", str(folder / "all.json"))
+    """What the command writes as JSON; the same rows stand on the screen.
+
+    With one thread: beside other tests, threads that spin while they wait for one another take minutes.
+    """
+    ended = run(*arguments, "--repeats", "1", "--threads", "1", "--json", str(folder / "all.json"))
     assert ended.returncode == 0, ended.stderr
     written = json.loads((folder / "all.json").read_text("utf-8"))
     assert {"processor", "cores", "peak GFLOP/s, float32", "kernels"} <= set(written["machine"])
@@ -67,20 +73,41 @@ def test_a_budget_skips_what_comes_too_late(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_rivals_do_the_same_work(tmp_path: Path) -> None:
-    """A rival that gave other scores or other per-sample gradients would be a failure in its cell."""
-    found = tables(tmp_path, "steps", "inference", "persample", "--nets", "cnn,resnet20", "--batches", "4")
+    """A rival that gave other scores would be a failure in its cell."""
+    found = tables(tmp_path, "steps", "inference", "--nets", "cnn,resnet20", "--batches", "4")
     for name in ("steps", "inference"):
         for row in found[name]["rows"]:
             assert min(row[f"PyTorch {kind}"]["median"] for kind in ("eager", "channels_last")) > 0
             assert row["ratio"] > 0
-    assert found["materialized"]["rows"][0]["torch.func"]["median"] > 0
     for section, package, rivals in (
         ("steps", "jax", ("JAX NCHW", "JAX NHWC")),
-        ("inference", "onnxruntime", ("ONNX Runtime, threads 1", "ONNX Runtime, threads 2")),
+        ("inference", "onnxruntime", ("ONNX Runtime, threads 1",)),
     ):
         for row in found[section]["rows"]:
             for rival in rivals:
                 assert row[rival]["median"] > 0 if find_spec(package) else row[rival] == INSTALL
+
+
+def test_onnx_runtime_is_asked_with_one_thread_and_with_all() -> None:
+    makers = {name: make for name, make in inference_rivals(Options(threads=2), "lenet5", 2).items() if "ONNX" in name}
+    assert list(makers) == ["ONNX Runtime, threads 1", "ONNX Runtime, threads 2"]
+    calls, failures = ready(makers)
+    assert set(failures.values()) <= {INSTALL}
+    assert bool(calls) == bool(find_spec("onnxruntime"))
+    for call in calls.values():
+        assert call.turn(1).milliseconds > 0
+        call.close()
+
+
+def test_rivals_keep_the_same_gradients_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rival that gave others would be a failure in its cell."""
+    monkeypatch.setattr(persample, "BATCH", 4)
+    ((case,),) = [table.cases for table in persample.section(Options(repeats=1)) if table.name == "materialized"]
+    row = case.measure()
+    assert row["torch.func"].median > 0
+    assert row["ratio"] > 0
+    for rival in ("BackPACK", "Opacus"):
+        assert row[rival] == INSTALL or row[rival].median > 0
 
 
 def test_a_call_in_a_process_of_its_own() -> None:

@@ -311,10 +311,10 @@ def test_random_damage_never_ends_in_anything_but_one_clear_error() -> None:
     [
         ("net.json", b"{", "is not valid JSON (Expecting property name"),
         ("net.json", b"", "is not valid JSON (Expecting value"),
-        ("net.json", b"\xff\xfe", "is not valid JSON ('utf-8' codec can't decode"),
+        ("net.json", b"\xff\xfe", "is not a text in UTF-8; give a .json or .toml file"),
         ("net.json", b"[" * 100_000, "is not valid JSON ("),
         ("net.toml", b"nodes = [", "is not valid TOML ("),
-        ("net.toml", b"\xff", "is not valid TOML ("),
+        ("net.toml", b"\xff", "is not a text in UTF-8"),
     ],
 )
 def test_a_file_that_is_neither_json_nor_toml(tmp_path: Path, name: str, content: bytes, message: str) -> None:

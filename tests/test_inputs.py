@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
+import sharedgrad as sg
 from sharedgrad import Add, Conv2d, Flatten, Layer, Linear, Network
-from sharedgrad.errors import ConfigError, ShapeError
+from sharedgrad.errors import ConfigError, DataError, ShapeError, SharedgradError
 
 RNG = np.random.default_rng(0)
 
@@ -102,3 +106,42 @@ def test_channels_last_is_refused_where_no_layer_would_notice() -> None:
         with pytest.raises(ShapeError, match=rf"got an array of 5×8×8×{channels}; channels come first"):
             net.predict(RNG.random((5, 8, 8, channels)))
     assert Network([Flatten(), Linear(64, 3)], (4, 4, 4)).predict(RNG.random((5, 4, 4, 4))).shape == (5, 3)
+
+
+X, Y = RNG.random((4, 1, 8, 8)), np.array([0, 1, 2, 0])
+NOTHING = X[:0], Y[:0]
+BATCH, PART = "leave out batches without samples", "leave out parts without samples"
+
+
+def step(net: Network) -> Any:
+    return sg.compile_step(net, sg.CrossEntropy(), sg.SGD(net.parameters(), lr=0.1))
+
+
+WITHOUT_SAMPLES: dict[str, tuple[Callable[[Network], Any], str]] = {
+    "forward": (lambda net: net.forward(NOTHING[0]), "network input 'input': expected at least one sample of 1×8×8"),
+    "predict": (lambda net: net.predict(NOTHING[0]), "network input 'input': expected at least one sample of 1×8×8"),
+    "step": (lambda net: step(net)(*NOTHING), "network input 'input': expected at least one sample of 1×8×8"),
+    "loss": (lambda net: sg.CrossEntropy()(np.ones((0, 3)), NOTHING[1]), "CrossEntropy: expected at least one output"),
+    "MSE": (lambda net: sg.MSE()(np.ones((0, 3)), np.ones((0, 3))), "MSE: expected at least one output"),
+    "fit": (lambda net: sg.fit(net, NOTHING, epochs=1), "train: expected at least one sample, got none"),
+    "validation": (lambda net: sg.fit(net, (X, Y), NOTHING, epochs=1), "validation: expected at least one sample"),
+    "one batch": (lambda net: sg.fit(net, [(X, Y), NOTHING], epochs=1), "train: batch 1: expected at least one sample"),
+    "evaluate": (lambda net: sg.evaluate(net, *NOTHING), "evaluate: expected at least one sample, got none"),
+    "batches": (lambda net: sg.data.batches(*NOTHING, 2), "batches: expected at least one sample, got images of 0×1×8"),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_SAMPLES)
+def test_a_batch_without_samples(name: str) -> None:
+    call, message = WITHOUT_SAMPLES[name]
+    with pytest.raises(SharedgradError) as caught:
+        call(convolutional(1, True))
+    assert str(caught.value).startswith(message)
+    assert caught.value.fix in (BATCH, PART)
+
+
+def test_nothing_to_measure_and_a_number_alone() -> None:
+    with pytest.raises(DataError, match="at least one image, got an array of 0×1×8×8; measure the training part"):
+        sg.data.Normalization.of(NOTHING[0])
+    with pytest.raises(ShapeError, match="at least one sample, got one number; pass an array, samples first"):
+        Network([Linear(4, 3)]).predict(1.0)

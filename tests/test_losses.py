@@ -279,7 +279,7 @@ def test_senseless_class_weights(weight: object) -> None:
 def test_class_weights_by_name() -> None:
     message = "expected a number for each class, in the order of the classes, got a dict; pass a list"
     with pytest.raises(ConfigError, match=message):
-        sg.CrossEntropy(weight={0: 1.0, 1: 2.0})  # type: ignore[arg-type]
+        sg.CrossEntropy(weight={0: 1.0, 1: 2.0})
 
 
 def test_class_weights_of_another_number_of_classes() -> None:

@@ -334,7 +334,7 @@ def test_outputs_can_be_set_anew() -> None:
     network = sg.Network({"hidden": sg.Linear(3, 4), "relu": sg.ReLU(), "out": sg.Linear(4, 2)}, (3,))
     x = np.random.default_rng(0).normal(size=(5, 3))
     out, tape = network.forward(x)
-    network.outputs = "relu"  # type: ignore[assignment]
+    network.outputs = "relu"
     assert network.outputs == ["relu"]
     hidden, _ = network.forward(x)
     assert hidden.shape == network.predict(x).shape == (5, 4)
@@ -344,5 +344,5 @@ def test_outputs_can_be_set_anew() -> None:
     np.testing.assert_array_equal(both["relu"], hidden)
     for wrong in ("output", ["out", "x"], []):
         with pytest.raises(ConfigError, match=r"outputs: there is no node '\w*'; choose from hidden, relu, out"):
-            network.outputs = wrong  # type: ignore[assignment]
+            network.outputs = wrong
     assert network.to_config()["outputs"] == ["out", "relu"]

@@ -87,7 +87,7 @@ def test_inputs_that_are_missing_too_many_or_of_different_lengths() -> None:
     net = two_inputs()
     x, z = np.zeros((4, 2)), np.zeros((4, 3))
     for inputs, named in (((x,), {}), ((x, z, z), {}), ((x,), {"y": z}), ((x, z), {"z": z}), ((), {"x": x})):
-        with pytest.raises(ConfigError, match="network inputs: expected x, z, got"):
+        with pytest.raises(ConfigError, match="network inputs: expected an array for each of x, z, got"):
             net.forward(*inputs, **named)
     with pytest.raises(ShapeError, match="expected the same number of samples everywhere, got x 4×2, z 3×3"):
         net.forward(x, z[:3])
@@ -189,7 +189,7 @@ def test_the_callers_array_and_what_predict_returns_are_apart(layer: Any, kernel
             np.testing.assert_array_equal(x, np.arange(12).reshape(3, 4))
             np.testing.assert_array_equal(net.predict(given), expected)
     if layer is Careless:
-        assert not np.shares_memory(x, net["0"].seen)  # type: ignore[attr-defined]
+        assert not np.shares_memory(x, net["0"].seen)
 
 
 def test_arrays_that_the_compiled_code_cannot_read_as_they_are(rng: np.random.Generator) -> None:
@@ -237,7 +237,7 @@ def test_passes_in_several_threads_while_values_and_attributes_change(rng: np.ra
 
 @pytest.mark.compiled
 def test_a_program_stays_with_its_instruction_set(rng: np.random.Generator) -> None:
-    native = sg.kernels.native._native  # type: ignore[attr-defined]
+    native = sg.kernels.native._native
     net, x, best = small(), rng.normal(size=(20, 1, 6, 6)), native.instruction_set()
     expected = net.predict(x)
     native.choose("baseline")

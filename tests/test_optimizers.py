@@ -223,8 +223,8 @@ def test_a_group_has_its_own_rate_again_after_a_step_and_after_a_mistake() -> No
     both.lr, group.lr = 0.5, 0.4
     weight = net.parameter("0.weight")
     before = weight.value
-    both.step(sg.Gradients({weight: np.ones((2, 3), np.float32)}))  # type: ignore[dict-item]
+    both.step(sg.Gradients({weight: np.ones((2, 3), np.float32)}))
     assert np.allclose(weight.value, before - 0.2)
     with pytest.raises(sg.errors.ShapeError):
-        both.step(sg.Gradients({weight: np.ones(2, np.float32)}))  # type: ignore[dict-item]
+        both.step(sg.Gradients({weight: np.ones(2, np.float32)}))
     assert group.lr == 0.4

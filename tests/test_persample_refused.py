@@ -25,7 +25,7 @@ def test_layers_that_mix_samples_are_refused(compiled: bool, monkeypatch: pytest
     mixed = r"\(BatchNorm2d\) in training mode mixes the samples, so none has a gradient of its own"
     fix = r'; go forward with training=False, or keep its uses apart: trace\(upstream\)\[p\]\.sum\(by="sample"\)'
     with pytest.raises(ConfigError, match=f"by_sample: layer '1' {mixed} with respect to 0.weight{fix}"):
-        tape.backward(upstream, by_sample=[net["0"].weight])  # type: ignore[attr-defined]
+        tape.backward(upstream, by_sample=[net["0"].weight])
     with pytest.raises(ConfigError, match=f"tape.clipped_by_sample: layer '4' {mixed}"):
         tape.clipped_by_sample(upstream, 1.0)
     # what comes after the last such layer has a gradient for each sample, and so have that layer's own parameters
@@ -77,10 +77,10 @@ def test_parameters_of_another_network() -> None:
     assert str(caught.value) == message
     for wrong in ("0.weigth", ["0.weigth"], 3, [None], [[]]):
         with pytest.raises(ConfigError, match=r"is no parameter of this network"):
-            case.tape.backward(case.upstream, by_sample=wrong)  # type: ignore[arg-type]
+            case.tape.backward(case.upstream, by_sample=wrong)
     one = case.parameters[0]
     for way in (one, [one], "0.weight", ["0.weight"]):
-        assert case.tape.backward(case.upstream, by_sample=way)[one].shape == (2, *one.shape)  # type: ignore[arg-type]
+        assert case.tape.backward(case.upstream, by_sample=way)[one].shape == (2, *one.shape)
 
 
 def test_stale_tapes_and_wrong_shapes() -> None:

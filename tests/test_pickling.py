@@ -15,6 +15,7 @@ import sharedgrad as sg
 from sharedgrad.errors import ConfigError, ShapeError
 from tests.helpers import Array, close, same_bits
 from tests.layers.settings import LAYERS, setting
+from tests.shares import share
 
 
 def _network() -> sg.Network:
@@ -29,11 +30,6 @@ def _network() -> sg.Network:
     }
     layers["turned"].tie("weight", layers["dense"].weight.T)
     return sg.Network(layers, input_shape=(1, 6, 6))
-
-
-def _share(network: sg.Network, x: Array) -> sg.Gradients:
-    y, tape = network.forward(x, training=False)
-    return tape.backward(np.asarray(y), inputs=True)
 
 
 def _batch(seed: int, count: int = 6) -> Array:
@@ -88,7 +84,7 @@ def test_a_layer_of_ones_own_with_a_lambda_inside() -> None:
 
 def test_gradients_keep_their_names_and_find_their_network_again() -> None:
     network, x = _network(), _batch(1)
-    gradients = _share(network, x)
+    gradients = share(network, x)
     came = pickle.loads(pickle.dumps(gradients))
     same_bits(came["turned.weight"], gradients["dense.weight"])
     own = came.to(network)
@@ -100,7 +96,7 @@ def test_gradients_keep_their_names_and_find_their_network_again() -> None:
 
 
 def test_gradients_of_another_network_are_refused() -> None:
-    gradients = _share(_network(), _batch(1))
+    gradients = share(_network(), _batch(1))
     with pytest.raises(ConfigError, match=r"there is no 'dense\.weight'"):
         gradients.to(sg.Network([sg.Linear(36, 36)]))
     dense = {name: sg.Linear(6, 6) for name in ("dense", "turned")}
@@ -112,9 +108,9 @@ def test_gradients_of_another_network_are_refused() -> None:
 def test_data_parallel_training_with_processes() -> None:
     """Two processes, each with half of a batch: the sum of their gradients is the whole batch's."""
     network, x = _network(), _batch(2, 8)
-    whole = _share(network, x)
+    whole = share(network, x)
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        first, second = pool.map(_share, [network, network], [x[:4], x[4:]])
+        first, second = pool.map(share, [network, network], [x[:4], x[4:]])
     total = first.to(network) + second.to(network)
     for parameter in network.parameters():
         close(total[parameter], whole[parameter], 1e-5)
@@ -124,10 +120,10 @@ def test_data_parallel_training_with_processes() -> None:
 def test_an_optimizer_goes_along_with_its_network(kind: Any) -> None:
     network = _network()
     optimizer = kind(network.parameters(), 0.1, **({"momentum": 0.9} if kind is sg.SGD else {}))
-    optimizer.step(_share(network, _batch(3)))
+    optimizer.step(share(network, _batch(3)))
     twin, own = pickle.loads(pickle.dumps((network, optimizer)))
     for net, steps in ((network, optimizer), (twin, own)):
-        steps.step(_share(net, _batch(4)))
+        steps.step(share(net, _batch(4)))
     for a, b in zip(network.parameters(), twin.parameters(), strict=True):
         same_bits(a.value, b.value)
 
@@ -136,7 +132,7 @@ def test_an_optimizer_goes_along_with_its_network(kind: Any) -> None:
 def test_values_of_a_copy_cannot_be_written_to_either(again: Any) -> None:
     first = sg.Linear(3, 3)
     second = sg.Linear(3, 3)
-    second.weight = first.weight.T  # type: ignore[assignment]
+    second.weight = first.weight.T
     twin = again(sg.Network([first, sg.Reshape((3, 1, 1)), sg.BatchNorm2d(3), sg.Flatten(), second], (3,)))
     for held in (*twin.parameters(), *twin._named_buffers().values(), twin.parameter("4.weight")):
         assert not held.value.flags.writeable

@@ -100,7 +100,7 @@ def test_what_flows_through_each_node_is_what_the_tape_goes_on_with(samples: int
         same_bits(trace.calls[name].upstream, at[name])
     assert list(trace.calls) == [node.name for node in net]
     assert trace.calls["sum"].inputs == ("twice", "relu")
-    close(sum(trace.calls["sum"].xs), trace.calls["sum"].output)  # type: ignore[arg-type]
+    close(sum(trace.calls["sum"].xs), trace.calls["sum"].output)
     assert trace.calls["sum"].uses == []
 
 
@@ -143,7 +143,7 @@ def test_no_convolution_or_dense_layer_runs_forward_again(
         close(trace[weight].sum(by="sample").sum(axis=0), expected[weight])
     assert ran == []
     monkeypatch.undo()
-    close(trace.calls[net.nodes[0].name].output, net.nodes[0].layer.forward(x.astype("f"), context=None)[0])  # type: ignore[arg-type]
+    close(trace.calls[net.nodes[0].name].output, net.nodes[0].layer.forward(x.astype("f"), context=None)[0])
 
 
 @pytest.mark.parametrize("compiled", [True, False])

@@ -133,8 +133,8 @@ def test_views_in_words() -> None:
         lambda: S(SHAPE, slice(None, None, 0)),
         lambda: S(SHAPE, slice("a", None)),
         lambda: S(SHAPE, True),
-        lambda: S(SHAPE, None),  # type: ignore[arg-type]
-        lambda: S(SHAPE, [0, 1]),  # type: ignore[arg-type]
+        lambda: S(SHAPE, None),
+        lambda: S(SHAPE, [0, 1]),
         lambda: R(SHAPE, (7, -1)),
         lambda: R(SHAPE, (-1, -1)),
         lambda: R(SHAPE, (0, -1)),

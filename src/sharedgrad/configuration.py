@@ -240,5 +240,7 @@ def read(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except OSError as error:
         raise ConfigError(path, f"cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(path, "is not a text in UTF-8", "give a .json or .toml file") from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(path, f"is not valid {'TOML' if path.suffix == '.toml' else 'JSON'} ({error})") from None

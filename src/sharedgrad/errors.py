@@ -69,6 +69,11 @@ class MissingDependencyError(SharedgradError, ImportError):
     """An optional library is needed and not installed."""
 
 
+def kind(value: object) -> str:
+    """What somebody passed, in a message: the name of its type, or of the class that should have been called."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
 def require(module: str, purpose: str, extra: str = "cli") -> ModuleType:
     """Import an optional library, or say in one line how to get it."""
     try:

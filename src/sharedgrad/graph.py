@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sharedgrad.errors import ConfigError
+from sharedgrad.errors import ConfigError, kind
 from sharedgrad.layers.layer import Layer, Shape
 
 Layers = Sequence[Layer | tuple[str, Layer]] | Mapping[str, Layer | tuple[Any, ...]]
@@ -92,7 +92,8 @@ def _as_nodes(layers: Any, first_input: str) -> list[Node]:
         parts = entry if isinstance(entry, tuple) else (entry,)
         layer, *sources = parts if isinstance(layers, Mapping) else parts[-1:]
         if not isinstance(layer, Layer):
-            raise ConfigError(f"node {name!r}", f"expected a layer, got {type(layer).__name__}")
+            fix = f"make one: {layer.__name__}(…)" if isinstance(layer, type) else "pass one, e.g. Linear(4, 3)"
+            raise ConfigError(f"node {name!r}", f"expected a layer, got {kind(layer)}", fix)
         nodes.append(Node(name, layer, tuple(sources) or (previous,)))
         previous = name
     return nodes

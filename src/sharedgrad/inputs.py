@@ -41,6 +41,14 @@ def explained(
     return ShapeError(where, f"expected samples × {text(shape)}, got an array of {text(array)}", fix)
 
 
+def no_samples(where: str, declared: Shape | None, given: Shape) -> ShapeError:
+    """The error for an array without a single sample in it."""
+    expected = "at least one sample" + (f" of {text(declared)}" if declared else "")
+    if not given:
+        return ShapeError(where, f"expected {expected}, got one number", "pass an array, samples first")
+    return ShapeError(where, f"expected {expected}, got an array of {text(given)}", "leave out batches without samples")
+
+
 def refuse_channels_last(name: str, declared: Shape | None, given: Shape) -> None:
     """A network that begins with Flatten would take (H, W, C) for (C, H, W) without a word.
 

@@ -89,7 +89,8 @@ class CrossEntropy:
             return kernels.of(scores).cross_entropy(scores, labels, self.label_smoothing, count)
         except IndexError:
             problem = f"expected classes from 0 to {scores.shape[1] - 1}, got {labels.min()} to {labels.max()}"
-            raise DataError("CrossEntropy", problem) from None
+            fix = "number the classes from 0, or give the last layer one output for each"
+            raise DataError("CrossEntropy", problem, fix) from None
 
     def _against(self, scores: Array, target: Array, count: float) -> tuple[float, Array]:
         """Value and upstream for targets (N, C, *positions), in float64; "mean" divides by ``count``."""
@@ -170,7 +171,8 @@ def _floats(where: str, y: ArrayLike) -> Array:
     else:
         array = numbers(y, np.float32 if getattr(y, "dtype", None) == np.float32 else np.float64, where)
     if array.size == 0:
-        raise ShapeError(where, f"expected at least one output, got shape {array.shape}")
+        fix = "leave out batches without samples"
+        raise ShapeError(where, f"expected at least one output, got shape {array.shape}", fix)
     return array
 
 
@@ -178,7 +180,8 @@ def _pair(where: str, y: ArrayLike, target: ArrayLike) -> tuple[Array, Array]:
     out = _floats(where, y)
     goal = numbers(target, out.dtype, f"{where}: target")
     if out.shape != goal.shape:
-        raise ShapeError(where, f"expected a target of the output's shape {out.shape}, got {goal.shape}")
+        problem = f"expected a target of the output's shape {out.shape}, got {goal.shape}"
+        raise ShapeError(where, problem, "give one number for each of the output's")
     return out, goal
 
 
@@ -209,7 +212,8 @@ def _labels(scores: Array, target: ArrayLike) -> Array:
     if scores.ndim < 2 or labels.shape != (scores.shape[0], *scores.shape[2:]):
         problem = f"expected scores (N, C) and classes (N,), got {scores.shape} and {labels.shape}"
         drop = labels.shape == (scores.shape[0], 1, *scores.shape[2:])
-        raise ShapeError("CrossEntropy", problem, "pass target[:, 0]" if drop else "")
+        raise ShapeError("CrossEntropy", problem, "pass target[:, 0]" if drop else "give one class for each sample")
     if labels.dtype.kind not in "iu":
-        raise DataError("CrossEntropy", f"expected class numbers as integers, got {labels.dtype}")
+        fix = "pass target.astype(int)" if labels.dtype.kind in "fb" else "number the classes from 0"
+        raise DataError("CrossEntropy", f"expected class numbers as integers, got {labels.dtype} values", fix)
     return labels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,7 +14,7 @@ from sharedgrad.compilation import Compilation, compilation
 from sharedgrad.errors import ConfigError, ShapeError
 from sharedgrad.geometry import text, whole
 from sharedgrad.graph import InputShape, Layers, Node, index_inputs, input_shapes, read_nodes
-from sharedgrad.inputs import explained, refuse_channels_last
+from sharedgrad.inputs import explained, no_samples, refuse_channels_last
 from sharedgrad.layers.context import Context
 from sharedgrad.layers.layer import Layer, Shape
 from sharedgrad.parameter import Array, Buffer, Parameter, Parameters, Revision, Weight, first_names, indices, numbers
@@ -179,6 +179,9 @@ class Network:
     def shapes(self, *input_shapes: Shape) -> dict[str, Shape]:
         """Every input's and node's shape without the sample axis, from the inputs' shapes (default: declared ones)."""
         given: Sequence[Shape | None] = input_shapes or tuple(self.inputs.values())
+        if len(given) != len(self.inputs) or not all(shape is None or isinstance(shape, Iterable) for shape in given):
+            problem = f"expected a shape for each of {', '.join(self.inputs)}, got {', '.join(map(str, given))}"
+            raise ConfigError("network", problem, "e.g. (channels, height, width)")
         if any(shape is None for shape in given):
             raise ConfigError("network", "its input shape is not known", "pass input_shape=(channels, height, width)")
         shapes: dict[str, Shape] = {
@@ -346,8 +349,9 @@ class Network:
     def _in_order(self, inputs: Sequence[ArrayLike], named: Mapping[str, ArrayLike]) -> list[ArrayLike]:
         given = {**dict(zip(self.inputs, inputs, strict=False)), **named}
         if given.keys() != self.inputs.keys() or len(inputs) + len(named) != len(given):
-            expected = ", ".join(self.inputs)
-            raise ConfigError("network inputs", f"expected {expected}, got {len(inputs)} arrays and {sorted(named)}")
+            got = f"{len(inputs)} in order" + (f" and {', '.join(sorted(named))} by name" if named else "")
+            problem = f"expected an array for each of {', '.join(self.inputs)}, got {got}"
+            raise ConfigError("network inputs", problem, "pass each once, in order or by its name")
         return [given[name] for name in self.inputs]
 
     def _incoming(self, name: str, value: ArrayLike, kept: bool) -> Array:
@@ -359,7 +363,7 @@ class Network:
         where = f"network input {name!r}"
         array = indices(value, where) if as_indices else numbers(value, self.dtype, where, kernels.empty)
         if array.ndim == 0 or array.shape[0] == 0:
-            raise ShapeError(where, f"expected samples × shape, got shape {array.shape}")
+            raise no_samples(where, self.inputs[name], array.shape)
         return array
 
     def _outgoing(self, values: Mapping[str, Array], batched: bool) -> Any:

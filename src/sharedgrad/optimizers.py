@@ -44,8 +44,21 @@ class Optimizer(ABC):
             raise ConfigError(type(self).__name__, f"expected parameters, got {got}", "pass net.parameters()")
         self.parameters = list(dict.fromkeys(p.base for p in given))
         self.names = _distinct({p: names.get(p, p.name) for p in self.parameters})
-        self.lr = _number("lr", lr, 0)
+        self.lr = lr
         self.state: dict[Parameter, dict[str, Array]] = {p: {} for p in self.parameters}
+
+    @property
+    def lr(self) -> float:
+        """Learning rate.
+
+        Raises:
+            ConfigError: It is set to something else than a number of at least 0.
+        """
+        return self._lr
+
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        self._lr = _number("lr", rate, 0)
 
     def step(self, gradients: Gradients) -> None:
         """Update every parameter that has a gradient.
@@ -56,7 +69,8 @@ class Optimizer(ABC):
         pairs = gradients.pairs(self.parameters) if isinstance(gradients, Gradients) else []
         if not pairs:
             got = "those of other parameters" if isinstance(gradients, Gradients) else type(gradients).__name__
-            raise ConfigError(f"{type(self).__name__}.step", f"expected gradients of its parameters, got {got}")
+            where, problem = f"{type(self).__name__}.step", f"expected gradients of its parameters, got {got}"
+            raise ConfigError(where, problem, "make the optimizer with the network's parameters()")
         for parameter, gradient in pairs:
             if gradient.shape != parameter.shape:
                 problem = f"expected a gradient of shape {parameter.shape}, got {gradient.shape}"

@@ -393,6 +393,7 @@ class Tape:
                 raise ShapeError(
                     f"upstream gradient at {name!r}",
                     f"expected the output's shape {shape}, got {array.shape}",
+                    "pass what the loss returned for this pass",
                 )
             arrays[name] = array
         return arrays

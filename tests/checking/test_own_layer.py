@@ -285,7 +285,7 @@ def test_another_function_than_the_built_in_layers() -> None:
 
 def test_arguments_that_make_no_sense() -> None:
     for call in (
-        lambda: sg.check_layer(Scaled, input_shape=(3,)),  # type: ignore[arg-type]
+        lambda: sg.check_layer(Scaled, input_shape=(3,)),
         lambda: sg.check_layer(Scaled()),
         lambda: sg.check_layer(Scaled(), input_shape="3"),
         lambda: sg.check_layer(Scaled(), ["a"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,27 @@ import pytest
 from PIL import Image
 
 import sharedgrad as sg
+from sharedgrad.cli import main
 from sharedgrad.layers import Layer
 from sharedgrad.training import load_run
 from tests.cli.conftest import Cli, blobs
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run; it is trained once."""
+    folder = tmp_path_factory.mktemp("trained")
+    x, y = blobs(60, 0)
+    np.savez(folder / "rows.npz", x=x, y=y)
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", str(folder / "rows.npz"), "--epochs", "10", "--batch-size", "8", "--out", str(folder / "run")])
+    return folder / "run"
+
+
 @pytest.fixture
-def run(cli: Cli, data: Path) -> str:
-    """A trained model, and three images."""
-    cli("train", data, "--epochs", 10, "--batch-size", 8, "--out", "run")
+def run(cli: Cli, trained: Path, tmp_path: Path) -> str:
+    """A trained model of the test's own, and three images."""
+    shutil.copytree(trained, tmp_path / "run")
     for image, label in zip(*blobs(3, 9), strict=True):
         Image.fromarray(image).save(f"{label}.png")
     return "run"

@@ -98,7 +98,7 @@ def test_targets_of_any_shape() -> None:
     ("arguments", "options", "error", "message"),
     [
         ((X, Y[:3], 5), {}, DataError, "23 images, but 3 labels"),
-        ((X[:0], Y[:0], 5), {}, DataError, "no images"),
+        ((X[:0], Y[:0], 5), {}, DataError, "expected at least one sample"),
         ((X.tolist(), Y, 5), {}, DataError, "images: expected a NumPy array of samples, got list"),
         ((X, None, 5), {}, DataError, "labels: expected a NumPy array of samples, got NoneType"),
         ((X, np.array(3), 5), {}, DataError, "labels: .* got a single number"),

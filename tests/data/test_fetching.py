@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ pytest.importorskip("pooch")
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    asked: list[str] = []  # noqa: RUF012 (the test empties it)
+    asked: ClassVar[list[str]] = []  # the test empties it
 
     def log_message(self, *_: object) -> None:
         self.asked.append(self.path)

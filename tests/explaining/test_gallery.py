@@ -132,7 +132,7 @@ def test_why_the_published_numbers_differ_in_the_fourth_digit() -> None:
     np.testing.assert_allclose(deltas, published, rtol=0, atol=1e-9)
     (table,) = (block for block in section.blocks if isinstance(block, Table))
     dw = np.array(CASES[EXAMPLES["network-5x5"]]["published"]["dW"]).reshape(-1)
-    np.testing.assert_allclose([float(row[1]) for row in table.rows], dw, rtol=0, atol=1e-6)  # type: ignore[arg-type]
+    np.testing.assert_allclose([float(row[1]) for row in table.rows], dw, rtol=0, atol=1e-6)
 
 
 def tables(name: str) -> dict[str, Table]:
@@ -186,8 +186,8 @@ def test_the_mean_of_the_copies_is_the_sum_with_a_900th_of_the_learning_rate() -
         kernel = (copies.detach() - rate * copies.grad).mean(0)
         dense = dense - rate * weights.grad
     played = tables("why-shared")["theory-2"].rows
-    np.testing.assert_allclose([float(row[3]) for row in played], losses, rtol=1e-10)  # type: ignore[arg-type]
-    np.testing.assert_allclose([float(row[4]) for row in played], middles, rtol=1e-10)  # type: ignore[arg-type]
+    np.testing.assert_allclose([float(row[3]) for row in played], losses, rtol=1e-10)
+    np.testing.assert_allclose([float(row[4]) for row in played], middles, rtol=1e-10)
 
 
 def test_the_steps_of_the_two_rules_point_in_different_directions() -> None:

@@ -43,7 +43,7 @@ def test_the_choice_ends_with_its_block_even_after_an_error() -> None:
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'vectorized' or 'native', got 'fast'"), kernels.use("fast"):  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="'vectorized' or 'native', got 'fast'"), kernels.use("fast"):
         pass
 
 

@@ -42,7 +42,7 @@ def test_max_pooling_shows_nan_to_whom_it_came_from(name: str) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3, 2, 6, 8))
     x[0, 1, 2, 3], x[2, 0, 5, 0], x[1, 1, 0, 7] = NAN, NAN, INF
-    with kernels.use(name):  # type: ignore[arg-type]
+    with kernels.use(name):
         _compare(sg.MaxPool2d(2), nn.MaxPool2d(2), x, rng.normal(size=(3, 2, 3, 4)))
         _compare(sg.MaxPool2d(3, 2, 1), nn.MaxPool2d(3, 2, 1), x, rng.normal(size=(3, 2, 3, 4)))
 
@@ -51,7 +51,7 @@ def test_max_pooling_shows_nan_to_whom_it_came_from(name: str) -> None:
 def test_padding_never_wins_against_minus_infinity(name: str) -> None:
     x, upstream = np.full((1, 2, 4, 4), -INF), np.arange(1.0, 9).reshape(1, 2, 2, 2)
     x[0, 1, 3, 3] = 1
-    with kernels.use(name):  # type: ignore[arg-type]
+    with kernels.use(name):
         _compare(sg.MaxPool2d(3, 2, 1), nn.MaxPool2d(3, 2, 1), x, upstream)
         for ties in ("last", "share"):
             _, dx = _ours(sg.MaxPool2d(3, 2, 1, ties=ties), x, upstream)
@@ -64,7 +64,7 @@ def test_nan_equals_nan_among_winners(ties: str, name: str) -> None:
     x, upstream = np.array([[[[1, NAN], [NAN, 4]]]]), np.array([[[[6.0]]]])
     expected = {"first": [[0, 6], [0, 0]], "last": [[0, 0], [6, 0]], "share": [[0, 3], [3, 0]]}[ties]
     layer = sg.MaxPool2d(2, ties=ties)
-    with kernels.use(name):  # type: ignore[arg-type]
+    with kernels.use(name):
         _, dx = _ours(layer, x, upstream)
         y, saved = layer.forward(x, context=sg.Context())
         np.testing.assert_array_equal(layer.input_terms(saved, upstream).total(), dx)
@@ -75,7 +75,7 @@ def test_nan_equals_nan_among_winners(ties: str, name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_relu_shows_nan_on_both_ways(name: str) -> None:
     x, upstream = np.array([[-1, 0, 2, NAN, NAN, INF, -INF, 3, -2]]), np.array([[1, 2, NAN, 4, NAN, 6, 7, 8, NAN]])
-    with kernels.use(name):  # type: ignore[arg-type]
+    with kernels.use(name):
         _compare(sg.ReLU(), nn.ReLU(), x, upstream)
 
 
@@ -119,7 +119,7 @@ def test_compiled_networks_show_nan_as_layers_do(name: str, samples: int, instru
 @pytest.mark.parametrize("name", ["vectorized", pytest.param("native", marks=pytest.mark.compiled)])
 def test_clipping_does_not_hide_nan(name: str) -> None:
     network = sg.Network([sg.Linear(3, 2)], (3,))
-    with kernels.use(name):  # type: ignore[arg-type]
+    with kernels.use(name):
         _, tape = network.forward(np.ones((2, 3)))
         upstream = np.array([[1, 2], [NAN, 3]])
         total, norms = tape.clipped_by_sample(upstream, 1.0)

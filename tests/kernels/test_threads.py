@@ -27,7 +27,7 @@ from tests.helpers import same_bits
 def test_a_senseless_number_is_refused(count: object) -> None:
     before = get_threads()
     with pytest.raises(ConfigError, match="threads: expected a whole number of at least 1"):
-        set_threads(count)  # type: ignore[arg-type]
+        set_threads(count)
     assert get_threads() == before
 
 
@@ -159,7 +159,7 @@ def _forked() -> tuple[list[int], list[int], list[int]]:
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, from Python 3.12 on
         child.start()
     try:
-        return queue.get(timeout=20)  # type: ignore[no-any-return]
+        return queue.get(timeout=20)
     except Empty:
         child.kill()
         pytest.fail("the child hangs")

@@ -188,7 +188,7 @@ def test_networks_follow_the_setting(samples: int) -> None:
 
 def test_the_setting_is_true_or_false() -> None:
     with pytest.raises(ConfigError, match="set_winograd: expected True or False, got 0"):
-        kernels.set_winograd(0)  # type: ignore[arg-type]
+        kernels.set_winograd(0)
 
 
 FAR = [np.nan, np.inf, -np.inf, 1e37, -3e38]

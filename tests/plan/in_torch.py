@@ -24,7 +24,7 @@ def gradients(case: Case) -> tuple[dict[str, Array], dict[str, Array], dict[str,
         weights = {name: leaves[p.base] for name, p in node.layer.parameters().items()}
         values[node.name] = _compute(node.layer, [values[source] for source in node.inputs], weights)
     loss = sum((values[name] * torch.tensor(up)).sum() for name, up in case.upstreams.items())
-    loss.backward()  # type: ignore[union-attr, no-untyped-call]
+    loss.backward()
     found = {p.name: leaf.grad.numpy() for p, leaf in leaves.items() if leaf.grad is not None}
     flowed = {name: x.grad.numpy() for name, x in inputs.items() if x.grad is not None}
     return {name: value.detach().numpy() for name, value in values.items()}, found, flowed

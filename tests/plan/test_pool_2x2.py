@@ -27,7 +27,7 @@ def _both(net: sg.Network, x: Array, at: str | None = None, inputs: bool = False
     """The output and the gradients, compiled and layer by layer."""
     found = []
     for name in ("native", "vectorized"):
-        with kernels.use(name):  # type: ignore[arg-type]
+        with kernels.use(name):
             y, tape = net.forward(x)
             shape = y.shape if at is None else (len(x), *net.shapes()[at])
             upstream: Any = np.random.default_rng(1).normal(size=shape)
@@ -117,7 +117,7 @@ def test_a_first_convolution_sample_by_sample(activation: list[sg.Layer], sample
     kept = [conv.parameters()[name] for name in apart]
     found = []
     for name in ("native", "vectorized"):
-        with kernels.use(name):  # type: ignore[arg-type]
+        with kernels.use(name):
             found.append(net.forward(x)[1].backward(upstream, by_sample=kept))
     for parameter in net.parameters():
         assert found[0][parameter].shape == found[1][parameter].shape
@@ -177,7 +177,7 @@ def test_outputs_within_are_the_activations_own(outputs: list[str]) -> None:
     given = {name: np.random.default_rng(2).normal(size=(4, *net.shapes()[name])) for name in outputs}
     found = []
     for name in ("native", "vectorized"):
-        with kernels.use(name):  # type: ignore[arg-type]
+        with kernels.use(name):
             y, tape = net.forward(x)
             found.append((y if len(outputs) > 1 else {"pool": y}, tape.backward(given)))
     for name in outputs:

@@ -171,7 +171,7 @@ def test_chosen_kernels_compute_layer_by_layer() -> None:
     net, x = sg.Network([sg.Linear(3, 2)], (3,)), np.ones((2, 3))
     assert compiled(net.forward(x)[1])
     for name in ("vectorized", "reference"):
-        with kernels.use(name):  # type: ignore[arg-type]
+        with kernels.use(name):
             assert not net.forward(x)[1]._recordings
     with kernels.use("native"):
         assert compiled(net.forward(x)[1])

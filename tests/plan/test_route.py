@@ -197,7 +197,7 @@ def test_kernels_chosen_after_the_forward_pass_go_back_layer_by_layer(monkeypatc
     net, passed = sg.Network([sg.Linear(3, 2)], (3,)), list[str]()
     _, tape = net.forward(np.ones((4, 3)))
     walk = sg.Tape._through_layer
-    monkeypatch.setattr(sg.Tape, "_through_layer", lambda *a: passed.append(a[1].name) or walk(*a))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(sg.Tape, "_through_layer", lambda *a: passed.append(a[1].name) or walk(*a))
     with kernels.use("vectorized"):
         tape.backward(np.ones((4, 2)))
         tape.clipped_by_sample(np.ones((4, 2)), 1.0)

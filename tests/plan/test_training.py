@@ -51,7 +51,7 @@ def _smooth(dtype: str) -> sg.Network:
 
 
 def _trained(net: sg.Network, x: Array, labels: Array, name: str, steps: int = STEPS, most: int = 50) -> list[float]:
-    with kernels.use(name):  # type: ignore[arg-type]
+    with kernels.use(name):
         loss, losses = sg.CrossEntropy(), []
         optimizer = sg.SGD(net.parameters(), lr=0.02, momentum=0.9)
         order = np.random.default_rng(0)

@@ -12,7 +12,7 @@ import pytest
 import sharedgrad as sg
 from sharedgrad.errors import ConfigError, ShapeError
 from tests.plan.networks import MODES, draw
-from tests.stepping.test_step import LABELS, OPTIMIZERS, SOFT, X, both, groups, network, untied
+from tests.stepping.cases import LABELS, OPTIMIZERS, SOFT, X, both, groups, network, untied
 
 pytestmark = pytest.mark.compiled
 

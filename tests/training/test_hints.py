@@ -56,9 +56,9 @@ def test_values_of_other_libraries(call: Any, hint: str) -> None:
 
 def test_methods_of_other_libraries() -> None:
     with pytest.raises(AttributeError, match=r"a Network has no attribute 'fit': sg.fit\(net, \(x, y\), epochs=10\)"):
-        net().fit(X, Y)  # type: ignore[attr-defined]
+        net().fit(X, Y)
     with pytest.raises(AttributeError, match=r"a Network has no attribute 'nothing'$"):
-        net().nothing  # type: ignore[attr-defined]  # noqa: B018
+        _ = net().nothing
     assert not hasattr(net(), "detach")
     for copy in (deepcopy(net()), loads(dumps(net()))):
         assert copy.predict(X).shape == (12, 3)
@@ -71,7 +71,7 @@ def test_a_column_of_the_history() -> None:
     with pytest.raises(ConfigError, match="history: there is no column 'f1'; choose from epoch, train_loss"):
         history["f1"]
     with pytest.raises(AttributeError, match=r"no attribute 'history': history\[\"val_loss\"\] is a column"):
-        history.history["loss"]  # type: ignore[attr-defined]
+        history.history["loss"]
     assert deepcopy(history) == history
 
 

@@ -65,7 +65,7 @@ def test_every_number_can_be_recomputed(seed: int) -> None:
     """From the loss alone, by loops that know nothing of uses."""
     net, batches = conv_net(seed), []
     values, forward = net.state_dict(), net.forward
-    net.forward = lambda x: batches.append(x) or forward(x)  # type: ignore[method-assign,func-returns-value]
+    net.forward = lambda x: batches.append(x) or forward(x)
     step = one_step(net, optimizer=SGD(net.parameters(), lr=0.25), batch_size=5)
     lines = [line for line in shown(step).splitlines() if line]
     f, c, a, b = (int(i) for i in re.findall(r"\d+", lines[0].partition("[")[2].partition("]")[0]))
@@ -104,7 +104,7 @@ def upstream(x: np.ndarray, values: dict[str, np.ndarray]) -> np.ndarray:
     labels = next(Y[list(order)] for order in orders() if np.array_equal(X[list(order)], x))
     net = conv_net()
     net.load_state_dict(values)
-    out = net["conv"].forward(x, context=None)[0]  # type: ignore[arg-type]
+    out = net["conv"].forward(x, context=None)[0]
     head = Network([Sigmoid(), Flatten(), Linear(48, 3)], (4, 3, 4), dtype="float64")
     head.load_state_dict({"2.weight": values["fc.weight"], "2.bias": values["fc.bias"]})
     delta = np.zeros_like(out)

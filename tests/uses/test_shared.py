@@ -170,7 +170,7 @@ OTHER = shared("other lengths")
         (lambda: OTHER.entry(1), r"no element \(1,\) in shape \(4, 3\)"),
         (lambda: OTHER.top(key="size"), "top: expected key='share' or 'norm' and sign=1, 0 or -1, got key='size'"),
         (lambda: OTHER.top(-1), "top: expected how many parts, got -1; top\\(10\\)"),
-        (lambda: OTHER.top("a"), "top: expected how many parts, got 'a'"),  # type: ignore[arg-type]
+        (lambda: OTHER.top("a"), "top: expected how many parts, got 'a'"),
         (lambda: SharedWeight([]), "expected the uses of at least one call, got none"),
         (lambda: SharedWeight([*OTHER.calls, *shared("lookup").calls]), "expected uses of one weight"),
         (lambda: sg.uses.set_memory_limit(0), "set_memory_limit: expected a positive number of bytes, got 0"),

@@ -107,7 +107,8 @@ def _has_maps(data: Mapping[str, Any]) -> bool:
 def _exercise(data: Mapping[str, Any], layout: str) -> Exercise:
     answers = data.get("answers")
     if not isinstance(answers, Mapping) or not answers:
-        raise ConfigError("answers", 'expected an object of arrays, such as {"dw": [[…]]}')
+        got = "none" if not answers else type(answers).__name__
+        raise ConfigError("answers", f"expected an object of arrays, got {got}", 'e.g. "answers": {"dw": [[…]]}')
     given = {k: _plain(v) for k, v in data.items() if k not in _OWN}
     given.setdefault("upstream", None)
     if given["upstream"] is None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharedgrad.errors import DataError
-from sharedgrad.geometry import whole
+from sharedgrad.geometry import text, whole
 from sharedgrad.randomness import generator
 
 Augment = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
@@ -76,4 +76,5 @@ def _check_arrays(images: Any, labels: Any) -> None:
     if len(images) != len(labels):
         raise DataError("batches", f"{len(images)} images, but {len(labels)} labels", "give one label per image")
     if not len(images):
-        raise DataError("batches", "there are no images", "give at least one")
+        problem = f"expected at least one sample, got images of {text(images.shape)}"
+        raise DataError("batches", problem, "leave out parts without samples")

@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from sharedgrad.data.capacity import chunks
 from sharedgrad.errors import ConfigError, DataError, ShapeError
+from sharedgrad.geometry import text
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,15 @@ class Normalization:
         """Measure the training images x (N, C, H, W), in float64.
 
         Raises:
-            DataError: The pixels are so large that their variance is not a finite number.
+            DataError: There are no pixels, or so large ones that their variance is not a finite number.
+            ShapeError: It is another kind of array.
         """
+        if x.ndim != 4:
+            problem = f"expected images (N, C, H, W), got shape {x.shape}"
+            raise ShapeError("normalization", problem, "bring them to four axes, e.g. x[:, None]")
+        if not x.size:
+            problem = f"expected at least one image, got an array of {text(x.shape)}"
+            raise DataError("normalization", problem, "measure the training part")
         count = x.size // x.shape[1]
         lowest, highest = x.min(axis=(0, 2, 3)), x.max(axis=(0, 2, 3))
         with np.errstate(over="ignore", invalid="ignore"):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sharedgrad import kernels
-from sharedgrad.errors import ConfigError
+from sharedgrad.errors import ConfigError, kind
 from sharedgrad.graph import Node
 from sharedgrad.layers.context import Context
 from sharedgrad.losses import MSE, BinaryCrossEntropy, CrossEntropy, Loss, measured
@@ -253,6 +253,6 @@ def _name(loss: Loss) -> str:
     return getattr(loss, "__name__", type(loss).__name__)
 
 
-def _expect(what: str, given: Any, kind: type, fix: str) -> None:
-    if not isinstance(given, kind):
-        raise ConfigError(f"compile_step: {what}", f"expected a {kind.__name__}, got {type(given).__name__}", fix)
+def _expect(what: str, given: Any, expected: type, fix: str) -> None:
+    if not isinstance(given, expected):
+        raise ConfigError(f"compile_step: {what}", f"expected {expected.__name__}, got {kind(given)}", fix)

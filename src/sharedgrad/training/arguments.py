@@ -6,13 +6,13 @@ import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from sharedgrad.arrays import positive
 from sharedgrad.data.batching import Augment, Normalize
-from sharedgrad.errors import ConfigError
+from sharedgrad.errors import ConfigError, kind
 from sharedgrad.geometry import whole
 from sharedgrad.kernels import plain_sums
 from sharedgrad.layers import Softmax
@@ -57,7 +57,7 @@ class Arguments:
             choices = ", ".join(SCHEDULES)
             raise ConfigError("schedule", f"there is no {self.schedule!r}", f"choose from {choices}")
         if self.max_norm is not None:
-            _check_positive("max_norm", self.max_norm)
+            positive(self.max_norm, "max_norm")
         if self.keep not in ("last", "best"):
             raise ConfigError("keep", f"expected last or best, got {self.keep!r}")
         if self.patience is not None:
@@ -83,7 +83,7 @@ class Arguments:
     def _check_kinds(self) -> None:
         """What each argument has to be, before anything is done with it."""
         if not isinstance(self.optimizer, Optimizer):
-            raise ConfigError("optimizer", f"expected an Optimizer, got {_kind(self.optimizer)}", _EXAMPLE)
+            raise ConfigError("optimizer", f"expected an Optimizer, got {kind(self.optimizer)}", _EXAMPLE)
         _check_callable("loss", self.loss, "e.g. sg.CrossEntropy()")
         if not isinstance(self.schedule, str):
             _check_callable("schedule", self.schedule)
@@ -137,18 +137,9 @@ def _warn_of_two_softmaxes(network: Network, loss: object) -> None:
         warnings.warn(message, UserWarning, stacklevel=6)
 
 
-def _check_positive(name: str, value: object) -> None:
-    if not (isinstance(value, Real) and float(value) > 0):
-        raise ConfigError(name, f"expected a positive number, got {value!r}")
-
-
 def _check_callable(name: str, value: object, fix: str = "") -> None:
     if isinstance(value, type) or not callable(value):
-        raise ConfigError(name, f"expected a function or an object that can be called, got {_kind(value)}", fix)
-
-
-def _kind(value: object) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        raise ConfigError(name, f"expected a function or an object that can be called, got {kind(value)}", fix)
 
 
 def _described(thing: object) -> str | None:

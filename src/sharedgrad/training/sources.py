@@ -33,6 +33,7 @@ class Arrays:
             x = dict(zip(network.inputs, x, strict=False))
         self.x = {key: array(value) for key, value in x.items()} if isinstance(x, Mapping) else array(x)
         self.y = array(y)
+        _check_there(name, self.y, "leave out parts without samples")
         if isinstance(self.x, dict):
             _check_names(name, self.x, self.y, network)
         for part, values in (*_named(self.x), ("labels", self.y)):
@@ -123,6 +124,7 @@ class Batches:
             if not isinstance(batch, tuple | list) or len(batch) != 2:
                 raise DataError(self._name, f"expected batches (x, y), got {type(batch).__name__}")
             given, target = batch
+            _check_there(f"{self._name}: batch {number}", target, "leave out batches without samples")
             if isinstance(given, Mapping):
                 yield {key: array(value) for key, value in given.items()}, array(target)
                 continue
@@ -176,6 +178,11 @@ def _check_names(name: str, x: dict[str, Array], y: Array, network: Network) -> 
     if set(lengths.values()) != {len(y)}:
         got = ", ".join(f"{count} of {key}" for key, count in lengths.items())
         raise DataError(name, f"expected {len(y)} samples, one for each label, got {got}")
+
+
+def _check_there(where: str, labels: Any, fix: str) -> None:
+    if np.shape(array(labels))[:1] == (0,):
+        raise DataError(where, "expected at least one sample, got none", fix)
 
 
 def _check_finite(name: str, part: str, values: object) -> None:

@@ -131,12 +131,12 @@ def test_a_class_that_updates_inside_backward(tmp_path: Path) -> None:
 
 class Right(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, w, b):  # type: ignore[no-untyped-def]
+    def forward(ctx, x, w, b):
         ctx.save_for_backward(x, w)
         return torch.nn.functional.conv2d(x, w, b, padding=1)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad):
         x, w = ctx.saved_tensors
         dx = torch.nn.grad.conv2d_input(x.shape, w, grad, padding=1)
         return dx, torch.nn.grad.conv2d_weight(x, w.shape, grad, padding=1), grad.sum((0, 2, 3))
@@ -144,7 +144,7 @@ class Right(torch.autograd.Function):
 
 class Flipped(Right):
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad):
         dx, dw, db = Right.backward(ctx, grad)
         return dx, dw.flip(2, 3), db
 

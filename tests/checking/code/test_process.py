@@ -104,7 +104,7 @@ def test_what_cannot_be_checked_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such file"):
         sg.checking.code.api.of_file(str(tmp_path / "none.py:f"), None)
     with pytest.raises(ConfigError, match="expected a function or a class, got int"):
-        sg.check_backward(3, "relu")  # type: ignore[arg-type]
+        sg.check_backward(3, "relu")
     with pytest.raises(ConfigError, match="there is no layer 'conv9d'"):
         sg.check_backward(lambda dout, x: x, "conv9d")
     with pytest.raises(ConfigError, match="expected arguments -> results, got 'dx'"):

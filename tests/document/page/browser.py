@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,11 +91,11 @@ class Opened:
 
     def example(self) -> Example:
         """The numbers that the page holds now."""
-        return dict(self.evaluate("() => page.view.state.example"))
+        return dict(json.loads(self.evaluate("() => JSON.stringify(page.view.state.example)")))
 
     def numbers(self) -> dict[str, Any]:
         """All that the page has computed, in full precision."""
-        return dict(self.evaluate(_NUMBERS))
+        return dict(json.loads(self.evaluate(_NUMBERS)))  # as a text: many times quicker than as an object
 
 
 _NUMBERS = """() => {
@@ -103,12 +104,12 @@ _NUMBERS = """() => {
   const plus = (sum, {gradient}) => sum.map((v, i) => v + gradient.data[i]);
   const total = (weight) => weight.slots.reduce(plus, zeros(weight));
   const weights = Object.values(evaluation.weights).map((w) => [w.name, [w.value.shape, total(w)]]);
-  return {
+  return JSON.stringify({
     values: Object.fromEntries(evaluation.calls.map((call) => [call.name, plain(call.y)])),
     losses: evaluation.losses.map((loss) => loss.value),
     gradients: Object.fromEntries(weights),
     inputs: Object.fromEntries(Object.keys(example.numbers.x).map((name) => [name, plain(evaluation.upstream[name])])),
-  };
+  });
 }"""
 
 

@@ -61,6 +61,7 @@ def change(opened: Opened, field: tuple[str, Any], rng: np.random.Generator) -> 
     if kind == "rate":
         opened.enter("#do-rate", str(round(float(rng.uniform(0.01, 0.3)), 3)))
         opened.page.locator("#do-update").click()
+        opened.settle()
     elif kind == "argument":
         at, argument = name
         opened.visit(at)
@@ -70,6 +71,7 @@ def change(opened: Opened, field: tuple[str, Any], rng: np.random.Generator) -> 
         text = str(rng.choice(ARGUMENTS[layer[:3]][argument]))
         if control.evaluate("(field) => field.tagName") == "SELECT":
             control.select_option(text)
+            opened.settle()
         else:
             opened.enter(f'[data-argument="{argument}"]', ",".join([text] * rank) if "/" in text else text)
     else:
@@ -83,7 +85,6 @@ def change(opened: Opened, field: tuple[str, Any], rng: np.random.Generator) -> 
         loss = opened.example()["numbers"]["loss"][name]["name"] if kind == "target" else ""
         value = {"CrossEntropy": str(rng.integers(0, 3)), "BinaryCrossEntropy": str(round(float(rng.random()), 3))}
         opened.enter("#do-value", value.get(loss, str(round(float(rng.normal()), 4))))
-    opened.settle()
     return not opened.evaluate("() => page.view.problem")
 
 
