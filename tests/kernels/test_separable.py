@@ -17,14 +17,14 @@ pytestmark = pytest.mark.compiled
 Case = tuple[Geometry, Array, Array, Array, Array]
 
 
-def _case(seed: int, kernel: tuple[int, ...], channels: int, groups: int, rows: int = 6) -> Case:
+def _case(seed: int, kernel: tuple[int, ...], channels: int, groups: int, rows: int = 6, columns: int = 40) -> Case:
     """A geometry and x, w, b, dy: 1 to 17 samples, rows of 1 to 40 cells."""
     rng = np.random.default_rng([seed, groups])
     stride, dilation = numbers(rng, 1, 3, 2), numbers(rng, 1, 2, 2)
     padding = tuple(numbers(rng, 0, 3, 2) if groups > 1 else (0, 0) for _ in kernel)
     g = Geometry(kernel, stride, padding, dilation, groups)
     least = (max(1, d * (k - 1) + 1 - sum(p)) for k, d, p in zip(kernel, dilation, padding, strict=True))
-    spatial = tuple(n + int(rng.integers(0, most)) for n, most in zip(least, (rows, 40), strict=True))
+    spatial = tuple(n + int(rng.integers(0, most)) for n, most in zip(least, (rows, columns), strict=True))
     samples, filters = int(rng.integers(1, 18)), groups if groups > 1 else int(rng.integers(1, 80))
     shapes = ((samples, channels, *spatial), (filters, channels // groups, *kernel), (filters,))
     x, w, b = (rng.normal(size=shape).astype(rng.choice(["f4", "f8"])) for shape in shapes)
@@ -54,10 +54,26 @@ def test_depthwise(seed: int, instruction_set: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_depthwise_in_bands(seed: int, instruction_set: str) -> None:
-    """So many rows that some are computed at a time."""
+def test_depthwise_of_large_maps(seed: int, instruction_set: str) -> None:
+    """Some rows at a time; kernels of more rows than meet an input at once."""
     channels = int(np.random.default_rng(seed).integers(2, 20))
-    _agree(*_case(seed + 40, (3, 5) if seed % 2 else (4, 1), channels, channels, rows=150))
+    kernel = ((4, 1), (3, 5), (11, 2), (2, 9))[seed % 4]
+    _agree(*_case(seed + 40, kernel, channels, channels, *((150, 40) if seed < 4 else (12, 400))))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_depthwise_of_maps_smaller_than_a_vector(seed: int, instruction_set: str) -> None:
+    channels = int(np.random.default_rng(seed).integers(2, 40))
+    _agree(*_case(seed + 60, ((1, 1), (3, 3), (7, 1))[seed % 3], channels, channels, rows=3, columns=3))
+
+
+@pytest.mark.parametrize("channels", [100, 300])
+def test_one_cell_at_a_stride(channels: int, instruction_set: str) -> None:
+    """What windows see is copied side by side: of a whole sample, or if that is much of a row."""
+    rng = np.random.default_rng(channels)
+    g = Geometry.of(2, 1, stride=2)
+    x, w, b = rng.normal(size=(3, channels, 23, 26)), rng.normal(size=(20, channels, 1, 1)), rng.normal(size=20)
+    _agree(g, x, w, b, rng.normal(size=(3, 20, 12, 13)))
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -210,7 +210,8 @@ void depthwise_outputs(const Map<T>& out, const Map<T>& in, const T* w, const T*
     const int maps = out.samples * out.channels, cells = g.kernel_h * g.kernel_w;
     const std::ptrdiff_t row = ceil_div(ceil_div(out.width, sight.phases), V) * V;
     const std::ptrdiff_t inputs = in.channel(), outputs = out.channel();
-    // Sums go to their place where all are whole vectors, or what lies beyond a row's end is still to come.
+    // Sums go to their place where all are whole vectors, or what lies beyond a row's end is still to come in this
+    // task.
     const bool narrow = out.width < V, direct = sight.phases * sight.down == 1 && (narrow || out.width % V == 0);
     const EvenRanges tasks(maps, ceil_div(maps, 4 * kTasks));
     parallel(tasks.count, out.operations() * cells / 8, [&](int task) {
@@ -219,7 +220,7 @@ void depthwise_outputs(const Map<T>& out, const Map<T>& in, const T* w, const T*
         for (int i = tasks.begin(task), c = i % out.channels; i < end; ++i, c = c + 1 < out.channels ? c + 1 : 0) {
             const T* const x = next_fetched(in.data + i * inputs, inputs);
             T* const to = out.data + i * outputs;
-            const bool there = direct && (!narrow || i + 1 < end);
+            const bool there = direct && (!narrow || (i + 1) * outputs - out.width + V <= end * outputs);
             const std::ptrdiff_t apart = there ? out.width : row;
             for (const Tile<T>& tile : sight.tiles)
                 tile.add(tile, x, (there ? to : aside + tile.phase * out.height * row) + tile.top * apart,
