@@ -4,8 +4,6 @@
 //   squares[n, s] = Σ_c t²      products[n, s] = Σ_c v_c · t      totals[n, c] = Σ_s t
 #pragma once
 
-#include <algorithm>
-
 #include "directions.hpp"
 
 namespace sharedgrad {

@@ -1,7 +1,7 @@
-// Depthwise convolution of plain arrays (N, C, H, W), each channel with a kernel of its own; maps in blocks go by
-// groups.hpp. A vector is as many neighbouring outputs of a row as it has lanes. Some rows of them stay in registers
-// while what they see passes by: each vector of inputs is read once for all outputs that meet it through one column of
-// the kernel. Lanes whose inputs lie beyond the map's edges are left out as they are read, so nothing is copied.
+// Depthwise convolution of plain arrays (N, C, H, W); groups.hpp has that of maps in blocks. Vectors are neighbouring
+// outputs of a row. Some rows of them stay in registers while what they see passes by: each vector of inputs is read
+// once for all outputs that meet it through one column of the kernel. Lanes whose inputs lie beyond the map's edges are
+// left out as they are read, so nothing is copied.
 #pragma once
 
 #include <vector>
@@ -16,11 +16,6 @@ static_assert(disjoint<DepthwiseMemory, KernelGradientMemory>());
 
 constexpr int kMostRun = 5;             // rows of a kernel, whose weights are in registers beside kMostRows sums
 constexpr int kDepthwiseChannels = 64;  // whose weights' gradients a task sums
-
-template <typename T>
-bool depthwise(const Map<T>& small, const Map<T>& big, const Window& g) {
-    return g.groups == big.channels && g.groups == small.channels && big.plain();
-}
 
 // A column of a kernel and a vector of outputs: what these see of a row, and which lanes' inputs the map has.
 template <typename T>
@@ -191,13 +186,9 @@ void put(const Map<T>& out, T* to, const T* sums, std::ptrdiff_t row, int phases
             if (i < out.width) store_part(to + i, v, std::min(V, out.width - i));
         };
         for (int i = 0; i < row; i += V) {
-            const Vector<T> a = load(sums + i);
-            if (phases == 1) {
-                part(i, a);
-                continue;
-            }
-            const Vector<T> b = load(sums + out.height * row + i);
-            part(2 * i, in_turn<0>(a, b, kAllLanes<T>)), part(2 * i + V, in_turn<V / 2>(a, b, kAllLanes<T>));
+            const Vector<T> a = load(sums + i), b = load(sums + (phases - 1) * out.height * row + i);
+            part(phases * i, phases == 1 ? a : in_turn<0>(a, b, kAllLanes<T>));
+            if (phases == 2) part(2 * i + V, in_turn<V / 2>(a, b, kAllLanes<T>));
         }
     }
 }

@@ -5,8 +5,6 @@
 // Maps m are the groups of all samples, one sample after the other. Channels are added in their order.
 #pragma once
 
-#include <algorithm>
-
 #include "kernels.hpp"
 #include "layout.hpp"
 

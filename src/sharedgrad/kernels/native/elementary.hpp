@@ -1,7 +1,6 @@
 // Elementary functions in a form that compilers turn into vectors.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <type_traits>
 

@@ -34,7 +34,6 @@ struct GroupLanes {
     int cells = g.kernel_h * g.kernel_w;
     int vectors = own.by_channel() ? own.blocks_of_sample() : own.channels;
 
-    int samples() const { return own.blocks() * own.channels / vectors; }  // or blocks of them
     T* cell(const Map<T>& map, int n, int v, int h) const {
         return map.by_channel() ? map.cell(n * vectors + v, 0, h) : map.cell(n, v, h);
     }
@@ -62,12 +61,11 @@ struct GroupLanes {
     // A vector's i-th partners in a sample, as the other map's blocks lie: its first cell.
     const T* partners(int n, int v, int i) const {
         if (mine * theirs == 1) return cell(other, n, v, 0);
-        const int first = n * other.blocks_of_sample();
         T* const to = GroupsMemory::memory<T, kInputs>(other.channel());
         std::fill_n(to, other.channel(), T(0));
         for (int l = 0; l < alive(v); ++l) {
-            const int c = partner(v * V + l, i);
-            const T* const from = other.data + (first + c / V) * other.block() + c % V;
+            const T* const from =
+                other.data + n * other.blocks_of_sample() * other.block() + lane_of(other, partner(v * V + l, i));
             for (std::ptrdiff_t at = 0; at < other.channel(); at += V) to[at + l] = from[at];
         }
         return to + (other.cell(0, 0, 0) - other.data);
@@ -140,7 +138,7 @@ template <typename T>
 void weight_gradient_in_groups(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g, bool by_sample) {
     constexpr std::ptrdiff_t V = kWidth<T>;
     const GroupLanes<T> lanes{dy, x, g, false};
-    const int terms = lanes.theirs * lanes.cells, samples = lanes.samples();
+    const int terms = lanes.theirs * lanes.cells, samples = dy.blocks() * dy.channels / lanes.vectors;
     const EvenRanges tiles(lanes.cells, kMostTaps);
     const View view = view_of_inputs(x, g);
     const std::ptrdiff_t* const taps = lane_taps(x, view, 1).offsets;

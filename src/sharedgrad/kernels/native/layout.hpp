@@ -8,8 +8,6 @@
 // cell.
 #pragma once
 
-#include <algorithm>
-
 #include "even_ranges.hpp"
 #include "partial.hpp"
 #include "scratch.hpp"

@@ -3,7 +3,6 @@
 //   p = e^(x − max x) / Σ e^(x − max x)
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <stdexcept>

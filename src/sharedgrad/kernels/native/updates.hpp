@@ -2,7 +2,6 @@
 // learning rate; what is new may lie where the old one does.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 
 #include "layout.hpp"
