@@ -135,10 +135,10 @@ constexpr Strategy<T> kStrategies[] = {
      run_lane_by_lane<T>},
     // few samples, in the order that is made for them: a step of the CNN with one sample takes 0.6 of the time
     {[](C<T> c) { return c.small.by_channel(); }, run_by_channel<T>},
-    // a kernel for each channel, alone: takes half the time that vectors of channels take
-    {[](C<T> c) { return c.big.plain() && c.g.groups > 1; }, run_depthwise<T>},
     // 1×1: a step of `separable` takes 0.9
     {[](C<T> c) { return pointwise(c.small, c.big, c.g) && c.pass != kBySample; }, run_pointwise<T>},
+    // a kernel for each channel, alone: takes half the time that vectors of channels take
+    {[](C<T> c) { return c.big.plain(); }, run_depthwise<T>},
     // 3×3 of many channels: a step of VGG takes half the time, of ResNet-20 0.7
     {filters_minimally<T>, run_minimal_filtering<T>},
     // sums over taps serve everything
