@@ -255,7 +255,7 @@ def test_a_velocity_needs_the_old_one() -> None:
 
 @pytest.mark.parametrize(("window", "filters"), [((1, 1, 2, 2, 0, 0, 1, 1, 1), F), ((3, 3, 2, 2, 1, 1, 1, 1, C), C)])
 def test_plain_arrays_are_convolved_alone(window: tuple[int, ...], filters: int) -> None:
-    """1×1 and depthwise convolutions take them; but a ReLU, before or behind, or a sum with what is there, takes blocks."""
+    """1×1 and depthwise convolutions take them; but a ReLU, or a sum with what is there, takes blocks."""
     dx, dy, w = plain(N, C, 8, 6), plain(N, filters, 4, 3), row(filters * C * window[0] ** 2 // window[8])
     assert problem("conv", ((dy, dx, w, None, None), (*window, 0))) is None
     assert problem("conv", ((dy, dx, w, None, None), (*window, 1))) == "the windows do not fit y and x"
@@ -263,3 +263,14 @@ def test_plain_arrays_are_convolved_alone(window: tuple[int, ...], filters: int)
     for gate, add in ((dx, 0), (None, 1)):
         refused = problem("conv_input_gradient", ((dx, dy, w, gate), (*window, add)))
         assert refused == "the windows do not fit dx and dy"
+
+
+@pytest.mark.parametrize(("width", "kernel", "stride"), [(200_000, 3, 1), (1000, 60, 1), (40, 3, 3)])
+def test_long_rows_and_strides_beyond_two_take_blocks(width: int, kernel: int, stride: int) -> None:
+    """What each vector of a plain row sees is written down: a long signal's would take hundreds of megabytes."""
+    outputs = (width - kernel) // stride + 1
+    x, y, w = plain(1, C, 1, width), plain(1, C, 1, outputs), row(C * kernel)
+    window = (1, kernel, 1, stride, 0, 0, 1, 1, C)
+    assert problem("conv", ((y, x, w, None, None), (*window, 0))) == "the windows do not fit y and x"
+    assert problem("conv_input_gradient", ((x, y, w, None), (*window, 0))) == "the windows do not fit dx and dy"
+    assert problem("conv_weight_gradient", ((w, None, y, x), (*window, 0))) == "the windows do not fit dy and x"

@@ -22,7 +22,7 @@ from sharedgrad.kernels.native.program import (
 )
 from sharedgrad.kernels.native.recycled import empty
 from sharedgrad.kernels.native.single import Index, Kind, blocked, builder, kind_of, plain, run
-from sharedgrad.kernels.native.windows import DEPTHWISE_STRIDE, MOST_CELLS
+from sharedgrad.kernels.native.windows import MOST_CELLS, Window
 from sharedgrad.parameter import Array
 
 LARGE = (
@@ -34,20 +34,13 @@ _MOST_PRODUCTS = 1 << 20  # bytes of inner products that a thread holds
 _INNER = 2.3  # an inner product's time beside a convolution's multiplication, measured
 
 
-def _as_it_lies(w: Index, g: Geometry) -> bool:
-    """Whether a convolution takes and gives plain arrays: 1×1 and depthwise."""
-    if g.cells == 1 and g.groups == 1:
-        return not any(map(sum, g.padding))
-    return w[:2] == (g.groups, 1) and g.stride[-1] <= DEPTHWISE_STRIDE
-
-
 @lru_cache(512)
 def _conv_program(kind: Kind, x: Index, w: Index, bias: bool, g: Geometry) -> Program:
     b = builder(x[0], kind)
     small = g.output(x[2:])
     y_out, x_in, w_in = plain(b, (x[0], w[0], *small)), plain(b, x), b.array(prod(w))
     b_in = b.array(w[0]) if bias else None
-    if _as_it_lies(w, g):
+    if Window(*window(g)).convolves(y_out, x_in):  # plain arrays, as they lie
         b.emit("conv", (y_out, x_in, w_in, b_in, None), *window(g), 0)
         return b.build()
     big, y = blocked(b, x_in), b.map(*y_out.shape)
@@ -61,7 +54,7 @@ def _conv_program(kind: Kind, x: Index, w: Index, bias: bool, g: Geometry) -> Pr
 def _input_gradient_program(kind: Kind, x: Index, dy: Index, w: Index, g: Geometry) -> Program:
     b = builder(x[0], kind)
     dx_out, dy_in, w_in = plain(b, x), plain(b, dy), b.array(prod(w))
-    if _as_it_lies(w, g):
+    if Window(*window(g)).slides_back(dx_out, dy_in):
         b.emit("conv_input_gradient", (dx_out, dy_in, w_in, None), *window(g), 0)
         return b.build()
     delta, dx = blocked(b, dy_in), b.map(*dx_out.shape)
@@ -76,7 +69,7 @@ def _kernel_gradient_program(kind: Kind, x: Index, dy: Index, g: Geometry, by_sa
     b = builder(x[0], kind)
     size = dy[1] * (x[1] // g.groups) * g.cells
     dw, dy_in, x_in = b.array(size * (x[0] if by_sample else 1)), plain(b, dy), plain(b, x)
-    if _as_it_lies((dy[1], x[1] // g.groups), g) and not by_sample:
+    if Window(*window(g)).convolves(dy_in, x_in) and not by_sample:
         b.emit("conv_weight_gradient", (dw, None, dy_in, x_in), *window(g), 0)
         return b.build()
     delta, big = blocked(b, dy_in), blocked(b, x_in)

@@ -9,6 +9,7 @@ from sharedgrad.kernels.native.maps import ALIGNMENT, LARGEST, Map
 
 MOST_CELLS = _native.MOST_CELLS  # of a window along one axis
 DEPTHWISE_STRIDE = 2  # at most, along a row, as in depthwise.hpp
+DEPTHWISE_COLUMNS = 1 << 15  # cells of a row times columns of the kernel: what these see of those is written down
 POINTS = 36  # of a 3×3 kernel, as in winograd.hpp
 
 
@@ -88,7 +89,8 @@ class Window(NamedTuple):
         """Whether it is depthwise and of plain arrays, which have no margins."""
         ends = (axis.end(n) + axis.pad for axis, n in zip(self.axes, small.shape[1:], strict=True))
         one = self.groups == big.channels == small.channels and self.stride_w <= DEPTHWISE_STRIDE
-        return big.plain and one and all(end <= LARGEST for end in ends)
+        short = max(small.width, big.width) * self.kernel_w <= DEPTHWISE_COLUMNS
+        return big.plain and one and short and all(end <= LARGEST for end in ends)
 
     def slides(self, small: Map, big: Map, *, margins_made: bool = False, plain: bool = False) -> bool:
         """Whether windows over ``big``, in blocks if it may not be ``plain``, give ``small`` and reach no further than
