@@ -12,7 +12,7 @@ from sharedgrad.geometry import Geometry
 from sharedgrad.kernels import reference
 from tests.helpers import Array, close, numbers
 
-pytestmark = pytest.mark.compiled
+pytestmark = [pytest.mark.compiled, pytest.mark.usefixtures("memory_of_nan")]
 EACH = 50  # geometries in one test
 
 

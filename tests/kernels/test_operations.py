@@ -265,6 +265,15 @@ def test_plain_arrays_are_convolved_alone(window: tuple[int, ...], filters: int)
         assert refused == "the windows do not fit dx and dy"
 
 
+def test_windows_of_one_cell_that_see_none_take_blocks() -> None:
+    """Products are of cells that are there: here the last of a row is padding."""
+    x, y, w = plain(N, C, 1, 8), plain(N, F, 1, 9), row(F * C)
+    window = (1, 1, 1, 1, 0, 0, 1, 1, 1)
+    assert problem("conv", ((y, x, w, None, None), (*window, 0))) == "the windows do not fit y and x"
+    assert problem("conv_input_gradient", ((x, y, w, None), (*window, 0))) == "the windows do not fit dx and dy"
+    assert problem("conv_weight_gradient", ((w, None, y, x), (*window, 0))) == "the windows do not fit dy and x"
+
+
 @pytest.mark.parametrize(("width", "kernel", "stride"), [(200_000, 3, 1), (1000, 60, 1), (40, 3, 3)])
 def test_long_rows_and_strides_beyond_two_take_blocks(width: int, kernel: int, stride: int) -> None:
     """What each vector of a plain row sees is written down: a long signal's would take hundreds of megabytes."""

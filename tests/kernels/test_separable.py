@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from sharedgrad.kernels import vectorized
 from sharedgrad.kernels.threads import set_threads
 from tests.helpers import Array, close, numbers, same_bits
 
-pytestmark = pytest.mark.compiled
+pytestmark = [pytest.mark.compiled, pytest.mark.usefixtures("memory_of_nan")]
 
 
 Case = tuple[Geometry, Array, Array, Array, Array]
@@ -32,7 +34,7 @@ def _case(seed: int, kernel: tuple[int, ...], channels: int, groups: int, rows: 
     return g, x, w.astype(x.dtype), b.astype(x.dtype), dy.astype(x.dtype)
 
 
-def _agree(g: Geometry, x: Array, w: Array, b: Array, dy: Array) -> None:
+def _agree(g: Geometry, x: Array, w: Array, b: Array | None, dy: Array) -> None:
     for name, arguments in {
         "conv": (x, w, b, g),
         "conv_input_gradient": (dy, w, g, x.shape[2:]),
@@ -80,6 +82,16 @@ def test_one_cell_at_a_stride(channels: int, instruction_set: str) -> None:
 def test_one_cell_of_many_channels(seed: int, instruction_set: str) -> None:
     """So many that their sums are stored in between."""
     _agree(*_case(seed + 40, (1, 1), int(np.random.default_rng(seed).integers(200, 600)), 1))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_one_cell_with_padding(channels: int, instruction_set: str) -> None:
+    """Some windows see no input, before the map or behind it; with a single channel it is depthwise too."""
+    rng = np.random.default_rng(channels)
+    for before, after, stride, size in product(range(4), range(4), range(1, 4), (1, 4, 9)):
+        g = Geometry((1, 1), (1, stride), ((0, 0), (before, after)), (1, 1))
+        x, w, b = rng.normal(size=(2, channels, 2, size)), rng.normal(size=(channels, channels, 1, 1)), None
+        _agree(g, x, w, b, rng.normal(size=(2, channels, *g.output((2, size)))))
 
 
 @pytest.mark.parametrize("seed", range(40))

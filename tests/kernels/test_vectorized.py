@@ -223,6 +223,8 @@ def _adam(rng: Rng, rank: int) -> tuple[object, ...]:
     return values, gradients, means, squares, steps, 0.3, (0.8, 0.95), 1e-3, decay, bool(rng.integers(2))
 
 
+pytestmark = pytest.mark.usefixtures("memory_of_nan")
+
 WIDE = {"outer_products", "row_dots", "row_products", "window_squares", "conv_kernel_squares"}  # give float64
 CHUNKS = {"all samples": windows.CHUNK_BYTES, "a few samples": 400, "single samples": 1}
 FAST = [vectorized, *([kernels.native] if kernels.compiled() else [])]

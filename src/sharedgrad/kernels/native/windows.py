@@ -80,10 +80,11 @@ class Window(NamedTuple):
         cells = POINTS if self.makes_points else self.cells
         return ALIGNMENT + cells * channels * -(-filters // vector) * vector
 
-    @property
-    def pointwise(self) -> bool:
-        """Whether it is 1×1 and sees each input at most once."""
-        return self.groups == self.cells == 1 and not (self.pad_h or self.pad_w)
+    def pointwise(self, small: Map, big: Map) -> bool:
+        """Whether it is 1×1 and each of its windows sees one input."""
+        down, across = self.axes
+        sees = down.fits(small.height, 0, big.height, 0) and across.fits(small.width, 0, big.width, 0)
+        return self.groups == self.cells == 1 and sees
 
     def depthwise(self, small: Map, big: Map) -> bool:
         """Whether it is depthwise and of plain arrays, which have no margins."""
@@ -110,12 +111,14 @@ class Window(NamedTuple):
     def convolves(self, small: Map, big: Map) -> bool:
         """The same for a convolution; 1×1 and depthwise it may be of plain arrays."""
         depthwise = self.depthwise(small, big)
-        return self.slides(small, big, margins_made=depthwise, plain=depthwise or self.pointwise)
+        plain = depthwise or self.pointwise(small, big)
+        return self.slides(small, big, margins_made=depthwise, plain=plain)
 
     def slides_back(self, dx: Map, dy: Map) -> bool:
         """Whether windows over dx have given dy, whose margins are as wide as the way back reads."""
         depthwise = self.depthwise(dy, dx)
-        if not self.slides(dy, dx, margins_made=True, plain=depthwise or self.pointwise):  # dx itself needs no margins
+        plain = depthwise or self.pointwise(dy, dx)
+        if not self.slides(dy, dx, margins_made=True, plain=plain):  # dx itself needs no margins
             return False
         read = (axis.met(n) for axis, n in zip(self.axes, dx.shape[1:], strict=True))
         margins = (dy.margins[:2], dy.margins[2:])
