@@ -25,6 +25,8 @@ STEPS = {"lenet5": (64, 1), "cnn": (64, 1), "vgg": (64,), "resnet20": (64,), "se
 INFERENCE_BARS = {(name, batch): Bar(1.2, 2) for name in ("lenet5", "cnn", "vgg") for batch in (1, 64)}
 
 ONE_CALL = "in one call"
+OURS = ("sharedgrad", ONE_CALL)  # a training step's two ways
+STEP_RATIOS = ("ratio", f"ratio {ONE_CALL}")
 Makers = dict[str, Callable[[], Call]]  # of the rivals' calls, by the rival's name
 
 
@@ -42,10 +44,8 @@ def steps(options: Options) -> list[Table]:
 
 def step_duel(options: Options, name: str, batch: int) -> Row:
     """A training step of one net and batch."""
-    ours = {
-        "sharedgrad": partial(training.training_step, name, batch),
-        ONE_CALL: partial(training.step_in_one_call, name, batch),
-    }
+    makers = (training.training_step, training.step_in_one_call)
+    ours = {way: partial(make, name, batch) for way, make in zip(OURS, makers, strict=True)}
     return _duel(ours, step_rivals(options, name, batch), STEP_BARS.get((name, batch)), options)
 
 
@@ -109,8 +109,7 @@ def _table(
     measure: Callable[[str, int], Row],
 ) -> Table:
     cases = (Case(f"{net}, batch {batch}", partial(measure, net, batch)) for net, batch in chosen)
-    ours = ("sharedgrad", ONE_CALL) if name == "steps" else ("sharedgrad",)
-    ratios = ("ratio", f"ratio {ONE_CALL}") if name == "steps" else ("ratio",)
+    ours, ratios = (OURS, STEP_RATIOS) if name == "steps" else (OURS[:1], STEP_RATIOS[:1])
     return Table(name, title, note, ("net", *ours, *peers, *ratios, "bar", "reached"), tuple(cases))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.duels import ONE_CALL, OURS
 from benchmarks.tables import Row, Table
 from benchmarks.timing import Spread
 
@@ -13,7 +14,7 @@ COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple")
 
 
 def draw(table: Table, rows: Mapping[str, Row], folder: Path) -> None:
-    """Save one table as ``scaling-by-<axis>.png``; a line for each net, dashed for the best rival."""
+    """Save one table as ``scaling-by-<axis>.png``; a line for a net's steps in one call, dashed for the best rival."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -26,8 +27,8 @@ def draw(table: Table, rows: Mapping[str, Row], folder: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     for colour, curve in zip(COLOURS, dict.fromkeys(row["curve"] for row in measured), strict=False):
         points = [row for row in measured if row["curve"] == curve]
-        _line(axes, axis, f"{curve}, sharedgrad", points, [row["sharedgrad"] for row in points], color=colour)
-        rivals = [(row, _best(row)) for row in points]
+        _line(axes, axis, f"{curve}, sharedgrad", points, [row[ONE_CALL] for row in points], color=colour)
+        rivals = [(row, best_rival(row)) for row in points]
         theirs = [(row, best) for row, best in rivals if best]
         _line(axes, axis, f"{curve}, best rival", [r for r, _ in theirs], [b for _, b in theirs], color=colour, ls="--")
     ticks = sorted({row[axis] for row in measured})
@@ -50,7 +51,7 @@ def _line(axes: Any, axis: str, label: str, rows: list[Row], spreads: list[Sprea
         axes.fill_between(places, low, high, color=style["color"], alpha=0.2)
 
 
-def _best(row: Row) -> Spread | None:
+def best_rival(row: Row) -> Spread | None:
     """The best rival, if one was measured."""
-    spreads = [cell for name, cell in row.items() if name != "sharedgrad" and isinstance(cell, Spread)]
+    spreads = [cell for name, cell in row.items() if name not in OURS and isinstance(cell, Spread)]
     return min(spreads, key=lambda spread: spread.median, default=None)

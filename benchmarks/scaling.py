@@ -19,7 +19,10 @@ BATCH = 64
 def section(options: Options) -> list[Table]:
     """Three tables; torch.compile, which would compile for every row, is left out."""
     options = replace(options, compile=False)
-    note = "Milliseconds a training step: median (quartiles). The ratio is the best rival's time over ours."
+    note = (
+        "Milliseconds a training step: median (quartiles). The ratios are the best rival's time over ours; the bar is "
+        "for one call."
+    )
     batches = (
         Case(f"{name}, batch {batch}", partial(_row, options, "batch", batch, name, batch))
         for name in options.narrowed(("lenet5", "cnn"))
@@ -49,7 +52,7 @@ def thread_counts() -> list[int]:
 
 
 def _table(options: Options, axis: str, note: str, cases: Iterable[Case]) -> Table:
-    columns = ("net", "sharedgrad", *duels.step_rivals(options), "ratio", "bar", "reached")
+    columns = ("net", *duels.OURS, *duels.step_rivals(options), *duels.STEP_RATIOS, "bar", "reached")
     return Table(f"scaling by {axis}", f"A training step's time by {axis}", note, columns, tuple(cases))
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import persample
+from benchmarks import persample, plots
 from benchmarks.apart import Apart
-from benchmarks.duels import inference_rivals
+from benchmarks.duels import OURS, inference_rivals
 from benchmarks.options import Options
-from benchmarks.timing import INSTALL, Elsewhere, ready
+from benchmarks.timing import INSTALL, Elsewhere, Spread, ready
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,6 +69,12 @@ def test_a_budget_skips_what_comes_too_late(tmp_path: Path) -> None:
     assert first["forward"]["median"] > 0
     assert last["forward"] == "not measured: out of time"
     assert (tmp_path / "p" / "scaling-by-batch.png").stat().st_size > 1000
+    assert set(OURS) <= found["scaling by batch"]["rows"][0].keys() & set(found["scaling by batch"]["columns"])
+
+
+def test_the_best_rival_is_none_of_ours() -> None:
+    row = {"curve": "cnn", OURS[0]: Spread((2.0,)), OURS[1]: Spread((1.0,)), "JAX NCHW": Spread((3.0,)), "ratio": 1.5}
+    assert plots.best_rival(row) == Spread((3.0,))
 
 
 @pytest.mark.slow
