@@ -16,10 +16,11 @@ constexpr int kCopied = 1 << 15;    // numbers that are copied at a time; or els
 
 template <typename T>
 bool pointwise(const Map<T>& small, const Map<T>& big, const Window& g) {
+    if (g.groups != 1 || g.kernel_h * g.kernel_w != 1 || g.pad_h || g.pad_w) return false;
+    if (small.plain() && big.plain())  // each window sees an input
+        return (small.height - 1) * g.stride_h < big.height && (small.width - 1) * g.stride_w < big.width;
     const bool same = g.stride_h * g.stride_w == 1 && small.height == big.height && small.width == big.width;
-    const bool inside = (small.height - 1) * g.stride_h < big.height && (small.width - 1) * g.stride_w < big.width;
-    return g.groups == 1 && g.kernel_h * g.kernel_w == 1 && !g.pad_h && !g.pad_w &&
-           ((small.plain() && big.plain() && inside) || (big.lanes == kWidth<T> && same));
+    return big.lanes == kWidth<T> && same;
 }
 
 // Numbers of a channel that lie side by side in all maps, of a block or of a row, as the columns of matrices.
