@@ -30,12 +30,12 @@ void separate(T* const (&to)[kWidth<T>], const T* from, int count, int alive) {
     });
 }
 
-// to[i] = from[i·step] for i < count
+// to[i] = from[i·step] for i < count; so many numbers are there to be read
 template <typename T>
-void take_each(T* to, const T* from, int count, int step) {
+void take_each(T* to, const T* from, int count, int step, int there) {
     constexpr int V = kWidth<T>;
     int i = 0;
-    for (; step == 2 && i + V < count; i += V)  // nothing behind the last is read
+    for (; step == 2 && i + V <= std::min(count, there / 2); i += V)
         store(to + i, every<2>(load(from + 2 * i), load(from + 2 * i + V), kAllLanes<T>));
     for (; i < count; ++i) to[i] = from[std::ptrdiff_t(i) * step];
 }

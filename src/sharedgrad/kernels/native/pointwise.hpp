@@ -45,25 +45,24 @@ struct Runs {
         return {map.cell(run / of_block, 0, run % of_block), map.channel()};
     }
 
-    // function(row of the big map, channel, that row's copy) for those of a run that windows see
+    // function(row, its copy, how many numbers of the channel there are from it on) for what windows of a run see
     template <typename Function>
     void each_row(int run, const Matrix<T>& copy, const Function& function) const {
-        for (int c = 0; c < big.channels; ++c)
-            for (int h = 0; h < small.height / of_block; ++h)
-                function((run % of_block + h) * g.stride_h, c, copy[c] + h * small.width);
+        const int first = run % of_block * g.stride_h, rows = small.height / of_block, step = g.stride_h * big.row();
+        T* row = big.cell(run / of_block, 0, first);
+        for (int c = 0; c < big.channels; ++c, row += big.channel())
+            for (int h = 0; h < rows; ++h)
+                function(row + h * step, copy[c] + h * small.width, (big.height - first) * big.row() - h * step);
     }
     Matrix<T> seen(const Map<T>& map, int run) const {
         const Matrix<T> cells = at(map, run);
         if (copied(map))
-            each_row(run, cells, [&](int h, int c, T* to) {
-                take_each(to, map.cell(run / of_block, c, h), small.width, g.stride_w);
-            });
+            each_row(run, cells, [&](const T* x, T* to, int n) { take_each(to, x, small.width, g.stride_w, n); });
         return cells;
     }
     void put_back(int run, const Matrix<T>& copy) const {
-        each_row(run, copy, [&](int h, int c, const T* from) {
-            T* const to = big.cell(run / of_block, c, h);
-            std::fill_n(to, std::min(g.stride_h, big.height - h) * big.row(), T(0));
+        each_row(run, copy, [&](T* to, const T* from, int n) {
+            std::fill_n(to, std::min(g.stride_h * int(big.row()), n), T(0));
             for (int i = 0; i < small.width; ++i) to[std::ptrdiff_t(i) * g.stride_w] = from[i];
         });
     }
