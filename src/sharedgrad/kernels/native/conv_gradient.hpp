@@ -37,9 +37,9 @@ struct KernelTasks {
 // What a task has added up, of its own filters and taps of the whole kernel: [filter][tap][sample].
 template <typename T>
 struct KernelSums {
-    T* sums;  // (filters, taps, lanes)
-    T* bias;  // (filters, lanes), where upstream gradients are spread
     int filter, filters, tap, taps;
+    T *sums = nullptr,
+      *bias = nullptr;  // (filters, taps, lanes); (filters, lanes), where upstream gradients are spread
     std::ptrdiff_t weight(int f, int taps_of_filter) const {  // where row f begins in the kernel
         return std::ptrdiff_t(filter + f) * taps_of_filter + tap;
     }
@@ -108,11 +108,7 @@ struct WeightGradient {
             const int f_begin = cut.f_ranges.begin(f_range), f_end = cut.f_ranges.begin(f_range + 1);
             const int t_begin = cut.t_ranges.begin(t_range), t_end = cut.t_ranges.begin(t_range + 1);
             const int first = cut.f_tiles.begin(f_begin), tap = cut.t_tiles.begin(t_begin);
-            KernelSums<T> own{nullptr,
-                              nullptr,
-                              group * filters + first,
-                              cut.f_tiles.begin(f_end) - first,
-                              tap,
+            KernelSums<T> own{group * filters + first, cut.f_tiles.begin(f_end) - first, tap,
                               cut.t_tiles.begin(t_end) - tap};
             const std::size_t size = std::size_t(own.filters) * own.taps * kWidth<T>;
             own.sums = KernelSumsMemory::memory<T, kSums>(size + own.filters * kWidth<T>);

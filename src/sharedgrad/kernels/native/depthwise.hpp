@@ -53,56 +53,66 @@ struct Tile {
     unsigned there = 0;              // of the rows + run − 1 rows of inputs those that the map has, a bit each
     std::ptrdiff_t x = 0, row = 0;   // where the first of them begins; from row to row
     const Column<T>* columns = nullptr;
-    int count = 0;  // of the kernel's columns
-    // Adds to `sums`, with the weights as factors, or with upstream gradients; outputs' rows lie so far apart.
-    void (*add)(const Tile& tile, const T* x, T* sums, const T* factors, std::ptrdiff_t apart, T first) = nullptr;
+    int count = 0;                                            // of the kernel's columns
+    std::ptrdiff_t x_map = 0, sums_map = 0, factors_map = 0;  // with Weights, from one of the maps to the next
+    // Adds to the `sums` of maps, with weights as factors or upstream gradients; outputs' rows lie so far apart.
+    void (*add)(const Tile&, const T* x, T* sums, const T* factors, std::ptrdiff_t apart, T first, int maps) = nullptr;
 };
+
+// The map that comes next, as its pages are others than those that the processor foresees.
+template <typename T>
+const T* next_fetched(const T* map, std::ptrdiff_t numbers) {
+    for (std::ptrdiff_t i = 0; i < numbers; i += 64 / sizeof(T)) __builtin_prefetch(map + numbers + i);
+    return map;
+}
 
 // Either rows of outputs, which stay in registers, sum what a column's weights make of the inputs; or a column's sums,
 // its weights' gradients, sum what the outputs' upstream gradients, which stay, make of them.
 template <typename T, bool Weights, int Step>
 struct TileSums {
     template <int R, int K>
-    static void run(const Tile<T>& t, const T* x, T* sums, const T* factors, std::ptrdiff_t apart, T first) {
+    static void run(const Tile<T>& t, const T* x, T* sums, const T* factors, std::ptrdiff_t apart, T first, int maps) {
         constexpr int V = kWidth<T>;
         const unsigned there = t.there;
-        const bool resume = !t.first;
         const std::ptrdiff_t row = t.row;
-        const T* w[K];
-        T* dw[K];
+        for (int more = Weights ? maps : 1; more-- > 0; x += t.x_map, sums += t.sums_map, factors += t.factors_map) {
+            if (Weights && more) x = next_fetched(x, t.x_map), factors = next_fetched(factors, t.factors_map);
+            const T* w[K];
+            T* dw[K];
 #pragma GCC unroll 8
-        for (int k = 0; k < K; ++k) w[k] = factors + t.cells[k], dw[k] = sums + t.cells[k] * V;
-        const Column<T>* c = t.columns;
-        x += t.x;
-        for (int outputs = t.outputs; outputs > 0; outputs -= V, sums += V, factors += V) {
-            Vector<T> here[R];
+            for (int k = 0; k < K; ++k) w[k] = factors + t.cells[k], dw[k] = sums + t.cells[k] * V;
+            const Column<T>* c = t.columns;
+            auto [to, by] = std::pair(sums, factors);
+            for (int outputs = t.outputs; outputs > 0; outputs -= V, to += V, by += V) {
+                Vector<T> here[R];
 #pragma GCC unroll 8
-            for (int o = 0; o < R; ++o)
-                if constexpr (Weights)
-                    here[o] = in_register(load_part(factors + o * apart, std::min(V, outputs)));
-                else
-                    here[o] = resume ? load(sums + o * apart) : splat(first);
-            for (int j = t.count; j > 0; --j, ++c) {
-                Vector<T> column[K];
-#pragma GCC unroll 8
-                for (int k = 0; k < K; ++k)
-                    column[k] = Weights ? load(dw[k] + c->cell * V) : in_register(splat(w[k][c->cell]));
-                const T* from = x + c->at;
-                const Vector<T> lanes = in_register(c->lanes), further = in_register(c->further);
-#pragma GCC unroll 16
-                for (int r = 0; r < R + K - 1; ++r, from += row) {
-                    if (!(there & 1u << r)) continue;
-                    const Vector<T> v = read<Step>(from, lanes, further);
+                for (int o = 0; o < R; ++o)
+                    if constexpr (Weights)
+                        here[o] = in_register(load_part(by + o * apart, std::min(V, outputs)));
+                    else
+                        here[o] = t.first ? splat(first) : load(to + o * apart);
+                for (int j = t.count; j > 0; --j, ++c) {
+                    Vector<T> column[K];
 #pragma GCC unroll 8
                     for (int k = 0; k < K; ++k)
-                        if (r >= k && r - k < R)
-                            (Weights ? column[k] : here[r - k]) += (Weights ? here[r - k] : column[k]) * v;
+                        column[k] = Weights ? load(dw[k] + c->cell * V) : in_register(splat(w[k][c->cell]));
+                    const T* from = x + t.x + c->at;
+                    const auto lanes = in_register(c->lanes), further = Step == 1 ? lanes : in_register(c->further);
+#pragma GCC unroll 16
+                    for (int r = 0; r < R + K - 1; ++r, from += row) {
+                        if (!(there & 1u << r)) continue;
+                        const Vector<T> v = read<Step>(from, lanes, further);
+#pragma GCC unroll 8
+                        for (int k = 0; k < K; ++k)
+                            if (r >= k && r - k < R)
+                                (Weights ? column[k] : here[r - k]) += (Weights ? here[r - k] : column[k]) * v;
+                    }
+#pragma GCC unroll 8
+                    for (int k = 0; Weights && k < K; ++k) store(dw[k] + c->cell * V, column[k]);
                 }
 #pragma GCC unroll 8
-                for (int k = 0; Weights && k < K; ++k) store(dw[k] + c->cell * V, column[k]);
+                for (int o = 0; !Weights && o < R; ++o) store(to + o * apart, here[o]);
             }
-#pragma GCC unroll 8
-            for (int o = 0; !Weights && o < R; ++o) store(sums + o * apart, here[o]);
         }
     }
 };
@@ -127,7 +137,8 @@ struct Sight {
             const int step = at.view.columns.step;
             for (Tile<T> tile : runs_of(at.view, step == 1 ? kMostRun : 2)) {
                 tile.phase = at.left, tile.outputs = at.columns;
-                tile.columns = own.data(), tile.count = at.view.columns.count;
+                tile.columns = own.data(), tile.count = at.view.columns.count, tile.x_map = in.channel();
+                tile.sums_map = g.kernel_h * g.kernel_w * V, tile.factors_map = out.channel();
                 add(tile, at, in.width, step);
             }
         });
@@ -170,13 +181,6 @@ struct Sight {
     }
 };
 
-// The map that comes next, as its pages are others than those that the processor foresees.
-template <typename T>
-const T* next_fetched(const T* map, std::ptrdiff_t numbers) {
-    for (std::ptrdiff_t i = 0; i < numbers; i += 64 / sizeof(T)) __builtin_prefetch(map + numbers + i);
-    return map;
-}
-
 // From sums (phases, H, row) to a map (H, W).
 template <typename T>
 void put(const Map<T>& out, T* to, const T* sums, std::ptrdiff_t row, int phases) {
@@ -215,7 +219,7 @@ void depthwise_outputs(const Map<T>& out, const Map<T>& in, const T* w, const T*
             const std::ptrdiff_t apart = there ? out.width : row;
             for (const Tile<T>& tile : sight.tiles)
                 tile.add(tile, x, (there ? to : aside + tile.phase * out.height * row) + tile.top * apart,
-                         w + c * cells, sight.down * apart, bias ? bias[c] : T(0));
+                         w + c * cells, sight.down * apart, bias ? bias[c] : T(0), 1);
             if (!there) put(out, to, aside, row, sight.phases);
         }
     });
@@ -225,7 +229,7 @@ template <typename T>
 void depthwise_weight_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g) {
     constexpr int V = kWidth<T>;
     const Sight<T, true> sight(dy, x, g, false);
-    const int cells = g.kernel_h * g.kernel_w;
+    const int cells = g.kernel_h * g.kernel_w, together = sight.tiles.size() > 1 ? 1 : kDepthwiseChannels;
     const EvenRanges channels(dy.channels, kDepthwiseChannels);
     const EvenRanges parts(dy.samples, ceil_div(dy.samples, ceil_div(kTasks, channels.count)));
     const std::ptrdiff_t size = std::ptrdiff_t(dy.channels) * cells, inputs = x.channel(), outputs = dy.channel();
@@ -234,13 +238,14 @@ void depthwise_weight_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const W
     parallel(channels.count * parts.count, dy.operations() * cells / 8, [&](int task) {
         const int range = task % channels.count, part = task / channels.count;
         for (int n = parts.begin(part); n < parts.begin(part + 1); ++n)
-            for (int c = channels.begin(range); c < channels.begin(range + 1); ++c) {
+            for (int c = channels.begin(range), count; c < channels.begin(range + 1); c += count) {
+                count = std::min(channels.begin(range + 1) - c, together);
                 const std::ptrdiff_t map = std::ptrdiff_t(n) * dy.channels + c;
                 const T* const from = next_fetched(x.data + map * inputs, inputs);
                 const T* const deltas = next_fetched(dy.data + map * outputs, outputs);
                 for (const Tile<T>& tile : sight.tiles)
                     tile.add(tile, from, sums + (part * size + c * cells) * V, deltas + tile.top * dy.width, dy.width,
-                             T(0));
+                             T(0), count);
             }
     });
     sum_each(sums, parts.count * size);
