@@ -38,8 +38,8 @@ struct KernelTasks {
 template <typename T>
 struct KernelSums {
     int filter, filters, tap, taps;
-    T *sums = nullptr,
-      *bias = nullptr;  // (filters, taps, lanes); (filters, lanes), where upstream gradients are spread
+    T* sums = nullptr;                                        // (filters, taps, lanes)
+    T* bias = nullptr;                                        // (filters, lanes), where upstream gradients are spread
     std::ptrdiff_t weight(int f, int taps_of_filter) const {  // where row f begins in the kernel
         return std::ptrdiff_t(filter + f) * taps_of_filter + tap;
     }

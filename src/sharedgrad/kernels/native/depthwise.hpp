@@ -229,7 +229,7 @@ template <typename T>
 void depthwise_weight_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const Window& g) {
     constexpr int V = kWidth<T>;
     const Sight<T, true> sight(dy, x, g, false);
-    const int cells = g.kernel_h * g.kernel_w, together = sight.tiles.size() > 1 ? 1 : kDepthwiseChannels;
+    const int cells = g.kernel_h * g.kernel_w;
     const EvenRanges channels(dy.channels, kDepthwiseChannels);
     const EvenRanges parts(dy.samples, ceil_div(dy.samples, ceil_div(kTasks, channels.count)));
     const std::ptrdiff_t size = std::ptrdiff_t(dy.channels) * cells, inputs = x.channel(), outputs = dy.channel();
@@ -237,15 +237,15 @@ void depthwise_weight_gradient(T* dw, const Map<T>& dy, const Map<T>& x, const W
     std::fill_n(sums, parts.count * size * V, T(0));
     parallel(channels.count * parts.count, dy.operations() * cells / 8, [&](int task) {
         const int range = task % channels.count, part = task / channels.count;
+        const int together = sight.tiles.size() > 1 ? 1 : channels.size(range);  // maps that a tile goes through
         for (int n = parts.begin(part); n < parts.begin(part + 1); ++n)
-            for (int c = channels.begin(range), count; c < channels.begin(range + 1); c += count) {
-                count = std::min(channels.begin(range + 1) - c, together);
+            for (int c = channels.begin(range); c < channels.begin(range + 1); c += together) {
                 const std::ptrdiff_t map = std::ptrdiff_t(n) * dy.channels + c;
                 const T* const from = next_fetched(x.data + map * inputs, inputs);
                 const T* const deltas = next_fetched(dy.data + map * outputs, outputs);
                 for (const Tile<T>& tile : sight.tiles)
                     tile.add(tile, from, sums + (part * size + c * cells) * V, deltas + tile.top * dy.width, dy.width,
-                             T(0), count);
+                             T(0), together);
             }
     });
     sum_each(sums, parts.count * size);
