@@ -44,7 +44,7 @@ CONVOLUTIONS = {
     "depthwise, strided": (3, 10, 10, 9, 13, 3, 2, 1, 10, 1),
     "pointwise": (9, 33, 21, 6, 7, 1, 1, 0, 1, 1),
     "pointwise, one sample": (1, 33, 21, 9, 7, 1, 1, 0, 1, 1),
-    "pointwise, strided": (3, 33, 21, 9, 7, 1, 2, 0, 1, 1),
+    "pointwise, strided": (3, 33, 21, 9, 31, 1, 2, 0, 1, 1),
     "signals": (5, 4, 6, 1, 40, 3, 1, 1, 1, 1),
 }
 
